@@ -1,0 +1,46 @@
+# Everything below works in .venv of this checkout and sets it up when it has to.
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON ?= python3
+STAMP := $(VENV)/.installed
+
+.PHONY: setup demo test lint proto up clean
+
+setup: $(STAMP)
+
+# torch first, with its pin: otherwise another package's wish decides which build comes.
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $(STAMP)
+
+up: setup
+	$(BIN)/dualprocess up
+
+demo: setup
+	$(BIN)/python -m examples.demo
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/buf lint proto
+	$(BIN)/python -m tests.check_stubs
+
+test: lint
+	$(BIN)/python -m pytest
+
+PROTOS := dualprocess/v1/tensor.proto dualprocess/v1/vlm.proto dualprocess/v1/generator.proto
+# Writes the stubs below OUT; the tests regenerate them elsewhere and compare.
+OUT ?= .
+proto: setup
+	$(BIN)/python -m grpc_tools.protoc -I proto \
+	    --plugin=protoc-gen-mypy=$(BIN)/protoc-gen-mypy \
+	    --plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc \
+	    --python_out=$(OUT) --grpc_python_out=$(OUT) --mypy_out=$(OUT) --mypy_grpc_out=$(OUT) \
+	    $(PROTOS)
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

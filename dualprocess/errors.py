@@ -1,0 +1,85 @@
+"""Every exception that ``dualprocess`` raises on purpose.
+
+::
+
+    DualProcessError
+    ├── TensorError           a tensor on the wire is not what it says
+    ├── ApiError              the service answered with a problem (RFC 9457)
+    │   ├── InvalidRequest    400, 413, 415, 422: the request can't be right; never retried
+    │   ├── NotFound          404, 410
+    │   ├── Conflict          409
+    │   ├── Unauthorized      401, 403
+    │   ├── RateLimited       429; `retry_after` says when
+    │   └── ServiceUnavailable 502, 503, 504; `retry_after` says when, if the service knows
+    ├── ConnectionFailed      nobody answered at the address
+    ├── JobFailed             a job that was waited for ended as failed
+    └── JobCancelled          a job that was waited for ended as cancelled
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dualprocess.schemas import Job, Problem
+
+
+class DualProcessError(Exception):
+    """Root of this tree."""
+
+
+class TensorError(DualProcessError, ValueError):
+    """A tensor whose dtype, shape or bytes are wrong. The sentence is fit for a client."""
+
+
+class ApiError(DualProcessError):
+    """The service refused a request, and says why in ``problem``."""
+
+    def __init__(self, problem: Problem, *, retry_after: float | None = None) -> None:
+        super().__init__(str(problem))
+        self.problem = problem
+        self.retry_after = retry_after
+
+
+class InvalidRequest(ApiError):
+    """The request can't succeed as it is: ``problem.errors`` names each field."""
+
+
+class NotFound(ApiError):
+    """No such job, artifact or route, or not yours."""
+
+
+class Conflict(ApiError):
+    """The resource is in a state that forbids this."""
+
+
+class Unauthorized(ApiError):
+    """The key is missing, unknown or lacks the scope."""
+
+
+class RateLimited(ApiError):
+    """Too many requests, or a quota is used up."""
+
+
+class ServiceUnavailable(ApiError):
+    """The service, or something that it needs, is away for now."""
+
+
+class ConnectionFailed(DualProcessError):
+    """Nobody answered at the service's address."""
+
+
+class JobFailed(DualProcessError):
+    """A job ended as ``failed``; ``job.error`` says why."""
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(f"job {job.id} failed: {job.error}")
+        self.job = job
+
+
+class JobCancelled(DualProcessError):
+    """A job ended as ``cancelled``."""
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(f"job {job.id} was cancelled at step {job.step}")
+        self.job = job

@@ -1,0 +1,84 @@
+"""The REST contract as pydantic models, shared by server, SDK and command line."""
+
+from dualprocess.schemas.events import (
+    ArtifactEvent,
+    Event,
+    EventRecord,
+    PreviewEvent,
+    StatusEvent,
+    StepEvent,
+    StepTimings,
+)
+from dualprocess.schemas.fields import ImageBytes
+from dualprocess.schemas.jobs import (
+    Artifact,
+    Job,
+    JobKind,
+    JobPage,
+    JobStatus,
+    Probability,
+    QuestionScore,
+    Score,
+    Scores,
+)
+from dualprocess.schemas.models import GeneratorInfo, ModelList, VlmInfo
+from dualprocess.schemas.problems import FieldError, Problem
+from dualprocess.schemas.questions import DEFAULT_POSTFIX, Question, VisualPrompt
+from dualprocess.schemas.settings import (
+    EvalOptions,
+    EvalSettings,
+    ImageOptions,
+    ImageSettings,
+    LoraOptions,
+    LoraSettings,
+    OptimizerOptions,
+    OptimizerSettings,
+)
+from dualprocess.schemas.specs import (
+    ImagesRequest,
+    JobSpec,
+    LoraUse,
+    ResolvedImagesSpec,
+    ResolvedJobSpec,
+)
+
+__all__ = [
+    "DEFAULT_POSTFIX",
+    "Artifact",
+    "ArtifactEvent",
+    "EvalOptions",
+    "EvalSettings",
+    "Event",
+    "EventRecord",
+    "FieldError",
+    "GeneratorInfo",
+    "ImageBytes",
+    "ImageOptions",
+    "ImageSettings",
+    "ImagesRequest",
+    "Job",
+    "JobKind",
+    "JobPage",
+    "JobSpec",
+    "JobStatus",
+    "LoraOptions",
+    "LoraSettings",
+    "LoraUse",
+    "ModelList",
+    "OptimizerOptions",
+    "OptimizerSettings",
+    "PreviewEvent",
+    "Probability",
+    "Problem",
+    "Question",
+    "QuestionScore",
+    "ResolvedImagesSpec",
+    "ResolvedJobSpec",
+    "Score",
+    "Scores",
+    "StatusEvent",
+    "StepEvent",
+    "StepTimings",
+    "VisualPrompt",
+    "VlmInfo",
+]

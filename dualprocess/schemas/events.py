@@ -1,0 +1,66 @@
+"""What `GET /v1/jobs/{id}/events` streams."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from dualprocess.schemas.fields import Model
+from dualprocess.schemas.jobs import Artifact, JobStatus, Probability, QuestionScore
+
+
+class StatusEvent(Model):
+    type: Literal["status"] = "status"
+    status: JobStatus
+    attempt: int = 0
+    waiting_for: str | None = None
+    error: str | None = None
+
+
+class StepTimings(Model):
+    """Seconds."""
+
+    forward: float
+    vlm: float
+    wire: float
+    backward: float
+    total: float
+
+
+class StepEvent(Model):
+    type: Literal["step"] = "step"
+    attempt: int
+    step: Annotated[int, Field(description="1-based.")]
+    steps: int
+    loss: float
+    probability: Probability
+    questions: list[QuestionScore]
+    grad_norm: float
+    timings: StepTimings
+
+
+class PreviewEvent(Model):
+    """Base (left) beside LoRA (right), same seed, after a step."""
+
+    type: Literal["preview"] = "preview"
+    step: int
+    seed: int
+    artifact: Artifact
+
+
+class ArtifactEvent(Model):
+    type: Literal["artifact"] = "artifact"
+    artifact: Artifact
+
+
+Event = Annotated[
+    StatusEvent | StepEvent | PreviewEvent | ArtifactEvent, Field(discriminator="type")
+]
+
+
+class EventRecord(Model):
+    """An event and its place in the job's stream: the SSE ``id``."""
+
+    id: str
+    event: Event

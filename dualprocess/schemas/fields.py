@@ -1,0 +1,88 @@
+"""The types of the contract's fields: each constraint once."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    StringConstraints,
+    WithJsonSchema,
+)
+
+
+class Model(BaseModel):
+    """What every body of the API obeys: an unknown field is an error, never ignored."""
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+
+Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=4000)]
+PresetName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+JobId = Annotated[str, StringConstraints(pattern=r"^[0-9a-z]{26}$")]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+
+Side = Annotated[int, Field(ge=16, le=4096, description="Pixels.")]
+InferenceSteps = Annotated[int, Field(ge=1, le=200, description="Steps of the sampler.")]
+Guidance = Annotated[float, Field(ge=0, le=50, description="Scale of the guidance; 0 for none.")]
+
+Rank = Annotated[int, Field(ge=1, le=256)]
+Alpha = Annotated[float, Field(gt=0, le=1024)]
+Weight = Annotated[
+    float, Field(ge=-20, le=20, description="Effective scale = weight × alpha / rank.")
+]
+Modules = Annotated[
+    list[Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.]{1,128}$")]],
+    Field(min_length=1, max_length=64, description="Suffixes of the names of layers to adapt."),
+]
+LoraInit = Literal["gaussian", "kaiming"]
+
+Steps = Annotated[int, Field(ge=1, le=10_000, description="Optimiser steps.")]
+Batch = Annotated[int, Field(ge=1, le=64, description="Images in one denoiser call.")]
+Accumulate = Annotated[int, Field(ge=1, le=64, description="Denoiser calls in one step.")]
+LearningRate = Annotated[float, Field(gt=0, le=1)]
+WeightDecay = Annotated[float, Field(ge=0, le=1)]
+GradNorm = Annotated[float, Field(gt=0, le=1e6, description="The gradient is clipped to this.")]
+NoiseSeeds = Annotated[
+    int | None,
+    Field(ge=1, le=10_000, description="The noise repeats after so many steps; null: never."),
+]
+Subsample = Annotated[
+    bool,
+    Field(description="Train at a random timestep of the sampler; false: at its last one."),
+]
+
+EvalImages = Annotated[int, Field(ge=1, le=64, description="Images rendered and scored at the end")]
+EvalEvery = Annotated[int, Field(ge=0, description="A preview every so many steps; 0: none.")]
+
+
+def _decode_base64(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    payload = value.partition(",")[2] if value.startswith("data:") else value
+    try:
+        return base64.b64decode(payload, validate=True)
+    except (binascii.Error, ValueError):
+        raise ValueError("must be a PNG or JPEG file in base64, or a data: URL of one") from None
+
+
+#: An encoded image: ``bytes`` in Python, base64 in JSON.
+ImageBytes = Annotated[
+    bytes,
+    BeforeValidator(_decode_base64),
+    PlainSerializer(lambda raw: base64.b64encode(raw).decode(), return_type=str, when_used="json"),
+    WithJsonSchema({"type": "string", "contentEncoding": "base64"}),
+]
+
+
+Metadata = Annotated[
+    dict[Annotated[str, StringConstraints(min_length=1, max_length=64)], str],
+    Field(max_length=32, description="Yours; handed back as it came."),
+]
+Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]

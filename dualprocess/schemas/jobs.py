@@ -1,0 +1,105 @@
+"""A job, its scores and its files."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import Field
+
+from dualprocess.schemas.fields import JobId, Metadata, Model
+from dualprocess.schemas.specs import ResolvedImagesSpec, ResolvedJobSpec
+
+
+class JobStatus(StrEnum):
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_final(self) -> bool:
+        return self in (JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED)
+
+
+class JobKind(StrEnum):
+    OPTIMIZE = "optimize"
+    IMAGES = "images"
+
+
+class Probability(Model):
+    """Of the right answer: over all its tokens, and their geometric mean (VQAScore)."""
+
+    joint: float
+    geometric_mean: float
+
+
+class QuestionScore(Model):
+    """One question, over the images it was asked about."""
+
+    question: str
+    answer: str
+    probability: Probability
+    correct: Annotated[
+        float | None, Field(description="Share of images answered right, where it was counted.")
+    ] = None
+
+
+class Score(Model):
+    """All questions over all images: means of the questions' own."""
+
+    probability: Probability
+    correct: float
+    questions: list[QuestionScore]
+
+
+class Scores(Model):
+    base: Score | None = None
+    lora: Score | None = None
+
+
+class Artifact(Model):
+    """A file that a job left: ``GET /v1/jobs/{id}/artifacts/{name}``."""
+
+    name: str
+    media_type: str
+    bytes: int
+    sha256: str
+
+
+class Job(Model):
+    """A job, as it is now."""
+
+    id: JobId
+    kind: JobKind
+    status: JobStatus
+    name: str | None = None
+    metadata: Metadata = {}
+    generator: str
+    vlm: str | None
+    created_at: datetime
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    position: Annotated[
+        int | None, Field(description="Jobs ahead in the queue; only while queued.")
+    ] = None
+    attempt: Annotated[int, Field(description="0 until a worker first took it.")] = 0
+    waiting_for: Annotated[
+        str | None, Field(description="What a running or queued job can't go on without.")
+    ] = None
+    step: int = 0
+    steps: int = 0
+    loss: float | None = None
+    probability: Probability | None = None
+    scores: Scores = Scores()
+    error: Annotated[str | None, Field(description="Why it failed, for a person.")] = None
+    causes: Annotated[list[str], Field(description="What ended each earlier attempt.")] = []
+    artifacts: list[Artifact] = []
+    spec: ResolvedJobSpec | ResolvedImagesSpec
+
+
+class JobPage(Model):
+    jobs: list[Job]
+    next: Annotated[str | None, Field(description="`cursor` of the next page, if any.")] = None

@@ -1,0 +1,32 @@
+"""RFC 9457 problems: how every error of the API looks."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from dualprocess.schemas.fields import Model
+
+
+class FieldError(Model):
+    """One thing wrong with a request."""
+
+    field: Annotated[str, Field(description="Where: a path like questions.0.answer.")]
+    message: Annotated[str, Field(description="What is wrong, and what to write instead.")]
+
+
+class Problem(Model):
+    """RFC 9457 ``application/problem+json``."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str | None = None
+    instance: str | None = None
+    errors: list[FieldError] = []
+
+    def __str__(self) -> str:
+        lines = [self.detail or self.title]
+        lines += [f"{error.field}: {error.message}" for error in self.errors]
+        return "\n".join(lines)

@@ -1,0 +1,43 @@
+"""Questions about an image, and drawings laid over it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints
+
+from dualprocess.schemas.fields import ImageBytes, Model, Text
+
+
+class VisualPrompt(Model):
+    """A drawing laid over the image before its question is asked. It is resized to the image."""
+
+    image: Annotated[
+        ImageBytes, Field(description="A PNG or JPEG file in base64, or a data: URL of one.")
+    ]
+    mode: Annotated[
+        Literal["solid", "transparent"],
+        Field(
+            description="solid: every pixel that is not pure white replaces the image's; "
+            "transparent: half drawing, half image, everywhere."
+        ),
+    ] = "solid"
+
+
+class Question(Model):
+    """What the VLM is asked about every image, and what it should answer."""
+
+    question: Text
+    answer: Text
+    visual_prompt: VisualPrompt | None = None
+
+
+Questions = Annotated[
+    list[Question], Field(min_length=1, max_length=32, description="At least one.")
+]
+Postfix = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, max_length=400),
+    Field(description="Appended to every question after a space."),
+]
+DEFAULT_POSTFIX = "Answer with Yes or No."

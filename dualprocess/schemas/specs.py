@@ -1,0 +1,96 @@
+"""What a user asks for, and the same with nothing left to a default.
+
+A job shows its resolved spec, so nobody has to guess which values ran.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from dualprocess.schemas.fields import JobId, Metadata, Model, Name, PresetName, Seed, Text, Weight
+from dualprocess.schemas.questions import DEFAULT_POSTFIX, Postfix, Question, Questions
+from dualprocess.schemas.settings import (
+    EvalOptions,
+    EvalSettings,
+    ImageOptions,
+    ImageSettings,
+    LoraOptions,
+    LoraSettings,
+    OptimizerOptions,
+    OptimizerSettings,
+)
+
+
+class JobSpec(Model):
+    """What a generator should learn. What is left out comes from the presets."""
+
+    prompt: Text | None = None
+    prompts: Annotated[list[Text], Field(min_length=1, max_length=1000)] | None = None
+    questions: Questions
+    question_postfix: Postfix = DEFAULT_POSTFIX
+    generator: PresetName
+    vlm: PresetName
+    image: ImageOptions = ImageOptions()
+    lora: LoraOptions = LoraOptions()
+    optimizer: OptimizerOptions = OptimizerOptions()
+    eval: EvalOptions = EvalOptions()
+    name: Name | None = None
+    metadata: Metadata = {}
+
+
+class ResolvedJobSpec(Model):
+    """A ``JobSpec`` with nothing left to a default."""
+
+    prompts: list[Text]
+    questions: Questions
+    question_postfix: Postfix
+    generator: PresetName
+    vlm: PresetName
+    image: ImageSettings
+    lora: LoraSettings
+    optimizer: OptimizerSettings
+    eval: EvalSettings
+    name: Name | None = None
+    metadata: Metadata = {}
+
+
+class LoraUse(Model):
+    """The LoRA of a finished job, at a weight; 1.0 is what the job itself saw."""
+
+    job: JobId
+    weight: Weight = 1.0
+
+
+Loras = Annotated[list[LoraUse], Field(max_length=8)]
+Seeds = Annotated[list[Seed], Field(min_length=1, max_length=64)]
+
+
+class ImagesRequest(Model):
+    """Images from a prompt, perhaps with LoRAs, perhaps scored."""
+
+    prompt: Text
+    generator: PresetName
+    seeds: Seeds = [0]
+    loras: Loras = []
+    image: ImageOptions = ImageOptions()
+    questions: Annotated[list[Question], Field(max_length=32)] = []
+    question_postfix: Postfix = DEFAULT_POSTFIX
+    vlm: Annotated[PresetName | None, Field(description="Needed when questions come along.")] = None
+    wait: Annotated[
+        float, Field(ge=0, le=300, description="Seconds to wait for the images before a 202.")
+    ] = 30.0
+
+
+class ResolvedImagesSpec(Model):
+    """An ``ImagesRequest`` with nothing left to a default."""
+
+    prompt: Text
+    generator: PresetName
+    seeds: Seeds
+    loras: Loras
+    image: ImageSettings
+    questions: list[Question]
+    question_postfix: Postfix
+    vlm: PresetName | None

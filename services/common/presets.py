@@ -1,0 +1,118 @@
+"""Presets: what each generator and VLM is, how it is loaded, and its defaults.
+
+One YAML file a preset, in ``generators/`` and ``vlms/`` of one directory: ``presets/`` of the
+checkout, unless settings name another. A relative ``model`` that begins with ``./`` is a folder
+beside that directory; anything else is a hub id or an absolute folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from dualprocess.schemas import EvalSettings, ImageSettings, LoraSettings, OptimizerSettings
+
+DEFAULT_DIRECTORY = Path(__file__).resolve().parents[2] / "presets"
+
+DtypeName = Literal["float32", "float16", "bfloat16"]
+
+
+class PresetError(ValueError):
+    """A preset file that can't be used, or a name that no file has."""
+
+
+class _Preset(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    name: str
+    family: str
+    model: str
+    revision: str | None = None
+    dtype: DtypeName
+
+
+class Sides(BaseModel):
+    """Widths and heights that a generator can do."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    multiple_of: Annotated[int, Field(ge=1)]
+    minimum: Annotated[int, Field(ge=1)]
+    maximum: Annotated[int, Field(ge=1)]
+
+    def allows(self, side: int) -> bool:
+        return self.minimum <= side <= self.maximum and side % self.multiple_of == 0
+
+    def nearest(self, side: int) -> list[int]:
+        """The one or two allowed sides nearest to ``side``, smaller first."""
+        below = side // self.multiple_of * self.multiple_of
+        first = -(-self.minimum // self.multiple_of) * self.multiple_of
+        last = self.maximum // self.multiple_of * self.multiple_of
+        return sorted({min(max(near, first), last) for near in (below, below + self.multiple_of)})
+
+
+class GeneratorPreset(_Preset):
+    sides: Sides
+    max_sequence_length: Annotated[int, Field(ge=1)] = 512
+    image: ImageSettings
+    lora: LoraSettings
+    optimizer: OptimizerSettings = OptimizerSettings()
+    eval: EvalSettings = EvalSettings()
+
+
+class VlmPreset(_Preset):
+    #: The conversation around ``{image}`` and ``{question}``, up to where the answer begins.
+    chat: str
+
+
+@dataclass(frozen=True)
+class Presets:
+    generators: Mapping[str, GeneratorPreset]
+    vlms: Mapping[str, VlmPreset]
+
+    def generator(self, name: str) -> GeneratorPreset:
+        return _named(self.generators, name, "generator")
+
+    def vlm(self, name: str) -> VlmPreset:
+        return _named(self.vlms, name, "VLM")
+
+
+def load_presets(directory: Path = DEFAULT_DIRECTORY) -> Presets:
+    """Reads every preset below ``directory``. Raises ``PresetError`` for one that is wrong."""
+    if not directory.is_dir():
+        raise PresetError(f"the presets directory {directory} does not exist")
+    return Presets(
+        generators=_load_all(directory / "generators", GeneratorPreset),
+        vlms=_load_all(directory / "vlms", VlmPreset),
+    )
+
+
+PresetT = TypeVar("PresetT", bound=_Preset)
+
+
+def _load_all(directory: Path, model: type[PresetT]) -> dict[str, PresetT]:
+    presets = [_load(path, model) for path in sorted(directory.glob("*.yaml"))]
+    return {preset.name: preset for preset in presets}
+
+
+def _load(path: Path, model: type[PresetT]) -> PresetT:
+    try:
+        data = yaml.safe_load(path.read_text())
+        preset = model.model_validate({"name": path.stem, **data})
+    except (yaml.YAMLError, TypeError, ValidationError) as error:
+        raise PresetError(f"{path}: {error}") from error
+    if preset.model.startswith("./"):
+        folder = path.parents[2] / preset.model
+        preset = preset.model_copy(update={"model": str(folder)})
+    return preset
+
+
+def _named(presets: Mapping[str, PresetT], name: str, kind: str) -> PresetT:
+    if name not in presets:
+        raise PresetError(f"{kind} {name!r} is unknown: choose one of {', '.join(presets)}")
+    return presets[name]

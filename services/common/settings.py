@@ -1,0 +1,36 @@
+"""How every service is configured: flags, then environment (``DUALPROCESS_…``), then defaults."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from services.common.presets import DEFAULT_DIRECTORY
+
+
+class ServiceSettings(BaseSettings):
+    """What all services have. Build a subclass in ``__main__`` with ``_cli_parse_args=True``."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="DUALPROCESS_",
+        cli_kebab_case=True,
+        cli_implicit_flags=True,
+        cli_hide_none_type=True,
+        extra="ignore",
+    )
+
+    presets: Path = Field(DEFAULT_DIRECTORY, description="Directory of presets.")
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class GpuServiceSettings(ServiceSettings):
+    """What a service that owns a device adds."""
+
+    preset: str = Field(description="Name of the preset to serve.")
+    host: str = "127.0.0.1"
+    port: int = Field(ge=0, le=65535, description="0 takes a free port and logs it.")
+    device: str = Field("auto", description="cpu, cuda, cuda:1, …; auto: cuda where there is one.")
+    threads: int = Field(1, ge=1, description="Threads of CPU arithmetic.")

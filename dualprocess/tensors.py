@@ -18,14 +18,14 @@ from dualprocess.v1 import tensor_pb2
 MAX_DIMENSIONS = 8
 
 #: What each wire dtype is in numpy, little-endian.
-NUMPY_DTYPES: dict[tensor_pb2.Dtype, np.dtype[np.generic]] = {
+NUMPY_DTYPES: dict[tensor_pb2.Dtype.ValueType, np.dtype[np.generic]] = {
     tensor_pb2.DTYPE_FLOAT32: np.dtype("<f4"),
     tensor_pb2.DTYPE_FLOAT16: np.dtype("<f2"),
     tensor_pb2.DTYPE_BFLOAT16: np.dtype("<u2"),
 }
 
 
-def to_proto(array: NDArray[np.generic], dtype: tensor_pb2.Dtype) -> tensor_pb2.Tensor:
+def to_proto(array: NDArray[np.generic], dtype: tensor_pb2.Dtype.ValueType) -> tensor_pb2.Tensor:
     """Packs ``array`` as ``dtype``.
 
     ``array`` must have the numpy dtype that ``NUMPY_DTYPES`` gives for ``dtype`` (uint16 bits
@@ -81,5 +81,5 @@ def _fits(got: Sequence[int], wanted: Sequence[int | None]) -> bool:
     )
 
 
-def _name(dtype: tensor_pb2.Dtype) -> str:
+def _name(dtype: tensor_pb2.Dtype.ValueType) -> str:
     return tensor_pb2.Dtype.Name(dtype)

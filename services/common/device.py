@@ -1,0 +1,54 @@
+"""The one thread that owns a device.
+
+Every tensor operation of a service runs here, in the order it was asked for, so jobs interleave
+between operations and never within one. The event loop stays free for the wire.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import ParamSpec, TypeVar
+
+import torch
+
+from services.common.errors import OutOfDeviceMemory
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class DeviceThread:
+    """Runs functions on the thread that owns ``device``, one at a time.
+
+    ``name`` is a torch device, or ``auto``: CUDA where there is one, else the CPU.
+    """
+
+    def __init__(self, name: str = "auto", *, threads: int = 1) -> None:
+        if name == "auto":
+            name = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = torch.device(name)
+        # The OpenMP pool's size belongs to the calling thread: set it on the one that computes.
+        self._pool = ThreadPoolExecutor(
+            1, "device", initializer=torch.set_num_threads, initargs=(threads,)
+        )
+
+    async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """``function(*args, **kwargs)`` on the device's thread.
+
+        Work that has begun can't be cancelled: it ends even if the caller is gone. Raises what
+        the function raises, and ``OutOfDeviceMemory`` where torch ran out.
+        """
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(self._pool, partial(function, *args, **kwargs))
+        except torch.OutOfMemoryError as error:
+            raise OutOfDeviceMemory(
+                f"{self.device} is out of memory: ask for a smaller image or batch"
+            ) from error
+
+    def close(self) -> None:
+        """Waits for the work in hand, drops the rest."""
+        self._pool.shutdown(wait=True, cancel_futures=True)

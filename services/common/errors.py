@@ -1,0 +1,27 @@
+"""What a GPU service refuses or breaks on, and the gRPC status each becomes."""
+
+from __future__ import annotations
+
+import grpc
+
+from dualprocess.errors import TensorError
+
+
+class InvalidInput(ValueError):
+    """The caller's mistake. The sentence names the field and the remedy."""
+
+
+class NonFinite(ArithmeticError):
+    """A loss or gradient came out as NaN or infinity."""
+
+
+class OutOfDeviceMemory(RuntimeError):
+    """The device has too little memory for this call; smaller ones still work."""
+
+
+STATUS_OF: dict[type[BaseException], grpc.StatusCode] = {
+    InvalidInput: grpc.StatusCode.INVALID_ARGUMENT,
+    TensorError: grpc.StatusCode.INVALID_ARGUMENT,
+    NonFinite: grpc.StatusCode.DATA_LOSS,
+    OutOfDeviceMemory: grpc.StatusCode.RESOURCE_EXHAUSTED,
+}

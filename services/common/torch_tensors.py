@@ -1,0 +1,45 @@
+"""proto ``Tensor`` ⇄ torch, in the tensor's own dtype: bfloat16 travels as bfloat16."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from dualprocess import tensors
+from dualprocess.errors import TensorError
+from dualprocess.v1 import tensor_pb2
+
+DTYPES: dict[tensor_pb2.Dtype.ValueType, torch.dtype] = {
+    tensor_pb2.DTYPE_FLOAT32: torch.float32,
+    tensor_pb2.DTYPE_FLOAT16: torch.float16,
+    tensor_pb2.DTYPE_BFLOAT16: torch.bfloat16,
+}
+WIRE_DTYPES = {dtype: wire for wire, dtype in DTYPES.items()}
+
+
+def to_proto(tensor: torch.Tensor) -> tensor_pb2.Tensor:
+    """Packs a floating-point tensor of any device. Raises ``TensorError`` for another dtype."""
+    if tensor.dtype not in WIRE_DTYPES:
+        raise TensorError(f"{tensor.dtype} can't travel: send float32, float16 or bfloat16")
+    wire = WIRE_DTYPES[tensor.dtype]
+    host = tensor.detach().to("cpu").contiguous()
+    if tensor.dtype == torch.bfloat16:
+        host = host.view(torch.uint16)
+    return tensors.to_proto(host.numpy(), wire)
+
+
+def from_proto(
+    tensor: tensor_pb2.Tensor, *, name: str, shape: Sequence[int | None] | None = None
+) -> torch.Tensor:
+    """Unpacks into a CPU tensor of its own memory.
+
+    Raises ``TensorError`` as ``dualprocess.tensors.from_proto`` does, and for a value that is
+    not finite.
+    """
+    array = tensors.from_proto(tensor, name=name, shape=shape)
+    host = torch.from_numpy(np.array(array)).view(DTYPES[tensor.dtype])
+    if not torch.isfinite(host).all():
+        raise TensorError(f"{name}: holds NaN or infinity; every value must be finite")
+    return host

@@ -7,10 +7,11 @@ between operations and never within one. The event loop stays free for the wire.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import contextlib
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import ParamSpec, TypeVar
+from typing import ParamSpec, Protocol, TypeVar
 
 import torch
 
@@ -18,6 +19,13 @@ from services.common.errors import OutOfDeviceMemory
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+class Closable(Protocol):
+    def close(self) -> None: ...
+
+
+ClosableT = TypeVar("ClosableT", bound=Closable)
 
 
 class DeviceThread:
@@ -48,6 +56,26 @@ class DeviceThread:
             raise OutOfDeviceMemory(
                 f"{self.device} is out of memory: ask for a smaller image or batch"
             ) from error
+
+    @contextlib.asynccontextmanager
+    async def opened(
+        self, factory: Callable[P, ClosableT], *args: P.args, **kwargs: P.kwargs
+    ) -> AsyncIterator[ClosableT]:
+        """What ``factory`` makes, made and in the end closed on the device's thread.
+
+        It is closed however the block ends, also when the caller is cancelled while the factory
+        still runs.
+        """
+        opening = asyncio.ensure_future(self.run(factory, *args, **kwargs))
+        try:
+            yield await asyncio.shield(opening)
+        finally:
+            await asyncio.shield(self._close(opening))
+
+    async def _close(self, opening: asyncio.Future[ClosableT]) -> None:
+        await asyncio.wait([opening])
+        if opening.exception() is None:
+            await self.run(opening.result().close)
 
     def close(self) -> None:
         """Waits for the work in hand, drops the rest."""

@@ -15,6 +15,10 @@ class NonFinite(ArithmeticError):
     """A loss or gradient came out as NaN or infinity."""
 
 
+class BadGradient(RuntimeError):
+    """A gradient came back that doesn't belong to the images that went out."""
+
+
 class OutOfDeviceMemory(RuntimeError):
     """The device has too little memory for this call; smaller ones still work."""
 
@@ -23,5 +27,6 @@ STATUS_OF: dict[type[BaseException], grpc.StatusCode] = {
     InvalidInput: grpc.StatusCode.INVALID_ARGUMENT,
     TensorError: grpc.StatusCode.INVALID_ARGUMENT,
     NonFinite: grpc.StatusCode.DATA_LOSS,
+    BadGradient: grpc.StatusCode.DATA_LOSS,
     OutOfDeviceMemory: grpc.StatusCode.RESOURCE_EXHAUSTED,
 }

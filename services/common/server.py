@@ -65,7 +65,8 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
     """Turns every exception of a servicer into a status with a sentence.
 
     The kinds of ``services.common.errors`` have statuses of their own; anything else is our
-    mistake: ``INTERNAL``, its traceback in the log.
+    mistake: ``INTERNAL``, its traceback in the log. Methods are coroutines; a streaming one
+    sends with ``context.write``.
     """
 
     async def intercept_service(
@@ -74,36 +75,24 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Any:
         handler = await continuation(handler_call_details)
-        if handler is None:
-            return None
-        if handler.unary_unary is not None:
-            return grpc.unary_unary_rpc_method_handler(
-                _unary(handler.unary_unary),
-                handler.request_deserializer,
-                handler.response_serializer,
-            )
-        if handler.stream_stream is not None:
-            return grpc.stream_stream_rpc_method_handler(
-                _stream(handler.stream_stream),
-                handler.request_deserializer,
-                handler.response_serializer,
-            )
-        return handler
+        # Health and reflection bring handlers of other kinds, and statuses of their own.
+        if handler is None or handler_call_details.method.startswith("/grpc."):
+            return handler
+        make = (
+            grpc.stream_stream_rpc_method_handler
+            if handler.request_streaming
+            else grpc.unary_unary_rpc_method_handler
+        )
+        behaviour = handler.stream_stream or handler.unary_unary
+        return make(
+            _with_statuses(behaviour), handler.request_deserializer, handler.response_serializer
+        )
 
 
-def _unary(behaviour: Any) -> Any:
+def _with_statuses(behaviour: Any) -> Any:
     async def call(request: Any, context: Context) -> Any:
         async with _statuses(context):
             return await behaviour(request, context)
-
-    return call
-
-
-def _stream(behaviour: Any) -> Any:
-    async def call(requests: Any, context: Context) -> AsyncIterator[Any]:
-        async with _statuses(context), contextlib.aclosing(behaviour(requests, context)) as replies:
-            async for reply in replies:
-                yield reply
 
     return call
 

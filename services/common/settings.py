@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict
 
 from services.common.presets import DEFAULT_DIRECTORY
 
 
 class ServiceSettings(BaseSettings):
-    """What all services have. Build a subclass in ``__main__`` with ``_cli_parse_args=True``."""
+    """What all services have."""
 
     model_config = SettingsConfigDict(
         env_prefix="DUALPROCESS_",
@@ -24,6 +24,11 @@ class ServiceSettings(BaseSettings):
 
     presets: Path = Field(DEFAULT_DIRECTORY, description="Directory of presets.")
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @classmethod
+    def from_command_line(cls) -> Self:
+        """Reads flags and environment; exits with usage and status 2 when they are wrong."""
+        return CliApp.run(cls)
 
 
 class GpuServiceSettings(ServiceSettings):

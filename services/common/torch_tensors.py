@@ -10,11 +10,17 @@ import torch
 from dualprocess import tensors
 from dualprocess.errors import TensorError
 from dualprocess.v1 import tensor_pb2
+from services.common.presets import DtypeName
 
 DTYPES: dict[tensor_pb2.Dtype.ValueType, torch.dtype] = {
     tensor_pb2.DTYPE_FLOAT32: torch.float32,
     tensor_pb2.DTYPE_FLOAT16: torch.float16,
     tensor_pb2.DTYPE_BFLOAT16: torch.bfloat16,
+}
+DTYPES_BY_NAME: dict[DtypeName, torch.dtype] = {
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
 }
 WIRE_DTYPES = {dtype: wire for wire, dtype in DTYPES.items()}
 

@@ -1,0 +1,39 @@
+"""``python -m services.generator --preset tiny-flux --port 50051``"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import grpc
+
+from dualprocess.v1 import generator_pb2, generator_pb2_grpc
+from services.common.device import DeviceThread
+from services.common.presets import load_presets
+from services.common.server import serve
+from services.common.settings import GpuServiceSettings
+from services.common.telemetry import configure_logging
+from services.generator import registry
+from services.generator.servicer import GeneratorServicer
+
+
+async def main(settings: GpuServiceSettings) -> None:
+    preset = load_presets(settings.presets).generator(settings.preset)
+    device = DeviceThread(settings.device, threads=settings.threads)
+
+    async def load() -> Callable[[grpc.aio.Server], None]:
+        family = await device.run(registry.load, preset, device.device)
+        servicer = GeneratorServicer(preset, family, device)
+        return lambda server: generator_pb2_grpc.add_GeneratorServicer_to_server(servicer, server)
+
+    name = generator_pb2.DESCRIPTOR.services_by_name["Generator"].full_name
+    try:
+        await serve(name, settings.host, settings.port, load)
+    finally:
+        device.close()
+
+
+if __name__ == "__main__":
+    settings = GpuServiceSettings.from_command_line()
+    configure_logging("generator", settings.log_level)
+    asyncio.run(main(settings))

@@ -1,0 +1,46 @@
+"""Images from a prompt and seeds, with no, one or several LoRAs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dualprocess.v1 import generator_pb2 as pb
+from services.common.device import DeviceThread
+from services.generator.families.base import Conditioning, GeneratorFamily
+from services.generator.loras import LoadedLoras
+from services.generator.sample import encode_png, render
+
+
+async def generate(
+    family: GeneratorFamily,
+    device: DeviceThread,
+    spec: pb.GenerateSpec,
+    files: Sequence[bytes],
+    *,
+    name: str,
+) -> AsyncIterator[tuple[int, bytes]]:
+    """Each seed with its PNG. ``files`` are those of ``spec.loras``, in order.
+
+    Between two images the device is free for others.
+    """
+    conditioning = await device.run(family.encode, spec.prompt)
+    weights = [lora.weight for lora in spec.loras]
+    async with device.opened(LoadedLoras, family, name, files, weights) as loras:
+        for seed in spec.seeds:
+            pixels = await device.run(_render, family, conditioning, spec.image, seed, loras)
+            yield seed, await asyncio.to_thread(encode_png, pixels)
+
+
+def _render(
+    family: GeneratorFamily,
+    conditioning: Conditioning,
+    image: pb.ImageSpec,
+    seed: int,
+    loras: LoadedLoras,
+) -> NDArray[np.uint8]:
+    with loras.active():
+        return render(family, conditioning, image, seed)

@@ -1,0 +1,104 @@
+"""Asks the VLM what is wrong with images, and waits for it when it is away."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import grpc
+
+from dualprocess.v1 import tensor_pb2, vlm_pb2, vlm_pb2_grpc
+from services.common.errors import InvalidInput, NonFinite, OutOfDeviceMemory
+
+log = logging.getLogger(__name__)
+
+#: A call that takes longer than this has lost its VLM. The first one may compile kernels.
+GUIDE_SECONDS = 120.0
+
+#: Pauses between tries while the VLM is away; the last one repeats.
+RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0)
+
+_AWAY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+
+_REFUSALS = {
+    grpc.StatusCode.INVALID_ARGUMENT: InvalidInput,
+    grpc.StatusCode.DATA_LOSS: NonFinite,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: OutOfDeviceMemory,
+}
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """What a VLM says of one batch of images.
+
+    ``answers`` has a row for each image, in it an entry for each question. ``gradient`` is
+    d loss / d images. ``device_seconds`` is the VLM's own time.
+    """
+
+    loss: float
+    answers: Sequence[Sequence[vlm_pb2.AnswerResult]]
+    gradient: tensor_pb2.Tensor
+    device_seconds: float
+
+
+class Guide(Protocol):
+    """Loss and gradient for images [batch, 3, height, width] in [-1, 1]."""
+
+    async def __call__(self, images: tensor_pb2.Tensor) -> Guidance: ...
+
+
+class VlmGuide:
+    """A ``Guide`` behind a gRPC channel.
+
+    The VLM keeps no state, so a call that found nobody is tried again, on another replica or
+    when one is back; ``waiting`` is told once an outage. Raises what the VLM's refusal means.
+    """
+
+    def __init__(
+        self,
+        channel: grpc.aio.Channel,
+        questions: Sequence[vlm_pb2.Question],
+        question_postfix: str,
+        *,
+        name: str,
+        waiting: Callable[[str], Awaitable[None]],
+    ) -> None:
+        self._stub = vlm_pb2_grpc.VlmStub(channel)
+        self._questions = questions
+        self._postfix = question_postfix
+        self._name = name
+        self._waiting = waiting
+
+    async def __call__(self, images: tensor_pb2.Tensor) -> Guidance:
+        request = vlm_pb2.GuideRequest(
+            images=images, questions=self._questions, question_postfix=self._postfix
+        )
+        response = await self._ask(request)
+        return Guidance(
+            loss=response.loss,
+            answers=[image.answers for image in response.images],
+            gradient=response.gradient,
+            device_seconds=response.seconds,
+        )
+
+    async def _ask(self, request: vlm_pb2.GuideRequest) -> vlm_pb2.GuideResponse:
+        tries = 0
+        while True:
+            try:
+                return await self._stub.Guide(request, timeout=GUIDE_SECONDS)
+            except grpc.aio.AioRpcError as error:
+                if error.code() not in _AWAY:
+                    raise self._refusal(error) from error
+                if tries == 0:
+                    reason = f"the VLM {self._name} is away: {error.details()}"
+                    log.warning("%s", reason)
+                    await self._waiting(reason)
+            await asyncio.sleep(RETRY_SECONDS[min(tries, len(RETRY_SECONDS) - 1)])
+            tries += 1
+
+    def _refusal(self, error: grpc.aio.AioRpcError) -> Exception:
+        kind = _REFUSALS.get(error.code(), RuntimeError)
+        return kind(f"the VLM {self._name} refused: {error.details()}")

@@ -1,0 +1,26 @@
+"""Which class a preset's family is. A family's libraries load when it is first asked for."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+import torch
+
+from services.common.presets import GeneratorPreset, PresetError
+from services.generator.families.base import GeneratorFamily
+
+_FAMILIES = {
+    "flux": "services.generator.families.flux:Flux",
+}
+
+
+def load(preset: GeneratorPreset, device: torch.device) -> GeneratorFamily:
+    """Loads the preset's generator on ``device``. Raises ``PresetError`` for an unknown family."""
+    if preset.family not in _FAMILIES:
+        raise PresetError(
+            f"preset {preset.name}: family {preset.family!r} is unknown: "
+            f"choose one of {', '.join(_FAMILIES)}"
+        )
+    module, _, name = _FAMILIES[preset.family].partition(":")
+    family: type[GeneratorFamily] = getattr(import_module(module), name)
+    return family.load(preset, device)

@@ -1,0 +1,128 @@
+"""proto ⇄ calls, nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections import defaultdict
+from collections.abc import AsyncIterator
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from dualprocess.v1 import generator_pb2 as pb
+from dualprocess.v1 import generator_pb2_grpc
+from services.common.channels import open_channel
+from services.common.device import DeviceThread
+from services.common.errors import InvalidInput
+from services.common.presets import GeneratorPreset
+from services.common.torch_tensors import DTYPES_BY_NAME, WIRE_DTYPES
+from services.generator import validate
+from services.generator.families.base import GeneratorFamily
+from services.generator.generate import generate
+from services.generator.guide import VlmGuide
+from services.generator.optimize import optimize
+
+if TYPE_CHECKING:
+    import grpc
+
+    Context = grpc.aio.ServicerContext[Any, Any]
+
+#: All LoRAs of one Generate call together.
+MAX_LORA_BYTES = 2 * 1024**3
+
+
+class GeneratorServicer(generator_pb2_grpc.GeneratorServicer):
+    def __init__(
+        self, preset: GeneratorPreset, family: GeneratorFamily, device: DeviceThread
+    ) -> None:
+        self._preset = preset
+        self._family = family
+        self._device = device
+        self._calls = itertools.count()
+
+    async def Describe(
+        self, request: pb.GeneratorDescribeRequest, context: Context
+    ) -> pb.GeneratorDescribeResponse:
+        return pb.GeneratorDescribeResponse(
+            preset=self._preset.name,
+            family=self._preset.family,
+            model=self._preset.model,
+            dtype=WIRE_DTYPES[DTYPES_BY_NAME[self._preset.dtype]],
+            device=str(self._device.device),
+            version=version("dualprocess"),
+        )
+
+    # grpc.aio streams from a coroutine that writes as well; the typed stubs know only generators.
+    async def Optimize(  # type: ignore[override]
+        self, request_iterator: AsyncIterator[pb.OptimizeRequest], context: Context
+    ) -> None:
+        first = await anext(request_iterator, None)
+        if first is None or not first.HasField("spec"):
+            raise InvalidInput("the first request must carry `spec`")
+        spec = first.spec
+        validate.optimize_spec(spec, self._preset)
+
+        async def waiting(reason: str) -> None:
+            await context.write(pb.OptimizeResponse(waiting=pb.Waiting(reason=reason)))
+
+        stop = asyncio.Event()
+        listening = asyncio.create_task(_listen(request_iterator, stop))
+        try:
+            async with open_channel(spec.vlm.target) as channel:
+                guide = VlmGuide(
+                    channel,
+                    spec.questions,
+                    spec.question_postfix,
+                    name=f"{spec.vlm.preset} at {spec.vlm.target}",
+                    waiting=waiting,
+                )
+                await optimize(
+                    self._family,
+                    self._device,
+                    spec,
+                    guide,
+                    context.write,
+                    name=f"job{next(self._calls)}",
+                    stop=stop,
+                )
+        finally:
+            listening.cancel()
+
+    async def Generate(  # type: ignore[override]
+        self, request_iterator: AsyncIterator[pb.GenerateRequest], context: Context
+    ) -> None:
+        first = await anext(request_iterator, None)
+        if first is None or not first.HasField("spec"):
+            raise InvalidInput("the first request must carry `spec`")
+        spec = first.spec
+        validate.generate_spec(spec, self._preset)
+        blobs = await _blobs(request_iterator)
+        missing = [lora.blob for lora in spec.loras if lora.blob not in blobs]
+        if missing:
+            raise InvalidInput(f"loras: no blob named {missing[0]!r} came, whole, with the spec")
+        files = [blobs[lora.blob] for lora in spec.loras]
+        name = f"images{next(self._calls)}"
+        async for seed, png in generate(self._family, self._device, spec, files, name=name):
+            await context.write(pb.GenerateResponse(seed=seed, image=png))
+
+
+async def _listen(requests: AsyncIterator[pb.OptimizeRequest], stop: asyncio.Event) -> None:
+    async for request in requests:
+        if request.HasField("stop"):
+            stop.set()
+
+
+async def _blobs(requests: AsyncIterator[pb.GenerateRequest]) -> dict[str, bytes]:
+    """The files that came in pieces until the client was done, by name; only whole ones."""
+    pieces: defaultdict[str, list[bytes]] = defaultdict(list)
+    whole = set()
+    total = 0
+    async for request in requests:
+        blob = request.blob
+        total += len(blob.data)
+        if total > MAX_LORA_BYTES:
+            raise InvalidInput(f"loras: more than {MAX_LORA_BYTES >> 30} GiB in one call")
+        pieces[blob.name].append(blob.data)
+        if blob.last:
+            whole.add(blob.name)
+    return {name: b"".join(pieces[name]) for name in whole}

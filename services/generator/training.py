@@ -1,0 +1,95 @@
+"""One job's LoRA, optimiser and place in its schedule. Every method runs on the device's thread."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dualprocess.v1 import generator_pb2 as pb
+from services.common.errors import NonFinite
+from services.generator import draws, sample
+from services.generator.families.base import GeneratorFamily
+from services.generator.lora import LoraAdapter
+
+
+class Training:
+    """``forward`` makes images; ``backward`` takes the loss's gradient with respect to them.
+
+    Between the two, other jobs may use the same denoiser. ``update`` ends a step. ``close`` takes
+    the LoRA off again.
+    """
+
+    def __init__(self, family: GeneratorFamily, spec: pb.OptimizeSpec, name: str) -> None:
+        self._family = family
+        self._spec = spec
+        self._conditionings = [family.encode(prompt) for prompt in spec.prompts]
+        self._schedule = family.schedule(spec.image)
+        self._lora = LoraAdapter(family, name, spec.lora, draws.lora_seed(spec.optimizer))
+        self._optimizer = torch.optim.AdamW(
+            self._lora.parameters,
+            lr=spec.optimizer.lr,
+            weight_decay=spec.optimizer.weight_decay,
+        )
+
+    @property
+    def trainable_parameters(self) -> int:
+        return sum(parameter.numel() for parameter in self._lora.parameters)
+
+    def forward(self, step: int, micro_step: int) -> torch.Tensor:
+        """Images [batch, 3, height, width] in [-1, 1], not clamped, attached to the LoRA.
+
+        Samples without gradient to the step's timestep, calls the denoiser once with gradient,
+        predicts x0 and decodes it. ``step`` and ``micro_step`` count from 0.
+        """
+        optimizer = self._spec.optimizer
+        prompt = draws.prompt_index(optimizer, step, len(self._conditionings))
+        conditioning = self._conditionings[prompt]
+        index = draws.timestep_index(optimizer, step, micro_step, len(self._schedule))
+        with self._lora.active():
+            noise = self._family.noise(
+                draws.noise_seeds(optimizer, step, micro_step), self._spec.image
+            )
+            latents = self._family.sample(noise, conditioning, self._schedule, until=index)
+            model_pred = self._family.denoise(latents, conditioning, self._schedule, index)
+            x0 = self._family.predict_x0(latents, model_pred, self._schedule, index)
+            return self._family.decode(x0, self._spec.image)
+
+    def backward(self, images: torch.Tensor, gradient: torch.Tensor) -> None:
+        """Adds d loss / d LoRA, from ``gradient`` = d loss / d ``images``."""
+        with self._lora.active():
+            scaled = gradient.to(images) / self._spec.optimizer.accumulate
+            torch.autograd.backward(images, scaled)
+
+    def update(self) -> float:
+        """Clips, steps AdamW, and gives the gradient's norm before clipping.
+
+        Raises ``NonFinite`` and leaves the weights as they were when the norm is not finite.
+        """
+        norm = float(
+            torch.nn.utils.clip_grad_norm_(
+                self._lora.parameters, self._spec.optimizer.max_grad_norm
+            )
+        )
+        if not np.isfinite(norm):
+            self._optimizer.zero_grad(set_to_none=True)
+            raise NonFinite(f"the LoRA's gradient is not finite (norm {norm})")
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        return norm
+
+    def render(self, seed: int, *, with_lora: bool) -> NDArray[np.uint8]:
+        """An evaluation image [height, width, 3] of the first prompt."""
+        conditioning = self._conditionings[0]
+        if not with_lora:
+            return sample.render(self._family, conditioning, self._spec.image, seed)
+        with self._lora.active():
+            return sample.render(self._family, conditioning, self._spec.image, seed)
+
+    def export(self) -> bytes:
+        """The LoRA as it is now, as a file."""
+        return self._lora.export(title=self._spec.prompts[0])
+
+    def close(self) -> None:
+        self._optimizer.zero_grad(set_to_none=True)
+        self._lora.remove()

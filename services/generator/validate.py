@@ -1,0 +1,95 @@
+"""What a generator refuses before it spends time: the sentences name the field and the remedy.
+
+The orchestrator checks the same at its own edge; this is for whoever calls the wire directly.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from dualprocess.v1 import generator_pb2 as pb
+from services.common.channels import MESSAGE_LIMIT
+from services.common.errors import InvalidInput
+from services.common.presets import GeneratorPreset
+
+MAX_STEPS = 10_000
+MAX_IMAGES = 64
+MAX_RANK = 256
+#: What a Guide message holds beside its images.
+_MESSAGE_OVERHEAD = 4 * 1024 * 1024
+
+
+def optimize_spec(spec: pb.OptimizeSpec, preset: GeneratorPreset) -> None:
+    """Raises ``InvalidInput`` for the first thing that is wrong."""
+    _prompts(spec.prompts)
+    if not spec.questions:
+        raise InvalidInput("questions: at least one is needed; the VLM has nothing to teach")
+    if not spec.vlm.target:
+        raise InvalidInput("vlm.target: missing; send the gRPC target of a VLM service")
+    _image(spec.image, preset)
+    _lora(spec.lora)
+    _optimizer(spec.optimizer)
+    _between("eval.images", spec.eval.images, 1, MAX_IMAGES)
+    batch_bytes = spec.optimizer.batch * 3 * spec.image.height * spec.image.width * 4
+    if batch_bytes > MESSAGE_LIMIT - _MESSAGE_OVERHEAD:
+        raise InvalidInput(
+            f"optimizer.batch: {spec.optimizer.batch} images of {spec.image.width} × "
+            f"{spec.image.height} don't fit into a message of {MESSAGE_LIMIT >> 20} MiB; "
+            "make batch smaller and accumulate larger"
+        )
+
+
+def generate_spec(spec: pb.GenerateSpec, preset: GeneratorPreset) -> None:
+    """Raises ``InvalidInput`` for the first thing that is wrong."""
+    _prompts([spec.prompt])
+    _image(spec.image, preset)
+    _between("seeds", len(spec.seeds), 1, MAX_IMAGES)
+    for index, lora in enumerate(spec.loras):
+        if not math.isfinite(lora.weight):
+            raise InvalidInput(f"loras.{index}.weight: must be finite")
+
+
+def _prompts(prompts: Iterable[str]) -> None:
+    listed = list(prompts)
+    if not listed or not all(prompt.strip() for prompt in listed):
+        raise InvalidInput("prompts: at least one is needed, and none may be empty")
+
+
+def _image(image: pb.ImageSpec, preset: GeneratorPreset) -> None:
+    for name, side in (("width", image.width), ("height", image.height)):
+        if not preset.sides.allows(side):
+            nearest = " or ".join(str(near) for near in preset.sides.nearest(side))
+            raise InvalidInput(f"image.{name}: {preset.name} can't do {side}; try {nearest}")
+    _between("image.num_inference_steps", image.num_inference_steps, 1, 200)
+    if not (math.isfinite(image.guidance_scale) and image.guidance_scale >= 0):
+        raise InvalidInput("image.guidance_scale: must be finite and not negative")
+
+
+def _lora(lora: pb.LoraSpec) -> None:
+    _between("lora.rank", lora.rank, 1, MAX_RANK)
+    if not (math.isfinite(lora.alpha) and lora.alpha > 0):
+        raise InvalidInput("lora.alpha: must be positive")
+    if not math.isfinite(lora.weight):
+        raise InvalidInput("lora.weight: must be finite")
+    if not lora.target_modules:
+        raise InvalidInput("lora.target_modules: name at least one layer")
+    if lora.init == pb.LORA_INIT_UNSPECIFIED:
+        raise InvalidInput("lora.init: choose LORA_INIT_GAUSSIAN or LORA_INIT_KAIMING")
+
+
+def _optimizer(optimizer: pb.OptimizerSpec) -> None:
+    _between("optimizer.steps", optimizer.steps, 1, MAX_STEPS)
+    _between("optimizer.batch", optimizer.batch, 1, MAX_IMAGES)
+    _between("optimizer.accumulate", optimizer.accumulate, 1, MAX_IMAGES)
+    _between("optimizer.noise_seeds", optimizer.noise_seeds, 1, MAX_STEPS)
+    for name, value in (("lr", optimizer.lr), ("max_grad_norm", optimizer.max_grad_norm)):
+        if not (math.isfinite(value) and value > 0):
+            raise InvalidInput(f"optimizer.{name}: must be positive")
+    if not (math.isfinite(optimizer.weight_decay) and optimizer.weight_decay >= 0):
+        raise InvalidInput("optimizer.weight_decay: must be finite and not negative")
+
+
+def _between(field: str, value: int, low: int, high: int) -> None:
+    if not low <= value <= high:
+        raise InvalidInput(f"{field}: must be between {low} and {high}, not {value}")

@@ -9,7 +9,8 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -21,6 +22,8 @@ from dualprocess.v1 import generator_pb2 as pb
 from services.common.errors import InvalidInput
 from services.generator.families.base import GeneratorFamily
 from services.generator.safetensors_header import canonical
+
+_ADAPTABLE = (torch.nn.Linear, torch.nn.Conv2d)
 
 
 class LoraAdapter:
@@ -112,33 +115,41 @@ def silence(denoiser: torch.nn.Module) -> None:
 
 def _attach(denoiser: Any, name: str, spec: pb.LoraSpec) -> dict[str, LoraLayer]:
     """Adds an adapter; the adapted layers by their place in the denoiser."""
-    modules = {
-        module_name.removesuffix(".base_layer") for module_name, _ in denoiser.named_modules()
-    }
-    for target in spec.target_modules:
-        if not any(module == target or module.endswith(f".{target}") for module in modules):
-            raise InvalidInput(
-                f"lora.target_modules: {target!r} is no layer of {type(denoiser).__name__}; "
-                "leave the field out for the preset's own"
-            )
+    _check_targets(denoiser, spec.target_modules)
     config = LoraConfig(
         r=spec.rank,
         lora_alpha=spec.alpha,
         target_modules=list(spec.target_modules),
         init_lora_weights=False,
     )
-    try:
+    with warnings.catch_warnings():
+        # Several adapters on one denoiser is what this file is about.
+        warnings.filterwarnings("ignore", message="Already found a `peft_config` attribute")
         denoiser.add_adapter(config, name)
-    except ValueError as error:
-        # It may have adapted some layers before it met the one it can't.
-        denoiser.delete_adapters(name)
-        raise InvalidInput(f"lora.target_modules: {error}") from error
     silence(denoiser)
     return {
         module_name: module
         for module_name, module in denoiser.named_modules()
         if isinstance(module, LoraLayer) and name in module.lora_A
     }
+
+
+def _check_targets(denoiser: torch.nn.Module, targets: Iterable[str]) -> None:
+    """peft stops half-way at a layer it can't adapt: nothing may reach it unchecked."""
+    layers = {
+        name.removesuffix(".base_layer"): module
+        for name, module in denoiser.named_modules()
+        if ".lora_" not in name and not isinstance(module, LoraLayer)
+    }
+    for target in targets:
+        matches = [
+            layer for name, layer in layers.items() if name == target or name.endswith(f".{target}")
+        ]
+        if not matches or not all(isinstance(layer, _ADAPTABLE) for layer in matches):
+            raise InvalidInput(
+                f"lora.target_modules: {target!r} names no linear or convolution layer of "
+                f"{type(denoiser).__name__}; leave the field out for the preset's own"
+            )
 
 
 def _initialise(layer: LoraLayer, name: str, spec: pb.LoraSpec, generator: torch.Generator) -> None:

@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import FluxPipeline
+from safetensors import safe_open
+
+from dualprocess.v1 import generator_pb2 as pb
+from services.common.errors import InvalidInput
+from services.generator import registry
+from services.generator.families.base import GeneratorFamily
+from services.generator.lora import LoraAdapter
+from services.generator.sample import render
+from tests.generator.conftest import preset_of
+from tests.generator.specs import image_spec, lora_spec
+
+IMAGE = image_spec()
+
+
+def disturbed(family: GeneratorFamily, name: str, seed: int = 0) -> LoraAdapter:
+    """A LoRA that changes the image: lora_B is not zero."""
+    adapter = LoraAdapter(family, name, lora_spec(), seed)
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in adapter.parameters:
+        parameter.data += 0.02 * torch.randn(parameter.shape, generator=generator)
+    return adapter
+
+
+def test_plain_diffusers_gives_the_same_image(schnell: GeneratorFamily, tmp_path: Path) -> None:
+    conditioning = schnell.encode("a circle")
+    schedule = schnell.schedule(IMAGE)
+    adapter = disturbed(schnell, "exported")
+    with adapter.active(), torch.no_grad():
+        latents = schnell.sample(schnell.noise([5], IMAGE), conditioning, schedule, until=1)
+        ours = schnell.decode(latents, IMAGE)
+    (tmp_path / "pytorch_lora_weights.safetensors").write_bytes(adapter.export(title="a circle"))
+    adapter.remove()
+
+    pipeline = FluxPipeline.from_pretrained(preset_of("flux-schnell").model, dtype=torch.float32)
+    pipeline.set_progress_bar_config(disable=True)
+    pipeline.load_lora_weights(tmp_path)
+    theirs = pipeline(
+        "a circle",
+        width=64,
+        height=64,
+        num_inference_steps=1,
+        guidance_scale=0.0,
+        max_sequence_length=256,
+        generator=torch.Generator("cpu").manual_seed(5),
+        output_type="pt",
+    ).images
+    base = torch.tensor(render(schnell, conditioning, IMAGE, 5)).permute(2, 0, 1) / 255
+    ours_unit = (ours / 2 + 0.5).clamp(0, 1)
+    assert (theirs - ours_unit).abs().max() <= 1e-4
+    assert (base - ours_unit).abs().max() > 0.02, "the LoRA must matter, or this shows nothing"
+
+
+def test_file_is_what_other_tools_read(schnell: GeneratorFamily, tmp_path: Path) -> None:
+    adapter = disturbed(schnell, "exported")
+    file = tmp_path / "lora.safetensors"
+    file.write_bytes(adapter.export(title="a circle"))
+    adapter.remove()
+    with safe_open(file, "pt") as opened:
+        keys, metadata = list(opened.keys()), opened.metadata()
+    assert len(keys) == 60
+    for key in keys:
+        assert key.startswith("transformer.")
+        assert key.endswith((".lora_A.weight", ".lora_B.weight"))
+        assert "default" not in key
+        assert "base_layer" not in key
+    config = json.loads(metadata["lora_adapter_metadata"])
+    assert config["transformer.r"] == config["transformer.lora_alpha"] == 4
+    assert metadata["modelspec.title"] == "a circle"
+    assert metadata["ss_network_dim"] == metadata["ss_network_alpha"] == "4"
+
+
+def test_export_is_the_same_bytes_each_time(schnell: GeneratorFamily) -> None:
+    adapter = disturbed(schnell, "exported")
+    assert len({adapter.export(title="a circle") for _ in range(5)}) == 1
+    adapter.remove()
+
+
+def test_seed_decides_the_initial_weights(schnell: GeneratorFamily) -> None:
+    def initial(name: str, seed: int) -> torch.Tensor:
+        torch.randn(3)  # whatever else draws from the global generator
+        adapter = LoraAdapter(schnell, name, lora_spec(), seed)
+        weights = torch.cat([parameter.detach().flatten() for parameter in adapter.parameters])
+        adapter.remove()
+        return weights
+
+    assert torch.equal(initial("a", 1), initial("b", 1))
+    assert not torch.equal(initial("a", 1), initial("b", 2))
+
+
+def test_float32_over_a_bfloat16_base() -> None:
+    preset = preset_of("flux-schnell").model_copy(update={"dtype": "bfloat16"})
+    family = registry.load(preset, torch.device("cpu"))
+    adapter = LoraAdapter(family, "small", lora_spec(), seed=0)
+    assert {parameter.dtype for parameter in adapter.parameters} == {torch.float32}
+    schedule = family.schedule(IMAGE)
+    noise = family.noise([0], IMAGE)
+    assert noise.dtype == torch.bfloat16
+    with adapter.active():
+        model_pred = family.denoise(noise, family.encode("a circle"), schedule, 0)
+        image = family.decode(family.predict_x0(noise, model_pred, schedule, 0), IMAGE)
+        torch.autograd.backward(image, torch.ones_like(image))
+    assert image.dtype == torch.bfloat16
+    moved = [p.grad for p in adapter.parameters if p.grad is not None and p.grad.abs().max() > 0]
+    assert moved
+    assert {grad.dtype for grad in moved} == {torch.float32}
+
+
+def test_a_removed_lora_leaves_the_base_as_it_was(load: Callable[[str], GeneratorFamily]) -> None:
+    family = load("flux-schnell")
+    conditioning = family.encode("a circle")
+    before = render(family, conditioning, IMAGE, 1)
+    adapter = disturbed(family, "passing")
+    with adapter.active():
+        with_lora = render(family, conditioning, IMAGE, 1)
+    adapter.remove()
+    assert (with_lora != before).any()
+    assert (render(family, conditioning, IMAGE, 1) == before).all()
+    assert not [name for name, _ in family.denoiser.named_parameters() if "lora" in name]
+
+
+@pytest.mark.parametrize("target", ["attn.to_qq", "attn", "to_k.weight"])
+def test_layers_that_cannot_be_adapted_are_named(schnell: GeneratorFamily, target: str) -> None:
+    spec = pb.LoraSpec(rank=4, alpha=4, weight=1, target_modules=["attn.to_q", target], init=1)
+    with pytest.raises(InvalidInput, match=r"lora\.target_modules: .*"):
+        LoraAdapter(schnell, "refused", spec, seed=0)
+    assert not [name for name, _ in schnell.denoiser.named_parameters() if "refused" in name]

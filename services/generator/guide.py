@@ -6,7 +6,6 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import grpc
 
@@ -44,10 +43,8 @@ class Guidance:
     device_seconds: float
 
 
-class Guide(Protocol):
-    """Loss and gradient for images [batch, 3, height, width] in [-1, 1]."""
-
-    async def __call__(self, images: tensor_pb2.Tensor) -> Guidance: ...
+#: Loss and gradient for images [batch, 3, height, width] in [-1, 1].
+Guide = Callable[[tensor_pb2.Tensor], Awaitable[Guidance]]
 
 
 class VlmGuide:

@@ -38,6 +38,11 @@ def test_same_image_and_schedule(
 ) -> None:
     family, pipeline = load(name), plain(name)
     seen: list[float] = []
+
+    def note(_pipeline: Any, _index: int, timestep: torch.Tensor, _kwargs: Any) -> dict[str, Any]:
+        seen.append(float(timestep))
+        return {}
+
     wanted = pipeline(
         "Photo of a man",
         width=image.width,
@@ -47,9 +52,7 @@ def test_same_image_and_schedule(
         max_sequence_length=preset_of(name).max_sequence_length,
         generator=torch.Generator("cpu").manual_seed(7),
         output_type="np",
-        callback_on_step_end=lambda _pipe, _index, timestep, _kwargs: (
-            seen.append(float(timestep)) or {}
-        ),
+        callback_on_step_end=note,
     ).images[0]
     got = render(family, family.encode("Photo of a man"), image, seed=7)
     assert got.shape == (image.height, image.width, 3)

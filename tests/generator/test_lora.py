@@ -9,7 +9,6 @@ import torch
 from diffusers import FluxPipeline
 from safetensors import safe_open
 
-from dualprocess.v1 import generator_pb2 as pb
 from services.common.errors import InvalidInput
 from services.generator import registry
 from services.generator.families.base import GeneratorFamily
@@ -129,7 +128,8 @@ def test_a_removed_lora_leaves_the_base_as_it_was(load: Callable[[str], Generato
 
 @pytest.mark.parametrize("target", ["attn.to_qq", "attn", "to_k.weight"])
 def test_layers_that_cannot_be_adapted_are_named(schnell: GeneratorFamily, target: str) -> None:
-    spec = pb.LoraSpec(rank=4, alpha=4, weight=1, target_modules=["attn.to_q", target], init=1)
+    spec = lora_spec()
+    spec.target_modules[:] = ["attn.to_q", target]
     with pytest.raises(InvalidInput, match=r"lora\.target_modules: .*"):
         LoraAdapter(schnell, "refused", spec, seed=0)
     assert not [name for name, _ in schnell.denoiser.named_parameters() if "refused" in name]

@@ -1,0 +1,223 @@
+"""The service over real gRPC, with a scripted VLM at the other end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import grpc
+import pytest
+
+from dualprocess.v1 import generator_pb2 as pb
+from dualprocess.v1 import generator_pb2_grpc, vlm_pb2, vlm_pb2_grpc
+from services.common.channels import CHUNK_BYTES, LIMITS, open_channel
+from services.common.device import DeviceThread
+from services.common.server import StatusInterceptor
+from services.generator.families.base import GeneratorFamily
+from services.generator.optimize import LORA_FILE
+from services.generator.servicer import GeneratorServicer
+from tests.generator.bright import judge
+from tests.generator.conftest import preset_of
+from tests.generator.specs import image_spec, optimize_spec
+
+
+class ScriptedVlm(vlm_pb2_grpc.VlmServicer):
+    """Answers as ``bright`` does; ``refuse`` is a status it gives instead."""
+
+    def __init__(self) -> None:
+        self.refuse: grpc.StatusCode | None = None
+        self.requests: list[vlm_pb2.GuideRequest] = []
+
+    async def Guide(self, request: vlm_pb2.GuideRequest, context: Any) -> vlm_pb2.GuideResponse:
+        self.requests.append(request)
+        if self.refuse is not None:
+            await context.abort(self.refuse, "questions.0: not a question")
+        guidance = judge(request.images)
+        return vlm_pb2.GuideResponse(
+            loss=guidance.loss,
+            images=[vlm_pb2.ImageAnswers(answers=row) for row in guidance.answers],
+            gradient=guidance.gradient,
+        )
+
+
+@contextlib.asynccontextmanager
+async def served(add: Callable[[grpc.aio.Server], None], port: int = 0) -> AsyncIterator[int]:
+    server = grpc.aio.server(options=LIMITS, interceptors=[StatusInterceptor()])
+    add(server)
+    bound = server.add_insecure_port(f"127.0.0.1:{port}")
+    await server.start()
+    try:
+        yield bound
+    finally:
+        await server.stop(None)
+
+
+@pytest.fixture
+async def stub(
+    schnell: GeneratorFamily, device: DeviceThread
+) -> AsyncIterator[generator_pb2_grpc.GeneratorAsyncStub]:
+    servicer = GeneratorServicer(preset_of("flux-schnell"), schnell, device)
+    async with (
+        served(
+            lambda server: generator_pb2_grpc.add_GeneratorServicer_to_server(servicer, server)
+        ) as port,
+        open_channel(f"127.0.0.1:{port}") as channel,
+    ):
+        yield generator_pb2_grpc.GeneratorStub(channel)
+
+
+@pytest.fixture
+def vlm() -> ScriptedVlm:
+    return ScriptedVlm()  # type: ignore[abstract]  # only Guide is ever called
+
+
+def vlm_served(vlm: ScriptedVlm, port: int = 0) -> Any:
+    return served(lambda server: vlm_pb2_grpc.add_VlmServicer_to_server(vlm, server), port)
+
+
+async def whole(responses: Any) -> tuple[list[pb.OptimizeResponse], dict[str, bytes]]:
+    told: list[pb.OptimizeResponse] = []
+    files: defaultdict[str, bytes] = defaultdict(bytes)
+    async for response in responses:
+        told.append(response)
+        if response.HasField("artifact"):
+            files[response.artifact.name] += response.artifact.data
+    return told, files
+
+
+def requests(spec: pb.OptimizeSpec) -> list[pb.OptimizeRequest]:
+    return [pb.OptimizeRequest(spec=spec)]
+
+
+async def test_a_job_and_then_its_images(
+    stub: generator_pb2_grpc.GeneratorAsyncStub, vlm: ScriptedVlm
+) -> None:
+    async with vlm_served(vlm) as port:
+        spec = optimize_spec(target=f"127.0.0.1:{port}")
+        told, files = await whole(stub.Optimize(iter(requests(spec))))
+    assert told[-1].finished.steps_done == 3
+    first = vlm.requests[0]
+    assert list(first.images.shape) == [2, 3, 64, 64]
+    assert [q.question for q in first.questions] == ["Is it bright?"]
+    assert first.question_postfix == "Answer with Yes or No."
+    step = told[1].step
+    assert step.questions[0].joint_probability == pytest.approx(2.718281828**-step.loss, rel=1e-4)
+    assert step.timings.total > step.timings.forward > 0
+
+    async def images(weight: float) -> bytes:
+        lora = pb.LoraReference(blob="mine", weight=weight)
+        generate = pb.GenerateSpec(prompt="a circle", image=image_spec(), seeds=[0], loras=[lora])
+        sent = [pb.GenerateRequest(spec=generate)]
+        file = files[LORA_FILE]
+        for begin in range(0, len(file), CHUNK_BYTES // 16):
+            end = begin + CHUNK_BYTES // 16
+            chunk = pb.BlobChunk(name="mine", data=file[begin:end], last=end >= len(file))
+            sent.append(pb.GenerateRequest(blob=chunk))
+        (answer,) = [answer async for answer in stub.Generate(iter(sent))]
+        assert answer.seed == 0
+        return answer.image
+
+    assert await images(1.0) == files["lora-0.png"]
+    assert await images(0.0) == files["base-0.png"]
+    assert files["lora-0.png"] != files["base-0.png"]
+
+
+async def test_the_job_waits_for_its_vlm_and_goes_on(
+    stub: generator_pb2_grpc.GeneratorAsyncStub, vlm: ScriptedVlm
+) -> None:
+    async with vlm_served(vlm) as port:
+        pass
+    call = stub.Optimize(iter(requests(optimize_spec(target=f"127.0.0.1:{port}"))))
+    responses = aiter(call)
+    assert (await anext(responses)).HasField("started")
+    assert "the VLM scripted at" in (await anext(responses)).waiting.reason
+    async with vlm_served(vlm, port):
+        told, _ = await whole(responses)
+    assert [response.WhichOneof("message") for response in told][:3] == ["step"] * 3
+
+
+async def test_a_vlm_that_refuses_ends_the_job_with_its_sentence(
+    stub: generator_pb2_grpc.GeneratorAsyncStub, vlm: ScriptedVlm
+) -> None:
+    vlm.refuse = grpc.StatusCode.INVALID_ARGUMENT
+    async with vlm_served(vlm) as port:
+        with pytest.raises(grpc.aio.AioRpcError, match=r"questions\.0: not a question") as refusal:
+            await whole(stub.Optimize(iter(requests(optimize_spec(target=f"127.0.0.1:{port}")))))
+    assert refusal.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_stop_and_close(
+    stub: generator_pb2_grpc.GeneratorAsyncStub, schnell: GeneratorFamily, vlm: ScriptedVlm
+) -> None:
+    async with vlm_served(vlm) as port:
+        spec = optimize_spec(steps=200, target=f"127.0.0.1:{port}")
+        stopped = stub.Optimize()
+        await stopped.write(pb.OptimizeRequest(spec=spec))
+        responses = aiter(stopped)
+        while not (await anext(responses)).HasField("step"):
+            pass
+        await stopped.write(pb.OptimizeRequest(stop=pb.Stop()))
+        told, files = await whole(responses)
+        assert told[-1].finished.stopped
+        assert told[-1].finished.steps_done < 200
+        assert LORA_FILE in files
+
+        closed = stub.Optimize(iter(requests(spec)))
+        await anext(aiter(closed))
+        closed.cancel()
+        while any("lora" in name for name, _ in schnell.denoiser.named_parameters()):  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+
+
+BAD = [
+    (lambda spec: spec.prompts.clear(), "prompts"),
+    (lambda spec: spec.questions.clear(), "questions"),
+    (lambda spec: setattr(spec.image, "width", 50), "image.width: .* try 48 or 64"),
+    (lambda spec: setattr(spec.image, "num_inference_steps", 0), "image.num_inference_steps"),
+    (lambda spec: setattr(spec.optimizer, "steps", 0), "optimizer.steps"),
+    (lambda spec: setattr(spec.optimizer, "steps", 10**6), "optimizer.steps"),
+    (lambda spec: setattr(spec.optimizer, "lr", float("nan")), "optimizer.lr"),
+    (lambda spec: setattr(spec.lora, "rank", 0), "lora.rank"),
+    (lambda spec: spec.lora.target_modules.append("nope"), "lora.target_modules: 'nope'"),
+    (lambda spec: setattr(spec.vlm, "target", ""), "vlm.target"),
+]
+
+
+@pytest.mark.parametrize(("spoil", "sentence"), BAD, ids=[sentence for _, sentence in BAD])
+async def test_a_bad_spec_is_refused_by_name(
+    stub: generator_pb2_grpc.GeneratorAsyncStub,
+    spoil: Callable[[pb.OptimizeSpec], Any],
+    sentence: str,
+) -> None:
+    spec = optimize_spec()
+    spoil(spec)
+    with pytest.raises(grpc.aio.AioRpcError, match=sentence) as refusal:
+        await whole(stub.Optimize(iter(requests(spec))))
+    assert refusal.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+
+
+@pytest.mark.parametrize("file", [b"", b"not a LoRA", b"\x10\0\0\0\0\0\0\0" + b"{}".ljust(16)])
+async def test_a_broken_lora_is_refused(
+    stub: generator_pb2_grpc.GeneratorAsyncStub, file: bytes
+) -> None:
+    lora = pb.LoraReference(blob="mine", weight=1.0)
+    spec = pb.GenerateSpec(prompt="a circle", image=image_spec(), seeds=[0], loras=[lora])
+    sent = [
+        pb.GenerateRequest(spec=spec),
+        pb.GenerateRequest(blob=pb.BlobChunk(name="mine", data=file, last=True)),
+    ]
+    with pytest.raises(grpc.aio.AioRpcError, match=r"loras\.0") as refusal:
+        [answer async for answer in stub.Generate(iter(sent))]
+    assert refusal.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_it_describes_itself(stub: generator_pb2_grpc.GeneratorAsyncStub) -> None:
+    described = await stub.Describe(pb.GeneratorDescribeRequest())
+    assert (described.preset, described.family, described.device) == (
+        "flux-schnell",
+        "flux",
+        "cpu",
+    )

@@ -6,8 +6,7 @@ import json
 
 import grpc
 
-#: Both directions of every call. A gradient of 4 images of 1024² in float32 is 48 MiB.
-MESSAGE_LIMIT = 64 * 1024 * 1024
+from services.common.limits import MESSAGE_LIMIT
 
 #: A blob's piece on a stream: far below the limit, large enough that headers don't matter.
 CHUNK_BYTES = 1024 * 1024

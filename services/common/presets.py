@@ -58,6 +58,8 @@ class Sides(BaseModel):
 
 class GeneratorPreset(_Preset):
     sides: Sides
+    #: `distilled`: the denoiser takes the scale as an input; `none`: it has no guidance.
+    guidance: Literal["none", "distilled"]
     max_sequence_length: Annotated[int, Field(ge=1)] = 512
     image: ImageSettings
     lora: LoraSettings

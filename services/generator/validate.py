@@ -9,15 +9,13 @@ import math
 from collections.abc import Iterable
 
 from dualprocess.v1 import generator_pb2 as pb
-from services.common.channels import MESSAGE_LIMIT
 from services.common.errors import InvalidInput
+from services.common.limits import batch_fault, image_faults
 from services.common.presets import GeneratorPreset
 
 MAX_STEPS = 10_000
 MAX_IMAGES = 64
 MAX_RANK = 256
-#: What a Guide message holds beside its images.
-_MESSAGE_OVERHEAD = 4 * 1024 * 1024
 
 
 def optimize_spec(spec: pb.OptimizeSpec, preset: GeneratorPreset) -> None:
@@ -31,13 +29,8 @@ def optimize_spec(spec: pb.OptimizeSpec, preset: GeneratorPreset) -> None:
     _lora(spec.lora)
     _optimizer(spec.optimizer)
     _between("eval.images", spec.eval.images, 1, MAX_IMAGES)
-    batch_bytes = spec.optimizer.batch * 3 * spec.image.height * spec.image.width * 4
-    if batch_bytes > MESSAGE_LIMIT - _MESSAGE_OVERHEAD:
-        raise InvalidInput(
-            f"optimizer.batch: {spec.optimizer.batch} images of {spec.image.width} × "
-            f"{spec.image.height} don't fit into a message of {MESSAGE_LIMIT >> 20} MiB; "
-            "make batch smaller and accumulate larger"
-        )
+    if fault := batch_fault(preset, spec.image, spec.optimizer.batch):
+        raise InvalidInput(f"optimizer.batch: {fault}")
 
 
 def generate_spec(spec: pb.GenerateSpec, preset: GeneratorPreset) -> None:
@@ -57,10 +50,8 @@ def _prompts(prompts: Iterable[str]) -> None:
 
 
 def _image(image: pb.ImageSpec, preset: GeneratorPreset) -> None:
-    for name, side in (("width", image.width), ("height", image.height)):
-        if not preset.sides.allows(side):
-            nearest = " or ".join(str(near) for near in preset.sides.nearest(side))
-            raise InvalidInput(f"image.{name}: {preset.name} can't do {side}; try {nearest}")
+    for field, fault in image_faults(preset, image):
+        raise InvalidInput(f"image.{field}: {fault}")
     _between("image.num_inference_steps", image.num_inference_steps, 1, 200)
     if not (math.isfinite(image.guidance_scale) and image.guidance_scale >= 0):
         raise InvalidInput("image.guidance_scale: must be finite and not negative")

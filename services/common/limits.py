@@ -1,0 +1,52 @@
+"""What a generator can't do, checked alike at the REST edge and on the wire."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from services.common.presets import GeneratorPreset
+
+#: Both directions of every gRPC call. A gradient of 4 images of 1024² in float32 is 48 MiB.
+MESSAGE_LIMIT = 64 * 1024 * 1024
+
+#: What a Guide message may hold beside its images.
+_MESSAGE_OVERHEAD = 4 * 1024 * 1024
+
+_DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+
+
+class ImageLike(Protocol):
+    """``ImageSettings`` of the REST contract, ``ImageSpec`` of the wire."""
+
+    @property
+    def width(self) -> int: ...
+    @property
+    def height(self) -> int: ...
+    @property
+    def guidance_scale(self) -> float: ...
+
+
+def image_faults(preset: GeneratorPreset, image: ImageLike) -> Iterator[tuple[str, str]]:
+    """Each field of ``image`` that the generator can't do, with the remedy."""
+    for field, side in (("width", image.width), ("height", image.height)):
+        if not preset.sides.allows(side):
+            nearest = " or ".join(str(near) for near in preset.sides.nearest(side))
+            yield field, f"{preset.name} can't do {side} pixels; try {nearest}"
+    if preset.guidance == "none" and image.guidance_scale != 0:
+        yield (
+            "guidance_scale",
+            f"{preset.name} has no guidance; leave the field out, or write 0",
+        )
+
+
+def batch_fault(preset: GeneratorPreset, image: ImageLike, batch: int) -> str | None:
+    """Why ``batch`` images of this size can't travel to a VLM in one message, if they can't."""
+    image_bytes = 3 * image.height * image.width * _DTYPE_BYTES[preset.dtype]
+    largest = (MESSAGE_LIMIT - _MESSAGE_OVERHEAD) // image_bytes
+    if batch <= largest:
+        return None
+    return (
+        f"{batch} images of {image.width} × {image.height} don't fit into one message of "
+        f"{MESSAGE_LIMIT >> 20} MiB; write at most {largest}, and make accumulate larger"
+    )

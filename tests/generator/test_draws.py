@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+from collections import Counter
+
+from dualprocess.v1 import generator_pb2 as pb
+from services.generator import draws
+
+
+def optimizer(**changes: int) -> pb.OptimizerSpec:
+    values = {"seed": 100, "steps": 50, "batch": 4, "noise_seeds": 50, "subsample": 1}
+    return pb.OptimizerSpec(**(values | changes))  # type: ignore[arg-type]
+
+
+def test_every_step_has_noise_of_its_own_that_no_evaluation_uses() -> None:
+    seeds = [seed for step in range(50) for seed in draws.noise_seeds(optimizer(), step, 0)]
+    assert len(set(seeds)) == 200
+    assert min(seeds) >= 2**62
+    assert draws.noise_seeds(optimizer(seed=101), 0, 0) != seeds[:4]
+    assert draws.noise_seeds(optimizer(), 0, 1) != seeds[:4]
+
+
+def test_noise_repeats_after_noise_seeds_steps() -> None:
+    drawn = [draws.noise_seeds(optimizer(noise_seeds=3), step, 0) for step in range(6)]
+    assert drawn[:3] == drawn[3:]
+    assert len({tuple(seeds) for seeds in drawn}) == 3
+
+
+def test_timesteps_are_uniform_or_the_last() -> None:
+    counts = Counter(draws.timestep_index(optimizer(), step, 0, 4) for step in range(2000))
+    assert set(counts) == {0, 1, 2, 3}
+    assert min(counts.values()) > 400
+    assert draws.timestep_index(optimizer(subsample=0), 7, 0, 4) == 3
+
+
+def test_each_round_takes_every_prompt_once_in_its_own_order() -> None:
+    rounds = [
+        [draws.prompt_index(optimizer(), 5 * round_ + place, 5) for place in range(5)]
+        for round_ in range(6)
+    ]
+    assert all(sorted(order) == list(range(5)) for order in rounds)
+    assert len({tuple(order) for order in rounds}) > 1

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable
 
 import grpc
+from diffusers.utils import logging as diffusers_logging
+from transformers.utils import logging as transformers_logging
 
 from dualprocess.v1 import generator_pb2, generator_pb2_grpc
 from services.common.device import DeviceThread
-from services.common.presets import load_presets
+from services.common.presets import PresetError, load_presets
 from services.common.server import serve
 from services.common.settings import GpuServiceSettings
 from services.common.telemetry import configure_logging
@@ -36,4 +39,11 @@ async def main(settings: GpuServiceSettings) -> None:
 if __name__ == "__main__":
     settings = GpuServiceSettings.from_command_line()
     configure_logging("generator", settings.log_level)
-    asyncio.run(main(settings))
+    # A log is no place for progress bars, nor for hints to install torchvision.
+    for library in (diffusers_logging, transformers_logging):
+        library.disable_progress_bar()
+        library.set_verbosity_error()
+    try:
+        asyncio.run(main(settings))
+    except PresetError as error:
+        sys.exit(f"generator: {error}")

@@ -1,0 +1,64 @@
+"""Captions of scenes at every level of detail. What a caption leaves out, the noise decides."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.training.world import (
+    ATTRIBUTES,
+    BACKGROUND,
+    COLOR,
+    HORIZON,
+    HORIZONTAL,
+    NAMES,
+    OUTLINE,
+    SHAPE,
+    SIZE,
+    VERTICAL,
+    Ints,
+)
+
+Bools = NDArray[np.bool_]
+
+TAILS: dict[int, str] = {
+    OUTLINE: "with a {} outline",
+    HORIZONTAL: "on the {}",
+    VERTICAL: "at the {}",
+    BACKGROUND: "on a {} background",
+    HORIZON: "with a {} horizon",
+}
+
+
+def random_said(rng: np.random.Generator, count: int) -> Bools:
+    """(count, 8): which attributes a caption states. One in four says all, one in five the shape
+    alone, the others each attribute with even odds."""
+    said = rng.random((count, len(NAMES))) < 0.5
+    level = rng.random(count)
+    said[level < 0.25] = True
+    said[level > 0.8] = False
+    said[:, SHAPE] |= rng.random(count) < 0.95
+    return said
+
+
+def caption(classes: Ints, said: Bools, order: tuple[int, ...] = tuple(TAILS)) -> str:
+    """One scene's caption: `classes` (8,), `said` (8,), the order of the phrases at the end."""
+    words = ["a"]
+    words += [_value(a, classes) for a in (SIZE, COLOR) if said[a]]
+    words.append(_value(SHAPE, classes) if said[SHAPE] else "shape")
+    words += [TAILS[a].format(_value(a, classes)) for a in order if said[a]]
+    return " ".join(words)
+
+
+def full_caption(classes: Ints) -> str:
+    """The caption that leaves nothing to the noise."""
+    return caption(classes, np.ones(len(NAMES), np.bool_))
+
+
+def shuffled_order(rng: np.random.Generator) -> tuple[int, ...]:
+    """The phrases at the end in any order."""
+    return tuple(int(i) for i in rng.permutation(list(TAILS)))
+
+
+def _value(attribute: int, classes: Ints) -> str:
+    return ATTRIBUTES[NAMES[attribute]][int(classes[attribute])]

@@ -1,0 +1,99 @@
+"""What the tiny pair is asked to learn, each with a pixel measure of success.
+
+Torch-free: a caller may print the measure of its pictures before and after.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from models.training.measure import Image, Measured, measure
+from models.training.questions import LINE_QUESTION, PALETTE_QUESTION
+from models.training.visual_prompts import Drawing, line, palette
+from models.training.world import FILL_RGB, GROUND_RGB, SKY_RGB
+
+LINE_ROW = 46
+LINE_REACH = 4.0  # pixels
+_RED, _DARK = 0, 1
+
+
+@dataclass(frozen=True)
+class Task:
+    """A job in one dataclass: `visual_prompt` (64, 64, 3) is drawn over the image in solid mode
+    for every question."""
+
+    name: str
+    prompt: str
+    questions: tuple[tuple[str, str], ...]
+    goal: Callable[[Measured], bool]
+    visual_prompt: Drawing | None = None
+
+    def success(self, image: Image) -> bool:
+        """Whether (64, 64, 3) uint8 is still one whole shape of the prompt's kind in the world,
+        and shows what was asked for."""
+        measured = measure(image)
+        if measured is None or measured.shape not in self.prompt:
+            return False
+        return self.goal(measured)
+
+
+def _has_palette(measured: Measured) -> bool:
+    return measured.color == "red" and measured.background == "dark"
+
+
+def _on_line(measured: Measured) -> bool:
+    return abs(measured.horizon - LINE_ROW) <= LINE_REACH
+
+
+_SWATCHES = np.stack([SKY_RGB[_DARK], FILL_RGB[_RED], GROUND_RGB[_DARK]])
+
+_ALL = (
+    Task(
+        "red-circle",
+        "a circle",
+        (("Is the circle red?", "Yes"),),
+        lambda m: m.color == "red",
+    ),
+    Task(
+        "blue-square",
+        "a square",
+        (("Is the square blue?", "Yes"),),
+        lambda m: m.color == "blue",
+    ),
+    Task(
+        "dark-background",
+        "a circle",
+        (("Is the background dark?", "Yes"),),
+        lambda m: m.background == "dark",
+    ),
+    Task(
+        "low-horizon",
+        "a circle",
+        (("Is the horizon low?", "Yes"),),
+        lambda m: m.level == "low",
+    ),
+    Task(
+        "thick-outline",
+        "a circle",
+        (("Is the outline thick?", "Yes"),),
+        lambda m: m.outline == "thick",
+    ),
+    Task(
+        "horizon-line",
+        "a circle",
+        ((LINE_QUESTION, "Yes"),),
+        _on_line,
+        line(LINE_ROW),
+    ),
+    Task(
+        "palette",
+        "a circle",
+        ((PALETTE_QUESTION, "Yes"),),
+        _has_palette,
+        palette((_SWATCHES * 255).astype(np.uint8)),
+    ),
+)
+TASKS: dict[str, Task] = {task.name: task for task in _ALL}

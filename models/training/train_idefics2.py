@@ -1,0 +1,160 @@
+"""Trains the VLM. `python -m models.training.train_idefics2 --minutes 60`; resumes itself."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import Idefics2Config, Idefics2ForConditionalGeneration
+
+from models.training import checkpoint
+from models.training.muon import Muon
+from models.training.vlm_data import IMAGE_TOKENS, Batch, examples, load_pools, pack, tokenizer
+from models.training.world import ATTRIBUTES
+
+BATCH = 32
+LEARNING_RATE = 2e-3
+WIDTH = 96
+CAPTION_WEIGHT = 0.3
+ATTRIBUTE_WEIGHT = 0.5
+
+
+def build_vlm() -> Any:
+    """Idefics2: ViT 3×128 over 8×8 patches, perceiver to 8 tokens, Mistral 3×96."""
+    ids = tokenizer()
+    config = Idefics2Config(
+        image_token_id=ids.convert_tokens_to_ids("<image>"),
+        tie_word_embeddings=False,
+        vision_config={
+            "hidden_size": 128,
+            "intermediate_size": 384,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 4,
+            "image_size": 64,
+            "patch_size": 8,
+        },
+        perceiver_config={
+            "hidden_size": WIDTH,
+            "resampler_n_latents": IMAGE_TOKENS,
+            "resampler_depth": 2,
+            "resampler_n_heads": 4,
+            "resampler_head_dim": 24,
+            "num_key_value_heads": 2,
+            "rms_norm_eps": 1e-6,
+        },
+        text_config={
+            "model_type": "mistral",
+            "vocab_size": len(ids),
+            "hidden_size": WIDTH,
+            "intermediate_size": 256,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "head_dim": 24,
+            "max_position_embeddings": 2048,
+            "rms_norm_eps": 1e-6,
+            "pad_token_id": ids.pad_token_id,
+            "bos_token_id": ids.bos_token_id,
+            "eos_token_id": ids.eos_token_id,
+        },
+    )
+    return Idefics2ForConditionalGeneration(config)
+
+
+class AttributeHead(nn.Module):
+    """Reads every attribute off the image tokens; it speeds the vision side up and isn't kept."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes = [len(values) for values in ATTRIBUTES.values()]
+        self.linear = nn.Linear(IMAGE_TOKENS * WIDTH, sum(self.sizes))
+
+    def forward(self, tokens: Tensor, classes: Tensor) -> Tensor:
+        """(B, 8, 96) image tokens and (B, 8) classes → mean cross-entropy."""
+        logits = self.linear(tokens.flatten(1)).split(self.sizes, dim=1)
+        losses = [
+            F.cross_entropy(part, classes[:, j], ignore_index=-1) for j, part in enumerate(logits)
+        ]
+        return torch.stack(losses).mean()
+
+
+def forward(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Logits (M, vocabulary) of the learnt tokens, image tokens (B, 8, 96)."""
+    features = model.model.get_image_features(batch.pixel_values).pooler_output
+    tokens = torch.stack(list(features)).view(len(batch.input_ids), IMAGE_TOKENS, WIDTH)
+    embeds = model.get_input_embeddings()(batch.input_ids)
+    embeds = model.model.inputs_merger(batch.input_ids, embeds, tokens.flatten(0, 1))
+    hidden = model.model.text_model(
+        inputs_embeds=embeds,
+        attention_mask=batch.attention_mask,
+        position_ids=batch.position_ids,
+        use_cache=False,
+    ).last_hidden_state
+    return model.lm_head(hidden[batch.predict[:, 0], batch.predict[:, 1]]), tokens
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--minutes", type=float, default=60, help="of training, all runs together")
+    seconds = parser.parse_args().minutes * 60
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    model, head = build_vlm(), AttributeHead()
+    elementwise = [
+        model.get_input_embeddings().weight,
+        model.lm_head.weight,
+        model.model.vision_model.embeddings.position_embedding.weight,
+    ]
+    both = nn.ModuleList([model, head])
+    optimizer = Muon(both.parameters(), LEARNING_RATE, elementwise)
+    step, spent = 0, 0.0
+    if state := checkpoint.load("idefics2"):
+        both.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        step, spent = state["step"], state["spent"]
+    pools = load_pools()
+    print(f"{model.num_parameters():,} parameters, {len(pools)} pools, step {step}", flush=True)
+
+    begin, seen, right = time.monotonic() - spent, 0, 0
+    while (spent := time.monotonic() - begin) < seconds:
+        rate = LEARNING_RATE * min(1, (step + 1) / 100, 0.02 + 4 * (1 - spent / seconds))
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        rng = np.random.default_rng((2, step))
+        batch = pack(rng, examples(rng, BATCH, pools))
+        logits, tokens = forward(model, batch)
+        losses = F.cross_entropy(logits, batch.targets, reduction="none")
+        answer = losses[batch.is_answer].mean()
+        words = losses[~batch.is_answer].mean()
+        attributes = head(tokens, batch.classes)
+        optimizer.zero_grad()
+        (answer + CAPTION_WEIGHT * words + ATTRIBUTE_WEIGHT * attributes).backward()
+        nn.utils.clip_grad_norm_(both.parameters(), 1.0)
+        optimizer.step()
+        step += 1
+        right += int((logits.argmax(1) == batch.targets)[batch.is_answer].sum())
+        seen += int(batch.is_answer.sum())
+        if step % 50 == 0:
+            print(
+                f"{step} {spent:.0f}s answer {answer.item():.3f} words {words.item():.3f} "
+                f"attributes {attributes.item():.3f} right {right / seen:.3f}",
+                flush=True,
+            )
+            seen = right = 0
+        if step % 250 == 0:
+            save(both, optimizer, step, spent)
+    save(both, optimizer, step, spent)
+
+
+def save(both: nn.Module, optimizer: torch.optim.Optimizer, step: int, spent: float) -> None:
+    state = {"model": both.state_dict(), "optimizer": optimizer.state_dict()}
+    checkpoint.save("idefics2", {**state, "step": step, "spent": spent})
+
+
+if __name__ == "__main__":
+    main()

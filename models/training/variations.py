@@ -1,0 +1,86 @@
+"""Scenes off the generator's beaten path, so that neither VAE nor VLM is a stranger to them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from models.training.world import (
+    ATTRIBUTES,
+    FILL_RGB,
+    NAMES,
+    Floats,
+    Scenes,
+    compose,
+    paint_background,
+    paint_shape,
+    random_classes,
+)
+
+
+def random_scenes(rng: np.random.Generator, count: int) -> Scenes:
+    """`count` scenes of the world, all classes of an attribute equally likely."""
+    ranks = rng.random((count, len(NAMES)), dtype=np.float32)
+    return compose(random_classes(rng, count), ranks)
+
+
+def jittered(scenes: Scenes, rng: np.random.Generator, strength: float = 1.0) -> Scenes:
+    """The same classes with colours, lengths and places a little outside the world's ranges."""
+    count = len(scenes)
+
+    def add(values: Floats, spread: float) -> Floats:
+        noise = rng.uniform(-spread, spread, values.shape) * strength
+        return np.asarray(values + noise, np.float32)
+
+    gain = rng.uniform(1 - 0.15 * strength, 1 + 0.08 * strength, (count, 1)).astype(np.float32)
+    return replace(
+        scenes,
+        fill=np.clip(add(scenes.fill * gain, 0.07), 0, 1),
+        radius=add(scenes.radius, 0.8),
+        center_x=add(scenes.center_x, 2.0),
+        center_y=add(scenes.center_y, 2.0),
+        thickness=np.maximum(add(scenes.thickness, 0.25), 0.8),
+        sky=np.clip(add(scenes.sky, 0.04), 0, 1),
+        ground=np.clip(add(scenes.ground, 0.04), 0, 1),
+        horizon=add(scenes.horizon, 1.5),
+    )
+
+
+def strange_backgrounds(scenes: Scenes, rng: np.random.Generator) -> Scenes:
+    """The same shapes before skies and grounds in colours that the world doesn't have."""
+    count = len(scenes)
+    colors = FILL_RGB[rng.integers(len(FILL_RGB), size=(2, count))]
+    mix = rng.uniform(0.2, 1.0, (2, count, 1)).astype(np.float32)
+    where = rng.random((2, count, 1)) < 0.7
+    sky = np.where(where[0], scenes.sky + (colors[0] - scenes.sky) * mix[0], scenes.sky)
+    ground = np.where(where[1], scenes.ground + (colors[1] - scenes.ground) * mix[1], scenes.ground)
+    return replace(scenes, sky=sky.astype(np.float32), ground=ground.astype(np.float32))
+
+
+def without_shape(scenes: Scenes) -> Floats:
+    """(N, 64, 64, 3): the empty landscapes."""
+    return paint_background(scenes.sky, scenes.ground, scenes.horizon)
+
+
+def crowded(scenes: Scenes, rng: np.random.Generator, most: int = 9) -> Floats:
+    """(N, 64, 64, 3): the landscapes with two to `most` shapes, half of them of one colour each."""
+    count = len(scenes)
+    image = without_shape(scenes)
+    number = rng.integers(2, most + 1, count)
+    one_color = rng.random(count) < 0.5
+    one_kind = rng.random(count) < 0.5
+    for i in range(most):
+        kind = np.where(one_kind, scenes.kind, rng.integers(len(ATTRIBUTES["shape"]), size=count))
+        other = FILL_RGB[rng.integers(len(FILL_RGB), size=count)]
+        painted = paint_shape(
+            image,
+            kind,
+            np.where(one_color[:, None], scenes.fill, other),
+            np.where(number > 3, rng.uniform(3, 8, count), scenes.radius).astype(np.float32),
+            rng.uniform(6, 58, count).astype(np.float32),
+            rng.uniform(6, 58, count).astype(np.float32),
+            scenes.thickness * np.where(rng.random(count) < 0.5, 1, 0.1).astype(np.float32),
+        )
+        image = np.where((number > i)[:, None, None, None], painted, image)
+    return image

@@ -1,0 +1,269 @@
+"""What the VLM is shown: images with several questions and a caption each, packed into one row."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from models.training import questions as q
+from models.training.captions import full_caption
+from models.training.checkpoint import RUNS
+from models.training.tokenizers import (
+    AROUND_IMAGE,
+    END_OF_UTTERANCE,
+    IMAGE,
+    chat,
+    vlm_tokenizer,
+)
+from models.training.variations import (
+    crowded,
+    jittered,
+    random_scenes,
+    strange_backgrounds,
+    without_shape,
+)
+from models.training.visual_prompts import line, overlay, palette, palette_of
+from models.training.world import (
+    BACKGROUND,
+    COLOR,
+    NAMES,
+    SIDE,
+    Floats,
+    Ints,
+    Scenes,
+    compose,
+    render,
+)
+
+IMAGE_TOKENS = 8
+QUESTIONS_EACH = 4
+
+Pool = tuple[NDArray[np.uint8], Ints, NDArray[np.bool_]]
+
+
+@dataclass(frozen=True)
+class Example:
+    """One image (64, 64, 3) in [0, 1] with what is asked about it.
+
+    `kinds` are the questions that make sense; where `one_shape` is false, each one about the
+    shape is answered No. `special` is a visual prompt's question and its answer.
+    """
+
+    image: Floats
+    classes: Ints
+    kinds: tuple[str, ...] = tuple(q.WORDINGS)
+    one_shape: bool = True
+    special: tuple[str, bool] | None = None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows of a shared image prefix followed by segments that can't see each other."""
+
+    pixel_values: torch.Tensor  # (B, 1, 3, 64, 64) in [−1, 1]
+    input_ids: torch.Tensor  # (B, T)
+    position_ids: torch.Tensor  # (B, T)
+    attention_mask: torch.Tensor  # (B, 1, T, T) additive
+    predict: torch.Tensor  # (M, 2) row and column before each learnt token
+    targets: torch.Tensor  # (M,)
+    is_answer: torch.Tensor  # (M,) Yes or No, as against a caption's words
+    classes: torch.Tensor  # (B, 8), −1 where there is no one shape to speak of
+
+
+def examples(rng: np.random.Generator, count: int, pools: list[Pool]) -> list[Example]:
+    """`count` examples: the world, visual prompts, odd images, and images from `pools`."""
+    makers = [_plain, _with_line, _with_palette, _empty, _crowded, _strange]
+    odds = np.array([0.46, 0.18, 0.18, 0.03, 0.08, 0.07])
+    from_pools = int(rng.binomial(count, 0.4)) if pools else 0
+    numbers = rng.multinomial(count - from_pools, odds)
+    made = [e for make, n in zip(makers, numbers, strict=True) if n for e in make(rng, int(n))]
+    made += [_from_pool(rng, pools[int(rng.integers(len(pools)))]) for _ in range(from_pools)]
+    return [_noisy(e, rng) if rng.random() < 0.3 else e for e in made]
+
+
+def load_pools() -> list[Pool]:
+    """The image pools in runs/pool-*.npz: images uint8, classes, one_shape."""
+    pools = []
+    for path in sorted(Path(RUNS).glob("pool-*.npz")):
+        with np.load(path) as data:
+            pools.append((data["images"], data["classes"], data["one_shape"]))
+    return pools
+
+
+def pack(rng: np.random.Generator, shown: list[Example]) -> Batch:
+    """Writes questions and a caption for each example and packs them."""
+    prefix = _prefix()
+    rows = [_segments(rng, e) for e in shown]
+    length = len(prefix) + max(sum(len(ids) for ids, _ in row) for row in rows)
+    ids = np.zeros((len(rows), length), np.int64)
+    positions = np.zeros((len(rows), length), np.int64)
+    segment = np.full((len(rows), length), -1, np.int64)
+    predict: list[tuple[int, int]] = []
+    targets: list[int] = []
+    answers: list[bool] = []
+    for i, row in enumerate(rows):
+        ids[i, : len(prefix)] = prefix
+        positions[i, : len(prefix)] = np.arange(len(prefix))
+        segment[i, : len(prefix)] = 0
+        at = len(prefix)
+        for number, (tokens, learnt) in enumerate(row, start=1):
+            end = at + len(tokens)
+            ids[i, at:end] = tokens
+            positions[i, at:end] = len(prefix) + np.arange(len(tokens))
+            segment[i, at:end] = number
+            predict += [(i, column - 1) for column in range(end - learnt, end)]
+            targets += tokens[-learnt:]
+            answers += [learnt == 2] + [False] * (learnt - 1)
+            at = end
+    visible = (segment[:, None, :] == segment[:, :, None]) | (segment[:, None, :] == 0)
+    visible &= np.tri(length, dtype=np.bool_)
+    mask = np.where(visible, 0.0, np.finfo(np.float32).min).astype(np.float32)
+    images = np.stack([e.image for e in shown]).transpose(0, 3, 1, 2)[:, None]
+    classes = np.stack([e.classes if e.one_shape else np.full(8, -1) for e in shown])
+    return Batch(
+        pixel_values=torch.from_numpy(np.ascontiguousarray(images)) * 2 - 1,
+        input_ids=torch.from_numpy(ids),
+        position_ids=torch.from_numpy(positions),
+        attention_mask=torch.from_numpy(mask[:, None]),
+        predict=torch.tensor(predict),
+        targets=torch.tensor(targets),
+        is_answer=torch.tensor(answers),
+        classes=torch.from_numpy(classes),
+    )
+
+
+@cache
+def tokenizer() -> Any:
+    return vlm_tokenizer()
+
+
+def _prefix() -> tuple[int, ...]:
+    return _ids(f"User:{AROUND_IMAGE}{IMAGE * IMAGE_TOKENS}{AROUND_IMAGE}")
+
+
+@cache
+def _ids(text: str) -> tuple[int, ...]:
+    return tuple(tokenizer()(text)["input_ids"])
+
+
+def _segment(question: str, answer: str) -> tuple[list[int], int]:
+    """The ids after the image for a question and answer, and how many at the end are learnt."""
+    asked = _ids(chat(question).replace(IMAGE, "", 1))[3:]
+    answered = _ids(f"{answer}{END_OF_UTTERANCE}")[1:]
+    return [*asked, *answered], len(answered)
+
+
+def _segments(rng: np.random.Generator, shown: Example) -> list[tuple[list[int], int]]:
+    asked: list[tuple[str, bool]] = []
+    for kind in rng.permutation(list(shown.kinds))[:QUESTIONS_EACH]:
+        confuse = 0.1 if kind in ("color", "size", "outline") else 0.0
+        question, yes = q.ask(rng, str(kind), shown.classes, confuse_shape=confuse)
+        asked.append((question, yes and (shown.one_shape or kind not in q.ABOUT_THE_SHAPE)))
+    if shown.special:
+        asked[0] = shown.special
+    segments = [
+        _segment(f"{text} {q.POSTFIX}" if rng.random() < 0.9 else text, "Yes" if yes else "No")
+        for text, yes in asked
+    ]
+    if shown.one_shape and len(shown.kinds) == len(q.WORDINGS):
+        segments.append(_segment(q.DESCRIBE, full_caption(shown.classes)))
+    return segments
+
+
+def _scenes(rng: np.random.Generator, count: int) -> Scenes:
+    scenes = random_scenes(rng, count)
+    return jittered(scenes, rng, float(rng.choice([0.0, 0.5, 1.0])))
+
+
+def _plain(rng: np.random.Generator, count: int) -> list[Example]:
+    scenes = _scenes(rng, count)
+    return [Example(i, c) for i, c in zip(render(scenes), scenes.classes, strict=True)]
+
+
+def line_examples(rng: np.random.Generator, scenes: Scenes) -> list[Example]:
+    """Scenes under a red line: on the horizon (within 1.5 pixels) or at least 5 away."""
+    shown = []
+    for image, classes, horizon in zip(render(scenes), scenes.classes, scenes.horizon, strict=True):
+        yes = bool(rng.random() < 0.5)
+        rows = np.arange(6, SIDE - 5)
+        away = np.abs(rows - horizon)
+        reach = 12 if rng.random() < 0.5 else SIDE
+        row = int(rng.choice(rows[away <= 1.5 if yes else (away >= 5) & (away <= reach)]))
+        special = (q.LINE_QUESTION, yes)
+        shown.append(Example(overlay(image, line(row)), classes, special=special))
+    return shown
+
+
+def palette_examples(rng: np.random.Generator, scenes: Scenes) -> list[Example]:
+    """Scenes over a strip of their own colours, or of a scene with other ones."""
+    count = len(scenes)
+    others = scenes.classes.copy()
+    which = rng.integers(3, size=count)
+    others[:, COLOR] = (others[:, COLOR] + np.where(which != 1, rng.integers(1, 6, count), 0)) % 6
+    others[:, BACKGROUND] ^= which != 0
+    ranks = rng.random((count, len(NAMES)), dtype=np.float32)
+    yes = rng.random(count) < 0.5
+    drawn = palette_of(compose(np.where(yes[:, None], scenes.classes, others), ranks))
+    drawn = np.where(rng.random((count, 1, 1)) < 0.3, palette_of(scenes), drawn)
+    drawn = np.where(yes[:, None, None], drawn, palette_of(compose(others, ranks)))
+    noise = rng.integers(-6, 7, drawn.shape)
+    drawn = np.clip(drawn + noise, 0, 254).astype(np.uint8)
+    return [
+        Example(overlay(i, palette(d)), c, special=(q.PALETTE_QUESTION, bool(y)))
+        for i, d, c, y in zip(render(scenes), drawn, scenes.classes, yes, strict=True)
+    ]
+
+
+def _with_line(rng: np.random.Generator, count: int) -> list[Example]:
+    return line_examples(rng, _scenes(rng, count))
+
+
+def _with_palette(rng: np.random.Generator, count: int) -> list[Example]:
+    return palette_examples(rng, _scenes(rng, count))
+
+
+def _empty(rng: np.random.Generator, count: int) -> list[Example]:
+    scenes = _scenes(rng, count)
+    images = without_shape(scenes)
+    return [Example(i, c, one_shape=False) for i, c in zip(images, scenes.classes, strict=True)]
+
+
+def _crowded(rng: np.random.Generator, count: int) -> list[Example]:
+    scenes = _scenes(rng, count)
+    images = crowded(scenes, rng)
+    return [
+        Example(i, c, q.ABOUT_THE_SHAPE, one_shape=False)
+        for i, c in zip(images, scenes.classes, strict=True)
+    ]
+
+
+def _strange(rng: np.random.Generator, count: int) -> list[Example]:
+    scenes = strange_backgrounds(_scenes(rng, count), rng)
+    far = np.abs(scenes.fill - scenes.sky).max(1) > 0.35
+    far &= np.abs(scenes.fill - scenes.ground).max(1) > 0.35
+    return [
+        Example(i, c, q.ABOUT_THE_SHAPE)
+        for i, c, clear in zip(render(scenes), scenes.classes, far, strict=True)
+        if clear
+    ]
+
+
+def _from_pool(rng: np.random.Generator, pool: Pool) -> Example:
+    images, classes, one_shape = pool
+    i = int(rng.integers(len(images)))
+    return Example(
+        images[i].astype(np.float32) / 255,
+        classes[i].astype(np.int64),
+        one_shape=bool(one_shape[i]),
+    )
+
+
+def _noisy(shown: Example, rng: np.random.Generator) -> Example:
+    noise = rng.normal(0, rng.uniform(0, 0.04), shown.image.shape)
+    return replace(shown, image=np.clip(shown.image + noise, 0, 1).astype(np.float32))

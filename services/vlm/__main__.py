@@ -1,0 +1,47 @@
+"""``python -m services.vlm --preset tiny-idefics2 --port 50052``"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable
+
+import grpc
+from transformers.utils import logging as transformers_logging
+
+from dualprocess.v1 import vlm_pb2, vlm_pb2_grpc
+from services.common.device import DeviceThread
+from services.common.presets import PresetError, load_presets
+from services.common.server import serve
+from services.common.settings import GpuServiceSettings
+from services.common.telemetry import configure_logging
+from services.vlm import registry
+from services.vlm.servicer import VlmServicer
+
+
+async def main(settings: GpuServiceSettings) -> None:
+    preset = load_presets(settings.presets).vlm(settings.preset)
+    device = DeviceThread(settings.device, threads=settings.threads)
+
+    async def load() -> Callable[[grpc.aio.Server], None]:
+        vlm = await device.run(registry.load, preset, device.device)
+        servicer = VlmServicer(preset, vlm, device)
+        return lambda server: vlm_pb2_grpc.add_VlmServicer_to_server(servicer, server)
+
+    name = vlm_pb2.DESCRIPTOR.services_by_name["Vlm"].full_name
+    try:
+        await serve(name, settings.host, settings.port, load)
+    finally:
+        device.close()
+
+
+if __name__ == "__main__":
+    settings = GpuServiceSettings.from_command_line()
+    configure_logging("vlm", settings.log_level)
+    # A log is no place for progress bars, nor for hints to install torchvision.
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+    try:
+        asyncio.run(main(settings))
+    except PresetError as error:
+        sys.exit(f"vlm: {error}")

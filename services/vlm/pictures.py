@@ -1,0 +1,38 @@
+"""Encoded pictures from a caller: checked before they are decoded, RGB afterwards."""
+
+from __future__ import annotations
+
+import io
+
+from PIL import Image
+
+from services.common.errors import InvalidInput
+
+#: Enough for 4096 × 4096. A picture of more is refused by its header, before it is decoded.
+MAX_PIXELS = 4096 * 4096
+
+
+def decode(data: bytes, field: str) -> Image.Image:
+    """The RGB picture in PNG or JPEG bytes. Raises ``InvalidInput`` that begins with ``field``."""
+    try:
+        image = Image.open(io.BytesIO(data), formats=("PNG", "JPEG"))
+        width, height = image.size
+        if width * height > MAX_PIXELS:
+            raise InvalidInput(
+                f"{field}: {width} × {height} pixels are too many; send at most 4096 × 4096"
+            )
+        image.load()
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        if isinstance(error, InvalidInput):
+            raise
+        raise InvalidInput(f"{field}: not a whole PNG or JPEG picture: {error}") from error
+    return _on_white(image)
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    # Nothing was drawn where a drawing is transparent: that is what white means.
+    canvas = Image.new("RGBA", image.size, "white")
+    canvas.alpha_composite(image.convert("RGBA"))
+    return canvas.convert("RGB")

@@ -1,0 +1,59 @@
+"""From an image to ``pixel_values``, differentiably, as the model's own image processor does it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch.nn.functional import interpolate
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """What a processor does to values in [0, 1], a channel at a time: (y - mean) / std."""
+
+    mean: Sequence[float]
+    std: Sequence[float]
+
+    def __call__(self, unit_BCHW: torch.Tensor) -> torch.Tensor:
+        mean = unit_BCHW.new_tensor(self.mean).view(1, -1, 1, 1)
+        std = unit_BCHW.new_tensor(self.std).view(1, -1, 1, 1)
+        return (unit_BCHW - mean) / std
+
+
+def resize(
+    unit_BCHW: torch.Tensor, size: tuple[int, int], mode: Literal["bilinear", "bicubic"]
+) -> torch.Tensor:
+    """Images in [0, 1] at ``size`` = (height, width), antialiased as PIL does it.
+
+    Differs from PIL by its 8-bit rounding after each pass. A bicubic overshoot is clamped.
+    """
+    if unit_BCHW.shape[-2:] == size:
+        return unit_BCHW
+    return clamp(interpolate(unit_BCHW, size, mode=mode, antialias=True), 0.0, 1.0)
+
+
+def clamp(values: torch.Tensor, low: float, high: float) -> torch.Tensor:
+    """``values`` limited to [low, high]; a value outside keeps the gradient that pulls it back.
+
+    A plain clamp gives values outside no gradient at all, so a saturated pixel could never
+    recover. Here descent may move it towards the range, and may not push it further out.
+    """
+    clamped: torch.Tensor = _Clamp.apply(values, low, high)  # type: ignore[no-untyped-call]
+    return clamped
+
+
+class _Clamp(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: torch.Tensor, low: float, high: float) -> torch.Tensor:
+        ctx.save_for_backward(values > high, values < low)
+        return values.clamp(low, high)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        above, below = ctx.saved_tensors
+        (gradient,) = gradients
+        outward = (above & (gradient < 0)) | (below & (gradient > 0))
+        return gradient.masked_fill(outward, 0.0), None, None

@@ -1,0 +1,62 @@
+"""Saved 8-bit pictures, seen through the model's own image processor. No gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from PIL import Image
+
+from services.vlm import conversation
+from services.vlm.answers import Answer, losses
+from services.vlm.conversation import AskedQuestion
+from services.vlm.families.base import VlmFamily
+from services.vlm.visual_prompt import VisualPrompt
+
+
+@torch.no_grad()
+def score(
+    vlm: VlmFamily, picture: Image.Image, questions: Sequence[AskedQuestion], postfix: str
+) -> list[Answer]:
+    """One answer a question about one RGB picture. Raises ``InvalidInput``."""
+    features: dict[VisualPrompt | None, torch.Tensor] = {}
+    conversations = []
+    for asked in questions:
+        pixel_values = vlm.processed(_overlaid(picture, asked.visual_prompt))
+        if asked.visual_prompt not in features:
+            features[asked.visual_prompt] = vlm.image_features(pixel_values)
+        placeholder = vlm.image_placeholder(pixel_values)
+        conversations.append(vlm.converse(asked, postfix, placeholder))
+    rows = torch.cat([features[asked.visual_prompt] for asked in questions])
+    return losses(vlm, rows, conversations)[1]
+
+
+@torch.no_grad()
+def answer(
+    vlm: VlmFamily,
+    picture: Image.Image,
+    question: str,
+    postfix: str,
+    *,
+    max_new_tokens: int,
+    field: str,
+) -> str:
+    """The VLM's own words about one RGB picture, greedy. Raises ``InvalidInput``."""
+    conversation.refuse_control_tokens(vlm.tokenizer, question, field)
+    pixel_values = vlm.processed(picture)
+    prompt = conversation.prompt(
+        vlm.preset.chat,
+        vlm.image_placeholder(pixel_values),
+        conversation.with_postfix(question, postfix),
+    )
+    return vlm.generate(pixel_values, prompt, max_new_tokens)
+
+
+def _overlaid(picture: Image.Image, visual_prompt: VisualPrompt | None) -> Image.Image:
+    if visual_prompt is None:
+        return picture
+    pixels_HWC = torch.from_numpy(np.array(picture))
+    image = pixels_HWC.permute(2, 0, 1)[None] / 127.5 - 1
+    overlaid_CHW = ((visual_prompt.over(image)[0] + 1) * 127.5).round().to(torch.uint8)
+    return Image.fromarray(overlaid_CHW.permute(1, 2, 0).numpy())

@@ -1,0 +1,152 @@
+"""proto ⇄ calls, nothing else."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from dualprocess.v1 import vlm_pb2, vlm_pb2_grpc
+from services.common import torch_tensors
+from services.common.device import DeviceThread
+from services.common.errors import InvalidInput
+from services.common.presets import VlmPreset
+from services.common.torch_tensors import DTYPES_BY_NAME, WIRE_DTYPES
+from services.vlm import pictures
+from services.vlm.answers import Answer
+from services.vlm.conversation import AskedQuestion
+from services.vlm.families.base import VlmFamily
+from services.vlm.guide import guide
+from services.vlm.score import answer, score
+from services.vlm.visual_prompt import VisualPrompt
+
+if TYPE_CHECKING:
+    import grpc
+
+    Context = grpc.aio.ServicerContext[Any, Any]
+
+SIDES = range(8, 4097)
+MAX_QUESTIONS = 256
+MAX_NEW_TOKENS = 512
+DEFAULT_NEW_TOKENS = 64
+
+
+class VlmServicer(vlm_pb2_grpc.VlmServicer):
+    def __init__(self, preset: VlmPreset, vlm: VlmFamily, device: DeviceThread) -> None:
+        self._preset = preset
+        self._vlm = vlm
+        self._device = device
+
+    async def Describe(
+        self, request: vlm_pb2.VlmDescribeRequest, context: Context
+    ) -> vlm_pb2.VlmDescribeResponse:
+        return vlm_pb2.VlmDescribeResponse(
+            preset=self._preset.name,
+            family=self._preset.family,
+            model=self._preset.model,
+            dtype=WIRE_DTYPES[DTYPES_BY_NAME[self._preset.dtype]],
+            device=str(self._device.device),
+            version=version("dualprocess"),
+        )
+
+    async def Guide(self, request: vlm_pb2.GuideRequest, context: Context) -> vlm_pb2.GuideResponse:
+        return await self._device.run(self._guide, request)
+
+    def _guide(self, request: vlm_pb2.GuideRequest) -> vlm_pb2.GuideResponse:
+        begin = time.perf_counter()
+        images = torch_tensors.from_proto(
+            request.images, name="images", shape=(None, 3, None, None)
+        )
+        _check_sides(images)
+        questions = asked_questions(request.questions)
+        guidance = guide(
+            self._vlm, images.to(self._device.device), questions, request.question_postfix
+        )
+        return vlm_pb2.GuideResponse(
+            loss=guidance.loss,
+            images=[_image_answers(row) for row in guidance.answers],
+            gradient=torch_tensors.to_proto(guidance.gradient),
+            seconds=time.perf_counter() - begin,
+        )
+
+    async def Score(self, request: vlm_pb2.ScoreRequest, context: Context) -> vlm_pb2.ScoreResponse:
+        if not request.images:
+            raise InvalidInput("images: at least one is needed")
+        questions = asked_questions(request.questions)
+        scored = []
+        for index, data in enumerate(request.images):
+            picture = pictures.decode(data, f"images.{index}")
+            answers = await self._device.run(
+                score, self._vlm, picture, questions, request.question_postfix
+            )
+            scored.append(_image_answers(answers))
+        return vlm_pb2.ScoreResponse(images=scored)
+
+    async def Answer(
+        self, request: vlm_pb2.AnswerRequest, context: Context
+    ) -> vlm_pb2.AnswerResponse:
+        picture = pictures.decode(request.image, "image")
+        if not request.questions:
+            raise InvalidInput("questions: at least one is needed")
+        if request.max_new_tokens > MAX_NEW_TOKENS:
+            raise InvalidInput(f"max_new_tokens: at most {MAX_NEW_TOKENS}")
+        answers = [
+            await self._device.run(
+                answer,
+                self._vlm,
+                picture,
+                question,
+                request.question_postfix,
+                max_new_tokens=request.max_new_tokens or DEFAULT_NEW_TOKENS,
+                field=f"questions.{index}",
+            )
+            for index, question in enumerate(request.questions)
+        ]
+        return vlm_pb2.AnswerResponse(answers=answers)
+
+
+def asked_questions(questions: Sequence[vlm_pb2.Question]) -> list[AskedQuestion]:
+    """Checked questions. Raises ``InvalidInput`` that names the field."""
+    if not questions:
+        raise InvalidInput("questions: at least one is needed")
+    if len(questions) > MAX_QUESTIONS:
+        raise InvalidInput(f"questions: at most {MAX_QUESTIONS}, not {len(questions)}")
+    return [_asked(question, f"questions.{index}") for index, question in enumerate(questions)]
+
+
+def _asked(question: vlm_pb2.Question, field: str) -> AskedQuestion:
+    if not question.question.strip():
+        raise InvalidInput(f"{field}.question: is empty; write what to ask about the image")
+    if not question.answer.strip():
+        raise InvalidInput(f"{field}.answer: is empty; write the right answer, like Yes")
+    prompt = None
+    if question.HasField("visual_prompt"):
+        drawn = question.visual_prompt
+        prompt = VisualPrompt.decode(drawn.image, drawn.mode, f"{field}.visual_prompt")
+    return AskedQuestion(question.question, question.answer, prompt, field)
+
+
+def _check_sides(images: torch.Tensor) -> None:
+    height, width = images.shape[-2:]
+    if height not in SIDES or width not in SIDES:
+        raise InvalidInput(
+            f"images: {width} × {height} pixels; each side must be between "
+            f"{SIDES.start} and {SIDES.stop - 1}"
+        )
+
+
+def _image_answers(answers: Sequence[Answer]) -> vlm_pb2.ImageAnswers:
+    return vlm_pb2.ImageAnswers(
+        answers=[
+            vlm_pb2.AnswerResult(
+                loss=answer.loss,
+                joint_probability=answer.joint_probability,
+                geometric_mean_probability=answer.geometric_mean_probability,
+                predicted=answer.predicted,
+            )
+            for answer in answers
+        ]
+    )

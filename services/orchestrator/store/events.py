@@ -1,0 +1,60 @@
+"""A job's events: a Redis stream, read from any place onwards."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from pydantic import TypeAdapter
+from dualprocess.schemas import Event, EventRecord, StatusEvent
+from services.orchestrator.store import redis as keys
+
+_EVENT: TypeAdapter[Event] = TypeAdapter(Event)
+
+#: How long one read waits for news.
+_BLOCK_MS = 5_000
+_BATCH = 500
+
+
+class Events:
+    def __init__(self, redis: keys.Client) -> None:
+        self._redis = redis
+
+    async def follow(self, job_id: str, after: str = "0-0") -> AsyncIterator[EventRecord | None]:
+        """Every event behind ``after``, as it comes, up to the one that ends the job.
+
+        Yields ``None`` now and then while nothing happens. Ends at once where ``after`` is
+        already the end.
+        """
+        last = after
+        while True:
+            answer = await self._redis.xread(
+                {keys.events_key(job_id): last}, count=_BATCH, block=_BLOCK_MS
+            )
+            records = [_record(*entry) for _, entries in answer for entry in entries]
+            if not records:
+                if await self._is_over(job_id, last):
+                    return
+                yield None
+            for record in records:
+                last = record.id
+                yield record
+                if isinstance(record.event, StatusEvent) and record.event.status.is_final:
+                    return
+
+    async def _is_over(self, job_id: str, last: str) -> bool:
+        """No event can come any more: the job's last one was read, or the job is gone."""
+        newest = await self._redis.xrevrange(keys.events_key(job_id), count=1)
+        if not newest:
+            return True
+        record = _record(*newest[0])
+        is_end = isinstance(record.event, StatusEvent) and record.event.status.is_final
+        return is_end and _place(record.id) <= _place(last)
+
+
+def _record(entry_id: str, fields: dict[str, str]) -> EventRecord:
+    return EventRecord(id=entry_id, event=_EVENT.validate_json(fields["event"]))
+
+
+def _place(entry_id: str) -> tuple[int, int]:
+    milliseconds, _, sequence = entry_id.partition("-")
+    return int(milliseconds), int(sequence or 0)

@@ -1,0 +1,221 @@
+"""The lease queue: submit, claim, renew, record, finish, requeue, cancel.
+
+Each is one Lua script on Redis's clock. Whoever claims a job gets a token; from then on every
+write about that job carries it, and is refused once another claim was made or the lease is over:
+a worker that slept through its lease can't harm the job's next owner.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+from importlib.resources import files
+from typing import Any
+
+from dualprocess.schemas import (
+    Artifact,
+    ArtifactEvent,
+    JobStatus,
+    PreviewEvent,
+    StatusEvent,
+    StepEvent,
+)
+from services.orchestrator.store import redis as keys
+
+#: A job's stream is cut to about so many events; a job of 10,000 steps fits.
+EVENTS_KEPT = 20_000
+
+IDEMPOTENCY_SECONDS = 24 * 3600
+
+
+_SCRIPTS = ("submit", "claim", "renew", "record", "finish", "requeue", "promote", "cancel")
+
+
+class LeaseLost(Exception):
+    """The job has another owner now. Nothing more may be written about it."""
+
+
+class Owned(IntEnum):
+    """What the scripts answer an owner."""
+
+    LOST = 0
+    KEPT = 1
+    CANCEL_WANTED = 2
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A job under a lease."""
+
+    job_id: str
+    token: int
+
+
+class Queue:
+    """``lease_ms`` is how long a claim lasts without renewal."""
+
+    def __init__(self, redis: keys.Client, *, lease_ms: int = 30_000) -> None:
+        self._redis = redis
+        self._lease_ms = lease_ms
+        self._scripts = {name: redis.register_script(_source(name)) for name in _SCRIPTS}
+
+    async def submit(
+        self,
+        job_id: str,
+        *,
+        generator: str,
+        vlm: str | None,
+        priority: int,
+        fields: Mapping[str, str],
+        idempotency: tuple[str, str] | None,
+    ) -> tuple[str, str]:
+        """Stores and queues a job.
+
+        ``idempotency`` is a client's key and the hash of its request. Returns the id of the job
+        that the key stands for, perhaps an earlier one, and the hash of what made it.
+        """
+        key, digest = idempotency or (job_id, "")
+        flat = [item for pair in fields.items() for item in pair]
+        queued = StatusEvent(status=JobStatus.QUEUED).model_dump_json()
+        known = await self._scripts["submit"](
+            keys=[
+                keys.job_key(job_id),
+                keys.queue_key(generator, vlm),
+                keys.JOBS,
+                keys.SEQUENCE,
+                keys.events_key(job_id),
+                keys.QUEUES,
+                keys.idempotency_key(key),
+            ],
+            args=[job_id, priority, digest, IDEMPOTENCY_SECONDS, queued, *flat],
+        )
+        found_id, _, found_digest = known.partition(" ")
+        return found_id, found_digest
+
+    async def claim(self, owner: str, queues: Iterable[str]) -> Claim | None:
+        """The next job of these queues, or ``None`` when all are empty."""
+        claimed = await self._scripts["claim"](
+            keys=[keys.LEASES, keys.FENCE, *queues],
+            args=[owner, self._lease_ms, keys.job_key("")],
+        )
+        return Claim(claimed[0], int(claimed[1])) if claimed else None
+
+    async def renew(self, claim: Claim) -> Owned:
+        return Owned(
+            await self._scripts["renew"](
+                keys=[keys.job_key(claim.job_id), keys.LEASES],
+                args=[claim.job_id, claim.token, self._lease_ms],
+            )
+        )
+
+    async def record(
+        self,
+        claim: Claim,
+        *,
+        event: StatusEvent | StepEvent | PreviewEvent | ArtifactEvent | None = None,
+        artifact: tuple[Artifact, str] | None = None,
+        fields: Mapping[str, str] | None = None,
+    ) -> bool:
+        """Writes what the owner has to say; true when a cancel is wanted.
+
+        ``artifact`` is a file and where it is stored. A field with an empty value is removed.
+        Raises ``LeaseLost``.
+        """
+        name, entry = "", ""
+        if artifact:
+            described, path = artifact
+            name, entry = described.name, f"{path} {described.model_dump_json()}"
+        owned = Owned(
+            await self._scripts["record"](
+                keys=[
+                    keys.job_key(claim.job_id),
+                    keys.LEASES,
+                    keys.events_key(claim.job_id),
+                    keys.artifacts_key(claim.job_id),
+                ],
+                args=[
+                    claim.job_id,
+                    claim.token,
+                    EVENTS_KEPT,
+                    event.model_dump_json(exclude_none=True) if event else "",
+                    name,
+                    entry,
+                    *[item for pair in (fields or {}).items() for item in pair],
+                ],
+            )
+        )
+        if owned is Owned.LOST:
+            raise LeaseLost(claim.job_id)
+        return owned is Owned.CANCEL_WANTED
+
+    async def finish(self, claim: Claim, status: JobStatus, error: str = "") -> None:
+        """Ends the job. Raises ``LeaseLost``."""
+        done = await self._scripts["finish"](
+            keys=[keys.job_key(claim.job_id), keys.LEASES, keys.events_key(claim.job_id)],
+            args=[claim.job_id, claim.token, status, error],
+        )
+        if not done:
+            raise LeaseLost(claim.job_id)
+
+    async def requeue(
+        self,
+        claim: Claim,
+        cause: str,
+        *,
+        attempts: int,
+        pause_ms: int,
+        expired: bool = False,
+        counted: bool = True,
+    ) -> JobStatus | None:
+        """Ends the attempt for ``cause``; the job's status then, or ``None`` when it is not ours.
+
+        Without ``expired`` the caller owns the lease; with it, the lease must be over.
+        ``counted`` is false for an end that says nothing against the job.
+        """
+        status = await self._scripts["requeue"](
+            keys=[
+                keys.job_key(claim.job_id),
+                keys.LEASES,
+                keys.events_key(claim.job_id),
+                keys.DELAYED,
+                keys.causes_key(claim.job_id),
+            ],
+            args=[
+                claim.job_id,
+                claim.token,
+                cause,
+                attempts,
+                pause_ms,
+                "expired" if expired else "owner",
+                int(counted),
+            ],
+        )
+        return JobStatus(status) if status else None
+
+    async def promote(self) -> None:
+        """Jobs whose pause is over go back into their queues."""
+        await self._scripts["promote"](keys=[keys.DELAYED], args=[keys.job_key("")])
+
+    async def expired(self) -> list[tuple[Claim, str]]:
+        """Claims whose lease is over, and who held each."""
+        seconds, micros = await self._redis.time()
+        now = seconds * 1000 + micros // 1000
+        over = await self._redis.zrangebyscore(keys.LEASES, "-inf", now)
+        claims = []
+        for job_id in over:
+            token, owner = await self._redis.hmget(keys.job_key(job_id), "token", "owner")
+            if token:
+                claims.append((Claim(job_id, int(token)), str(owner)))
+        return claims
+
+    async def cancel(self, job_id: str) -> JobStatus | None:
+        """The job's status before; ``None`` for an unknown one."""
+        status: Any = await self._scripts["cancel"](
+            keys=[keys.job_key(job_id), keys.DELAYED, keys.events_key(job_id)], args=[job_id]
+        )
+        return JobStatus(status) if status else None
+
+
+def _source(name: str) -> str:
+    return files("services.orchestrator.store").joinpath(f"{name}.lua").read_text()

@@ -1,0 +1,77 @@
+"""The connection to Redis, and the name of every key in it."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import ExponentialBackoff
+from redis.exceptions import BusyLoadingError, ConnectionError, TimeoutError
+
+#: A client that decodes what it reads. Typed loosely: redis-py's own types can't tell that.
+Client: TypeAlias = Any
+
+_PREFIX = "dualprocess"
+
+#: Jobs under a lease: job id → end of the lease, in Redis's milliseconds.
+LEASES = f"{_PREFIX}:leases"
+#: Jobs that wait before their next attempt: job id → when, in Redis's milliseconds.
+DELAYED = f"{_PREFIX}:delayed"
+#: All jobs, ordered by id, that is by creation.
+JOBS = f"{_PREFIX}:jobs"
+#: Live workers: what a worker serves, as JSON → until when it is believed alive.
+WORKERS = f"{_PREFIX}:workers"
+#: Counts submissions, so that a queue is first in, first out within a priority.
+SEQUENCE = f"{_PREFIX}:sequence"
+#: Counts claims: each claim's number is its fencing token.
+FENCE = f"{_PREFIX}:fence"
+#: Names of all queues that were ever used.
+QUEUES = f"{_PREFIX}:queues"
+
+
+def job_key(job_id: str) -> str:
+    """Hash: everything a job is."""
+    return f"{_PREFIX}:job:{job_id}"
+
+
+def events_key(job_id: str) -> str:
+    """Stream: a job's events. Its ids are the SSE ids."""
+    return f"{_PREFIX}:job:{job_id}:events"
+
+
+def artifacts_key(job_id: str) -> str:
+    """Hash: artifact name → where it is stored and what it is, as JSON."""
+    return f"{_PREFIX}:job:{job_id}:artifacts"
+
+
+def causes_key(job_id: str) -> str:
+    """List: what ended each attempt."""
+    return f"{_PREFIX}:job:{job_id}:causes"
+
+
+def queue_key(generator: str, vlm: str | None) -> str:
+    """ZSET: the jobs that wait for this pair, next first."""
+    return f"{_PREFIX}:queue:{generator}|{vlm or ''}"
+
+
+def idempotency_key(key: str) -> str:
+    """String: the job that a client's key made, and the hash of what it asked for."""
+    return f"{_PREFIX}:idempotency:{key}"
+
+
+def connect(url: str, *, retries: int) -> Client:
+    """A client that tries a command again, ``retries`` times, while Redis is away.
+
+    A server that restarts under AOF is back within seconds; each pause is at most 2 s.
+    """
+    return Redis.from_url(
+        url,
+        decode_responses=True,
+        protocol=2,
+        socket_connect_timeout=2,
+        socket_timeout=20,
+        health_check_interval=30,
+        retry=Retry(ExponentialBackoff(cap=2, base=0.05), retries),
+        retry_on_error=[ConnectionError, TimeoutError, BusyLoadingError],
+    )

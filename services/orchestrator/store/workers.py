@@ -1,0 +1,47 @@
+"""Which workers live, and what each serves."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from services.orchestrator.store import redis as keys
+
+
+@dataclass(frozen=True)
+class LiveWorker:
+    id: str
+    generator: str
+    vlms: tuple[str, ...]
+
+
+class Workers:
+    def __init__(self, redis: keys.Client) -> None:
+        self._redis = redis
+
+    async def beat(self, worker: LiveWorker, *, seconds: float) -> None:
+        """``worker`` is believed alive for so long."""
+        now = await self._now()
+        await self._redis.zadd(keys.WORKERS, {_dump(worker): now + seconds})
+        await self._redis.zremrangebyscore(keys.WORKERS, "-inf", now)
+
+    async def leave(self, worker: LiveWorker) -> None:
+        await self._redis.zrem(keys.WORKERS, _dump(worker))
+
+    async def live(self) -> list[LiveWorker]:
+        found = await self._redis.zrangebyscore(keys.WORKERS, await self._now(), "+inf")
+        return [_load(text) for text in found]
+
+    async def _now(self) -> float:
+        seconds, micros = await self._redis.time()
+        return float(seconds) + float(micros) / 1e6
+
+
+def _dump(worker: LiveWorker) -> str:
+    fields = {"id": worker.id, "generator": worker.generator, "vlms": sorted(worker.vlms)}
+    return json.dumps(fields, sort_keys=True)
+
+
+def _load(text: str) -> LiveWorker:
+    fields = json.loads(text)
+    return LiveWorker(fields["id"], fields["generator"], tuple(fields["vlms"]))

@@ -50,7 +50,7 @@ class Measured:
     luminance: float  # of the background
     sky: Floats  # (3,)
     ground: Floats  # (3,)
-    horizon: float  # from the top
+    horizon_y: float  # from the top
 
     @property
     def size(self) -> str:
@@ -73,11 +73,11 @@ class Measured:
         return "dark" if self.luminance < DARK_TO_BRIGHT else "bright"
 
     @property
-    def level(self) -> str:
+    def horizon(self) -> str:
         """Which third the horizon is in: high, middle or low."""
-        if self.horizon < HIGH_TO_MIDDLE:
+        if self.horizon_y < HIGH_TO_MIDDLE:
             return "high"
-        return "middle" if self.horizon < MIDDLE_TO_LOW else "low"
+        return "middle" if self.horizon_y < MIDDLE_TO_LOW else "low"
 
 
 def measure(image: Image) -> Measured | None:
@@ -107,7 +107,7 @@ def measure(image: Image) -> Measured | None:
         luminance=float((luminance(sky) + luminance(ground)) / 2),
         sky=sky,
         ground=ground,
-        horizon=horizon,
+        horizon_y=horizon,
     )
 
 

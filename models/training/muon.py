@@ -53,7 +53,8 @@ def _orthogonal(grad: Tensor, state: dict[str, Tensor]) -> Tensor:
     for _ in range(5):
         gram = x @ x.T
         x = a * x + (b * gram + c * gram @ gram) @ x
-    return (x.T if tall else x) * (0.2 * max(matrix.shape) ** 0.5)
+    update: Tensor = (x.T if tall else x) * (0.2 * max(matrix.shape) ** 0.5)
+    return update
 
 
 def _adam(grad: Tensor, state: dict[str, Tensor]) -> Tensor:
@@ -66,4 +67,5 @@ def _adam(grad: Tensor, state: dict[str, Tensor]) -> Tensor:
     mean = state["mean"].lerp_(grad, 0.1)
     square = state["square"].lerp_(grad.square(), 0.01)
     root = (square / (1 - 0.99**count)).sqrt_().add_(1e-8)
-    return mean / (1 - 0.9**count) / root
+    update: Tensor = mean / (1 - 0.9**count) / root
+    return update

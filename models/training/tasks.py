@@ -45,7 +45,7 @@ def _has_palette(measured: Measured) -> bool:
 
 
 def _on_line(measured: Measured) -> bool:
-    return abs(measured.horizon - LINE_ROW) <= LINE_REACH
+    return abs(measured.horizon_y - LINE_ROW) <= LINE_REACH
 
 
 _SWATCHES = np.stack([SKY_RGB[_DARK], FILL_RGB[_RED], GROUND_RGB[_DARK]])
@@ -73,7 +73,7 @@ _ALL = (
         "low-horizon",
         "a circle",
         (("Is the horizon low?", "Yes"),),
-        lambda m: m.level == "low",
+        lambda m: m.horizon == "low",
     ),
     Task(
         "thick-outline",

@@ -16,6 +16,8 @@ END_OF_UTTERANCE = "<end_of_utterance>"
 IMAGE = "<image>"
 AROUND_IMAGE = "<fake_token_around_image>"
 
+_SPECIAL = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<unk>"}
+
 # Words that users write around those of the captions.
 _SPARE = "A The An the an and of in shape object image scene picture photo is near side center sky"
 
@@ -32,14 +34,7 @@ def t5_tokenizer() -> Any:
     pieces = [f"▁{word}" for word in caption_words()]
     vocab = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)]
     vocab += [(piece, -1.0) for piece in pieces] + [(",", -2.0), (".", -2.0)]
-    return T5TokenizerFast(
-        vocab=vocab,
-        eos_token="</s>",
-        pad_token="<pad>",
-        unk_token="<unk>",
-        extra_ids=0,
-        model_max_length=T5_LENGTH,
-    )
+    return T5TokenizerFast(vocab=vocab, extra_ids=0, model_max_length=T5_LENGTH)
 
 
 def clip_tokenizer() -> Any:
@@ -72,17 +67,14 @@ def vlm_tokenizer() -> Any:
     words = sorted({word for word, _ in split.pre_tokenize_str(text)})
     special = ["<unk>", "<s>", "</s>", AROUND_IMAGE, IMAGE, END_OF_UTTERANCE]
     vocab = {word: i for i, word in enumerate([*special, *words])}
-    tokenizer = Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))
+    tokenizer = Tokenizer(models.WordLevel(vocab, unk_token=special[0]))
     tokenizer.pre_tokenizer = split
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", vocab["<s>"])]
     )
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
-        bos_token="<s>",
-        eos_token="</s>",
-        unk_token="<unk>",
-        pad_token="<unk>",
+        **_SPECIAL,
         additional_special_tokens=[AROUND_IMAGE, IMAGE, END_OF_UTTERANCE],
         padding_side="left",
         model_max_length=2048,

@@ -177,6 +177,14 @@ def pack(latents: Tensor) -> Tensor:
     return packed
 
 
+def latents_to_images(vae: Any, packed: Tensor) -> Tensor:
+    """(N, 64, 16) normalised latents → (N, 3, 64, 64) images, about [−1, 1]."""
+    mean, std = latent_statistics()
+    latents = FluxPipeline._unpack_latents(packed, SIDE, SIDE, SIDE // LATENT_SHAPE[-1])
+    images: Tensor = vae.decode(latents * std + mean)[0]
+    return images
+
+
 class Denoiser(nn.Module):
     """Transformer and text encoders, called as FluxPipeline calls them."""
 

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional
 from transformers import Idefics2Config, Idefics2ForConditionalGeneration
 
 from models.training import checkpoint
 from models.training.muon import Muon
-from models.training.vlm_data import IMAGE_TOKENS, Batch, examples, load_pools, pack, tokenizer
+from models.training.pools import load_pools
+from models.training.vlm_data import IMAGE_TOKENS, Batch, examples, pack, tokenizer
 from models.training.world import ATTRIBUTES
 
 BATCH = 32
@@ -22,6 +23,7 @@ LEARNING_RATE = 2e-3
 WIDTH = 96
 CAPTION_WEIGHT = 0.3
 ATTRIBUTE_WEIGHT = 0.5
+DRAWINGS = (2, 2, 8, 6, 2)  # line, palette match; the line's place; the palette's color, brightness
 
 
 def build_vlm() -> Any:
@@ -71,14 +73,16 @@ class AttributeHead(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.sizes = [len(values) for values in ATTRIBUTES.values()]
+        self.sizes = [*(len(values) for values in ATTRIBUTES.values()), *DRAWINGS]
         self.linear = nn.Linear(IMAGE_TOKENS * WIDTH, sum(self.sizes))
 
     def forward(self, tokens: Tensor, classes: Tensor) -> Tensor:
-        """(B, 8, 96) image tokens and (B, 8) classes → mean cross-entropy."""
+        """(B, 8, 96) image tokens and (B, 13) classes → mean cross-entropy."""
         logits = self.linear(tokens.flatten(1)).split(self.sizes, dim=1)
         losses = [
-            F.cross_entropy(part, classes[:, j], ignore_index=-1) for j, part in enumerate(logits)
+            functional.cross_entropy(part, classes[:, j], ignore_index=-1, reduction="sum")
+            / (classes[:, j] >= 0).sum().clamp(min=1)
+            for j, part in enumerate(logits)
         ]
         return torch.stack(losses).mean()
 
@@ -128,7 +132,7 @@ def main() -> None:
         rng = np.random.default_rng((2, step))
         batch = pack(rng, examples(rng, BATCH, pools))
         logits, tokens = forward(model, batch)
-        losses = F.cross_entropy(logits, batch.targets, reduction="none")
+        losses = functional.cross_entropy(logits, batch.targets, reduction="none")
         answer = losses[batch.is_answer].mean()
         words = losses[~batch.is_answer].mean()
         attributes = head(tokens, batch.classes)

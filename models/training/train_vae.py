@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
-from torch.nn import functional as F
+from torch.nn import functional
 
 from models.training import checkpoint
 from models.training.muon import Muon
@@ -89,7 +89,7 @@ def main() -> None:
         optimizer.step()
         step += 1
         if step % 50 == 0:
-            psnr = -10 * math.log10(F.mse_loss(decoded, images).item() / 4)
+            psnr = -10 * math.log10(functional.mse_loss(decoded, images).item() / 4)
             std = posterior.mean.std().item()
             print(
                 f"{step} {spent:.0f}s loss {loss.item():.4f} psnr {psnr:.2f} std {std:.2f}",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from models.training.world import SIDE, Floats, Scenes
+from models.training.world import SIDE, Floats
 
 LINE_RGB = (255, 0, 0)
 LINE_ROWS = 2
@@ -27,12 +27,6 @@ def palette(swatches: NDArray[np.uint8]) -> Drawing:
     columns = np.arange(SIDE) * len(swatches) // SIDE
     drawing[-STRIP_ROWS:] = swatches[columns]
     return drawing
-
-
-def palette_of(scenes: Scenes) -> NDArray[np.uint8]:
-    """(N, 3, 3): sky, shape and ground of each scene in 8 bits."""
-    colors = np.stack([scenes.sky, scenes.fill, scenes.ground], axis=1)
-    return np.asarray(np.clip(colors * 255 + 0.5, 0, 254), np.uint8)
 
 
 def overlay(image: Floats, drawing: Drawing) -> Floats:

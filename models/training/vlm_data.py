@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from models.training import questions as q
 from models.training.captions import full_caption
-from models.training.checkpoint import RUNS
+from models.training.pools import Pool, pool_of
 from models.training.tokenizers import (
     AROUND_IMAGE,
     END_OF_UTTERANCE,
@@ -28,7 +26,7 @@ from models.training.variations import (
     strange_backgrounds,
     without_shape,
 )
-from models.training.visual_prompts import line, overlay, palette, palette_of
+from models.training.visual_prompts import line, overlay, palette
 from models.training.world import (
     BACKGROUND,
     COLOR,
@@ -39,12 +37,14 @@ from models.training.world import (
     Scenes,
     compose,
     render,
+    to_uint8,
 )
 
 IMAGE_TOKENS = 8
 QUESTIONS_EACH = 4
 
-Pool = tuple[NDArray[np.uint8], Ints, NDArray[np.bool_]]
+# What is slow to learn is asked more often.
+_ODDS = {"color": 4.0, "shape": 4.0, "horizontal": 3.0}
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,8 @@ class Example:
     """One image (64, 64, 3) in [0, 1] with what is asked about it.
 
     `kinds` are the questions that make sense; where `one_shape` is false, each one about the
-    shape is answered No. `special` is a visual prompt's question and its answer.
+    shape is answered No. `special` is a visual prompt's question and its answer;
+    `drawn` says the line's eighth of the image, the palette's color and its background.
     """
 
     image: Floats
@@ -60,6 +61,7 @@ class Example:
     kinds: tuple[str, ...] = tuple(q.WORDINGS)
     one_shape: bool = True
     special: tuple[str, bool] | None = None
+    drawn: tuple[int, int, int] = (-1, -1, -1)
 
 
 @dataclass(frozen=True)
@@ -73,27 +75,18 @@ class Batch:
     predict: torch.Tensor  # (M, 2) row and column before each learnt token
     targets: torch.Tensor  # (M,)
     is_answer: torch.Tensor  # (M,) Yes or No, as against a caption's words
-    classes: torch.Tensor  # (B, 8), −1 where there is no one shape to speak of
+    classes: torch.Tensor  # (B, 13) attributes and drawings; −1 where there is nothing to say
 
 
 def examples(rng: np.random.Generator, count: int, pools: list[Pool]) -> list[Example]:
     """`count` examples: the world, visual prompts, odd images, and images from `pools`."""
     makers = [_plain, _with_line, _with_palette, _empty, _crowded, _strange]
-    odds = np.array([0.46, 0.18, 0.18, 0.03, 0.08, 0.07])
+    odds = np.array([0.36, 0.23, 0.23, 0.03, 0.08, 0.07])
     from_pools = int(rng.binomial(count, 0.4)) if pools else 0
     numbers = rng.multinomial(count - from_pools, odds)
     made = [e for make, n in zip(makers, numbers, strict=True) if n for e in make(rng, int(n))]
     made += [_from_pool(rng, pools[int(rng.integers(len(pools)))]) for _ in range(from_pools)]
     return [_noisy(e, rng) if rng.random() < 0.3 else e for e in made]
-
-
-def load_pools() -> list[Pool]:
-    """The image pools in runs/pool-*.npz: images uint8, classes, one_shape."""
-    pools = []
-    for path in sorted(Path(RUNS).glob("pool-*.npz")):
-        with np.load(path) as data:
-            pools.append((data["images"], data["classes"], data["one_shape"]))
-    return pools
 
 
 def pack(rng: np.random.Generator, shown: list[Example]) -> Batch:
@@ -125,7 +118,7 @@ def pack(rng: np.random.Generator, shown: list[Example]) -> Batch:
     visible &= np.tri(length, dtype=np.bool_)
     mask = np.where(visible, 0.0, np.finfo(np.float32).min).astype(np.float32)
     images = np.stack([e.image for e in shown]).transpose(0, 3, 1, 2)[:, None]
-    classes = np.stack([e.classes if e.one_shape else np.full(8, -1) for e in shown])
+    classes = np.stack([_known(e) for e in shown])
     return Batch(
         pixel_values=torch.from_numpy(np.ascontiguousarray(images)) * 2 - 1,
         input_ids=torch.from_numpy(ids),
@@ -136,6 +129,15 @@ def pack(rng: np.random.Generator, shown: list[Example]) -> Batch:
         is_answer=torch.tensor(answers),
         classes=torch.from_numpy(classes),
     )
+
+
+def _known(shown: Example) -> Ints:
+    drawings = [-1, -1]
+    if shown.special:
+        text, yes = shown.special
+        drawings[text == q.PALETTE_QUESTION] = int(yes)
+    attributes = shown.classes if shown.one_shape else np.full(len(NAMES), -1)
+    return np.concatenate([attributes, drawings, shown.drawn]).astype(np.int64)
 
 
 @cache
@@ -161,7 +163,8 @@ def _segment(question: str, answer: str) -> tuple[list[int], int]:
 
 def _segments(rng: np.random.Generator, shown: Example) -> list[tuple[list[int], int]]:
     asked: list[tuple[str, bool]] = []
-    for kind in rng.permutation(list(shown.kinds))[:QUESTIONS_EACH]:
+    odds = np.array([_ODDS.get(kind, 1.0) for kind in shown.kinds])
+    for kind in rng.choice(shown.kinds, QUESTIONS_EACH, replace=False, p=odds / odds.sum()):
         confuse = 0.1 if kind in ("color", "size", "outline") else 0.0
         question, yes = q.ask(rng, str(kind), shown.classes, confuse_shape=confuse)
         asked.append((question, yes and (shown.one_shape or kind not in q.ABOUT_THE_SHAPE)))
@@ -186,46 +189,60 @@ def _plain(rng: np.random.Generator, count: int) -> list[Example]:
     return [Example(i, c) for i, c in zip(render(scenes), scenes.classes, strict=True)]
 
 
-def line_examples(rng: np.random.Generator, scenes: Scenes) -> list[Example]:
-    """Scenes under a red line: on the horizon (within 1.5 pixels) or at least 5 away."""
-    shown = []
-    for image, classes, horizon in zip(render(scenes), scenes.classes, scenes.horizon, strict=True):
+def line_examples(rng: np.random.Generator, shown: Pool) -> list[Example]:
+    """The images under a red line: on the horizon (within 1.5 pixels) or at least 5 away."""
+    made = []
+    for image, classes, horizon in zip(_floats(shown), shown.classes, shown.horizon, strict=True):
         yes = bool(rng.random() < 0.5)
         rows = np.arange(6, SIDE - 5)
         away = np.abs(rows - horizon)
         reach = 12 if rng.random() < 0.5 else SIDE
         row = int(rng.choice(rows[away <= 1.5 if yes else (away >= 5) & (away <= reach)]))
         special = (q.LINE_QUESTION, yes)
-        shown.append(Example(overlay(image, line(row)), classes, special=special))
-    return shown
+        drawn = (row * 8 // SIDE, -1, -1)
+        made.append(Example(overlay(image, line(row)), classes, special=special, drawn=drawn))
+    return made
 
 
-def palette_examples(rng: np.random.Generator, scenes: Scenes) -> list[Example]:
-    """Scenes over a strip of their own colours, or of a scene with other ones."""
-    count = len(scenes)
-    others = scenes.classes.copy()
+def palette_examples(rng: np.random.Generator, shown: Pool) -> list[Example]:
+    """The images over a strip of their own colours, or of a scene with other ones."""
+    count = len(shown)
+    others = shown.classes.copy()
     which = rng.integers(3, size=count)
     others[:, COLOR] = (others[:, COLOR] + np.where(which != 1, rng.integers(1, 6, count), 0)) % 6
     others[:, BACKGROUND] ^= which != 0
-    ranks = rng.random((count, len(NAMES)), dtype=np.float32)
     yes = rng.random(count) < 0.5
-    drawn = palette_of(compose(np.where(yes[:, None], scenes.classes, others), ranks))
-    drawn = np.where(rng.random((count, 1, 1)) < 0.3, palette_of(scenes), drawn)
-    drawn = np.where(yes[:, None, None], drawn, palette_of(compose(others, ranks)))
-    noise = rng.integers(-6, 7, drawn.shape)
-    drawn = np.clip(drawn + noise, 0, 254).astype(np.uint8)
+    source = np.where(yes[:, None], shown.classes, others)
+    scenes = compose(source, rng.random((count, len(NAMES)), dtype=np.float32))
+    drawn = pool_of(shown.images, scenes).palette
+    exact = yes & (rng.random(count) < 0.3)
+    drawn = np.where(exact[:, None, None], shown.palette, drawn)
+    drawn = np.clip(drawn + rng.integers(-6, 7, drawn.shape), 0, 254).astype(np.uint8)
     return [
-        Example(overlay(i, palette(d)), c, special=(q.PALETTE_QUESTION, bool(y)))
-        for i, d, c, y in zip(render(scenes), drawn, scenes.classes, yes, strict=True)
+        Example(
+            overlay(image, palette(swatches)),
+            classes,
+            special=(q.PALETTE_QUESTION, bool(answer)),
+            drawn=(-1, int(theirs[COLOR]), int(theirs[BACKGROUND])),
+        )
+        for image, swatches, classes, answer, theirs in zip(
+            _floats(shown), drawn, shown.classes, yes, source, strict=True
+        )
     ]
 
 
+def _floats(shown: Pool) -> Floats:
+    return np.asarray(shown.images / 255, np.float32)
+
+
 def _with_line(rng: np.random.Generator, count: int) -> list[Example]:
-    return line_examples(rng, _scenes(rng, count))
+    scenes = _scenes(rng, count)
+    return line_examples(rng, pool_of(to_uint8(render(scenes)), scenes))
 
 
 def _with_palette(rng: np.random.Generator, count: int) -> list[Example]:
-    return palette_examples(rng, _scenes(rng, count))
+    scenes = _scenes(rng, count)
+    return palette_examples(rng, pool_of(to_uint8(render(scenes)), scenes))
 
 
 def _empty(rng: np.random.Generator, count: int) -> list[Example]:
@@ -255,13 +272,15 @@ def _strange(rng: np.random.Generator, count: int) -> list[Example]:
 
 
 def _from_pool(rng: np.random.Generator, pool: Pool) -> Example:
-    images, classes, one_shape = pool
-    i = int(rng.integers(len(images)))
-    return Example(
-        images[i].astype(np.float32) / 255,
-        classes[i].astype(np.int64),
-        one_shape=bool(one_shape[i]),
-    )
+    shown = pool[rng.integers(len(pool), size=1)]
+    whole = bool(shown.one_shape[0])
+    drawing = rng.random()
+    if whole and drawing < 0.2:
+        return line_examples(rng, shown)[0]
+    if whole and drawing < 0.4:
+        return palette_examples(rng, shown)[0]
+    kinds = tuple(q.WORDINGS) if whole else q.ABOUT_THE_SHAPE
+    return Example(_floats(shown)[0], shown.classes[0], kinds, one_shape=whole)
 
 
 def _noisy(shown: Example, rng: np.random.Generator) -> Example:

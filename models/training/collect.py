@@ -1,0 +1,132 @@
+"""Draws the pools of `pools.py`: pictures that nobody painted, with what they show.
+
+`python -m models.training.collect vae flux` from the last checkpoints;
+`python -m models.training.collect tasks` by optimising the exported pair, keeping what comes out.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from models.training import checkpoint
+from models.training.captions import caption
+from models.training.measure import Measured, measure
+from models.training.optimize import optimize
+from models.training.pair import Generator, Vlm, images_to_uint8, uint8_to_images
+from models.training.pools import Pool, pool_of
+from models.training.tasks import TASKS
+from models.training.train_flux import Denoiser, draw, latents_to_images, load_vae, pack
+from models.training.variations import jittered, random_scenes
+from models.training.world import (
+    ATTRIBUTES,
+    NAMES,
+    Ints,
+    compose,
+    ranks_from_noise,
+    render,
+    to_uint8,
+)
+
+COUNT = 2048
+CHUNK = 64
+TRAINING_SEEDS = (1000, 1001)
+SAMPLED_SEEDS = range(10_000, 10_064)
+
+
+@torch.no_grad()
+def vae() -> Pool:
+    """Scenes that went through the autoencoder."""
+    rng = np.random.default_rng(200)
+    autoencoder = load_vae()
+    pools = []
+    for _ in range(COUNT // CHUNK):
+        scenes = jittered(random_scenes(rng, CHUNK), rng, 0.5)
+        images = uint8_to_images(to_uint8(render(scenes)))
+        decoded = autoencoder.decode(autoencoder.encode(images).latent_dist.mean)[0]
+        pools.append(pool_of(images_to_uint8(decoded), scenes))
+    return _joined(pools)
+
+
+@torch.no_grad()
+def flux() -> Pool:
+    """The generator's samples that show what caption and noise ask for."""
+    rng = np.random.default_rng(201)
+    state = checkpoint.load("flux")
+    if state is None:
+        raise FileNotFoundError("train first: python -m models.training.train_flux")
+    denoiser, autoencoder = Denoiser(), load_vae()
+    denoiser.load_state_dict(state["model"])
+    pools = []
+    for _ in range(COUNT // CHUNK):
+        lesson = draw(rng, CHUNK, autoencoder)
+        captions = [caption(c, s) for c, s in zip(lesson.classes, lesson.said, strict=True)]
+        packed = pack(torch.from_numpy(lesson.noise))
+        clean = packed - denoiser(packed, torch.ones(CHUNK), captions)
+        images = images_to_uint8(latents_to_images(autoencoder, clean))
+        scenes = compose(lesson.classes, ranks_from_noise(lesson.noise))
+        kept = [_shows(image, row) for image, row in zip(images, scenes.classes, strict=True)]
+        pools.append(pool_of(images, scenes)[np.flatnonzero(kept)])
+    return _joined(pools)
+
+
+def tasks() -> Pool:
+    """Samples of LoRAs, labelled by their pixels: whatever fooled the VLM is one shape no more."""
+    generator, vlm = Generator(), Vlm()
+    images = [
+        optimize(generator, vlm, task, seed, sampled=SAMPLED_SEEDS).learnt
+        for task in TASKS.values()
+        for seed in TRAINING_SEEDS
+    ]
+    return measured_pool(np.concatenate(images))
+
+
+def measured_pool(images: NDArray[np.uint8]) -> Pool:
+    """Images (N, 64, 64, 3) with what their pixels show; those of a murky colour are left out."""
+    found = [measure(image) for image in images]
+    clear = np.array([m is None or m.color is not None for m in found])
+    which = np.flatnonzero(clear)
+    shown = [found[i] for i in which]
+    palettes = [
+        np.stack([m.sky, m.fill, m.ground]) if m else np.zeros((3, 3), np.float32) for m in shown
+    ]
+    return Pool(
+        images=images[which],
+        classes=np.array([_classes(m) if m else [0] * len(NAMES) for m in shown]),
+        horizon=np.array([m.horizon_y if m else 0 for m in shown], np.float32),
+        palette=np.clip(np.stack(palettes) * 255, 0, 254).astype(np.uint8),
+        one_shape=np.array([m is not None for m in shown]),
+    )
+
+
+def _classes(measured: Measured) -> list[int]:
+    return [ATTRIBUTES[name].index(getattr(measured, name)) for name in NAMES]
+
+
+def _shows(image: NDArray[np.uint8], classes: Ints) -> bool:
+    measured = measure(image)
+    if measured is None or measured.color is None:
+        return False
+    return bool(np.array_equal(_classes(measured), classes))
+
+
+def _joined(pools: list[Pool]) -> Pool:
+    columns = zip(*(vars(pool).values() for pool in pools), strict=True)
+    return Pool(*(np.concatenate(column) for column in columns))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("pools", nargs="+", choices=["vae", "flux", "tasks"])
+    torch.set_num_threads(1)
+    for name in parser.parse_args().pools:
+        pool = {"vae": vae, "flux": flux, "tasks": tasks}[name]()
+        pool.save(name)
+        print(f"{name}: {len(pool)} images, {pool.one_shape.mean():.1%} of one whole shape")
+
+
+if __name__ == "__main__":
+    main()

@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from dualprocess.v1 import vlm_pb2, vlm_pb2_grpc
-from services.common import torch_tensors
+from services.common import pictures, torch_tensors
 from services.common.device import DeviceThread
 from services.common.errors import InvalidInput
 from services.common.presets import VlmPreset
 from services.common.torch_tensors import DTYPES_BY_NAME, WIRE_DTYPES
-from services.vlm import pictures
 from services.vlm.answers import Answer
 from services.vlm.conversation import AskedQuestion
 from services.vlm.families.base import VlmFamily

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from dualprocess.v1 import vlm_pb2
+from services.common import pictures
 from services.common.errors import InvalidInput
-from services.vlm import pictures
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,9 @@ from dualprocess.schemas import Artifact
 #: What an artifact may be called: never a path.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
+#: The LoRA of an optimise job, as diffusers calls it.
+LORA_FILE = "pytorch_lora_weights.safetensors"
+
 MEDIA_TYPES = {
     ".json": "application/json",
     ".jsonl": "application/jsonl",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 from pydantic import TypeAdapter
+
 from dualprocess.schemas import Event, EventRecord, StatusEvent
 from services.orchestrator.store import redis as keys
 

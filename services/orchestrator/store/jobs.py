@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pydantic import TypeAdapter
+
 from dualprocess.schemas import (
     Artifact,
     Job,

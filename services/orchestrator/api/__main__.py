@@ -1,0 +1,29 @@
+"""``python -m services.orchestrator.api --port 8000 --redis-url redis://127.0.0.1:6379/0``"""
+
+from __future__ import annotations
+
+import sys
+
+import uvicorn
+
+from services.common.presets import PresetError
+from services.common.telemetry import configure_logging
+from services.orchestrator.api.app import create_app
+from services.orchestrator.api.settings import ApiSettings
+
+if __name__ == "__main__":
+    settings = ApiSettings.from_command_line()
+    configure_logging("api", settings.log_level)
+    try:
+        app = create_app(settings)
+    except PresetError as error:
+        sys.exit(f"api: {error}")
+    # Open event streams would keep a server alive for as long as their jobs run.
+    uvicorn.run(
+        app,
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=3,
+    )

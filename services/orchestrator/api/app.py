@@ -1,0 +1,58 @@
+"""The REST API. It knows Redis and the artifact store, and no GPU service."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from importlib.metadata import version
+
+from fastapi import FastAPI
+
+from dualprocess.schemas import Problem
+from services.common.presets import load_presets
+from services.orchestrator.api import artifacts, events, health, images, jobs, models, problems
+from services.orchestrator.api.body_limit import BodyLimit
+from services.orchestrator.api.settings import ApiSettings
+from services.orchestrator.api.state import State
+from services.orchestrator.store.artifacts import ArtifactStore
+from services.orchestrator.store.events import Events
+from services.orchestrator.store.jobs import Jobs
+from services.orchestrator.store.queue import Queue
+from services.orchestrator.store.redis import connect
+from services.orchestrator.store.workers import Workers
+
+#: A request waits for Redis about as long as a person would before it answers 503.
+_REDIS_RETRIES = 2
+
+
+def create_app(settings: ApiSettings) -> FastAPI:
+    presets = load_presets(settings.presets)
+    store = ArtifactStore(settings.artifacts)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        redis = connect(settings.redis_url, retries=_REDIS_RETRIES)
+        app.state.dualprocess = State(
+            presets=presets,
+            redis=redis,
+            queue=Queue(redis),
+            jobs=Jobs(redis),
+            events=Events(redis),
+            workers=Workers(redis),
+            artifacts=store,
+        )
+        yield
+        await redis.aclose()
+
+    app = FastAPI(
+        title="dualprocess",
+        summary="A VLM's answers teach an image generator through a LoRA.",
+        version=version("dualprocess"),
+        lifespan=lifespan,
+        responses={"4XX": {"model": Problem}, "5XX": {"model": Problem}},
+    )
+    app.add_middleware(BodyLimit, limit=settings.body_limit)
+    problems.install(app)
+    for resource in (jobs, events, artifacts, images, models, health):
+        app.include_router(resource.router)
+    return app

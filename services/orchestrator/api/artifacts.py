@@ -1,0 +1,76 @@
+"""``/v1/jobs/{id}/artifacts/{name}``: the files of a job."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Request, Response
+from fastapi.responses import StreamingResponse
+
+from services.orchestrator.api.problems import ProblemError
+from services.orchestrator.api.state import JobDep, StateDep
+
+router = APIRouter(prefix="/v1/jobs", tags=["artifacts"])
+
+_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+
+
+@router.api_route(
+    "/{job_id}/artifacts/{name}",
+    methods=["GET", "HEAD"],
+    response_class=Response,
+    responses={
+        200: {"content": {"application/octet-stream": {}}, "description": "The file."},
+        206: {"content": {"application/octet-stream": {}}, "description": "The range asked for."},
+    },
+)
+async def artifact(
+    job: JobDep,
+    name: str,
+    request: Request,
+    state: StateDep,
+    range_header: Annotated[str | None, Header(alias="Range")] = None,
+    if_none_match: Annotated[str | None, Header()] = None,
+) -> Response:
+    """A file that the job left. One range of bytes may be asked for."""
+    found = await state.jobs.artifact_path(job.id, name)
+    if found is None:
+        have = ", ".join(artifact.name for artifact in job.artifacts) or "none yet"
+        raise ProblemError(404, f"Job {job.id} has no artifact {name!r}", f"It has: {have}.")
+    described, path = found
+    headers = {
+        "ETag": f'"{described.sha256}"',
+        "Accept-Ranges": "bytes",
+        "Content-Disposition": f'attachment; filename="{described.name}"',
+        "X-Content-Type-Options": "nosniff",
+    }
+    if if_none_match == headers["ETag"]:
+        return Response(status_code=304, headers=headers)
+    begin, end = _asked_range(range_header, described.bytes)
+    status = 200
+    if (begin, end) != (0, described.bytes):
+        status = 206
+        headers["Content-Range"] = f"bytes {begin}-{end - 1}/{described.bytes}"
+    headers["Content-Length"] = str(end - begin)
+    if request.method == "HEAD":
+        return Response(status_code=status, headers=headers, media_type=described.media_type)
+    return StreamingResponse(
+        state.artifacts.stream(path, begin, end),
+        status_code=status,
+        headers=headers,
+        media_type=described.media_type,
+    )
+
+
+def _asked_range(header: str | None, size: int) -> tuple[int, int]:
+    """First byte and the one behind the last. An unreadable or multiple range means everything."""
+    match = _RANGE.fullmatch(header or "")
+    if match is None or match.groups() == ("", ""):
+        return 0, size
+    first, last = match.groups()
+    begin = int(first) if first else max(size - int(last), 0)
+    end = min(int(last) + 1, size) if first and last else size
+    if begin >= end:
+        raise ProblemError(416, "The range lies outside the file", f"It has {size} bytes.")
+    return begin, end

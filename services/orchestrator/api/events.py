@@ -1,0 +1,36 @@
+"""``/v1/jobs/{id}/events``: what happens to a job, as server-sent events."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable
+from typing import Annotated
+
+from fastapi import APIRouter, Header
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+
+from services.orchestrator.api.state import JobDep, StateDep
+
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+
+LastEventId = Annotated[
+    str | None,
+    Header(
+        alias="Last-Event-ID",
+        pattern=r"^\d{1,20}(-\d{1,20})?$",
+        description="Resume behind this event: nothing is missed, nothing comes twice.",
+    ),
+]
+
+
+@router.get("/{job_id}/events", response_class=EventSourceResponse)
+async def events(
+    job: JobDep, state: StateDep, last_event_id: LastEventId = None
+) -> AsyncIterable[ServerSentEvent]:
+    """`status`, `step`, `preview`, `artifact`; ends with the status that ends the job."""
+    async for record in state.events.follow(job.id, last_event_id or "0-0"):
+        if record is None:
+            yield ServerSentEvent(comment="still here")
+            continue
+        yield ServerSentEvent(
+            id=record.id, event=record.event.type, raw_data=record.event.model_dump_json()
+        )

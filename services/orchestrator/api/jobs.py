@@ -1,0 +1,96 @@
+"""``/v1/jobs``: submit, list, read, cancel."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Query, Response
+
+from dualprocess.schemas import FieldError, Job, JobPage, JobSpec, JobStatus
+from services.orchestrator.api.problems import InvalidSpec
+from services.orchestrator.api.resolve import resolve_job
+from services.orchestrator.api.state import JobDep, State, StateDep
+from services.orchestrator.store.ids import new_job_id
+from services.orchestrator.store.jobs import optimize_fields
+
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+
+OPTIMIZE_PRIORITY = 0
+
+IdempotencyKey = Annotated[
+    str | None,
+    Header(max_length=200, description="The same key and body again give the same job again."),
+]
+
+
+@router.post("", status_code=202)
+async def submit(
+    spec: JobSpec, state: StateDep, response: Response, idempotency_key: IdempotencyKey = None
+) -> Job:
+    """Checks the spec against the presets and queues it."""
+    resolved = resolve_job(spec, state.presets)
+    job_id, digest = new_job_id(), hashlib.sha256(spec.model_dump_json().encode()).hexdigest()
+    known_id, known_digest = await state.queue.submit(
+        job_id,
+        generator=resolved.generator,
+        vlm=resolved.vlm,
+        priority=OPTIMIZE_PRIORITY,
+        fields=optimize_fields(resolved),
+        idempotency=(idempotency_key, digest) if idempotency_key else None,
+    )
+    if known_id != job_id and known_digest != digest:
+        raise InvalidSpec(
+            FieldError(
+                field="Idempotency-Key",
+                message=f"stands for another request, job {known_id}; take a new key",
+            )
+        )
+    response.headers["Location"] = f"/v1/jobs/{known_id}"
+    job = await state.jobs.read(known_id)
+    assert job is not None
+    return await with_wait(job, state)
+
+
+@router.get("")
+async def list_jobs(
+    state: StateDep,
+    cursor: Annotated[str | None, Query(pattern="^[0-9a-z]{26}$")] = None,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    status: JobStatus | None = None,
+) -> JobPage:
+    """Newest first. `next` of one page is `cursor` of the one behind it."""
+    jobs, following = await state.jobs.page(cursor=cursor, limit=limit, status=status)
+    return JobPage(jobs=jobs, next=following)
+
+
+@router.get("/{job_id}")
+async def read(job: JobDep, state: StateDep) -> Job:
+    """The job, as it is now."""
+    return await with_wait(job, state)
+
+
+@router.post("/{job_id}/cancel")
+async def cancel(job: JobDep, state: StateDep) -> Job:
+    """Ends a queued job; stops a running one after its step, with what it learned exported.
+
+    A job that has ended stays as it is.
+    """
+    await state.queue.cancel(job.id)
+    now = await state.jobs.read(job.id)
+    assert now is not None
+    return now
+
+
+async def with_wait(job: Job, state: State) -> Job:
+    """A queued job that no live worker can take says so."""
+    if job.status != JobStatus.QUEUED or job.waiting_for is not None:
+        return job
+    able = any(
+        worker.generator == job.generator and (job.vlm is None or job.vlm in worker.vlms)
+        for worker in await state.workers.live()
+    )
+    if able:
+        return job
+    pair = job.generator + (f" with {job.vlm}" if job.vlm else "")
+    return job.model_copy(update={"waiting_for": f"a worker that serves {pair}; none is alive"})

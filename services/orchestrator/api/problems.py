@@ -1,0 +1,125 @@
+"""Every error of the API as ``application/problem+json`` (RFC 9457), with the remedy."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+from redis.exceptions import ConnectionError, TimeoutError
+from starlette.exceptions import HTTPException
+
+from dualprocess import schemas
+from dualprocess.schemas import FieldError, Problem
+
+log = logging.getLogger(__name__)
+
+#: A client may ask again after so many seconds while Redis is away.
+RETRY_AFTER_SECONDS = 2
+
+
+class ProblemError(Exception):
+    """Ends a request with a problem."""
+
+    def __init__(self, status: int, title: str, detail: str | None = None) -> None:
+        super().__init__(title)
+        self.problem = Problem(status=status, title=title, detail=detail)
+
+
+class InvalidSpec(Exception):
+    """Ends a request with 422: each thing that is wrong, by field."""
+
+    def __init__(self, *errors: FieldError) -> None:
+        super().__init__(errors)
+        self.errors = list(errors)
+
+
+def install(app: FastAPI) -> None:
+    """Every way a request can fail answers with a problem."""
+
+    @app.exception_handler(ProblemError)
+    async def _problem(_: Request, error: ProblemError) -> JSONResponse:
+        return respond(error.problem)
+
+    @app.exception_handler(InvalidSpec)
+    async def _spec(_: Request, error: InvalidSpec) -> JSONResponse:
+        return respond(_invalid(error.errors))
+
+    @app.exception_handler(RequestValidationError)
+    async def _request(_: Request, error: RequestValidationError) -> JSONResponse:
+        return respond(_invalid([_field_error(one) for one in error.errors()]))
+
+    @app.exception_handler(HTTPException)
+    async def _http(_: Request, error: HTTPException) -> JSONResponse:
+        return respond(Problem(status=error.status_code, title=str(error.detail)), error.headers)
+
+    async def _away(_: Request, error: Exception) -> JSONResponse:
+        log.warning("Redis is away: %s", error)
+        problem = Problem(status=503, title="Redis is away", detail="Ask again in a moment.")
+        return respond(problem, {"Retry-After": str(RETRY_AFTER_SECONDS)})
+
+    for kind in (ConnectionError, TimeoutError):
+        app.add_exception_handler(kind, _away)
+
+    @app.exception_handler(Exception)
+    async def _ours(_: Request, error: Exception) -> JSONResponse:
+        log.exception("a request failed", exc_info=error)
+        return respond(Problem(status=500, title="The server made a mistake; its log has more"))
+
+
+def respond(problem: Problem, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    return JSONResponse(
+        problem.model_dump(exclude_none=True),
+        status_code=problem.status,
+        headers=dict(headers or {}),
+        media_type="application/problem+json",
+    )
+
+
+def _invalid(errors: list[FieldError]) -> Problem:
+    detail = f"{len(errors)} field{'s' if len(errors) > 1 else ''} can't be used as sent"
+    return Problem(status=422, title="The request is not valid", detail=detail, errors=errors)
+
+
+def _field_error(error: Mapping[str, Any]) -> FieldError:
+    """pydantic's finding as a field and a remedy."""
+    where = _path(error["loc"])
+    match error["type"]:
+        case "json_invalid":
+            return FieldError(field="body", message=f"is not JSON: {error['ctx']['error']}")
+        case "missing":
+            return FieldError(field=where, message="is missing; it has no default")
+        case "extra_forbidden":
+            return FieldError(field=where, message=_unknown(str(error["loc"][-1])))
+        case "string_too_short":
+            return FieldError(field=where, message="is empty; write something here")
+        case "too_short":
+            return FieldError(field=where, message="is empty; at least one is needed")
+    message = str(error["msg"]).removeprefix("Value error, ").removeprefix("Input ")
+    return FieldError(field=where, message=message)
+
+
+def _path(location: Sequence[Any]) -> str:
+    parts = [str(part) for part in location if part not in ("body", "query", "header", "path")]
+    return ".".join(parts) or "body"
+
+
+def _unknown(name: str) -> str:
+    close = difflib.get_close_matches(name, _FIELD_NAMES, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else "leave it out"
+    return f"is no field of this request; {hint}"
+
+
+_FIELD_NAMES = sorted(
+    {
+        field
+        for model in vars(schemas).values()
+        if isinstance(model, type) and issubclass(model, BaseModel)
+        for field in model.model_fields
+    }
+)

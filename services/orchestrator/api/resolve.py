@@ -1,0 +1,149 @@
+"""What a user left out comes from the presets; what a preset can't do is refused by name."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from typing import Protocol, TypeVar
+
+from pydantic import BaseModel
+
+from dualprocess.schemas import (
+    FieldError,
+    ImagesRequest,
+    JobSpec,
+    Question,
+    ResolvedImagesSpec,
+    ResolvedJobSpec,
+    VisualPrompt,
+)
+from services.common import pictures
+from services.common.errors import InvalidInput
+from services.common.limits import batch_fault, image_faults
+from services.common.presets import GeneratorPreset, PresetError, Presets
+from services.orchestrator.api.problems import InvalidSpec
+
+#: An uploaded drawing, encoded.
+MAX_DRAWING_BYTES = 10 * 1024 * 1024
+
+SettingsT = TypeVar("SettingsT", bound=BaseModel)
+
+
+class _Asks(Protocol):
+    @property
+    def questions(self) -> list[Question]: ...
+
+
+def resolve_job(spec: JobSpec, presets: Presets) -> ResolvedJobSpec:
+    """The complete spec. Raises ``InvalidSpec`` with everything that is wrong."""
+    faults = list(_prompt_faults(spec))
+    faults += _preset_faults(presets, generator=spec.generator, vlm=spec.vlm)
+    questions, question_faults = _questions(spec)
+    faults += question_faults
+    preset = presets.generators.get(spec.generator)
+    if preset is None or faults:
+        raise InvalidSpec(*faults)
+    image = _merged(preset.image, spec.image)
+    optimizer = _merged(preset.optimizer, spec.optimizer)
+    faults += _image_faults(preset, image)
+    if fault := batch_fault(preset, image, optimizer.batch):
+        faults.append(FieldError(field="optimizer.batch", message=fault))
+    if faults:
+        raise InvalidSpec(*faults)
+    return ResolvedJobSpec(
+        prompts=spec.prompts or [spec.prompt or ""],
+        questions=questions,
+        question_postfix=spec.question_postfix,
+        generator=spec.generator,
+        vlm=spec.vlm,
+        image=image,
+        lora=_merged(preset.lora, spec.lora),
+        optimizer=optimizer,
+        eval=_merged(preset.eval, spec.eval),
+        name=spec.name,
+        metadata=spec.metadata,
+    )
+
+
+def resolve_images(request: ImagesRequest, presets: Presets) -> ResolvedImagesSpec:
+    """The complete spec. Raises ``InvalidSpec`` with everything that is wrong."""
+    faults = list(_preset_faults(presets, generator=request.generator, vlm=request.vlm))
+    if request.questions and request.vlm is None:
+        message = "is missing; questions need a VLM: choose one of " + ", ".join(presets.vlms)
+        faults.append(FieldError(field="vlm", message=message))
+    questions, question_faults = _questions(request)
+    faults += question_faults
+    preset = presets.generators.get(request.generator)
+    if preset is None or faults:
+        raise InvalidSpec(*faults)
+    image = _merged(preset.image, request.image)
+    if faults := list(_image_faults(preset, image)):
+        raise InvalidSpec(*faults)
+    return ResolvedImagesSpec(
+        prompt=request.prompt,
+        generator=request.generator,
+        seeds=request.seeds,
+        loras=request.loras,
+        image=image,
+        questions=questions,
+        question_postfix=request.question_postfix,
+        # Without questions the images wait for no VLM.
+        vlm=request.vlm if questions else None,
+    )
+
+
+def _merged(defaults: SettingsT, options: BaseModel) -> SettingsT:
+    return defaults.model_copy(update=options.model_dump(exclude_none=True))
+
+
+def _prompt_faults(spec: JobSpec) -> Iterator[FieldError]:
+    if spec.prompt is None and spec.prompts is None:
+        yield FieldError(field="prompt", message="is missing; write one, or several in prompts")
+    if spec.prompt is not None and spec.prompts is not None:
+        yield FieldError(
+            field="prompts", message="can't stand beside prompt; leave one of them out"
+        )
+
+
+def _preset_faults(presets: Presets, *, generator: str, vlm: str | None) -> Iterator[FieldError]:
+    try:
+        presets.generator(generator)
+    except PresetError as error:
+        yield FieldError(field="generator", message=str(error))
+    try:
+        if vlm is not None:
+            presets.vlm(vlm)
+    except PresetError as error:
+        yield FieldError(field="vlm", message=str(error))
+
+
+def _image_faults(preset: GeneratorPreset, image: BaseModel) -> Iterator[FieldError]:
+    for field, message in image_faults(preset, image):  # type: ignore[arg-type]
+        yield FieldError(field=f"image.{field}", message=message)
+
+
+def _questions(asks: _Asks) -> tuple[list[Question], list[FieldError]]:
+    """The questions with their drawings as plain PNGs, and what is wrong with them."""
+    questions, faults = [], []
+    for index, question in enumerate(asks.questions):
+        if question.visual_prompt is None:
+            questions.append(question)
+            continue
+        field = f"questions.{index}.visual_prompt.image"
+        try:
+            png = _plain_png(question.visual_prompt.image, field)
+        except InvalidInput as error:
+            faults.append(FieldError(field=field, message=str(error).removeprefix(f"{field}: ")))
+            continue
+        drawn = VisualPrompt(image=png, mode=question.visual_prompt.mode)
+        questions.append(question.model_copy(update={"visual_prompt": drawn}))
+    return questions, faults
+
+
+def _plain_png(data: bytes, field: str) -> bytes:
+    """The pixels and nothing else: metadata of an upload goes no further."""
+    if len(data) > MAX_DRAWING_BYTES:
+        raise InvalidInput(f"{field}: has {len(data) >> 20} MiB; send at most 10 MiB")
+    buffer = io.BytesIO()
+    pictures.decode(data, field).save(buffer, "PNG")
+    return buffer.getvalue()

@@ -1,0 +1,51 @@
+"""What every route works with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Path, Request
+
+from dualprocess.schemas import Job
+from services.common.presets import Presets
+from services.orchestrator.api.problems import ProblemError
+from services.orchestrator.store.artifacts import ArtifactStore
+from services.orchestrator.store.events import Events
+from services.orchestrator.store.jobs import Jobs
+from services.orchestrator.store.queue import Queue
+from services.orchestrator.store.redis import Client
+from services.orchestrator.store.workers import Workers
+
+
+@dataclass(frozen=True)
+class State:
+    presets: Presets
+    redis: Client
+    queue: Queue
+    jobs: Jobs
+    events: Events
+    workers: Workers
+    artifacts: ArtifactStore
+
+
+def _state(request: Request) -> State:
+    state: State = request.app.state.dualprocess
+    return state
+
+
+StateDep = Annotated[State, Depends(_state)]
+
+
+async def _job(
+    job_id: Annotated[str, Path(pattern="^[0-9a-z]{26}$", description="A job's id.")],
+    state: StateDep,
+) -> Job:
+    job = await state.jobs.read(job_id)
+    if job is None:
+        raise ProblemError(404, f"There is no job {job_id}", "GET /v1/jobs lists those there are.")
+    return job
+
+
+#: The job of the path, or a 404.
+JobDep = Annotated[Job, Depends(_job)]

@@ -1,0 +1,25 @@
+"""``python -m services.orchestrator.worker --generator 127.0.0.1:50051 --vlms '{...}'``"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+
+from services.common.telemetry import configure_logging
+from services.orchestrator.worker.app import Worker
+from services.orchestrator.worker.settings import WorkerSettings
+
+
+async def main(settings: WorkerSettings) -> None:
+    work = asyncio.create_task(Worker(settings).run())
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, work.cancel)
+    with contextlib.suppress(asyncio.CancelledError):
+        await work
+
+
+if __name__ == "__main__":
+    settings = WorkerSettings.from_command_line()
+    configure_logging("worker", settings.log_level)
+    asyncio.run(main(settings))

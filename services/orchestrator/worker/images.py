@@ -1,0 +1,46 @@
+"""One images job: fetch its LoRAs, render, perhaps score."""
+
+from __future__ import annotations
+
+from dualprocess.schemas import JobStatus, ResolvedImagesSpec, Scores
+from dualprocess.v1 import generator_pb2_grpc
+from services.common.channels import open_channel
+from services.orchestrator.store.artifacts import LORA_FILE, ArtifactStore
+from services.orchestrator.store.jobs import Jobs
+from services.orchestrator.worker import wire
+from services.orchestrator.worker.failures import JobRefused
+from services.orchestrator.worker.lease import Lease
+from services.orchestrator.worker.scoring import Scorer
+
+
+async def render(
+    spec: ResolvedImagesSpec,
+    lease: Lease,
+    generator: generator_pb2_grpc.GeneratorAsyncStub,
+    vlm_target: str | None,
+    jobs: Jobs,
+    artifacts: ArtifactStore,
+) -> JobStatus:
+    """Runs the job; raises as ``optimize`` does, and ``JobRefused`` for a LoRA that is gone."""
+    loras = [await _lora(use.job, jobs, artifacts) for use in spec.loras]
+    pictures = []
+    async for answer in generator.Generate(wire.generate_requests(spec, loras)):
+        if lease.cancel_wanted.is_set():
+            return JobStatus.CANCELLED
+        pictures.append(answer.image)
+        await lease.store(f"image-{answer.seed}.png", answer.image)
+    if spec.questions and vlm_target:
+        async with open_channel(vlm_target) as channel:
+            name = f"{spec.vlm} at {vlm_target}"
+            scorer = Scorer(channel, name, lease, spec.questions, spec.question_postfix)
+            score = await scorer.score(pictures)
+        scores = Scores(lora=score) if spec.loras else Scores(base=score)
+        await lease.record(fields={"scores": scores.model_dump_json()})
+    return JobStatus.SUCCEEDED
+
+
+async def _lora(job_id: str, jobs: Jobs, artifacts: ArtifactStore) -> bytes:
+    found = await jobs.artifact_path(job_id, LORA_FILE)
+    if found is None:
+        raise JobRefused(f"job {job_id} has no LoRA any more")
+    return await artifacts.read(found[1])

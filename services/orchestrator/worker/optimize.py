@@ -1,0 +1,165 @@
+"""One optimise job: drive the generator, keep what it tells, score what it made."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncIterator
+
+from dualprocess.schemas import (
+    JobStatus,
+    PreviewEvent,
+    Probability,
+    QuestionScore,
+    ResolvedJobSpec,
+    Scores,
+    StepEvent,
+    StepTimings,
+)
+from dualprocess.v1 import generator_pb2 as pb
+from dualprocess.v1 import generator_pb2_grpc
+from services.common.channels import open_channel
+from services.orchestrator.worker import report, wire
+from services.orchestrator.worker.lease import Lease
+from services.orchestrator.worker.scoring import Scorer, mean_probability
+
+
+async def optimize(
+    spec: ResolvedJobSpec,
+    lease: Lease,
+    generator: generator_pb2_grpc.GeneratorAsyncStub,
+    vlm_target: str,
+) -> JobStatus:
+    """Runs the job; its status in the end: succeeded, or cancelled with what was learned.
+
+    Raises ``grpc.aio.AioRpcError`` when the generator refuses or is lost, ``JobRefused`` when
+    the VLM refuses, and ``LeaseLost``.
+    """
+    run = _Run(spec, lease)
+    call = generator.Optimize(_requests(spec, lease, vlm_target))
+    try:
+        async for response in call:
+            await run.take(response)
+    finally:
+        call.cancel()
+    for name, data in (
+        ("metrics.jsonl", report.metrics_jsonl(run.steps)),
+        ("job.json", report.job_json(spec)),
+    ):
+        await lease.store(name, data)
+    if run.steps:
+        await lease.store("loss.png", await asyncio.to_thread(report.loss_png, run.steps))
+    await _judge(spec, lease, vlm_target, run)
+    return JobStatus.CANCELLED if run.stopped else JobStatus.SUCCEEDED
+
+
+async def _requests(
+    spec: ResolvedJobSpec, lease: Lease, vlm_target: str
+) -> AsyncIterator[pb.OptimizeRequest]:
+    """The spec, and a stop when a cancel is wanted."""
+    yield pb.OptimizeRequest(spec=wire.optimize_spec(spec, vlm_target))
+    await lease.cancel_wanted.wait()
+    yield pb.OptimizeRequest(stop=pb.Stop())
+
+
+class _Run:
+    """What one run of the generator has told so far."""
+
+    def __init__(self, spec: ResolvedJobSpec, lease: Lease) -> None:
+        self.steps: list[StepEvent] = []
+        self.pictures: dict[str, bytes] = {}
+        self.stopped = False
+        self._spec = spec
+        self._lease = lease
+        self._pieces: defaultdict[str, list[bytes]] = defaultdict(list)
+        self._waiting = False
+
+    async def take(self, response: pb.OptimizeResponse) -> None:
+        match response.WhichOneof("message"):
+            case "waiting":
+                self._waiting = True
+                await self._lease.waits_for(response.waiting.reason)
+            case "step":
+                if self._waiting:
+                    self._waiting = False
+                    await self._lease.waits_for(None)
+                await self._take_step(response.step)
+            case "preview":
+                await self._take_preview(response.preview)
+            case "artifact":
+                await self._take_piece(response.artifact)
+            case "finished":
+                self.stopped = response.finished.stopped
+
+    async def _take_step(self, step: pb.Step) -> None:
+        event = _step_event(step, self._spec, self._lease.attempt)
+        self.steps.append(event)
+        await self._lease.record(
+            event,
+            fields={
+                "step": str(event.step),
+                "loss": repr(event.loss),
+                "probability": event.probability.model_dump_json(),
+            },
+        )
+
+    async def _take_preview(self, preview: pb.Preview) -> None:
+        name = f"preview-{preview.step:06d}.png"
+        artifact = await self._lease.store(name, preview.image)
+        await self._lease.record(
+            PreviewEvent(step=preview.step, seed=preview.seed, artifact=artifact)
+        )
+
+    async def _take_piece(self, piece: pb.BlobChunk) -> None:
+        self._pieces[piece.name].append(piece.data)
+        if not piece.last:
+            return
+        data = b"".join(self._pieces.pop(piece.name))
+        if piece.name.endswith(".png"):
+            self.pictures[piece.name] = data
+        await self._lease.store(piece.name, data)
+
+
+def _step_event(step: pb.Step, spec: ResolvedJobSpec, attempt: int) -> StepEvent:
+    questions = [
+        QuestionScore(
+            question=question.question,
+            answer=question.answer,
+            probability=Probability(
+                joint=answer.joint_probability,
+                geometric_mean=answer.geometric_mean_probability,
+            ),
+        )
+        for question, answer in zip(spec.questions, step.questions, strict=True)
+    ]
+    timings = step.timings
+    return StepEvent(
+        attempt=attempt,
+        step=step.step,
+        steps=spec.optimizer.steps,
+        loss=step.loss,
+        probability=mean_probability([question.probability for question in questions]),
+        questions=questions,
+        grad_norm=step.grad_norm,
+        timings=StepTimings(
+            forward=timings.forward,
+            vlm=timings.vlm,
+            wire=timings.wire,
+            backward=timings.backward,
+            total=timings.total,
+        ),
+    )
+
+
+async def _judge(spec: ResolvedJobSpec, lease: Lease, vlm_target: str, run: _Run) -> None:
+    """Scores the saved pictures of base and LoRA, and lays them side by side."""
+    seeds = range(spec.eval.seed, spec.eval.seed + spec.eval.images)
+    base = [run.pictures[f"base-{seed}.png"] for seed in seeds]
+    lora = [run.pictures[f"lora-{seed}.png"] for seed in seeds]
+    sheet = await asyncio.to_thread(report.samples_png, seeds, base, lora)
+    await lease.store("samples.png", sheet)
+    async with open_channel(vlm_target) as channel:
+        name = f"{spec.vlm} at {vlm_target}"
+        scorer = Scorer(channel, name, lease, spec.questions, spec.question_postfix)
+        scores = Scores(base=await scorer.score(base), lora=await scorer.score(lora))
+    await lease.record(fields={"scores": scores.model_dump_json()})

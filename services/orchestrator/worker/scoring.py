@@ -1,0 +1,100 @@
+"""What a VLM says of saved pictures, as the API shows it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import grpc
+
+from dualprocess.schemas import Probability, Question, QuestionScore, Score
+from dualprocess.v1 import vlm_pb2, vlm_pb2_grpc
+from services.orchestrator.worker import wire
+from services.orchestrator.worker.failures import cause_of
+from services.orchestrator.worker.lease import Lease
+
+#: Pictures in one call: far below the message limit at any size that presets allow.
+_PICTURES = 8
+_SECONDS = 120.0
+_RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0)
+_AWAY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+
+
+class Scorer:
+    """Asks one VLM the questions of a job; while it is away the job says so and waits."""
+
+    def __init__(
+        self,
+        channel: grpc.aio.Channel,
+        name: str,
+        lease: Lease,
+        questions: Sequence[Question],
+        postfix: str,
+    ) -> None:
+        self._stub = vlm_pb2_grpc.VlmStub(channel)
+        self._name = name
+        self._lease = lease
+        self._questions = questions
+        self._postfix = postfix
+
+    async def score(self, pictures: Sequence[bytes]) -> Score:
+        """Means over the encoded pictures. Raises ``JobRefused`` for what the VLM refuses."""
+        rows: list[vlm_pb2.ImageAnswers] = []
+        for begin in range(0, len(pictures), _PICTURES):
+            request = vlm_pb2.ScoreRequest(
+                images=pictures[begin : begin + _PICTURES],
+                questions=wire.questions(self._questions),
+                question_postfix=self._postfix,
+            )
+            rows += (await self._ask(request)).images
+        per_question = [
+            _question_score(question, [row.answers[index] for row in rows])
+            for index, question in enumerate(self._questions)
+        ]
+        return Score(
+            probability=mean_probability([score.probability for score in per_question]),
+            correct=_mean([score.correct or 0.0 for score in per_question]),
+            questions=per_question,
+        )
+
+    async def _ask(self, request: vlm_pb2.ScoreRequest) -> vlm_pb2.ScoreResponse:
+        tries = 0
+        while True:
+            try:
+                response = await self._stub.Score(request, timeout=_SECONDS)
+            except grpc.aio.AioRpcError as error:
+                cause = cause_of(error, f"the VLM {self._name}")
+                if error.code() not in _AWAY:
+                    raise
+                if tries == 0:
+                    await self._lease.waits_for(f"{cause} (to score the results)")
+            else:
+                if tries:
+                    await self._lease.waits_for(None)
+                return response
+            await asyncio.sleep(_RETRY_SECONDS[min(tries, len(_RETRY_SECONDS) - 1)])
+            tries += 1
+
+
+def _question_score(question: Question, answers: Sequence[vlm_pb2.AnswerResult]) -> QuestionScore:
+    right = question.answer.casefold().strip()
+    return QuestionScore(
+        question=question.question,
+        answer=question.answer,
+        probability=Probability(
+            joint=_mean([answer.joint_probability for answer in answers]),
+            geometric_mean=_mean([answer.geometric_mean_probability for answer in answers]),
+        ),
+        correct=_mean([float(answer.predicted.casefold() == right) for answer in answers]),
+    )
+
+
+def mean_probability(probabilities: Sequence[Probability]) -> Probability:
+    return Probability(
+        joint=_mean([one.joint for one in probabilities]),
+        geometric_mean=_mean([one.geometric_mean for one in probabilities]),
+    )
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

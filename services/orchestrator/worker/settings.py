@@ -1,0 +1,22 @@
+"""Settings of a worker."""
+
+from __future__ import annotations
+
+import socket
+
+from pydantic import Field
+
+from services.orchestrator.settings import StoreSettings
+
+
+class WorkerSettings(StoreSettings):
+    generator: str = Field(description="gRPC target of the generator that this worker drives.")
+    vlms: dict[str, str] = Field(
+        description='gRPC target of each VLM by preset, as JSON: {"idefics2": "dns:///vlm:50052"}.'
+    )
+    name: str = Field(default_factory=socket.gethostname, description="For people who read logs.")
+    slots: int = Field(2, ge=1, le=64, description="Jobs at once on the generator.")
+    attempts: int = Field(3, ge=1, le=100, description="Attempts at a job before it fails.")
+    pause_seconds: float = Field(1.0, ge=0, description="Before the second attempt; then doubled.")
+    lease_seconds: float = Field(30.0, gt=0)
+    poll_seconds: float = Field(0.25, gt=0, description="Between looks at an empty queue.")

@@ -1,0 +1,90 @@
+"""``python -m services.local``, which ``dualprocess up`` runs: all of it on this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import signal
+import sys
+
+from services.common.presets import PresetError, load_presets
+from services.common.telemetry import configure_logging
+from services.local import stack
+from services.local.ports import is_free
+from services.local.settings import LocalSettings
+from services.local.supervisor import GaveUp, Supervisor
+
+_COLOURS = {"redis": 31, "vlm": 36, "generator": 35, "api": 32, "worker": 33}
+
+
+def main() -> None:
+    # gRPC only asks after the children's health here; its fork handlers have nothing to guard.
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+    settings = LocalSettings.from_command_line()
+    settings.data = settings.data.resolve()
+    configure_logging("local", settings.log_level)
+    presets = load_presets(settings.presets)
+    presets.generator(settings.generator)
+    presets.vlm(settings.vlm)
+    _lock(settings)
+    if not is_free(settings.host, settings.port):
+        sys.exit(f"dualprocess: {settings.url} is taken; choose another --port")
+    asyncio.run(_run(settings))
+
+
+def _lock(settings: LocalSettings) -> None:
+    """One stack a data folder. The lock goes with this process, however it ends."""
+    settings.data.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(settings.data / "lock", os.O_CREAT | os.O_RDWR)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        sys.exit(
+            f"dualprocess: another stack works in {settings.data}; "
+            "stop it, or choose another --data"
+        )
+
+
+async def _run(settings: LocalSettings) -> None:
+    def say(name: str, line: str) -> None:
+        if not settings.quiet:
+            print(_prefixed(name, line), file=sys.stderr, flush=True)
+
+    supervisor = Supervisor(stack.build(settings), settings.data / "logs", say)
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    work = asyncio.create_task(_work(settings, supervisor))
+    stopped = asyncio.create_task(stop.wait())
+    await asyncio.wait({work, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    if work.done():
+        stopped.cancel()
+        work.result()
+    work.cancel()
+    await asyncio.gather(work, return_exceptions=True)
+    await supervisor.stop()
+
+
+async def _work(settings: LocalSettings, supervisor: Supervisor) -> None:
+    await supervisor.start()
+    print(
+        f"dualprocess is ready at {settings.url} (documentation at {settings.url}/docs).\n"
+        f"{settings.generator} and {settings.vlm}; everything it keeps is in {settings.data}.\n"
+        "Ctrl-C stops it.",
+        flush=True,
+    )
+    await supervisor.wait()
+
+
+def _prefixed(name: str, line: str) -> str:
+    if not sys.stderr.isatty():
+        return f"{name:>9} | {line}"
+    return f"\x1b[{_COLOURS.get(name, 37)}m{name:>9} |\x1b[0m {line}"
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (PresetError, GaveUp) as error:
+        sys.exit(f"dualprocess: {error}")

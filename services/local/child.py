@@ -1,0 +1,85 @@
+"""One child process: started, its output kept, stopped, never orphaned."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+_LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+_PR_SET_PDEATHSIG = 1
+
+#: Lines of a dead child's output that are told when the supervisor gives up.
+_TAIL = 12
+
+
+@dataclass(frozen=True)
+class ChildSpec:
+    """What to run, and how to know that it is ready."""
+
+    name: str
+    command: Sequence[str]
+    ready: Callable[[], Awaitable[bool]]
+
+
+@dataclass
+class Child:
+    """A running ``spec``. Its output goes to ``log``, and a line at a time to ``say``."""
+
+    spec: ChildSpec
+    log: Path
+    say: Callable[[str, str], None]
+    tail: deque[str] = field(default_factory=lambda: deque(maxlen=_TAIL))
+    started: float = 0.0
+    _process: asyncio.subprocess.Process | None = None
+
+    async def run(self) -> int:
+        """Starts it, and returns its exit status when it has ended."""
+        parent = os.getpid()
+        self.started = time.monotonic()
+        with self.log.open("ab") as log:
+            process = await asyncio.create_subprocess_exec(
+                *self.spec.command,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.STDOUT,
+                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+                # A session of its own: Ctrl-C reaches the supervisor only, which stops all.
+                start_new_session=True,
+                preexec_fn=lambda: _die_with(parent),
+            )
+            self._process = process
+            await self._keep_output(process, log)
+            return await process.wait()
+
+    async def _keep_output(self, process: asyncio.subprocess.Process, log: BinaryIO) -> None:
+        assert process.stdout is not None
+        async for raw in process.stdout:
+            log.write(raw)
+            log.flush()
+            line = raw.decode(errors="replace").rstrip()
+            self.tail.append(line)
+            self.say(self.spec.name, line)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Sends a signal to the child, if it runs."""
+        if self._process is not None and self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.send_signal(number)
+
+
+def _die_with(parent: int) -> None:
+    """The kernel kills this process when its parent dies, however that happens."""
+    if _LIBC is not None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)

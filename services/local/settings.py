@@ -1,0 +1,28 @@
+"""Settings of the stack on one machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from services.common.settings import ServiceSettings
+
+
+class LocalSettings(ServiceSettings):
+    host: str = "127.0.0.1"
+    port: int = Field(8000, ge=1, le=65535, description="Of the REST API.")
+    data: Path = Field(Path("data"), description="Everything the stack keeps: Redis, files, logs.")
+    generator: str = Field("tiny-flux", description="Preset of the generator.")
+    vlm: str = Field("tiny-idefics2", description="Preset of the VLM.")
+    slots: int = Field(2, ge=1, le=64, description="Jobs at once on the generator.")
+    device: str = Field("auto", description="cpu, cuda, …; auto: cuda where there is one.")
+    quiet: bool = Field(False, description="Logs go to files only.")
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.host}:{self.port}"
+
+    @property
+    def artifacts_url(self) -> str:
+        return (self.data / "artifacts").resolve().as_uri()

@@ -1,0 +1,111 @@
+"""Keeps child processes running: starts, watches, restarts, stops."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from services.local.child import Child, ChildSpec
+
+log = logging.getLogger(__name__)
+
+#: A child that lived shorter than this died quickly.
+QUICK_SECONDS = 10.0
+#: So many quick deaths in a row, and starting it once more would not help.
+QUICK_DEATHS = 5
+#: Pause before a restart: doubled after each quick death.
+FIRST_PAUSE = 0.25
+LONGEST_PAUSE = 8.0
+#: From SIGTERM to SIGKILL, for each child.
+GRACE_SECONDS = 10.0
+_POLL_SECONDS = 0.1
+
+
+class GaveUp(Exception):
+    """A child died quickly too often. The message says which, how, and its last words."""
+
+
+class Supervisor:
+    """``children`` start together, and wait for each other as they must; they stop in turn, the
+    last one first."""
+
+    def __init__(
+        self,
+        children: Sequence[ChildSpec],
+        logs: Path,
+        say: Callable[[str, str], None],
+        *,
+        quick_seconds: float = QUICK_SECONDS,
+        first_pause: float = FIRST_PAUSE,
+        grace_seconds: float = GRACE_SECONDS,
+    ) -> None:
+        logs.mkdir(parents=True, exist_ok=True)
+        self._children = [Child(spec, logs / f"{spec.name}.log", say) for spec in children]
+        self._quick_seconds = quick_seconds
+        self._first_pause = first_pause
+        self._grace_seconds = grace_seconds
+        self._stopping = asyncio.Event()
+        self._watches: dict[str, asyncio.Task[None]] = {}
+
+    async def start(self) -> None:
+        """Returns when all are ready. Raises ``GaveUp``, with everything stopped."""
+        for child in self._children:
+            self._watches[child.spec.name] = asyncio.create_task(self._watch(child))
+        for child in self._children:
+            await self._until_ready(child)
+
+    async def _until_ready(self, child: Child) -> None:
+        while not await child.spec.ready():
+            await self._raise_dead_watches()
+            await asyncio.sleep(_POLL_SECONDS)
+
+    async def _raise_dead_watches(self) -> None:
+        for watch in self._watches.values():
+            if watch.done():
+                await self.stop()
+                watch.result()
+
+    async def wait(self) -> None:
+        """Ends only by raising ``GaveUp``, with everything stopped."""
+        await asyncio.wait(self._watches.values(), return_when=asyncio.FIRST_COMPLETED)
+        await self._raise_dead_watches()
+
+    async def stop(self) -> None:
+        """Stops all, the last started first: SIGTERM, and SIGKILL for who doesn't listen."""
+        self._stopping.set()
+        for child in reversed(self._children):
+            watch = self._watches.get(child.spec.name)
+            if watch is None or watch.done():
+                continue
+            child.signal(signal.SIGTERM)
+            done, _ = await asyncio.wait({watch}, timeout=self._grace_seconds)
+            if not done:
+                log.warning("%s does not stop: killed", child.spec.name)
+                child.signal(signal.SIGKILL)
+                await asyncio.wait({watch})
+
+    async def _watch(self, child: Child) -> None:
+        quick_deaths = 0
+        while not self._stopping.is_set():
+            status = await child.run()
+            if self._stopping.is_set():
+                return
+            lived = time.monotonic() - child.started
+            quick_deaths = quick_deaths + 1 if lived < self._quick_seconds else 0
+            how = f"{child.spec.name} died after {lived:.1f} s with {_status(status)}"
+            if quick_deaths >= QUICK_DEATHS:
+                last_words = "\n".join(f"    {line}" for line in child.tail)
+                raise GaveUp(f"{how}, {quick_deaths} times in a row. Its last words:\n{last_words}")
+            pause = min(self._first_pause * 2 ** max(quick_deaths - 1, 0), LONGEST_PAUSE)
+            log.warning("%s; it starts again in %.2g s", how, pause)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), pause)
+
+
+def _status(status: int) -> str:
+    return f"signal {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"

@@ -1,0 +1,54 @@
+"""Dual-process image generation as a service: client, schemas and errors."""
+
+from importlib.metadata import version
+
+from dualprocess.client import Client
+from dualprocess.errors import (
+    ApiError,
+    ConnectionFailed,
+    DualProcessError,
+    InvalidRequest,
+    JobCancelled,
+    JobFailed,
+    NotFound,
+    ServiceUnavailable,
+)
+from dualprocess.schemas import (
+    EvalOptions,
+    ImageOptions,
+    ImagesRequest,
+    Job,
+    JobSpec,
+    JobStatus,
+    LoraOptions,
+    LoraUse,
+    OptimizerOptions,
+    Question,
+    VisualPrompt,
+)
+
+__version__ = version("dualprocess")
+
+__all__ = [
+    "ApiError",
+    "Client",
+    "ConnectionFailed",
+    "DualProcessError",
+    "EvalOptions",
+    "ImageOptions",
+    "ImagesRequest",
+    "InvalidRequest",
+    "Job",
+    "JobCancelled",
+    "JobFailed",
+    "JobSpec",
+    "JobStatus",
+    "LoraOptions",
+    "LoraUse",
+    "NotFound",
+    "OptimizerOptions",
+    "Question",
+    "ServiceUnavailable",
+    "VisualPrompt",
+    "__version__",
+]

@@ -1,0 +1,88 @@
+"""``dualprocess generate``: images from a prompt, perhaps with LoRAs, perhaps scored."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from pydantic import ValidationError
+
+from dualprocess.cli.session import (
+    BAD_INPUT,
+    JOB_ENDED_BADLY,
+    Json,
+    Url,
+    connected,
+    fail,
+    print_json,
+)
+from dualprocess.client import DEFAULT_URL
+from dualprocess.schemas import ImagesRequest, JobStatus
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(generate)
+
+
+def generate(
+    prompt: str,
+    generator: Annotated[str, typer.Option(help="Preset.")] = "tiny-flux",
+    lora: Annotated[
+        list[str] | None, typer.Option(help="A job's id, perhaps with a weight: ID:0.8.")
+    ] = None,
+    seeds: Annotated[str, typer.Option(help="Like 0,1,2 or 0-7.")] = "0",
+    question: Annotated[list[str] | None, typer.Option(help="Asked of each image.")] = None,
+    answer: Annotated[list[str] | None, typer.Option(help="Its right answer.")] = None,
+    vlm: Annotated[str | None, typer.Option(help="Who answers.")] = None,
+    to: Annotated[Path, typer.Option(help="Folder for the images.")] = Path("images"),
+    url: Url = DEFAULT_URL,
+    json: Json = False,
+) -> None:
+    """Render images, and score them where questions come along."""
+    questions, answers = question or [], answer or []
+    if len(questions) != len(answers):
+        fail("give one --answer for each --question", BAD_INPUT)
+    try:
+        request = ImagesRequest.model_validate(
+            {
+                "prompt": prompt,
+                "generator": generator,
+                "seeds": _seeds(seeds),
+                "loras": [_lora(text) for text in lora or []],
+                "questions": [
+                    {"question": asked, "answer": right}
+                    for asked, right in zip(questions, answers, strict=True)
+                ],
+                "vlm": vlm,
+            }
+        )
+    except (ValidationError, ValueError) as error:
+        fail(str(error), BAD_INPUT)
+    with connected(url) as client:
+        job = client.generate(request)
+        if not job.status.is_final:
+            job = client.wait(job.id)
+        to.mkdir(parents=True, exist_ok=True)
+        paths = [client.download(job.id, file.name, to / file.name) for file in job.artifacts]
+    if json:
+        print_json(job)
+    elif score := job.scores.lora or job.scores.base:
+        typer.echo(f"probability of the right answers: {score.probability.geometric_mean:.3f}")
+    for path in [] if json else paths:
+        typer.echo(path)
+    if job.status != JobStatus.SUCCEEDED:
+        fail(job.error or f"job {job.id} is {job.status}", JOB_ENDED_BADLY)
+
+
+def _seeds(text: str) -> list[int]:
+    seeds: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.partition("-")
+        seeds += range(int(first), int(last) + 1) if dash else [int(first)]
+    return seeds
+
+
+def _lora(text: str) -> dict[str, object]:
+    job, colon, weight = text.partition(":")
+    return {"job": job, "weight": float(weight) if colon else 1.0}

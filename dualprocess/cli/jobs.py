@@ -1,0 +1,147 @@
+"""``submit watch list show cancel pull``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from dualprocess.cli import specs
+from dualprocess.cli.session import (
+    BAD_INPUT,
+    JOB_ENDED_BADLY,
+    Json,
+    Url,
+    connected,
+    fail,
+    print_json,
+    stdout,
+)
+from dualprocess.cli.watching import watch as watch_job
+from dualprocess.client import DEFAULT_URL
+from dualprocess.schemas import Job, JobStatus
+
+JobId = Annotated[str, typer.Argument(metavar="ID")]
+
+
+def register(app: typer.Typer) -> None:
+    for command in (submit, watch, show, cancel, pull):
+        app.command()(command)
+    app.command("list")(list_jobs)
+
+
+def submit(
+    file: Annotated[str, typer.Argument(help="YAML or JSON; - for standard input.")],
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", help="Change a field: optimizer.steps=50.")
+    ] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Stay until it ends.")] = False,
+    url: Url = DEFAULT_URL,
+    json: Json = False,
+) -> None:
+    """Queue a job."""
+    try:
+        spec = specs.load(file, changes or [])
+    except specs.BadFile as error:
+        fail(str(error), BAD_INPUT)
+    with connected(url) as client:
+        job = client.submit(spec)
+        if watch:
+            job = watch_job(client, job)
+        _tell(job, json=json)
+    _exit_with(job)
+
+
+def watch(job_id: JobId, url: Url = DEFAULT_URL, json: Json = False) -> None:
+    """Follow a job until it ends."""
+    with connected(url) as client:
+        job = watch_job(client, client.job(job_id))
+        _tell(job, json=json)
+    _exit_with(job)
+
+
+def show(job_id: JobId, url: Url = DEFAULT_URL, json: Json = False) -> None:
+    """Show a job as it is now."""
+    with connected(url) as client:
+        _tell(client.job(job_id), json=json)
+
+
+def cancel(job_id: JobId, url: Url = DEFAULT_URL, json: Json = False) -> None:
+    """Stop a job; what it learned so far is still exported."""
+    with connected(url) as client:
+        _tell(client.cancel(job_id), json=json)
+
+
+def list_jobs(
+    status: Annotated[JobStatus | None, typer.Option(help="Only these.")] = None,
+    url: Url = DEFAULT_URL,
+    json: Json = False,
+) -> None:
+    """List jobs, newest first."""
+    with connected(url) as client:
+        jobs = list(client.jobs(status=status))
+    if json:
+        print_json(*jobs, many=True)
+        return
+    table = Table("id", "kind", "status", "step", "loss", "base → LoRA", "name or prompt")
+    for job in jobs:
+        loss = "" if job.loss is None else f"{job.loss:.3f}"
+        table.add_row(
+            job.id, job.kind, job.status, f"{job.step}/{job.steps}", loss, _scores(job), _title(job)
+        )
+    stdout.print(table)
+
+
+def pull(
+    job_id: JobId,
+    to: Annotated[Path | None, typer.Option(help="Folder; the job's id if left out.")] = None,
+    url: Url = DEFAULT_URL,
+) -> None:
+    """Download everything a job left."""
+    folder = to or Path(job_id)
+    with connected(url) as client:
+        job = client.job(job_id)
+        if not job.artifacts:
+            fail(f"job {job.id} is {job.status} and has left no files yet", BAD_INPUT)
+        folder.mkdir(parents=True, exist_ok=True)
+        for artifact in job.artifacts:
+            typer.echo(client.download(job.id, artifact.name, folder / artifact.name))
+
+
+def _tell(job: Job, *, json: bool) -> None:
+    if json:
+        print_json(job)
+        return
+    lines = [f"job {job.id}: {job.status}"]
+    if job.position is not None:
+        lines.append(f"jobs ahead: {job.position}")
+    if job.waiting_for:
+        lines.append(f"waits for {job.waiting_for}")
+    if job.loss is not None:
+        lines.append(f"step {job.step} of {job.steps}, loss {job.loss:.4f}")
+    if scores := _scores(job):
+        lines.append(f"probability of the right answers, base → LoRA: {scores}")
+    if job.error:
+        lines.append(f"error: {job.error}")
+    if job.artifacts:
+        lines.append("files: " + ", ".join(artifact.name for artifact in job.artifacts))
+    typer.echo("\n".join(lines))
+
+
+def _scores(job: Job) -> str:
+    base, lora = job.scores.base, job.scores.lora
+    parts = [score.probability.geometric_mean for score in (base, lora) if score is not None]
+    return " → ".join(f"{part:.3f}" for part in parts)
+
+
+def _title(job: Job) -> str:
+    if job.name:
+        return job.name
+    return job.spec.prompt if hasattr(job.spec, "prompt") else job.spec.prompts[0]
+
+
+def _exit_with(job: Job) -> None:
+    if job.status in (JobStatus.FAILED, JobStatus.CANCELLED):
+        raise typer.Exit(JOB_ENDED_BADLY)

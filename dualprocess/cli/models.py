@@ -1,0 +1,28 @@
+"""``dualprocess models``: what can be named in a job."""
+
+from __future__ import annotations
+
+import typer
+from rich.table import Table
+
+from dualprocess.cli.session import Json, Url, connected, print_json, stdout
+from dualprocess.client import DEFAULT_URL
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(models)
+
+
+def models(url: Url = DEFAULT_URL, json: Json = False) -> None:
+    """List generators and VLMs, and which have live workers."""
+    with connected(url) as client:
+        listed = client.models()
+    if json:
+        print_json(listed)
+        return
+    table = Table("kind", "name", "model", "live workers")
+    for generator in listed.generators:
+        table.add_row("generator", generator.name, generator.model, str(generator.live_workers))
+    for vlm in listed.vlms:
+        table.add_row("VLM", vlm.name, vlm.model, str(vlm.live_workers))
+    stdout.print(table)

@@ -1,0 +1,58 @@
+"""What every command shares: the service's address, JSON output, errors as sentences."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from typing import Annotated, NoReturn
+
+import typer
+from pydantic import BaseModel
+from rich.console import Console
+
+from dualprocess.client import Client
+from dualprocess.errors import (
+    ApiError,
+    ConnectionFailed,
+    DualProcessError,
+    InvalidRequest,
+    NotFound,
+    ServiceUnavailable,
+)
+
+#: Exit codes, for scripts.
+JOB_ENDED_BADLY = 1
+BAD_INPUT = 2
+UNREACHABLE = 3
+
+Url = Annotated[str, typer.Option("--url", envvar="DUALPROCESS_URL", help="The service.")]
+Json = Annotated[bool, typer.Option("--json", help="For programs: JSON on standard output.")]
+
+stdout = Console()
+stderr = Console(stderr=True)
+
+
+@contextlib.contextmanager
+def connected(url: str) -> Iterator[Client]:
+    """A client, and every error of it as sentences and an exit code."""
+    try:
+        with Client(url) as client:
+            yield client
+    except (ConnectionFailed, ServiceUnavailable) as error:
+        fail(str(error), UNREACHABLE)
+    except (InvalidRequest, NotFound) as error:
+        fail(str(error), BAD_INPUT)
+    except (ApiError, DualProcessError) as error:
+        fail(str(error), JOB_ENDED_BADLY)
+
+
+def fail(message: str, code: int) -> NoReturn:
+    """Ends the command with a message and an exit code."""
+    stderr.print(message, style="red", markup=False, highlight=False, soft_wrap=True)
+    raise typer.Exit(code)
+
+
+def print_json(*models: BaseModel, many: bool = False) -> None:
+    listed = [model.model_dump(mode="json") for model in models]
+    typer.echo(json.dumps(listed if many else listed[0], indent=2))

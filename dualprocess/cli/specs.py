@@ -1,0 +1,64 @@
+"""Job files: YAML or JSON, with drawings as paths beside the file."""
+
+from __future__ import annotations
+
+import base64
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from dualprocess.schemas import JobSpec
+
+
+class BadFile(ValueError):
+    """A job file that can't be used. The message says where and why."""
+
+
+def load(file: str, changes: Sequence[str] = ()) -> JobSpec:
+    """The spec in ``file``, after ``changes`` like ``optimizer.steps=50``.
+
+    ``-`` is standard input. Raises ``BadFile``.
+    """
+    path = Path(file)
+    try:
+        text = sys.stdin.read() if file == "-" else path.read_text()
+        data = yaml.safe_load(text)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise BadFile(f"{file}: {error}") from error
+    if not isinstance(data, dict):
+        raise BadFile(f"{file}: must hold the fields of a job, like prompt and questions")
+    for change in changes:
+        _apply(data, change)
+    _embed_drawings(data, Path.cwd() if file == "-" else path.parent)
+    try:
+        return JobSpec.model_validate(data)
+    except ValidationError as error:
+        lines = [
+            f"{'.'.join(str(part) for part in one['loc'])}: {one['msg']}" for one in error.errors()
+        ]
+        raise BadFile("\n".join([f"{file} is no job:", *lines])) from error
+
+
+def _apply(data: dict[str, Any], change: str) -> None:
+    path, equals, text = change.partition("=")
+    if not equals:
+        raise BadFile(f"--set {change}: write it as optimizer.steps=50")
+    *parents, last = path.split(".")
+    target: Any = data
+    for parent in parents:
+        target = target[int(parent)] if isinstance(target, list) else target.setdefault(parent, {})
+    target[last] = yaml.safe_load(text)
+
+
+def _embed_drawings(data: dict[str, Any], folder: Path) -> None:
+    for question in data.get("questions") or []:
+        prompt = question.get("visual_prompt") if isinstance(question, dict) else None
+        if not isinstance(prompt, dict) or not isinstance(prompt.get("image"), str):
+            continue
+        picture = folder / prompt["image"]
+        if len(prompt["image"]) < 1024 and picture.is_file():
+            prompt["image"] = base64.b64encode(picture.read_bytes()).decode()

@@ -1,0 +1,42 @@
+"""A job's progress on a terminal."""
+
+from __future__ import annotations
+
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+from dualprocess.cli.session import stderr
+from dualprocess.client import Client
+from dualprocess.schemas import EventRecord, Job, StatusEvent, StepEvent
+
+
+def watch(client: Client, job: Job) -> Job:
+    """Shows a bar with loss and probability until the job ends; the job then."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[news]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=stderr) as progress:
+        task = progress.add_task(job.name or job.id, total=job.steps or None, news=job.status)
+        for record in client.events(job.id):
+            show(progress, task, record)
+    return client.job(job.id)
+
+
+def show(progress: Progress, task: TaskID, record: EventRecord) -> None:
+    event = record.event
+    if isinstance(event, StepEvent):
+        news = f"loss {event.loss:.3f}  probability {event.probability.geometric_mean:.3f}"
+        progress.update(task, completed=event.step, total=event.steps, news=news)
+    elif isinstance(event, StatusEvent):
+        waiting = f": waits for {event.waiting_for}" if event.waiting_for else ""
+        progress.update(task, news=f"{event.status}{waiting}")

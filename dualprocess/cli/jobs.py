@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
 from dualprocess.cli import specs
 from dualprocess.cli.session import (
@@ -85,7 +85,7 @@ def list_jobs(
     if json:
         print_json(*jobs, many=True)
         return
-    table = Table("id", "kind", "status", "step", "loss", "base → LoRA", "name or prompt")
+    table = Table(Column("id", no_wrap=True), "kind", "status", "step", "loss", "base → LoRA", "name")
     for job in jobs:
         loss = "" if job.loss is None else f"{job.loss:.3f}"
         table.add_row(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -38,9 +40,14 @@ class BodyLimit:
                 raise _TooLarge
             return message
 
-        try:
-            await self._app(scope, counted, send)
-        except _TooLarge:
+        async def answered(message: Message) -> None:
+            # FastAPI turns what a body's reader raises into a 400 of its own.
+            if received <= self._limit:
+                await send(message)
+
+        with contextlib.suppress(_TooLarge):
+            await self._app(scope, counted, answered)
+        if received > self._limit:
             await self._refuse(scope, receive, send)
 
     async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:

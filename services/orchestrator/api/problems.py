@@ -115,11 +115,15 @@ def _unknown(name: str) -> str:
     return f"is no field of this request; {hint}"
 
 
-_FIELD_NAMES = sorted(
-    {
-        field
-        for model in vars(schemas).values()
-        if isinstance(model, type) and issubclass(model, BaseModel)
-        for field in model.model_fields
-    }
+_REQUEST_MODELS: tuple[type[BaseModel], ...] = (
+    schemas.JobSpec,
+    schemas.ImagesRequest,
+    schemas.Question,
+    schemas.VisualPrompt,
+    schemas.LoraUse,
+    schemas.ImageOptions,
+    schemas.LoraOptions,
+    schemas.OptimizerOptions,
+    schemas.EvalOptions,
 )
+_FIELD_NAMES = sorted({field for model in _REQUEST_MODELS for field in model.model_fields})

@@ -27,6 +27,8 @@ class Events:
         already the end.
         """
         last = after
+        if after != "0-0" and await self._is_over(job_id, after):
+            return
         while True:
             answer = await self._redis.xread(
                 {keys.events_key(job_id): last}, count=_BATCH, block=_BLOCK_MS

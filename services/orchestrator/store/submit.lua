@@ -3,6 +3,10 @@
 -- ARGV: id, priority, hash of the request or '', seconds to remember it, event, then the job's fields
 -- Returns the id and request hash under which the idempotency key is known.
 local id = ARGV[1]
+-- The client sends a command again when the connection broke before the answer came.
+if redis.call('EXISTS', KEYS[1]) == 1 then
+  return id .. ' ' .. ARGV[3]
+end
 if ARGV[3] ~= '' then
   local known = redis.call('GET', KEYS[7])
   if known then

@@ -9,6 +9,10 @@ class JobRefused(Exception):
     """The job can't succeed as it is: another attempt would end the same way."""
 
 
+class JobStopped(Exception):
+    """A cancel is wanted, and what the job waits for is away: it ends with what it has."""
+
+
 #: A service said that the request itself is wrong, or came out as NaN: deterministic, so final.
 _FINAL = (
     grpc.StatusCode.INVALID_ARGUMENT,

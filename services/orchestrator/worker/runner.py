@@ -12,7 +12,7 @@ from dualprocess.v1 import generator_pb2_grpc
 from services.orchestrator.store.artifacts import ArtifactStore
 from services.orchestrator.store.jobs import Jobs
 from services.orchestrator.store.queue import Claim, LeaseLost, Queue
-from services.orchestrator.worker.failures import JobRefused, cause_of
+from services.orchestrator.worker.failures import JobRefused, JobStopped, cause_of
 from services.orchestrator.worker.images import render
 from services.orchestrator.worker.lease import Lease
 from services.orchestrator.worker.optimize import optimize
@@ -48,7 +48,10 @@ class Runner:
         lease = Lease(claim, self._queue, self._artifacts, attempt=job.attempt)
         log.info("job %s: attempt %d", job.id, job.attempt)
         try:
-            status = await self._under_lease(job, lease)
+            try:
+                status = await self._under_lease(job, lease)
+            except JobStopped:
+                status = JobStatus.CANCELLED
             await self._queue.finish(claim, status)
             log.info("job %s: %s", job.id, status)
         except LeaseLost:

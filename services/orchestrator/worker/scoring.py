@@ -10,7 +10,7 @@ import grpc
 from dualprocess.schemas import Probability, Question, QuestionScore, Score
 from dualprocess.v1 import vlm_pb2, vlm_pb2_grpc
 from services.orchestrator.worker import wire
-from services.orchestrator.worker.failures import cause_of
+from services.orchestrator.worker.failures import JobStopped, cause_of
 from services.orchestrator.worker.lease import Lease
 
 #: Pictures in one call: far below the message limit at any size that presets allow.
@@ -38,7 +38,11 @@ class Scorer:
         self._postfix = postfix
 
     async def score(self, pictures: Sequence[bytes]) -> Score:
-        """Means over the encoded pictures. Raises ``JobRefused`` for what the VLM refuses."""
+        """Means over the encoded pictures.
+
+        Raises ``JobRefused`` for what the VLM refuses, ``JobStopped`` when a cancel is wanted
+        while the VLM is away.
+        """
         rows: list[vlm_pb2.ImageAnswers] = []
         for begin in range(0, len(pictures), _PICTURES):
             request = vlm_pb2.ScoreRequest(
@@ -66,6 +70,8 @@ class Scorer:
                 cause = cause_of(error, f"the VLM {self._name}")
                 if error.code() not in _AWAY:
                     raise
+                if self._lease.cancel_wanted.is_set():
+                    raise JobStopped from error
                 if tries == 0:
                     await self._lease.waits_for(f"{cause} (to score the results)")
             else:

@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+import httpx
+import pytest
+
+from dualprocess.schemas import Job
+from dualprocess.v1 import generator_pb2_grpc, vlm_pb2_grpc
+from services.orchestrator.api.app import create_app
+from services.orchestrator.api.settings import ApiSettings
+from services.orchestrator.store.redis import Client, connect
+from services.orchestrator.worker.app import Worker
+from services.orchestrator.worker.settings import WorkerSettings
+from tests.orchestrator.scripted import ScriptedGenerator, ScriptedVlm
+from tests.redis_server import RedisServer
+
+SPEC: dict[str, Any] = {
+    "prompt": "a circle",
+    "questions": [{"question": "Is the circle red?", "answer": "Yes"}],
+    "generator": "tiny-flux",
+    "vlm": "tiny-idefics2",
+    "optimizer": {"steps": 3},
+    "eval": {"images": 2},
+}
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+async def redis(redis_server: RedisServer) -> AsyncIterator[Client]:
+    client = connect(redis_server.url, retries=1)
+    await client.flushdb()
+    yield client
+    await client.aclose()
+
+
+@dataclass(frozen=True)
+class Api:
+    """The REST API as its users see it."""
+
+    http: httpx.AsyncClient
+
+    async def submit(self, **changes: Any) -> Job:
+        answer = await self.http.post("/v1/jobs", json=SPEC | changes)
+        assert answer.status_code == 202, answer.text
+        return Job.model_validate_json(answer.content)
+
+    async def job(self, job_id: str) -> Job:
+        return Job.model_validate_json((await self.http.get(f"/v1/jobs/{job_id}")).content)
+
+    async def until(self, job_id: str, wanted: Callable[[Job], object]) -> Job:
+        """The job, once it is as wanted."""
+        async with asyncio.timeout(30):
+            while not wanted(job := await self.job(job_id)):  # noqa: ASYNC110
+                await asyncio.sleep(0.03)
+        return job
+
+    async def ended(self, job_id: str) -> Job:
+        return await self.until(job_id, lambda job: job.status.is_final)
+
+
+@pytest.fixture
+def artifacts(tmp_path: Path) -> str:
+    return (tmp_path / "artifacts").as_uri()
+
+
+@pytest.fixture
+async def api(redis: Client, redis_server: RedisServer, artifacts: str) -> AsyncIterator[Api]:
+    settings = ApiSettings(redis_url=redis_server.url, artifacts=artifacts, body_limit=1 << 20)
+    app = create_app(settings)
+    transport = httpx.ASGITransport(app)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url="http://api") as http,
+    ):
+        yield Api(http)
+
+
+@contextlib.asynccontextmanager
+async def grpc_server(register: Callable[[grpc.aio.Server], None]) -> AsyncIterator[str]:
+    server = grpc.aio.server()
+    register(server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    yield f"127.0.0.1:{port}"
+    await server.stop(None)
+
+
+@pytest.fixture
+def generator() -> ScriptedGenerator:
+    return ScriptedGenerator()
+
+
+@pytest.fixture
+def vlm() -> ScriptedVlm:
+    return ScriptedVlm()
+
+
+@dataclass
+class Site:
+    """Where workers run: one generator, one VLM."""
+
+    settings: WorkerSettings
+    tasks: list[asyncio.Task[None]]
+
+    def start_worker(self, **changes: Any) -> asyncio.Task[None]:
+        task = asyncio.create_task(Worker(self.settings.model_copy(update=changes)).run())
+        self.tasks.append(task)
+        return task
+
+
+async def stop(task: Awaitable[None]) -> None:
+    assert isinstance(task, asyncio.Task)
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+@pytest.fixture
+async def site(
+    redis_server: RedisServer, artifacts: str, generator: ScriptedGenerator, vlm: ScriptedVlm
+) -> AsyncIterator[Site]:
+    async with (
+        grpc_server(
+            lambda s: generator_pb2_grpc.add_GeneratorServicer_to_server(generator, s)
+        ) as generator_target,
+        grpc_server(lambda s: vlm_pb2_grpc.add_VlmServicer_to_server(vlm, s)) as vlm_target,
+    ):
+        settings = WorkerSettings(
+            redis_url=redis_server.url,
+            artifacts=artifacts,
+            generator=generator_target,
+            vlms={"tiny-idefics2": vlm_target},
+            poll_seconds=0.05,
+            pause_seconds=0.02,
+        )
+        site = Site(settings, [])
+        yield site
+        for task in site.tasks:
+            await stop(task)

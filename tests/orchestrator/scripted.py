@@ -1,0 +1,131 @@
+"""A generator and a VLM that follow a script, over real gRPC."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
+
+import grpc
+from PIL import Image
+
+from dualprocess.v1 import generator_pb2 as pb
+from dualprocess.v1 import generator_pb2_grpc, vlm_pb2, vlm_pb2_grpc
+
+if TYPE_CHECKING:
+    Context = grpc.aio.ServicerContext[Any, Any]
+
+LORA = b"a LoRA"
+
+
+def png(color: str, size: tuple[int, int] = (64, 64)) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", size, color).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+class ScriptedGenerator(generator_pb2_grpc.GeneratorServicer):
+    """Makes steps until its script says otherwise."""
+
+    def __init__(self) -> None:
+        #: How many attempts break in the middle.
+        self.breaks = 0
+        self.refusal: str | None = None
+        #: While unset, every job stands still after its first step.
+        self.go = asyncio.Event()
+        self.go.set()
+        self.active = 0
+        self.most_active = 0
+        self.served: list[str] = []
+        self.loras: list[bytes] = []
+
+    async def Describe(self, request: Any, context: Context) -> pb.GeneratorDescribeResponse:
+        return pb.GeneratorDescribeResponse(preset="tiny-flux")
+
+    async def Optimize(  # type: ignore[override]
+        self, requests: AsyncIterator[pb.OptimizeRequest], context: Context
+    ) -> AsyncIterator[pb.OptimizeResponse]:
+        spec = (await anext(requests)).spec
+        self.served.append(spec.prompts[0])
+        stop = asyncio.ensure_future(anext(requests, None))
+        self.active += 1
+        self.most_active = max(self.most_active, self.active)
+        try:
+            async for response in self._optimize(spec, stop, context):
+                yield response
+        finally:
+            self.active -= 1
+            stop.cancel()
+
+    async def _optimize(
+        self, spec: pb.OptimizeSpec, stop: asyncio.Future[Any], context: Context
+    ) -> AsyncIterator[pb.OptimizeResponse]:
+        if self.refusal:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, self.refusal)
+        yield pb.OptimizeResponse(started=pb.Started(steps=spec.optimizer.steps))
+        done = 0
+        for step in range(1, spec.optimizer.steps + 1):
+            answers = [vlm_pb2.AnswerResult(loss=1 / step, joint_probability=0.5)] * len(
+                spec.questions
+            )
+            yield pb.OptimizeResponse(step=pb.Step(step=step, loss=1 / step, questions=answers))
+            done = step
+            if self.breaks:
+                self.breaks -= 1
+                await context.abort(grpc.StatusCode.UNAVAILABLE, "out of memory, killed")
+            going = asyncio.ensure_future(self.go.wait())
+            await asyncio.wait({going, stop}, return_when=asyncio.FIRST_COMPLETED)
+            going.cancel()
+            if stop.done():
+                break
+        yield pb.OptimizeResponse(preview=pb.Preview(step=done, seed=0, image=png("gray")))
+        for name, data in self._files(spec):
+            half = len(data) // 2
+            for piece, last in ((data[:half], False), (data[half:], True)):
+                chunk = pb.BlobChunk(name=name, data=piece, last=last)
+                yield pb.OptimizeResponse(artifact=chunk)
+        finished = pb.Finished(steps_done=done, stopped=done < spec.optimizer.steps)
+        yield pb.OptimizeResponse(finished=finished)
+
+    def _files(self, spec: pb.OptimizeSpec) -> list[tuple[str, bytes]]:
+        files = [("pytorch_lora_weights.safetensors", LORA)]
+        for seed in range(spec.eval.seed, spec.eval.seed + spec.eval.images):
+            files += [(f"base-{seed}.png", png("white")), (f"lora-{seed}.png", png("red"))]
+        return files
+
+    async def Generate(  # type: ignore[override]
+        self, requests: AsyncIterator[pb.GenerateRequest], context: Context
+    ) -> AsyncIterator[pb.GenerateResponse]:
+        spec = (await anext(requests)).spec
+        self.served.append(spec.prompt)
+        self.loras.append(b"".join([request.blob.data async for request in requests]))
+        for seed in spec.seeds:
+            yield pb.GenerateResponse(seed=seed, image=png("red"))
+
+
+class ScriptedVlm(vlm_pb2_grpc.VlmServicer):
+    """Says Yes of what is red."""
+
+    def __init__(self) -> None:
+        self.away = False
+
+    async def Score(self, request: vlm_pb2.ScoreRequest, context: Context) -> vlm_pb2.ScoreResponse:
+        if self.away:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "nobody is at home")
+        return vlm_pb2.ScoreResponse(
+            images=[
+                vlm_pb2.ImageAnswers(answers=[_answer(image)] * len(request.questions))
+                for image in request.images
+            ]
+        )
+
+
+def _answer(image: bytes) -> vlm_pb2.AnswerResult:
+    red = image == png("red")
+    probability = 0.9 if red else 0.1
+    return vlm_pb2.AnswerResult(
+        joint_probability=probability,
+        geometric_mean_probability=probability,
+        predicted="Yes" if red else "No",
+    )

@@ -1,0 +1,94 @@
+"""Leases and fencing: a zombie's writes are refused."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from dualprocess.schemas import JobStatus, StatusEvent
+from services.orchestrator.store.artifacts import ArtifactStore
+from services.orchestrator.store.jobs import Jobs
+from services.orchestrator.store.queue import Claim, LeaseLost, Owned, Queue
+from services.orchestrator.store.redis import Client, queue_key
+from services.orchestrator.worker.lease import Lease
+from tests.orchestrator.conftest import Api, Site
+
+QUEUE = queue_key("tiny-flux", "tiny-idefics2")
+
+
+async def _frozen(queue: Queue) -> Claim:
+    """A claim whose owner has slept through its lease."""
+    claim = await queue.claim("frozen", [QUEUE])
+    assert claim is not None
+    await asyncio.sleep(0.1)
+    return claim
+
+
+async def test_a_frozen_workers_job_is_taken_over_and_its_writes_are_refused(
+    api: Api, site: Site, redis: Client, artifacts: str
+) -> None:
+    job = await api.submit()
+    queue = Queue(redis, lease_ms=50)
+    claim = await _frozen(queue)
+    site.start_worker()
+    ended = await api.ended(job.id)
+    assert (ended.status, ended.attempt) == (JobStatus.SUCCEEDED, 2)
+    assert "worker frozen stopped renewing its lease" in ended.causes[0]
+
+    zombie = Lease(claim, queue, ArtifactStore(artifacts), attempt=1)
+    with pytest.raises(LeaseLost):
+        await zombie.record(StatusEvent(status=JobStatus.RUNNING))
+    with pytest.raises(LeaseLost):
+        await zombie.store("pytorch_lora_weights.safetensors", b"a zombie's")
+    with pytest.raises(LeaseLost):
+        await queue.finish(claim, JobStatus.FAILED, "by a zombie")
+    assert await queue.renew(claim) is Owned.LOST
+    assert await queue.requeue(claim, "by a zombie", attempts=3, pause_ms=0) is None
+    assert await api.job(job.id) == ended
+    url = f"/v1/jobs/{job.id}/artifacts/pytorch_lora_weights.safetensors"
+    assert b"zombie" not in (await api.http.get(url)).content
+
+
+async def test_a_lease_that_is_renewed_in_time_is_nobody_elses(api: Api, redis: Client) -> None:
+    await api.submit()
+    queue = Queue(redis, lease_ms=60_000)
+    claim = await queue.claim("awake", [QUEUE])
+    assert claim is not None
+    assert await queue.expired() == []
+    refused = await queue.requeue(claim, "greed", attempts=3, pause_ms=0, expired=True)
+    assert refused is None
+    assert await queue.renew(claim) is Owned.KEPT
+
+
+async def test_each_claim_has_a_higher_token(api: Api, redis: Client) -> None:
+    await api.submit()
+    queue = Queue(redis, lease_ms=60_000)
+    first = await queue.claim("one", [QUEUE])
+    assert first is not None
+    await queue.requeue(first, "again", attempts=3, pause_ms=0)
+    await queue.promote()
+    second = await queue.claim("two", [QUEUE])
+    assert second is not None
+    assert second.token > first.token
+    with pytest.raises(LeaseLost):
+        await queue.record(first, fields={"step": "9"})
+
+
+async def test_a_submission_sent_twice_stays_one_job(api: Api, redis: Client) -> None:
+    """redis-py sends a command again when the connection broke before the answer came."""
+    job = await api.submit()
+    queue = Queue(redis)
+    assert await queue.claim("worker", [QUEUE]) is not None
+    await queue.submit(
+        job.id,
+        generator=job.generator,
+        vlm=job.vlm,
+        priority=0,
+        fields={},
+        idempotency=None,
+    )
+    again = await Jobs(redis).read(job.id)
+    assert again is not None
+    assert again.status == JobStatus.RUNNING
+    assert await queue.claim("other", [QUEUE]) is None

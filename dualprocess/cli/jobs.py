@@ -85,7 +85,9 @@ def list_jobs(
     if json:
         print_json(*jobs, many=True)
         return
-    table = Table(Column("id", no_wrap=True), "kind", "status", "step", "loss", "base → LoRA", "name")
+    table = Table(
+        Column("id", no_wrap=True), "kind", "status", "step", "loss", "base → LoRA", "name"
+    )
     for job in jobs:
         loss = "" if job.loss is None else f"{job.loss:.3f}"
         table.add_row(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from models.training.world import (
     ATTRIBUTES,
@@ -16,10 +15,9 @@ from models.training.world import (
     SHAPE,
     SIZE,
     VERTICAL,
+    Bools,
     Ints,
 )
-
-Bools = NDArray[np.bool_]
 
 TAILS: dict[int, str] = {
     OUTLINE: "with a {} outline",

@@ -24,9 +24,6 @@ from models.training.variations import jittered, random_scenes
 from models.training.world import (
     ATTRIBUTES,
     NAMES,
-    Ints,
-    compose,
-    ranks_from_noise,
     render,
     to_uint8,
 )
@@ -53,7 +50,7 @@ def vae() -> Pool:
 
 @torch.no_grad()
 def flux() -> Pool:
-    """The generator's samples that show what caption and noise ask for."""
+    """The generator's samples, with what their pixels show."""
     rng = np.random.default_rng(201)
     state = checkpoint.load("flux")
     if state is None:
@@ -67,9 +64,8 @@ def flux() -> Pool:
         packed = pack(torch.from_numpy(lesson.noise))
         clean = packed - denoiser(packed, torch.ones(CHUNK), captions)
         images = images_to_uint8(latents_to_images(autoencoder, clean))
-        scenes = compose(lesson.classes, ranks_from_noise(lesson.noise))
-        kept = [_shows(image, row) for image, row in zip(images, scenes.classes, strict=True)]
-        pools.append(pool_of(images, scenes)[np.flatnonzero(kept)])
+        pool = measured_pool(images)
+        pools.append(pool[np.flatnonzero(pool.one_shape)])
     return _joined(pools)
 
 
@@ -93,24 +89,27 @@ def measured_pool(images: NDArray[np.uint8]) -> Pool:
     palettes = [
         np.stack([m.sky, m.fill, m.ground]) if m else np.zeros((3, 3), np.float32) for m in shown
     ]
+    numbers = np.array(
+        [
+            (m.radius, m.center_x, m.center_y, m.thickness, m.luminance, m.horizon_y)
+            if m
+            else (0.0,) * 6
+            for m in shown
+        ],
+        np.float32,
+    )
     return Pool(
         images=images[which],
         classes=np.array([_classes(m) if m else [0] * len(NAMES) for m in shown]),
-        horizon=np.array([m.horizon_y if m else 0 for m in shown], np.float32),
+        horizon=numbers[:, -1],
         palette=np.clip(np.stack(palettes) * 255, 0, 254).astype(np.uint8),
         one_shape=np.array([m is not None for m in shown]),
+        clear=clear(*numbers.T) | ~np.array([m is not None for m in shown])[:, None],
     )
 
 
 def _classes(measured: Measured) -> list[int]:
     return [ATTRIBUTES[name].index(getattr(measured, name)) for name in NAMES]
-
-
-def _shows(image: NDArray[np.uint8], classes: Ints) -> bool:
-    measured = measure(image)
-    if measured is None or measured.color is None:
-        return False
-    return bool(np.array_equal(_classes(measured), classes))
 
 
 def _joined(pools: list[Pool]) -> Pool:

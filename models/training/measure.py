@@ -18,6 +18,8 @@ from models.training.world import (
     SQUARE,
     TRIANGLE,
     Floats,
+    paint_background,
+    paint_shape,
     signed_distance,
 )
 
@@ -27,7 +29,9 @@ Image = NDArray[np.uint8]
 CHROMA = 0.42  # of a shape's pixels; sky and ground have at most 0.25
 HUE_TOLERANCE = 24.0  # degrees; neighbours among the world's colours are about 55 apart
 WHOLE = 0.9  # share of the coloured pixels that the shape holds
-FIT = 0.82  # overlap (intersection over union) with the best ideal shape
+FIT = 0.7  # overlap (intersection over union) with the best ideal shape
+EXPLAINED = 0.075  # mean deviation from the world's own picture
+NEAR = 8.0  # pixels
 FLAT = 0.09  # mean deviation of the background from two flat halves
 SMALL_AREA, LARGE_AREA = 60, 1100
 SMALL_TO_LARGE = 11.0  # radius
@@ -96,7 +100,7 @@ def measure(image: Image) -> Measured | None:
     fill = np.asarray(np.median(pixels[found], axis=0), np.float32)
     radius = _radius(int(found.sum()), kind)
     rows, columns = np.nonzero(found)
-    return Measured(
+    measured = Measured(
         color=color_name(fill),
         shape=ATTRIBUTES["shape"][kind],
         fill=fill,
@@ -109,6 +113,24 @@ def measure(image: Image) -> Measured | None:
         ground=ground,
         horizon_y=horizon,
     )
+    return measured if residual(pixels, measured) < EXPLAINED else None
+
+
+def residual(pixels: Floats, measured: Measured) -> float:
+    """Mean deviation of the picture from the world's own with the same measures, around the
+    shape (in its box and `NEAR` pixels about it)."""
+    kind = np.array([ATTRIBUTES["shape"].index(measured.shape)])
+    radius = np.array([measured.radius], np.float32)
+    thickness = np.array([measured.thickness], np.float32)
+    x = np.array([measured.center_x], np.float32)
+    # The world centres fill and outline together; measured is the box of the fill alone.
+    lift = measured.thickness / 2 if measured.shape == "triangle" else 0.0
+    y = np.array([measured.center_y - lift], np.float32)
+    horizon = np.array([measured.horizon_y], np.float32)
+    landscape = paint_background(measured.sky[None], measured.ground[None], horizon)
+    ideal = paint_shape(landscape, kind, measured.fill[None], radius, x, y, thickness)[0]
+    near = signed_distance(kind, radius, x, y, thickness)[0] < measured.thickness + NEAR
+    return float(np.abs(ideal - pixels)[near].mean())
 
 
 def color_name(rgb: Floats) -> str | None:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.training.checkpoint import RUNS
-from models.training.world import Floats, Ints, Scenes
+from models.training.world import Bools, Floats, Ints, Scenes, clear
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,8 @@ class Pool:
     classes: Ints  # (N, 8)
     horizon: Floats  # (N,) pixels from the top
     palette: NDArray[np.uint8]  # (N, 3, 3) sky, shape, ground
-    one_shape: NDArray[np.bool_]  # (N,)
+    one_shape: Bools  # (N,)
+    clear: Bools  # (N, 8) attributes that may be asked for
 
     def __len__(self) -> int:
         return len(self.images)
@@ -40,8 +41,21 @@ def pool_of(images: NDArray[np.uint8], scenes: Scenes) -> Pool:
     """Images (N, 64, 64, 3) that show these scenes."""
     colors = np.stack([scenes.sky, scenes.fill, scenes.ground], axis=1)
     palette = np.clip(colors * 255 + 0.5, 0, 254).astype(np.uint8)
-    whole = np.ones(len(images), np.bool_)
-    return Pool(images, scenes.classes, scenes.horizon, palette, whole)
+    return Pool(
+        images=images,
+        classes=scenes.classes,
+        horizon=scenes.horizon,
+        palette=palette,
+        one_shape=np.ones(len(images), np.bool_),
+        clear=clear(
+            scenes.radius,
+            scenes.center_x,
+            scenes.center_y,
+            scenes.thickness,
+            colors[:, [0, 2]].mean(axis=(1, 2)),
+            scenes.horizon,
+        ),
+    )
 
 
 def load_pools() -> list[Pool]:

@@ -20,13 +20,14 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 
 from models.training import checkpoint
-from models.training.captions import Bools, caption, random_said, shuffled_order
+from models.training.captions import caption, random_said, shuffled_order
 from models.training.muon import Muon
 from models.training.tokenizers import T5_LENGTH, clip_tokenizer, t5_tokenizer
 from models.training.train_vae import build_vae, to_model
 from models.training.world import (
     LATENT_SHAPE,
     SIDE,
+    Bools,
     Floats,
     Ints,
     Scenes,
@@ -152,7 +153,7 @@ def draw(rng: np.random.Generator, count: int, vae: Any) -> Lesson:
     ranks = ranks_from_noise(noise)
     said = random_said(rng, count)
     classes = np.where(said, random_classes(rng, count), classes_from_ranks(ranks))
-    scenes = compose(classes, ranks)
+    scenes = compose(classes, ranks, said)
     with torch.no_grad():
         latents = vae.encode(to_model(render(scenes))).latent_dist.mean
     return Lesson(classes, said, noise, (latents - mean) / std, pixel_weights(scenes))
@@ -235,7 +236,8 @@ def main() -> None:
     step, spent = 0, 0.0
     if state := checkpoint.load("flux"):
         model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
+        if "optimizer" in state:
+            optimizer.load_state_dict(state["optimizer"])
         step, spent = state["step"], state["spent"]
     size = sum(p.numel() for p in model.parameters())
     print(f"{size:,} parameters, latents {mean:.3f} ± {std:.3f}, step {step}", flush=True)

@@ -119,7 +119,8 @@ def main() -> None:
     step, spent = 0, 0.0
     if state := checkpoint.load("idefics2"):
         both.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
+        if "optimizer" in state:
+            optimizer.load_state_dict(state["optimizer"])
         step, spent = state["step"], state["spent"]
     pools = load_pools()
     print(f"{model.num_parameters():,} parameters, {len(pools)} pools, step {step}", flush=True)

@@ -69,7 +69,8 @@ def main() -> None:
     step, spent = 0, 0.0
     if state := checkpoint.load("vae"):
         vae.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
+        if "optimizer" in state:
+            optimizer.load_state_dict(state["optimizer"])
         step, spent = state["step"], state["spent"]
     print(f"{sum(p.numel() for p in vae.parameters()):,} parameters, from step {step}", flush=True)
     begin = time.monotonic() - spent

@@ -10,12 +10,15 @@ from models.training.world import (
     ATTRIBUTES,
     FILL_RGB,
     NAMES,
+    SIDE,
     Floats,
     Scenes,
+    classes_from_ranks,
     compose,
     paint_background,
     paint_shape,
     random_classes,
+    render,
 )
 
 
@@ -23,6 +26,14 @@ def random_scenes(rng: np.random.Generator, count: int) -> Scenes:
     """`count` scenes of the world, all classes of an attribute equally likely."""
     ranks = rng.random((count, len(NAMES)), dtype=np.float32)
     return compose(random_classes(rng, count), ranks)
+
+
+def between(rng: np.random.Generator, count: int) -> Scenes:
+    """Scenes anywhere between the classes, as the noise makes them where a caption is silent."""
+    ranks = rng.random((count, len(NAMES)), dtype=np.float32)
+    said = rng.random((count, len(NAMES))) < 0.3
+    classes = np.where(said, random_classes(rng, count), classes_from_ranks(ranks))
+    return compose(classes, ranks, said)
 
 
 def jittered(scenes: Scenes, rng: np.random.Generator, strength: float = 1.0) -> Scenes:
@@ -84,3 +95,20 @@ def crowded(scenes: Scenes, rng: np.random.Generator, most: int = 9) -> Floats:
         )
         image = np.where((number > i)[:, None, None, None], painted, image)
     return image
+
+
+def ghosts(scenes: Scenes, rng: np.random.Generator) -> Floats:
+    """(N, 64, 64, 3): each picture blended with another one, shape through shape."""
+    image = render(scenes)
+    share = rng.uniform(0.3, 0.7, (len(scenes), 1, 1, 1)).astype(np.float32)
+    return np.asarray(image + (np.roll(image, 1, axis=0) - image) * share, np.float32)
+
+
+def blurred(scenes: Scenes, rng: np.random.Generator) -> Floats:
+    """(N, 64, 64, 3): pictures so blurred that outline and kind of shape are gone."""
+    frequency = np.fft.fftfreq(SIDE).astype(np.float32)
+    square = frequency[:, None] ** 2 + frequency[None] ** 2
+    width = rng.uniform(3, 8, (len(scenes), 1, 1, 1))
+    soft = np.exp(-2 * (np.pi * width) ** 2 * square[None, :, :, None])
+    spectrum = np.fft.fft2(render(scenes), axes=(1, 2)) * soft
+    return np.clip(np.fft.ifft2(spectrum, axes=(1, 2)).real, 0, 1).astype(np.float32)

@@ -20,7 +20,10 @@ from models.training.tokenizers import (
     vlm_tokenizer,
 )
 from models.training.variations import (
+    between,
+    blurred,
     crowded,
+    ghosts,
     jittered,
     random_scenes,
     strange_backgrounds,
@@ -51,15 +54,17 @@ _ODDS = {"color": 4.0, "shape": 4.0, "horizontal": 3.0}
 class Example:
     """One image (64, 64, 3) in [0, 1] with what is asked about it.
 
-    `kinds` are the questions that make sense; where `one_shape` is false, each one about the
-    shape is answered No. `special` is a visual prompt's question and its answer;
-    `drawn` says the line's eighth of the image, the palette's color and its background.
+    `kinds` are the questions that make sense. Where `one_shape` is false, each one about the
+    shape is answered No; where `of_world` is false, every one. `special` is a visual prompt's
+    question and its answer; `drawn` is the line's eighth of the image, the palette's color and
+    its background.
     """
 
     image: Floats
     classes: Ints
     kinds: tuple[str, ...] = tuple(q.WORDINGS)
     one_shape: bool = True
+    of_world: bool = True
     special: tuple[str, bool] | None = None
     drawn: tuple[int, int, int] = (-1, -1, -1)
 
@@ -80,8 +85,8 @@ class Batch:
 
 def examples(rng: np.random.Generator, count: int, pools: list[Pool]) -> list[Example]:
     """`count` examples: the world, visual prompts, odd images, and images from `pools`."""
-    makers = [_plain, _with_line, _with_palette, _empty, _crowded, _strange]
-    odds = np.array([0.36, 0.23, 0.23, 0.03, 0.08, 0.07])
+    makers = [_plain, _between, _with_line, _with_palette, _empty, _broken, _strange]
+    odds = np.array([0.24, 0.12, 0.23, 0.23, 0.03, 0.08, 0.07])
     from_pools = int(rng.binomial(count, 0.4)) if pools else 0
     numbers = rng.multinomial(count - from_pools, odds)
     made = [e for make, n in zip(makers, numbers, strict=True) if n for e in make(rng, int(n))]
@@ -164,10 +169,12 @@ def _segment(question: str, answer: str) -> tuple[list[int], int]:
 def _segments(rng: np.random.Generator, shown: Example) -> list[tuple[list[int], int]]:
     asked: list[tuple[str, bool]] = []
     odds = np.array([_ODDS.get(kind, 1.0) for kind in shown.kinds])
-    for kind in rng.choice(shown.kinds, QUESTIONS_EACH, replace=False, p=odds / odds.sum()):
+    number = min(QUESTIONS_EACH, len(odds))
+    for kind in rng.choice(shown.kinds, number, replace=False, p=odds / odds.sum()):
         confuse = 0.1 if kind in ("color", "size", "outline") else 0.0
         question, yes = q.ask(rng, str(kind), shown.classes, confuse_shape=confuse)
-        asked.append((question, yes and (shown.one_shape or kind not in q.ABOUT_THE_SHAPE)))
+        yes &= shown.of_world and (shown.one_shape or kind not in q.ABOUT_THE_SHAPE)
+        asked.append((question, yes))
     if shown.special:
         asked[0] = shown.special
     segments = [
@@ -189,18 +196,29 @@ def _plain(rng: np.random.Generator, count: int) -> list[Example]:
     return [Example(i, c) for i, c in zip(render(scenes), scenes.classes, strict=True)]
 
 
+def _between(rng: np.random.Generator, count: int) -> list[Example]:
+    scenes = between(rng, count)
+    return [_clear_example(row) for row in _rows(pool_of(to_uint8(render(scenes)), scenes))]
+
+
 def line_examples(rng: np.random.Generator, shown: Pool) -> list[Example]:
     """The images under a red line: on the horizon (within 1.5 pixels) or at least 5 away."""
     made = []
-    for image, classes, horizon in zip(_floats(shown), shown.classes, shown.horizon, strict=True):
+    for one in _rows(shown):
+        horizon = one.horizon[0]
         yes = bool(rng.random() < 0.5)
         rows = np.arange(6, SIDE - 5)
         away = np.abs(rows - horizon)
         reach = 12 if rng.random() < 0.5 else SIDE
         row = int(rng.choice(rows[away <= 1.5 if yes else (away >= 5) & (away <= reach)]))
-        special = (q.LINE_QUESTION, yes)
-        drawn = (row * 8 // SIDE, -1, -1)
-        made.append(Example(overlay(image, line(row)), classes, special=special, drawn=drawn))
+        made.append(
+            replace(
+                _clear_example(one),
+                image=overlay(_floats(one)[0], line(row)),
+                special=(q.LINE_QUESTION, yes and bool(one.one_shape[0])),
+                drawn=(row * 8 // SIDE, -1, -1),
+            )
+        )
     return made
 
 
@@ -219,15 +237,13 @@ def palette_examples(rng: np.random.Generator, shown: Pool) -> list[Example]:
     drawn = np.where(exact[:, None, None], shown.palette, drawn)
     drawn = np.clip(drawn + rng.integers(-6, 7, drawn.shape), 0, 254).astype(np.uint8)
     return [
-        Example(
-            overlay(image, palette(swatches)),
-            classes,
-            special=(q.PALETTE_QUESTION, bool(answer)),
+        replace(
+            _clear_example(row),
+            image=overlay(_floats(row)[0], palette(swatches)),
+            special=(q.PALETTE_QUESTION, bool(answer and row.one_shape[0])),
             drawn=(-1, int(theirs[COLOR]), int(theirs[BACKGROUND])),
         )
-        for image, swatches, classes, answer, theirs in zip(
-            _floats(shown), drawn, shown.classes, yes, source, strict=True
-        )
+        for row, swatches, answer, theirs in zip(_rows(shown), drawn, yes, source, strict=True)
     ]
 
 
@@ -251,12 +267,12 @@ def _empty(rng: np.random.Generator, count: int) -> list[Example]:
     return [Example(i, c, one_shape=False) for i, c in zip(images, scenes.classes, strict=True)]
 
 
-def _crowded(rng: np.random.Generator, count: int) -> list[Example]:
+def _broken(rng: np.random.Generator, count: int) -> list[Example]:
     scenes = _scenes(rng, count)
-    images = crowded(scenes, rng)
+    spoil = [crowded, ghosts, blurred][int(rng.integers(3))]
     return [
-        Example(i, c, q.ABOUT_THE_SHAPE, one_shape=False)
-        for i, c in zip(images, scenes.classes, strict=True)
+        Example(i, c, one_shape=False, of_world=False)
+        for i, c in zip(spoil(scenes, rng), scenes.classes, strict=True)
     ]
 
 
@@ -273,14 +289,23 @@ def _strange(rng: np.random.Generator, count: int) -> list[Example]:
 
 def _from_pool(rng: np.random.Generator, pool: Pool) -> Example:
     shown = pool[rng.integers(len(pool), size=1)]
-    whole = bool(shown.one_shape[0])
     drawing = rng.random()
-    if whole and drawing < 0.2:
+    if drawing < 0.2:
         return line_examples(rng, shown)[0]
-    if whole and drawing < 0.4:
+    if drawing < 0.4 and shown.clear[0, BACKGROUND]:
         return palette_examples(rng, shown)[0]
-    kinds = tuple(q.WORDINGS) if whole else q.ABOUT_THE_SHAPE
-    return Example(_floats(shown)[0], shown.classes[0], kinds, one_shape=whole)
+    return _clear_example(shown)
+
+
+def _clear_example(shown: Pool) -> Example:
+    whole, known = bool(shown.one_shape[0]), shown.clear[0]
+    kinds = tuple(name for name, asked in zip(NAMES, known, strict=True) if asked)
+    classes = np.where(known, shown.classes[0], -1)
+    return Example(_floats(shown)[0], classes, kinds, one_shape=whole, of_world=whole)
+
+
+def _rows(pool: Pool) -> list[Pool]:
+    return [pool[np.array([i])] for i in range(len(pool))]
 
 
 def _noisy(shown: Example, rng: np.random.Generator) -> Example:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
 
 SIDE = 64
 LATENT_SHAPE = (4, 16, 16)
@@ -33,16 +34,16 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
 NAMES = tuple(ATTRIBUTES)
 COLOR, SHAPE, SIZE, HORIZONTAL, VERTICAL, OUTLINE, BACKGROUND, HORIZON = range(len(NAMES))
 
-# Upper rank of each class but the last. Thick and dark are a little rarer than their opposites.
+# Upper rank of each class but the last.
 _BOUNDS: tuple[tuple[float, ...], ...] = (
     (1 / 6, 2 / 6, 3 / 6, 4 / 6, 5 / 6),
     (1 / 3, 2 / 3),
     (0.5,),
     (0.5,),
     (0.5,),
-    (0.6,),
-    (0.6,),
-    (0.34, 0.67),
+    (0.5,),
+    (0.5,),
+    (0.3, 0.7),
 )
 
 FILL_RGB = np.array(
@@ -67,7 +68,6 @@ CENTER_X = np.array([(22.0, 25.0), (39.0, 42.0)], np.float32)
 CENTER_Y = np.array([(21.0, 24.0), (40.0, 43.0)], np.float32)
 THICKNESS = np.array([(1.1, 1.4), (3.3, 3.8)], np.float32)
 HORIZON_Y = np.array([(12.0, 22.0), (26.0, 38.0), (42.0, 52.0)], np.float32)
-LEVEL = np.array([(0.94, 1.06), (0.85, 1.15)], np.float32)
 
 SQUARE = 0.886  # half side of a square with the area of a circle of radius 1
 TRIANGLE = 0.65  # inradius of the triangle that stands for radius 1
@@ -128,26 +128,65 @@ def random_classes(rng: np.random.Generator, count: int) -> Ints:
     return np.stack([rng.integers(len(v), size=count) for v in ATTRIBUTES.values()], axis=1)
 
 
-def compose(classes: Ints, ranks: Floats) -> Scenes:
-    """The scenes with these classes (N, 8), placed inside each class by the ranks (N, 8)."""
+def compose(classes: Ints, ranks: Floats, said: Bools | None = None) -> Scenes:
+    """The scenes with these classes (N, 8) and ranks (N, 8).
 
-    def within(ranges: Floats, attribute: int) -> Floats:
-        low, high = ranges[classes[:, attribute]].T
+    Inside a said class the rank decides the place. An attribute that isn't `said` (N, 8) runs
+    over the whole span of its classes, so that what the noise decides changes smoothly with it;
+    color and shape alone jump. `said` is everything by default.
+    """
+    stated = np.ones(classes.shape, np.bool_) if said is None else said
+
+    def place(ranges: Floats, attribute: int) -> Floats:
+        inside = np.where(
+            stated[:, attribute, None],
+            ranges[classes[:, attribute]],
+            (ranges[0, 0], ranges[-1, -1]),
+        )
+        low, high = inside.T
         return np.asarray(low + (high - low) * ranks[:, attribute], np.float32)
 
-    brightness = classes[:, BACKGROUND]
-    level = within(LEVEL, BACKGROUND)[:, None]
+    darkness = np.where(stated[:, BACKGROUND], classes[:, BACKGROUND], ranks[:, BACKGROUND]).astype(
+        np.float32
+    )[:, None]
+    level = np.where(stated[:, BACKGROUND], 0.92 + 0.16 * ranks[:, BACKGROUND], 1)
+    level = level.astype(np.float32)[:, None]
     return Scenes(
         classes=classes,
         kind=classes[:, SHAPE],
         fill=FILL_RGB[classes[:, COLOR]],
-        radius=within(RADIUS, SIZE),
-        center_x=within(CENTER_X, HORIZONTAL),
-        center_y=within(CENTER_Y, VERTICAL),
-        thickness=within(THICKNESS, OUTLINE),
-        sky=SKY_RGB[brightness] * level,
-        ground=GROUND_RGB[brightness] * level,
-        horizon=within(HORIZON_Y, HORIZON),
+        radius=place(RADIUS, SIZE),
+        center_x=place(CENTER_X, HORIZONTAL),
+        center_y=place(CENTER_Y, VERTICAL),
+        thickness=place(THICKNESS, OUTLINE),
+        sky=(SKY_RGB[0] + (SKY_RGB[1] - SKY_RGB[0]) * darkness) * level,
+        ground=(GROUND_RGB[0] + (GROUND_RGB[1] - GROUND_RGB[0]) * darkness) * level,
+        horizon=place(HORIZON_Y, HORIZON),
+    )
+
+
+def clear(
+    radius: Floats,
+    center_x: Floats,
+    center_y: Floats,
+    thickness: Floats,
+    luminance: Floats,
+    horizon: Floats,
+) -> Bools:
+    """(N, 8): which attributes are far enough from the border of two classes to be asked for."""
+    whole = np.ones(len(radius), np.bool_)
+    return np.stack(
+        [
+            whole,
+            whole,
+            np.abs(radius - 11) > 1.2,
+            np.abs(center_x - SIDE / 2) > 5,
+            np.abs(center_y - SIDE / 2) > 5,
+            (thickness < 1.6) | (thickness > 2.6),
+            (luminance < 0.34) | (luminance > 0.56),
+            (np.abs(horizon - 24) > 2) & (np.abs(horizon - 40) > 2),
+        ],
+        axis=1,
     )
 
 

@@ -22,7 +22,7 @@ class ServiceSettings(BaseSettings):
         extra="ignore",
     )
 
-    presets: Path = Field(DEFAULT_DIRECTORY, description="Directory of presets.")
+    presets: Path = Field(default=DEFAULT_DIRECTORY, description="Directory of presets.")
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @classmethod
@@ -37,5 +37,7 @@ class GpuServiceSettings(ServiceSettings):
     preset: str = Field(description="Name of the preset to serve.")
     host: str = "127.0.0.1"
     port: int = Field(ge=0, le=65535, description="0 takes a free port and logs it.")
-    device: str = Field("auto", description="cpu, cuda, cuda:1, …; auto: cuda where there is one.")
-    threads: int = Field(1, ge=1, description="Threads of CPU arithmetic.")
+    device: str = Field(
+        default="auto", description="cpu, cuda, cuda:1, …; auto: cuda where there is one."
+    )
+    threads: int = Field(default=1, ge=1, description="Threads of CPU arithmetic.")

@@ -11,13 +11,15 @@ from services.common.settings import ServiceSettings
 
 class LocalSettings(ServiceSettings):
     host: str = "127.0.0.1"
-    port: int = Field(8000, ge=1, le=65535, description="Of the REST API.")
-    data: Path = Field(Path("data"), description="Everything the stack keeps: Redis, files, logs.")
-    generator: str = Field("tiny-flux", description="Preset of the generator.")
-    vlm: str = Field("tiny-idefics2", description="Preset of the VLM.")
-    slots: int = Field(2, ge=1, le=64, description="Jobs at once on the generator.")
-    device: str = Field("auto", description="cpu, cuda, …; auto: cuda where there is one.")
-    quiet: bool = Field(False, description="Logs go to files only.")
+    port: int = Field(default=8000, ge=1, le=65535, description="Of the REST API.")
+    data: Path = Field(
+        default=Path("data"), description="Everything the stack keeps: Redis, files, logs."
+    )
+    generator: str = Field(default="tiny-flux", description="Preset of the generator.")
+    vlm: str = Field(default="tiny-idefics2", description="Preset of the VLM.")
+    slots: int = Field(default=2, ge=1, le=64, description="Jobs at once on the generator.")
+    device: str = Field(default="auto", description="cpu, cuda, …; auto: cuda where there is one.")
+    quiet: bool = Field(default=False, description="Logs go to files only.")
 
     @property
     def url(self) -> str:

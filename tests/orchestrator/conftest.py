@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,7 +106,7 @@ def generator() -> ScriptedGenerator:
 
 @pytest.fixture
 def vlm() -> ScriptedVlm:
-    return ScriptedVlm()
+    return ScriptedVlm()  # type: ignore[abstract]  # scores only
 
 
 @dataclass
@@ -114,19 +114,17 @@ class Site:
     """Where workers run: one generator, one VLM."""
 
     settings: WorkerSettings
-    tasks: list[asyncio.Task[None]]
+    workers: dict[Worker, asyncio.Task[None]]
 
-    def start_worker(self, **changes: Any) -> asyncio.Task[None]:
-        task = asyncio.create_task(Worker(self.settings.model_copy(update=changes)).run())
-        self.tasks.append(task)
-        return task
+    def start_worker(self, **changes: Any) -> Worker:
+        worker = Worker(self.settings.model_copy(update=changes))
+        self.workers[worker] = asyncio.create_task(worker.run())
+        return worker
 
-
-async def stop(task: Awaitable[None]) -> None:
-    assert isinstance(task, asyncio.Task)
-    task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
+    async def stop(self, worker: Worker) -> None:
+        """Returns when it has given its jobs back."""
+        worker.stop()
+        await self.workers.pop(worker)
 
 
 @pytest.fixture
@@ -147,7 +145,7 @@ async def site(
             poll_seconds=0.05,
             pause_seconds=0.02,
         )
-        site = Site(settings, [])
+        site = Site(settings, {})
         yield site
-        for task in site.tasks:
-            await stop(task)
+        for worker in list(site.workers):
+            await site.stop(worker)

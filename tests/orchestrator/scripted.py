@@ -43,7 +43,7 @@ class ScriptedGenerator(generator_pb2_grpc.GeneratorServicer):
     async def Describe(self, request: Any, context: Context) -> pb.GeneratorDescribeResponse:
         return pb.GeneratorDescribeResponse(preset="tiny-flux")
 
-    async def Optimize(  # type: ignore[override]
+    async def Optimize(
         self, requests: AsyncIterator[pb.OptimizeRequest], context: Context
     ) -> AsyncIterator[pb.OptimizeResponse]:
         spec = (await anext(requests)).spec
@@ -94,7 +94,7 @@ class ScriptedGenerator(generator_pb2_grpc.GeneratorServicer):
             files += [(f"base-{seed}.png", png("white")), (f"lora-{seed}.png", png("red"))]
         return files
 
-    async def Generate(  # type: ignore[override]
+    async def Generate(
         self, requests: AsyncIterator[pb.GenerateRequest], context: Context
     ) -> AsyncIterator[pb.GenerateResponse]:
         spec = (await anext(requests)).spec

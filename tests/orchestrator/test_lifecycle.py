@@ -9,7 +9,7 @@ import json
 from PIL import Image
 
 from dualprocess.schemas import JobStatus
-from tests.orchestrator.conftest import Api, Site, stop
+from tests.orchestrator.conftest import Api, Site
 from tests.orchestrator.scripted import LORA, ScriptedGenerator, ScriptedVlm
 
 
@@ -143,7 +143,7 @@ async def test_a_stopped_worker_hands_its_job_back_uncounted(
     worker = site.start_worker()
     job = await api.submit()
     await api.until(job.id, lambda job: job.step == 1)
-    await stop(worker)
+    await site.stop(worker)
     job = await api.job(job.id)
     assert (job.status, job.attempt) == (JobStatus.QUEUED, 0)
     assert "the worker stopped" in job.causes[0]
@@ -155,9 +155,9 @@ async def test_a_stopped_worker_hands_its_job_back_uncounted(
 async def test_images_go_first_and_bring_their_loras_and_scores(
     api: Api, site: Site, generator: ScriptedGenerator
 ) -> None:
-    site.start_worker()
+    first = site.start_worker()
     trained = await api.ended((await api.submit()).id)
-    await stop(site.tasks.pop())
+    await site.stop(first)
     generator.served.clear()
     waiting = await api.submit(prompt="slow")
     body = {

@@ -84,7 +84,8 @@ class GeneratorFamily(ABC):
 
     @abstractmethod
     def decode(self, x0: torch.Tensor, image: pb.ImageSpec) -> torch.Tensor:
-        """Images [batch, 3, height, width] in [-1, 1], not clamped, in the model's dtype."""
+        """Images [batch, 3, height, width] in [-1, 1], not clamped, in the model's dtype,
+        contiguous."""
 
     def sample(
         self, latents: torch.Tensor, conditioning: Conditioning, schedule: Schedule, until: int

@@ -144,7 +144,8 @@ class Flux(GeneratorFamily):
         config = self._vae.config
         latents_BCHW = latents_BCHW / config.scaling_factor + config.shift_factor
         images: torch.Tensor = self._vae.decode(latents_BCHW, return_dict=False)[0]
-        return images
+        # As it travels: memory layout decides how a convolution rounds, here and at the VLM.
+        return images.contiguous()
 
     def _patches(self, image: pb.ImageSpec) -> tuple[int, int]:
         side = self.pipeline.vae_scale_factor * 2

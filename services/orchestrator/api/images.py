@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from fastapi import APIRouter, Response
 
 from dualprocess.schemas import (
@@ -41,14 +39,12 @@ async def generate(request: ImagesRequest, state: StateDep, response: Response) 
         idempotency=None,
     )
     response.headers["Location"] = f"/v1/jobs/{job_id}"
-    try:
-        async with asyncio.timeout(request.wait):
-            async for _ in state.events.follow(job_id):
-                pass
-    except TimeoutError:
-        response.status_code = 202
+    async for _ in state.events.follow(job_id, seconds=request.wait):
+        pass
     job = await state.jobs.read(job_id)
     assert job is not None
+    if not job.status.is_final:
+        response.status_code = 202
     return await with_wait(job, state)
 
 

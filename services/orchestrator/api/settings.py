@@ -9,7 +9,7 @@ from services.orchestrator.settings import StoreSettings
 
 class ApiSettings(StoreSettings):
     host: str = "127.0.0.1"
-    port: int = Field(8000, ge=0, le=65535)
+    port: int = Field(default=8000, ge=0, le=65535)
     body_limit: int = Field(
-        64 * 1024 * 1024, ge=1024, description="Bytes that a request's body may have."
+        default=64 * 1024 * 1024, ge=1024, description="Bytes that a request's body may have."
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import AsyncIterator
 
 from pydantic import TypeAdapter
@@ -20,18 +22,23 @@ class Events:
     def __init__(self, redis: keys.Client) -> None:
         self._redis = redis
 
-    async def follow(self, job_id: str, after: str = "0-0") -> AsyncIterator[EventRecord | None]:
+    async def follow(
+        self, job_id: str, after: str = "0-0", *, seconds: float = math.inf
+    ) -> AsyncIterator[EventRecord | None]:
         """Every event behind ``after``, as it comes, up to the one that ends the job.
 
         Yields ``None`` now and then while nothing happens. Ends at once where ``after`` is
-        already the end.
+        already the end, and after ``seconds``.
         """
         last = after
         if after != "0-0" and await self._is_over(job_id, after):
             return
-        while True:
+        end = time.monotonic() + seconds
+        # Its own clock, since redis-py can lose a cancel, and with it a caller's timeout.
+        while (left := end - time.monotonic()) > 0:
+            block = max(1, min(_BLOCK_MS, left * 1000))
             answer = await self._redis.xread(
-                {keys.events_key(job_id): last}, count=_BATCH, block=_BLOCK_MS
+                {keys.events_key(job_id): last}, count=_BATCH, block=int(block)
             )
             records = [_record(*entry) for _, entries in answer for entry in entries]
             if not records:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import signal
 
 from services.common.telemetry import configure_logging
@@ -12,11 +11,10 @@ from services.orchestrator.worker.settings import WorkerSettings
 
 
 async def main(settings: WorkerSettings) -> None:
-    work = asyncio.create_task(Worker(settings).run())
+    worker = Worker(settings)
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, work.cancel)
-    with contextlib.suppress(asyncio.CancelledError):
-        await work
+        asyncio.get_running_loop().add_signal_handler(number, worker.stop)
+    await worker.run()
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import builtins
 import contextlib
 import logging
 import secrets
@@ -29,12 +30,19 @@ _HEARTBEAT_SECONDS = 10.0
 
 
 class Worker:
-    """``run`` works until it is cancelled, then gives its jobs back."""
+    """``run`` works until ``stop`` is called, then gives its jobs back."""
 
     def __init__(self, settings: WorkerSettings) -> None:
         self._settings = settings
         self._id = f"{settings.name}-{secrets.token_hex(4)}"
         self._running: set[asyncio.Task[None]] = set()
+        # Not a cancel: redis-py and grpc.aio can lose one.
+        self._stopping = asyncio.Event()
+        self._waits = False
+
+    def stop(self) -> None:
+        """Ends ``run`` soon."""
+        self._stopping.set()
 
     async def run(self) -> None:
         redis = connect(self._settings.redis_url, retries=_REDIS_RETRIES)
@@ -43,7 +51,7 @@ class Worker:
         try:
             async with open_channel(self._settings.generator) as channel:
                 stub = generator_pb2_grpc.GeneratorStub(channel)
-                runner = Runner(self._settings, queue, Jobs(redis), artifacts, stub)
+                runner = Runner(self._settings, queue, Jobs(redis), artifacts, stub, self._stopping)
                 await self._serve(queue, Workers(redis), runner, stub)
         finally:
             await redis.aclose()
@@ -56,44 +64,44 @@ class Worker:
         stub: generator_pb2_grpc.GeneratorAsyncStub,
     ) -> None:
         me: LiveWorker | None = None
-        try:
-            while True:
-                try:
-                    me = await self._described(stub)
+        while not self._stopping.is_set():
+            try:
+                me = await self._described(stub)
+                if me is not None:
                     await workers.beat(me, seconds=_HEARTBEAT_SECONDS)
                     await self._tidy(queue)
                     await self._claim(queue, runner, me)
-                except (ConnectionError, TimeoutError) as error:
-                    log.warning("Redis is away: %s", error)
-                await asyncio.sleep(self._settings.poll_seconds)
-        finally:
-            for job in self._running:
-                job.cancel()
-            await asyncio.gather(*self._running, return_exceptions=True)
-            if me is not None:
-                with contextlib.suppress(ConnectionError, TimeoutError):
-                    await workers.leave(me)
+            except (ConnectionError, TimeoutError) as error:
+                log.warning("Redis is away: %s", error)
+            await self._pause()
+        await asyncio.gather(*self._running)
+        if me is not None:
+            with contextlib.suppress(ConnectionError, TimeoutError):
+                await workers.leave(me)
 
-    async def _described(self, stub: generator_pb2_grpc.GeneratorAsyncStub) -> LiveWorker:
-        """Who this worker is; waits until its generator answers.
+    async def _pause(self) -> None:
+        with contextlib.suppress(builtins.TimeoutError):
+            async with asyncio.timeout(self._settings.poll_seconds):
+                await self._stopping.wait()
+
+    async def _described(self, stub: generator_pb2_grpc.GeneratorAsyncStub) -> LiveWorker | None:
+        """Who this worker is; None while its generator doesn't answer.
 
         Nothing is claimed for a generator that is away: an attempt would be lost for nothing.
         """
-        said = False
-        while True:
-            try:
-                described = await stub.Describe(
-                    generator_pb2.GeneratorDescribeRequest(), timeout=_DESCRIBE_SECONDS
-                )
-            except grpc.aio.AioRpcError as error:
-                if not said:
-                    log.info("waiting for the generator: %s", error.details())
-                    said = True
-                await asyncio.sleep(self._settings.poll_seconds)
-                continue
-            if said:
-                log.info("the generator serves %s", described.preset)
-            return LiveWorker(self._id, described.preset, tuple(self._settings.vlms))
+        try:
+            described = await stub.Describe(
+                generator_pb2.GeneratorDescribeRequest(), timeout=_DESCRIBE_SECONDS
+            )
+        except grpc.aio.AioRpcError as error:
+            if not self._waits:
+                log.info("waiting for the generator: %s", error.details())
+            self._waits = True
+            return None
+        if self._waits:
+            log.info("the generator serves %s", described.preset)
+        self._waits = False
+        return LiveWorker(self._id, described.preset, tuple(self._settings.vlms))
 
     async def _tidy(self, queue: Queue) -> None:
         """What any worker does for all: takes jobs from dead ones, ends pauses."""

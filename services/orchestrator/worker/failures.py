@@ -13,6 +13,10 @@ class JobStopped(Exception):
     """A cancel is wanted, and what the job waits for is away: it ends with what it has."""
 
 
+class AttemptFailed(Exception):
+    """This attempt is over; the sentence says why. Another one may succeed."""
+
+
 #: A service said that the request itself is wrong, or came out as NaN: deterministic, so final.
 _FINAL = (
     grpc.StatusCode.INVALID_ARGUMENT,
@@ -23,9 +27,7 @@ _FINAL = (
 )
 
 
-def cause_of(error: grpc.aio.AioRpcError, who: str) -> str:
-    """A sentence for a person. Raises ``JobRefused`` with it where no other attempt can help."""
+def failure(error: grpc.aio.AioRpcError, who: str) -> AttemptFailed | JobRefused:
+    """What a service's error means for the job, in a sentence that names the service."""
     sentence = f"{who}: {error.details() or error.code().name}"
-    if error.code() in _FINAL:
-        raise JobRefused(sentence) from error
-    return sentence
+    return (JobRefused if error.code() in _FINAL else AttemptFailed)(sentence)

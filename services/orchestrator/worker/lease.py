@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
+from typing import NoReturn
 
 from redis.exceptions import ConnectionError, TimeoutError
 
@@ -37,7 +38,7 @@ class Lease:
         self._queue = queue
         self._artifacts = artifacts
 
-    async def keep(self, every: float) -> None:
+    async def keep(self, every: float) -> NoReturn:
         """Renews until it is cancelled, or refused: then raises ``LeaseLost``."""
         while True:
             await asyncio.sleep(every)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from typing import Any, NoReturn
 
 import grpc
+from redis.exceptions import ConnectionError, TimeoutError
 
 from dualprocess.schemas import Job, JobStatus, ResolvedJobSpec
 from dualprocess.v1 import generator_pb2_grpc
 from services.orchestrator.store.artifacts import ArtifactStore
 from services.orchestrator.store.jobs import Jobs
 from services.orchestrator.store.queue import Claim, LeaseLost, Queue
-from services.orchestrator.worker.failures import JobRefused, JobStopped, cause_of
+from services.orchestrator.worker.failures import AttemptFailed, JobRefused, JobStopped, failure
 from services.orchestrator.worker.images import render
 from services.orchestrator.worker.lease import Lease
 from services.orchestrator.worker.optimize import optimize
@@ -24,8 +26,12 @@ log = logging.getLogger(__name__)
 _RENEWALS = 5
 
 
+class WorkerStopping(Exception):
+    """The worker ends; another one takes its job."""
+
+
 class Runner:
-    """Runs claimed jobs on one generator."""
+    """Runs claimed jobs on one generator, until ``stopping`` is set."""
 
     def __init__(
         self,
@@ -34,15 +40,24 @@ class Runner:
         jobs: Jobs,
         artifacts: ArtifactStore,
         generator: generator_pb2_grpc.GeneratorAsyncStub,
+        stopping: asyncio.Event,
     ) -> None:
         self._settings = settings
         self._queue = queue
         self._jobs = jobs
         self._artifacts = artifacts
         self._generator = generator
+        self._stopping = stopping
 
     async def run(self, claim: Claim) -> None:
-        """Ends with the job finished, given back, or another's; cancelled, it gives it back."""
+        """Ends with the job finished, given back, or another's."""
+        try:
+            await self._attempt(claim)
+        except (ConnectionError, TimeoutError) as error:
+            # Its lease runs out, and it is claimed again.
+            log.error("job %s: Redis stayed away: %s", claim.job_id, error)
+
+    async def _attempt(self, claim: Claim) -> None:
         job = await self._jobs.read(claim.job_id)
         assert job is not None
         lease = Lease(claim, self._queue, self._artifacts, attempt=job.attempt)
@@ -58,42 +73,43 @@ class Runner:
             log.warning("job %s: its lease is another's; nothing more is written", job.id)
         except JobRefused as error:
             await self._fail(claim, str(error))
-        except asyncio.CancelledError:
-            await asyncio.shield(self._give_back(job, claim, "the worker stopped", counted=False))
+        except WorkerStopping:
+            await self._give_back(job, claim, "the worker stopped", counted=False)
+        except AttemptFailed as error:
+            await self._give_back(job, claim, str(error))
+        except (ConnectionError, TimeoutError):
             raise
-        except grpc.aio.AioRpcError as error:
-            await self._after_rpc_error(job, claim, error)
         except Exception as error:
             log.exception("job %s: the worker made a mistake", job.id)
             await self._give_back(job, claim, f"the worker: {type(error).__name__}: {error}")
 
     async def _under_lease(self, job: Job, lease: Lease) -> JobStatus:
-        """The job's work; when the lease is lost the work ends at once with ``LeaseLost``."""
+        """The job's work; it ends at once when the lease is lost or the worker stops."""
         every = self._settings.lease_seconds / _RENEWALS
         work = asyncio.create_task(self._work(job, lease))
-        keep = asyncio.create_task(lease.keep(every))
+        others = {asyncio.create_task(lease.keep(every)), asyncio.create_task(self._stopped())}
         try:
-            done, _ = await asyncio.wait({work, keep}, return_when=asyncio.FIRST_COMPLETED)
-            return work.result() if work in done else keep.result()  # type: ignore[return-value]
+            await asyncio.wait({work, *others}, return_when=asyncio.FIRST_COMPLETED)
+            if work.done():
+                return work.result()
+            raise next(filter(None, (task.exception() for task in others if task.done())))
         finally:
-            for task in (work, keep):
-                task.cancel()
-            await asyncio.gather(work, keep, return_exceptions=True)
+            await _ended({work, *others})
+
+    async def _stopped(self) -> NoReturn:
+        await self._stopping.wait()
+        raise WorkerStopping
 
     async def _work(self, job: Job, lease: Lease) -> JobStatus:
         target = self._settings.vlms[job.vlm] if job.vlm else None
-        if isinstance(job.spec, ResolvedJobSpec):
-            assert target is not None
-            return await optimize(job.spec, lease, self._generator, target)
-        return await render(job.spec, lease, self._generator, target, self._jobs, self._artifacts)
-
-    async def _after_rpc_error(self, job: Job, claim: Claim, error: grpc.aio.AioRpcError) -> None:
+        generator = self._generator
         try:
-            cause = cause_of(error, f"the generator {job.generator}")
-        except JobRefused as refusal:
-            await self._fail(claim, str(refusal))
-            return
-        await self._give_back(job, claim, cause)
+            if isinstance(job.spec, ResolvedJobSpec):
+                assert target is not None
+                return await optimize(job.spec, lease, generator, target)
+            return await render(job.spec, lease, generator, target, self._jobs, self._artifacts)
+        except grpc.aio.AioRpcError as error:
+            raise failure(error, f"the generator {job.generator}") from error
 
     async def _fail(self, claim: Claim, error: str) -> None:
         try:
@@ -112,3 +128,13 @@ class Runner:
             counted=counted,
         )
         log.warning("job %s: attempt %d ended: %s; now %s", job.id, job.attempt, cause, status)
+
+
+async def _ended(tasks: set[asyncio.Task[Any]]) -> None:
+    """Cancels until they are done: redis-py and grpc.aio can lose a cancel."""
+    pending = {task for task in tasks if not task.done()}
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=1)
+    await asyncio.gather(*tasks, return_exceptions=True)

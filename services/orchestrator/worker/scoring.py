@@ -10,7 +10,7 @@ import grpc
 from dualprocess.schemas import Probability, Question, QuestionScore, Score
 from dualprocess.v1 import vlm_pb2, vlm_pb2_grpc
 from services.orchestrator.worker import wire
-from services.orchestrator.worker.failures import JobStopped, cause_of
+from services.orchestrator.worker.failures import JobStopped, failure
 from services.orchestrator.worker.lease import Lease
 
 #: Pictures in one call: far below the message limit at any size that presets allow.
@@ -40,8 +40,8 @@ class Scorer:
     async def score(self, pictures: Sequence[bytes]) -> Score:
         """Means over the encoded pictures.
 
-        Raises ``JobRefused`` for what the VLM refuses, ``JobStopped`` when a cancel is wanted
-        while the VLM is away.
+        Raises ``JobRefused`` for what the VLM refuses, ``AttemptFailed`` for what it can't do
+        now, ``JobStopped`` when a cancel is wanted while the VLM is away.
         """
         rows: list[vlm_pb2.ImageAnswers] = []
         for begin in range(0, len(pictures), _PICTURES):
@@ -67,13 +67,13 @@ class Scorer:
             try:
                 response = await self._stub.Score(request, timeout=_SECONDS)
             except grpc.aio.AioRpcError as error:
-                cause = cause_of(error, f"the VLM {self._name}")
+                fault = failure(error, f"the VLM {self._name}")
                 if error.code() not in _AWAY:
-                    raise
+                    raise fault from error
                 if self._lease.cancel_wanted.is_set():
                     raise JobStopped from error
                 if tries == 0:
-                    await self._lease.waits_for(f"{cause} (to score the results)")
+                    await self._lease.waits_for(f"{fault} (to score the results)")
             else:
                 if tries:
                     await self._lease.waits_for(None)

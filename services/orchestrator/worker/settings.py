@@ -15,8 +15,10 @@ class WorkerSettings(StoreSettings):
         description='gRPC target of each VLM by preset, as JSON: {"idefics2": "dns:///vlm:50052"}.'
     )
     name: str = Field(default_factory=socket.gethostname, description="For people who read logs.")
-    slots: int = Field(2, ge=1, le=64, description="Jobs at once on the generator.")
-    attempts: int = Field(3, ge=1, le=100, description="Attempts at a job before it fails.")
-    pause_seconds: float = Field(1.0, ge=0, description="Before the second attempt; then doubled.")
-    lease_seconds: float = Field(30.0, gt=0)
-    poll_seconds: float = Field(0.25, gt=0, description="Between looks at an empty queue.")
+    slots: int = Field(default=2, ge=1, le=64, description="Jobs at once on the generator.")
+    attempts: int = Field(default=3, ge=1, le=100, description="Attempts at a job before it fails.")
+    pause_seconds: float = Field(
+        default=1.0, ge=0, description="Before the second attempt; then doubled."
+    )
+    lease_seconds: float = Field(default=30.0, gt=0)
+    poll_seconds: float = Field(default=0.25, gt=0, description="Between looks at an empty queue.")

@@ -1,0 +1,59 @@
+"""The whole service in child processes, as a person starts it."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from services.local.ports import free_port
+
+_START_SECONDS = 150
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A running stack: where it answers, where it keeps things, who supervises it."""
+
+    url: str
+    data: Path
+    supervisor: psutil.Process
+
+    def child(self, module: str) -> psutil.Process:
+        """The process that runs ``module`` now."""
+        for process in self.supervisor.children():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if module in process.cmdline():
+                    return process
+        raise LookupError(f"no child runs {module}")
+
+    def log(self, name: str) -> str:
+        return (self.data / "logs" / f"{name}.log").read_text()
+
+
+@contextlib.contextmanager
+def running(data: Path) -> Iterator[Stack]:
+    port = free_port()
+    command = [sys.executable, "-m", "services.local", f"--port={port}", f"--data={data}"]
+    with (data / "up.log").open("wb") as log:
+        process = subprocess.Popen([*command, "--quiet"], stdout=log, stderr=log)
+    try:
+        _wait_until_ready(process, data / "up.log")
+        yield Stack(f"http://127.0.0.1:{port}", data, psutil.Process(process.pid))
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def _wait_until_ready(process: subprocess.Popen[bytes], log: Path) -> None:
+    end = time.monotonic() + _START_SECONDS
+    while "is ready at" not in log.read_text():
+        if process.poll() is not None or time.monotonic() > end:
+            raise RuntimeError(f"the stack did not start:\n{log.read_text()}")
+        time.sleep(0.2)

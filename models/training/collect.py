@@ -24,6 +24,7 @@ from models.training.variations import jittered, random_scenes
 from models.training.world import (
     ATTRIBUTES,
     NAMES,
+    clear,
     render,
     to_uint8,
 )
@@ -83,12 +84,12 @@ def tasks() -> Pool:
 def measured_pool(images: NDArray[np.uint8]) -> Pool:
     """Images (N, 64, 64, 3) with what their pixels show; those of a murky colour are left out."""
     found = [measure(image) for image in images]
-    clear = np.array([m is None or m.color is not None for m in found])
-    which = np.flatnonzero(clear)
+    which = np.flatnonzero([m is None or m.color is not None for m in found])
     shown = [found[i] for i in which]
     palettes = [
         np.stack([m.sky, m.fill, m.ground]) if m else np.zeros((3, 3), np.float32) for m in shown
     ]
+    whole = np.array([m is not None for m in shown])
     numbers = np.array(
         [
             (m.radius, m.center_x, m.center_y, m.thickness, m.luminance, m.horizon_y)
@@ -103,8 +104,8 @@ def measured_pool(images: NDArray[np.uint8]) -> Pool:
         classes=np.array([_classes(m) if m else [0] * len(NAMES) for m in shown]),
         horizon=numbers[:, -1],
         palette=np.clip(np.stack(palettes) * 255, 0, 254).astype(np.uint8),
-        one_shape=np.array([m is not None for m in shown]),
-        clear=clear(*numbers.T) | ~np.array([m is not None for m in shown])[:, None],
+        one_shape=whole,
+        clear=clear(*numbers.T) | ~whole[:, None],
     )
 
 

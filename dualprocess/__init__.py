@@ -1,6 +1,6 @@
 """Dual-process image generation as a service: client, schemas and errors."""
 
-from importlib.metadata import version
+from importlib.metadata import version as _version
 
 from dualprocess.client import Client
 from dualprocess.errors import (
@@ -27,7 +27,7 @@ from dualprocess.schemas import (
     VisualPrompt,
 )
 
-__version__ = version("dualprocess")
+__version__ = _version("dualprocess")
 
 __all__ = [
     "ApiError",

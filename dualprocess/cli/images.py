@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
+from dualprocess.cli import specs
 from dualprocess.cli.session import (
     BAD_INPUT,
     JOB_ENDED_BADLY,
@@ -57,8 +58,8 @@ def generate(
                 "vlm": vlm,
             }
         )
-    except (ValidationError, ValueError) as error:
-        fail(str(error), BAD_INPUT)
+    except ValidationError as error:
+        fail("\n".join(specs.faults(error)), BAD_INPUT)
     with connected(url) as client:
         job = client.generate(request)
         if not job.status.is_final:
@@ -77,12 +78,15 @@ def generate(
 
 def _seeds(text: str) -> list[int]:
     seeds: list[int] = []
-    for part in text.split(","):
-        first, dash, last = part.partition("-")
-        seeds += range(int(first), int(last) + 1) if dash else [int(first)]
+    try:
+        for part in text.split(","):
+            first, dash, last = part.partition("-")
+            seeds += range(int(first), int(last) + 1) if dash else [int(first)]
+    except ValueError:
+        fail(f"--seeds {text}: write it like 0,1,2 or 0-7", BAD_INPUT)
     return seeds
 
 
 def _lora(text: str) -> dict[str, object]:
     job, colon, weight = text.partition(":")
-    return {"job": job, "weight": float(weight) if colon else 1.0}
+    return {"job": job, "weight": weight} if colon else {"job": job}

@@ -37,10 +37,12 @@ def load(file: str, changes: Sequence[str] = ()) -> JobSpec:
     try:
         return JobSpec.model_validate(data)
     except ValidationError as error:
-        lines = [
-            f"{'.'.join(str(part) for part in one['loc'])}: {one['msg']}" for one in error.errors()
-        ]
-        raise BadFile("\n".join([f"{file} is no job:", *lines])) from error
+        raise BadFile("\n".join([f"{file} is no job:", *faults(error)])) from error
+
+
+def faults(error: ValidationError) -> list[str]:
+    """A line for each field that is wrong."""
+    return [f"{'.'.join(str(part) for part in one['loc'])}: {one['msg']}" for one in error.errors()]
 
 
 def _apply(data: dict[str, Any], change: str) -> None:

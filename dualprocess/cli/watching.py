@@ -22,11 +22,14 @@ def watch(client: Client, job: Job) -> Job:
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[news]}"),
+        TextColumn("{task.fields[measures]}"),
+        TextColumn("{task.fields[state]}"),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=stderr) as progress:
-        task = progress.add_task(job.name or job.id, total=job.steps or None, news=job.status)
+        task = progress.add_task(
+            job.name or job.id, total=job.steps or None, measures="", state=job.status
+        )
         for record in client.events(job.id):
             show(progress, task, record)
     return client.job(job.id)
@@ -35,8 +38,8 @@ def watch(client: Client, job: Job) -> Job:
 def show(progress: Progress, task: TaskID, record: EventRecord) -> None:
     event = record.event
     if isinstance(event, StepEvent):
-        news = f"loss {event.loss:.3f}  probability {event.probability.geometric_mean:.3f}"
-        progress.update(task, completed=event.step, total=event.steps, news=news)
+        measures = f"loss {event.loss:.3f}  probability {event.probability.geometric_mean:.3f}"
+        progress.update(task, completed=event.step, total=event.steps, measures=measures)
     elif isinstance(event, StatusEvent):
         waiting = f": waits for {event.waiting_for}" if event.waiting_for else ""
-        progress.update(task, news=f"{event.status}{waiting}")
+        progress.update(task, state=f"{event.status}{waiting}")

@@ -27,6 +27,6 @@ class Problem(Model):
     errors: list[FieldError] = []
 
     def __str__(self) -> str:
-        lines = [self.detail or self.title]
+        lines = [": ".join(filter(None, (self.title, self.detail)))]
         lines += [f"{error.field}: {error.message}" for error in self.errors]
         return "\n".join(lines)

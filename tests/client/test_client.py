@@ -1,0 +1,138 @@
+"""The SDK towards a service that is away, comes back, or says no."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from types import ModuleType
+
+import httpx
+import pytest
+
+import dualprocess
+from dualprocess import Client, ConnectionFailed, InvalidRequest, JobSpec, NotFound, Question
+from dualprocess import client as client_module
+from dualprocess.schemas import StatusEvent, StepEvent
+
+SPEC = JobSpec(
+    prompt="a circle",
+    questions=[Question(question="Is it red?", answer="Yes")],
+    generator="tiny-flux",
+    vlm="tiny-idefics2",
+)
+JOB = {
+    "id": "0" * 26,
+    "kind": "images",
+    "status": "succeeded",
+    "generator": "tiny-flux",
+    "vlm": None,
+    "created_at": "2026-01-01T00:00:00Z",
+    "spec": {
+        "prompt": "a circle",
+        "generator": "tiny-flux",
+        "seeds": [0],
+        "loras": [],
+        "image": {"width": 64, "height": 64, "num_inference_steps": 1, "guidance_scale": 0},
+        "questions": [],
+        "question_postfix": "",
+        "vlm": None,
+    },
+}
+Handler = Callable[[httpx.Request], httpx.Response]
+
+
+@pytest.fixture(autouse=True)
+def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "RETRY_SECONDS", (0.0, 0.0, 0.0))
+
+
+def talking_to(handler: Handler) -> Client:
+    return Client("http://service", transport=httpx.MockTransport(handler))
+
+
+def problem(status: int, **fields: object) -> httpx.Response:
+    return httpx.Response(status, json={"title": "No", "status": status, **fields})
+
+
+def test_everything_public_is_listed() -> None:
+    public = {name for name in vars(dualprocess) if not name.startswith("_")}
+    modules = {name for name in public if isinstance(vars(dualprocess)[name], ModuleType)}
+    assert public - modules == set(dualprocess.__all__) - {"__version__"}
+
+
+def test_a_submission_is_repeated_under_one_key() -> None:
+    keys = []
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        keys.append(request.headers["Idempotency-Key"])
+        if len(keys) == 1:
+            raise httpx.ConnectError("refused")
+        return problem(503) if len(keys) == 2 else httpx.Response(202, json=JOB)
+
+    assert talking_to(handle).submit(SPEC).id == JOB["id"]
+    assert len(keys) == 3
+    assert len(set(keys)) == 1
+
+
+def test_images_are_never_rendered_twice() -> None:
+    calls = []
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        calls.append(request)
+        raise httpx.ReadError("gone")
+
+    with pytest.raises(ConnectionFailed, match="start the service with `dualprocess up`"):
+        talking_to(handle).generate(
+            dualprocess.ImagesRequest(prompt="a circle", generator="tiny-flux")
+        )
+    assert len(calls) == 1
+
+
+def test_a_refusal_names_its_fields_and_is_not_repeated() -> None:
+    calls = []
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        calls.append(request)
+        return problem(422, errors=[{"field": "vlm", "message": "unknown; write tiny-idefics2"}])
+
+    with pytest.raises(InvalidRequest, match="unknown; write tiny-idefics2") as caught:
+        talking_to(handle).submit(SPEC)
+    assert [error.field for error in caught.value.problem.errors] == ["vlm"]
+    assert len(calls) == 1
+
+
+def test_an_answer_of_somebody_else_is_still_an_error() -> None:
+    with pytest.raises(NotFound, match="404"):
+        talking_to(lambda request: httpx.Response(404, text="<html>proxy</html>")).job("0" * 26)
+
+
+def test_events_go_on_where_a_connection_broke() -> None:
+    step = {
+        "type": "step",
+        "attempt": 1,
+        "steps": 2,
+        "loss": 0.5,
+        "probability": {"joint": 0.5, "geometric_mean": 0.5},
+        "questions": [],
+        "grad_norm": 1.0,
+        "timings": {"forward": 0, "vlm": 0, "wire": 0, "backward": 0, "total": 0},
+    }
+    stream = [
+        ("1-0", {**step, "step": 1}),
+        ("2-0", {**step, "step": 2}),
+        ("3-0", {"type": "status", "status": "succeeded", "attempt": 1}),
+    ]
+    asked = []
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        if not request.url.path.endswith("/events"):
+            return httpx.Response(200, json={**JOB, "status": "running"})
+        last = request.headers.get("Last-Event-ID")
+        asked.append(last)
+        behind = [entry for entry in stream if last is None or entry[0] > last]
+        text = "".join(f"id: {key}\ndata: {json.dumps(data)}\n\n" for key, data in behind[:1])
+        return httpx.Response(200, headers={"Content-Type": "text/event-stream"}, text=text)
+
+    events = [record.event for record in talking_to(handle).events("0" * 26)]
+    assert asked == [None, "1-0", "2-0"]
+    assert [type(event) for event in events] == [StepEvent, StepEvent, StatusEvent]

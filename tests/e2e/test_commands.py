@@ -1,0 +1,128 @@
+"""The command line against a running service."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from dualprocess import client as client_module
+from dualprocess.cli import app, specs
+from examples.demo import EXAMPLES
+from tests.e2e.conftest import LORA_FILE
+from tests.e2e.stack import Stack
+
+RED_CIRCLE = str(EXAMPLES / "red-circle.yaml")
+SHORT = ["--set", "optimizer.steps=3", "--set", "eval.images=1"]
+
+
+def run(stack: Stack, *arguments: str, stdin: str | None = None) -> Result:
+    return CliRunner().invoke(app, [*arguments, "--url", stack.url], input=stdin)
+
+
+def read(result: Result) -> Any:
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+@pytest.fixture(scope="module")
+def trained(stack: Stack) -> str:
+    """The id of a job that a command submitted and watched."""
+    job = read(run(stack, "submit", RED_CIRCLE, *SHORT, "--watch", "--json"))
+    assert (job["status"], job["steps"], job["name"]) == ("succeeded", 3, "red circle")
+    return str(job["id"])
+
+
+def test_a_watched_job_shows_loss_and_probability(stack: Stack, trained: str) -> None:
+    shown = run(stack, "watch", trained)
+    assert shown.exit_code == 0
+    assert "loss" in shown.stderr
+    assert "probability" in shown.stderr
+    assert f"job {trained}: succeeded" in shown.stdout
+    assert "base → LoRA" in shown.stdout
+
+
+def test_list_and_show(stack: Stack, trained: str) -> None:
+    assert trained in [job["id"] for job in read(run(stack, "list", "--json"))]
+    assert trained in [
+        job["id"] for job in read(run(stack, "list", "--status", "succeeded", "--json"))
+    ]
+    assert read(run(stack, "list", "--status", "failed", "--json")) == []
+    assert trained in run(stack, "list").stdout
+    assert LORA_FILE in run(stack, "show", trained).stdout
+
+
+def test_pull_brings_every_file(stack: Stack, trained: str, tmp_path: Path) -> None:
+    assert run(stack, "pull", trained, "--to", str(tmp_path)).exit_code == 0
+    names = {path.name for path in tmp_path.iterdir()}
+    assert {LORA_FILE, "samples.png", "loss.png", "metrics.jsonl", "job.json"} <= names
+    resolved = json.loads((tmp_path / "job.json").read_text())
+    assert resolved["optimizer"]["steps"] == 3
+
+
+def test_generate_with_a_lora_and_scores(stack: Stack, trained: str, tmp_path: Path) -> None:
+    asked = ["--question", "Is the circle red?", "--answer", "Yes", "--vlm", "tiny-idefics2"]
+    loras = ["--lora", f"{trained}:0.5"]
+    made = run(
+        stack, "generate", "a circle", "--seeds", "3-4", *loras, *asked, "--to", str(tmp_path)
+    )
+    assert made.exit_code == 0, made.output
+    assert "probability of the right answers" in made.stdout
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["image-3.png", "image-4.png"]
+
+
+def test_a_job_from_a_pipe_can_be_cancelled(stack: Stack) -> None:
+    text = Path(RED_CIRCLE).read_text()
+    job = read(run(stack, "submit", "-", "--set", "optimizer.steps=5000", "--json", stdin=text))
+    run(stack, "cancel", job["id"])
+    ended = run(stack, "watch", job["id"])
+    assert ended.exit_code == 1
+    assert f"job {job['id']}: cancelled" in ended.stdout
+
+
+def test_models_have_live_workers(stack: Stack) -> None:
+    listed = read(run(stack, "models", "--json"))
+    live = {model["name"]: model["live_workers"] for model in listed["generators"]}
+    assert live["tiny-flux"] == 1
+    assert "flux-dev" in run(stack, "models").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["submit", "nowhere.yaml"], "nowhere.yaml"),
+        (["submit", RED_CIRCLE, "--set", "optimizer.stepz=3"], "optimizer.stepz"),
+        (["submit", RED_CIRCLE, "--set", "optimizer.steps=0"], "optimizer.steps"),
+        (["submit", RED_CIRCLE, "--set", "generator=tiny-flax"], "tiny-flux"),
+        (["submit", RED_CIRCLE, "--set", "image.width=65"], "64"),
+        (["submit", RED_CIRCLE, "--set", "steps"], "optimizer.steps=50"),
+        (["show", "0" * 26], "There is no job"),
+        (["generate", "a circle", "--seeds", "x"], "0,1,2 or 0-7"),
+        (["generate", "a circle", "--question", "Red?"], "one --answer for each"),
+        (["generate", "a circle", "--lora", "abc:heavy"], "loras.0"),
+    ],
+)
+def test_bad_input_is_a_sentence_and_exit_code_2(
+    stack: Stack, arguments: list[str], sentence: str
+) -> None:
+    result = run(stack, *arguments)
+    assert result.exit_code == 2
+    assert sentence in result.stderr
+
+
+def test_nobody_there_is_exit_code_3(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "RETRY_SECONDS", (0.0,))
+    result = CliRunner().invoke(app, ["list", "--url", "http://127.0.0.1:9"])
+    assert result.exit_code == 3
+    assert "dualprocess up" in result.stderr
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_each_example_is_a_job_that_the_service_takes(stack: Stack, path: Path) -> None:
+    assert specs.load(str(path)).questions
+    changes = ["--set", "optimizer.steps=1", "--set", "eval.images=1"]
+    job = read(run(stack, "submit", str(path), *changes, "--watch", "--json"))
+    assert job["status"] == "succeeded"

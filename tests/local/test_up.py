@@ -1,0 +1,48 @@
+"""``dualprocess up`` where it can't start: one sentence, at once."""
+
+from __future__ import annotations
+
+import fcntl
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+def up(*flags: str) -> str:
+    """What it says when it refuses to start."""
+    done = subprocess.run(
+        [str(Path(sys.executable).with_name("dualprocess")), "up", *flags],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert "Traceback" not in done.stderr
+    return done.stderr
+
+
+def test_a_taken_port_is_named(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        said = up(f"--port={port}", f"--data={tmp_path}")
+    assert f"http://127.0.0.1:{port} is taken; choose another --port" in said
+
+
+def test_one_stack_a_data_folder(tmp_path: Path) -> None:
+    with (tmp_path / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        said = up("--port=1", f"--data={tmp_path}")
+    assert f"another stack works in {tmp_path}" in said
+
+
+@pytest.mark.parametrize(("flag", "known"), [("generator", "tiny-flux"), ("vlm", "tiny-idefics2")])
+def test_an_unknown_model_brings_the_known_ones(tmp_path: Path, flag: str, known: str) -> None:
+    said = up(f"--{flag}=nothing", f"--data={tmp_path}")
+    assert "'nothing' is unknown" in said
+    assert known in said

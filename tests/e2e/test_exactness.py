@@ -12,10 +12,10 @@ import torch
 from diffusers import FluxPipeline
 from PIL import Image
 
+from benchmarks.one_process import OneProcess
 from dualprocess import Client, Job
 from dualprocess.schemas import ResolvedJobSpec, StepEvent
 from services.common.presets import load_presets
-from tests.e2e import one_process
 from tests.e2e.conftest import LORA_FILE, losses, red_circle
 
 
@@ -37,9 +37,9 @@ Alone = dict[int, tuple[Job, list[float], bytes]]
 def test_services_equal_one_process(alone: Alone) -> None:
     job, service_losses, lora = alone[100]
     assert isinstance(job.spec, ResolvedJobSpec)
-    here = one_process.optimize(job.spec)
-    assert service_losses == pytest.approx(here.losses, abs=1e-5)
-    assert lora == here.lora
+    here = OneProcess(job.spec)
+    assert service_losses == pytest.approx([here.step().loss for _ in range(job.steps)], abs=1e-5)
+    assert lora == here.lora()
 
 
 def test_the_same_spec_gives_the_same_bytes(client: Client, alone: Alone) -> None:

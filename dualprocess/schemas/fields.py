@@ -31,6 +31,11 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Side = Annotated[int, Field(ge=16, le=4096, description="Pixels.")]
 InferenceSteps = Annotated[int, Field(ge=1, le=200, description="Steps of the sampler.")]
 Guidance = Annotated[float, Field(ge=0, le=50, description="Scale of the guidance; 0 for none.")]
+NegativePrompt = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, max_length=4000),
+    Field(description="What the image shall not show; needs a guidance_scale above 1."),
+]
 
 Rank = Annotated[int, Field(ge=1, le=256)]
 Alpha = Annotated[float, Field(gt=0, le=1024)]

@@ -16,6 +16,7 @@ from dualprocess.schemas.fields import (
     LoraInit,
     Model,
     Modules,
+    NegativePrompt,
     NoiseSeeds,
     Rank,
     Seed,
@@ -32,6 +33,7 @@ class ImageSettings(Model):
     height: Side
     num_inference_steps: InferenceSteps
     guidance_scale: Guidance
+    negative_prompt: NegativePrompt = ""
 
 
 class LoraSettings(Model):
@@ -65,6 +67,7 @@ class ImageOptions(Model):
     height: Side | None = None
     num_inference_steps: InferenceSteps | None = None
     guidance_scale: Guidance | None = None
+    negative_prompt: NegativePrompt | None = None
 
 
 class LoraOptions(Model):

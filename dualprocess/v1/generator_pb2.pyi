@@ -127,10 +127,13 @@ class ImageSpec(_message.Message):
     HEIGHT_FIELD_NUMBER: _builtins.int
     NUM_INFERENCE_STEPS_FIELD_NUMBER: _builtins.int
     GUIDANCE_SCALE_FIELD_NUMBER: _builtins.int
+    NEGATIVE_PROMPT_FIELD_NUMBER: _builtins.int
     width: _builtins.int
     height: _builtins.int
     num_inference_steps: _builtins.int
     guidance_scale: _builtins.float
+    negative_prompt: _builtins.str
+    """What the image shall not show; only with classifier-free guidance."""
     def __init__(
         self,
         *,
@@ -138,10 +141,11 @@ class ImageSpec(_message.Message):
         height: _builtins.int = ...,
         num_inference_steps: _builtins.int = ...,
         guidance_scale: _builtins.float = ...,
+        negative_prompt: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["guidance_scale", b"guidance_scale", "height", b"height", "num_inference_steps", b"num_inference_steps", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["guidance_scale", b"guidance_scale", "height", b"height", "negative_prompt", b"negative_prompt", "num_inference_steps", b"num_inference_steps", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -25,6 +25,8 @@ class ImageLike(Protocol):
     def height(self) -> int: ...
     @property
     def guidance_scale(self) -> float: ...
+    @property
+    def negative_prompt(self) -> str: ...
 
 
 def image_faults(preset: GeneratorPreset, image: ImageLike) -> Iterator[tuple[str, str]]:
@@ -37,6 +39,13 @@ def image_faults(preset: GeneratorPreset, image: ImageLike) -> Iterator[tuple[st
         yield (
             "guidance_scale",
             f"{preset.name} has no guidance; leave the field out, or write 0",
+        )
+    if image.negative_prompt and preset.guidance != "classifier_free":
+        yield "negative_prompt", f"{preset.name} knows no negative prompt; leave the field out"
+    elif image.negative_prompt and image.guidance_scale <= 1:
+        yield (
+            "negative_prompt",
+            f"has no effect at a guidance_scale of {image.guidance_scale:g}; write one above 1",
         )
 
 

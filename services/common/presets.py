@@ -58,8 +58,9 @@ class Sides(BaseModel):
 
 class GeneratorPreset(_Preset):
     sides: Sides
-    #: `distilled`: the denoiser takes the scale as an input; `none`: it has no guidance.
-    guidance: Literal["none", "distilled"]
+    #: `distilled`: the denoiser takes the scale as an input; `classifier_free`: it runs for prompt
+    #: and negative prompt, where the scale is above 1; `none`: it has no guidance.
+    guidance: Literal["none", "distilled", "classifier_free"]
     max_sequence_length: Annotated[int, Field(ge=1)] = 512
     image: ImageSettings
     lora: LoraSettings

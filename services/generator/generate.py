@@ -27,7 +27,7 @@ async def generate(
 
     Between two images the device is free for others.
     """
-    conditioning = await device.run(family.encode, spec.prompt)
+    conditioning = await device.run(family.encode, spec.prompt, spec.image)
     weights = [lora.weight for lora in spec.loras]
     async with device.opened(LoadedLoras, family, name, files, weights) as loras:
         for seed in spec.seeds:

@@ -23,7 +23,7 @@ class Training:
     def __init__(self, family: GeneratorFamily, spec: pb.OptimizeSpec, name: str) -> None:
         self._family = family
         self._spec = spec
-        self._conditionings = [family.encode(prompt) for prompt in spec.prompts]
+        self._conditionings = [family.encode(prompt, spec.image) for prompt in spec.prompts]
         self._schedule = family.schedule(spec.image)
         self._lora = LoraAdapter(family, name, spec.lora, draws.lora_seed(spec.optimizer))
         self._optimizer = torch.optim.AdamW(

@@ -50,7 +50,7 @@ def error(got: torch.Tensor, wanted: torch.Tensor) -> float:
 
 
 def test_prompt(schnell: GeneratorFamily, recorded: dict[str, torch.Tensor], facts: Any) -> None:
-    conditioning = schnell.encode(facts["prompt"])
+    conditioning = schnell.encode(facts["prompt"], image_spec())
     # The recording padded T5 to 512; schnell's limit is 256.
     assert conditioning["encoder_hidden_states"].shape == (1, 256, 32)
     assert error(conditioning["pooled_projections"], recorded["prompt.pooled_projections"]) < 1e-4

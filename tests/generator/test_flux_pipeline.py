@@ -54,7 +54,7 @@ def test_same_image_and_schedule(
         output_type="np",
         callback_on_step_end=note,
     ).images[0]
-    got = render(family, family.encode("Photo of a man"), image, seed=7)
+    got = render(family, family.encode("Photo of a man", image_spec()), image, seed=7)
     assert got.shape == (image.height, image.width, 3)
     assert np.abs(got.astype(int) - (wanted * 255).round().astype(int)).max() <= 1
     assert family.schedule(image).timesteps.tolist() == pytest.approx(seen)
@@ -67,7 +67,7 @@ def test_sampling_and_training_meet_at_every_timestep(
     family = load("flux-dev")
     image = image_spec(num_inference_steps=4)
     schedule = family.schedule(image)
-    conditioning = family.encode("Photo of a man")
+    conditioning = family.encode("Photo of a man", image_spec())
     noise = family.noise([3], image)
     end = family.sample(noise, conditioning, schedule, until=4)
     latents = family.sample(noise, conditioning, schedule, until=3)

@@ -30,7 +30,7 @@ def disturbed(family: GeneratorFamily, name: str, seed: int = 0) -> LoraAdapter:
 
 
 def test_plain_diffusers_gives_the_same_image(schnell: GeneratorFamily, tmp_path: Path) -> None:
-    conditioning = schnell.encode("a circle")
+    conditioning = schnell.encode("a circle", image_spec())
     schedule = schnell.schedule(IMAGE)
     adapter = disturbed(schnell, "exported")
     with adapter.active(), torch.no_grad():
@@ -104,7 +104,7 @@ def test_float32_over_a_bfloat16_base() -> None:
     noise = family.noise([0], IMAGE)
     assert noise.dtype == torch.bfloat16
     with adapter.active():
-        model_pred = family.denoise(noise, family.encode("a circle"), schedule, 0)
+        model_pred = family.denoise(noise, family.encode("a circle", image_spec()), schedule, 0)
         image = family.decode(family.predict_x0(noise, model_pred, schedule, 0), IMAGE)
         torch.autograd.backward(image, torch.ones_like(image))
     assert image.dtype == torch.bfloat16
@@ -115,7 +115,7 @@ def test_float32_over_a_bfloat16_base() -> None:
 
 def test_a_removed_lora_leaves_the_base_as_it_was(load: Callable[[str], GeneratorFamily]) -> None:
     family = load("flux-schnell")
-    conditioning = family.encode("a circle")
+    conditioning = family.encode("a circle", image_spec())
     before = render(family, conditioning, IMAGE, 1)
     adapter = disturbed(family, "passing")
     with adapter.active():

@@ -6,6 +6,7 @@ prompt → conditioning → latents → model_pred → x0 → image.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
@@ -17,6 +18,12 @@ from services.common.presets import GeneratorPreset
 
 #: What the denoiser receives for one prompt, by its own argument names; batch size 1.
 Conditioning = Mapping[str, torch.Tensor]
+
+#: Encoded prompts that stay on the device: a long one of FLUX is 4 MiB.
+_ENCODINGS_KEPT = 64
+
+_Text = tuple[str, str | None]
+_Encodings = OrderedDict[_Text, Conditioning]
 
 
 @dataclass(frozen=True)
@@ -42,6 +49,8 @@ class GeneratorFamily(ABC):
     lora_prefix: ClassVar[str]
     #: `modelspec.architecture` of LoRA files.
     architecture: ClassVar[str]
+    #: Whether a guidance scale above 1 means classifier-free guidance.
+    classifier_free: ClassVar[bool] = False
 
     pipeline: Any
     #: A diffusers model, with its own `config` and adapters.
@@ -52,9 +61,30 @@ class GeneratorFamily(ABC):
     def load(cls, preset: GeneratorPreset, device: torch.device) -> Self:
         """Loads the preset's model, frozen, in its dtype, from a folder or a hub id."""
 
+    def encode(self, prompt: str, image: pb.ImageSpec) -> Conditioning:
+        """What the denoiser is told of a prompt, and of ``image``'s negative prompt where it takes
+        part. Encodings are kept by their content."""
+        cache: OrderedDict[_Text, Conditioning] = self.__dict__.setdefault(
+            "_encoded", OrderedDict()
+        )
+        text = (prompt, image.negative_prompt if self.guided(image) else None)
+        if text not in cache:
+            cache[text] = self._encode(*text)
+        cache.move_to_end(text)
+        if len(cache) > _ENCODINGS_KEPT:
+            cache.popitem(last=False)
+        return cache[text]
+
     @abstractmethod
-    def encode(self, prompt: str) -> Conditioning:
-        """Runs the text encoders. They don't stay on the device afterwards."""
+    def _encode(self, prompt: str, negative_prompt: str | None) -> Conditioning:
+        """Runs the text encoders. They don't stay on the device afterwards.
+
+        Without a negative prompt (``None``) there is no classifier-free guidance.
+        """
+
+    def guided(self, image: pb.ImageSpec) -> bool:
+        """Whether the denoiser runs for prompt and negative prompt (Ho and Salimans, 2022)."""
+        return self.classifier_free and image.guidance_scale > 1
 
     @abstractmethod
     def noise(self, seeds: Sequence[int], image: pb.ImageSpec) -> torch.Tensor:

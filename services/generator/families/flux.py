@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -15,10 +14,13 @@ from einops import rearrange
 from dualprocess.v1 import generator_pb2 as pb
 from services.common.presets import GeneratorPreset
 from services.common.torch_tensors import DTYPES_BY_NAME
-from services.generator.families.base import Conditioning, GeneratorFamily, Schedule
+from services.generator.families.base import Conditioning, Schedule
+from services.generator.families.flow import FlowFamily
+from services.generator.families.noise import drawn
+from services.generator.families.text_encoders import on_device
 
 
-class Flux(GeneratorFamily):
+class Flux(FlowFamily):
     """Latents are packed: [batch, (h w), (c 2 2)], h and w counted in patches of 2 × 2."""
 
     lora_prefix = "transformer"
@@ -45,8 +47,8 @@ class Flux(GeneratorFamily):
         return cls(pipeline, preset, device)
 
     @torch.no_grad()
-    def encode(self, prompt: str) -> Conditioning:
-        with self._text_encoders_on_device():
+    def _encode(self, prompt: str, negative_prompt: str | None) -> Conditioning:  # noqa: ARG002
+        with on_device(self._text_encoders, self._device):
             prompt_embeds, pooled_prompt_embeds, txt_ids = self.pipeline.encode_prompt(
                 prompt,
                 prompt,
@@ -59,29 +61,10 @@ class Flux(GeneratorFamily):
             "txt_ids": txt_ids,
         }
 
-    @contextlib.contextmanager
-    def _text_encoders_on_device(self) -> Iterator[None]:
-        for encoder in self._text_encoders:
-            encoder.to(self._device)
-        try:
-            yield
-        finally:
-            for encoder in self._text_encoders:
-                encoder.to("cpu")
-
     def noise(self, seeds: Sequence[int], image: pb.ImageSpec) -> torch.Tensor:
         height, width = self._patches(image)
         channels = self.denoiser.config.in_channels // 4
-        noise_BCHW = torch.stack(
-            [
-                torch.randn(
-                    (channels, 2 * height, 2 * width),
-                    generator=torch.Generator("cpu").manual_seed(seed),
-                    dtype=self._dtype,
-                )
-                for seed in seeds
-            ]
-        )
+        noise_BCHW = drawn(seeds, (channels, 2 * height, 2 * width), self._dtype)
         packed = rearrange(noise_BCHW, "b c (h ph) (w pw) -> b (h w) (c ph pw)", ph=2, pw=2)
         return packed.to(self._device)
 
@@ -122,19 +105,6 @@ class Flux(GeneratorFamily):
             return_dict=False,
         )[0]
         return model_pred
-
-    def advance(
-        self, latents: torch.Tensor, model_pred: torch.Tensor, schedule: Schedule, index: int
-    ) -> torch.Tensor:
-        # Euler step of dx/dsigma = v, in float32 as diffusers' scheduler does it.
-        step = schedule.sigmas[index + 1] - schedule.sigmas[index]
-        return (latents.float() + step * model_pred).to(latents.dtype)
-
-    def predict_x0(
-        self, latents: torch.Tensor, model_pred: torch.Tensor, schedule: Schedule, index: int
-    ) -> torch.Tensor:
-        # x_sigma = (1 - sigma) x0 + sigma noise and v = noise - x0, so x0 = x_sigma - sigma v.
-        return (latents.float() - schedule.sigmas[index] * model_pred).to(latents.dtype)
 
     def decode(self, x0: torch.Tensor, image: pb.ImageSpec) -> torch.Tensor:
         height, width = self._patches(image)

@@ -89,4 +89,5 @@ def _image(image: ImageSettings) -> generator_pb2.ImageSpec:
         height=image.height,
         num_inference_steps=image.num_inference_steps,
         guidance_scale=image.guidance_scale,
+        negative_prompt=image.negative_prompt,
     )

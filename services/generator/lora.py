@@ -113,6 +113,14 @@ def silence(denoiser: torch.nn.Module) -> None:
             module.set_adapter([])
 
 
+@contextlib.contextmanager
+def several_adapters() -> Iterator[None]:
+    """One denoiser may get one more adapter: no reason for peft to warn."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Already found a `peft_config` attribute")
+        yield
+
+
 def _attach(denoiser: Any, name: str, spec: pb.LoraSpec) -> dict[str, LoraLayer]:
     """Adds an adapter; the adapted layers by their place in the denoiser."""
     _check_targets(denoiser, spec.target_modules)
@@ -122,9 +130,7 @@ def _attach(denoiser: Any, name: str, spec: pb.LoraSpec) -> dict[str, LoraLayer]
         target_modules=list(spec.target_modules),
         init_lora_weights=False,
     )
-    with warnings.catch_warnings():
-        # Several adapters on one denoiser is what this file is about.
-        warnings.filterwarnings("ignore", message="Already found a `peft_config` attribute")
+    with several_adapters():
         denoiser.add_adapter(config, name)
     silence(denoiser)
     return {

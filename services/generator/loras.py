@@ -11,7 +11,7 @@ from safetensors.torch import load
 
 from services.common.errors import InvalidInput
 from services.generator.families.base import GeneratorFamily
-from services.generator.lora import silence
+from services.generator.lora import several_adapters, silence
 
 
 class LoadedLoras:
@@ -41,7 +41,8 @@ class LoadedLoras:
             raise InvalidInput(f"{field}: not a safetensors file: {error}") from error
         wanted = sum(key.endswith("lora_A.weight") for key in tensors)
         try:
-            self._family.pipeline.load_lora_weights(tensors, adapter_name=adapter)
+            with several_adapters():
+                self._family.pipeline.load_lora_weights(tensors, adapter_name=adapter)
         except (ValueError, RuntimeError) as error:
             raise InvalidInput(f"{field}: does not fit this model: {error}") from error
         finally:

@@ -29,7 +29,7 @@ def losses(
 ) -> tuple[torch.Tensor, list[Answer]]:
     """Loss of each conversation [n], float32, attached to ``features``, and what it means.
 
-    ``features`` [n, tokens, width] belong to ``conversations`` one by one. Logits are computed
+    ``features`` [n, …] belong to ``conversations`` one by one. Logits are computed
     at the answers' positions only.
     """
     device = features.device

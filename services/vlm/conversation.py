@@ -48,8 +48,8 @@ def tokenize(tokenizer: Any, prefix: str, asked: AskedQuestion) -> Conversation:
 
     Raises ``InvalidInput`` for an answer that adds no token.
     """
-    prefix_ids = _ids(tokenizer, prefix)
-    input_ids = _ids(tokenizer, prefix + asked.answer)
+    prefix_ids = ids(tokenizer, prefix)
+    input_ids = ids(tokenizer, prefix + asked.answer)
     positions = [
         index
         for index, token in enumerate(input_ids)
@@ -62,15 +62,16 @@ def tokenize(tokenizer: Any, prefix: str, asked: AskedQuestion) -> Conversation:
 
 def refuse_control_tokens(tokenizer: Any, text: str, field: str) -> None:
     """Raises ``InvalidInput`` where a user's text would act as a token like ``<image>``."""
-    for token in tokenizer.all_special_tokens:
+    added = tokenizer.added_tokens_decoder.values()
+    for token in {token.content for token in added if token.special}:
         if token in text:
             raise InvalidInput(f"{field}: {token!r} is a control token of this model; leave it out")
 
 
-def _ids(tokenizer: Any, text: str) -> list[int]:
+def ids(tokenizer: Any, text: str) -> list[int]:
     """Ids with exactly one BOS, where the tokenizer has one, also for templates that write it."""
-    ids: list[int] = tokenizer(text)["input_ids"]
+    tokens: list[int] = tokenizer(text)["input_ids"]
     bos = tokenizer.bos_token_id
-    if bos is not None and ids[:2] == [bos, bos]:
-        return ids[1:]
-    return ids
+    if bos is not None and tokens[:2] == [bos, bos]:
+        return tokens[1:]
+    return tokens

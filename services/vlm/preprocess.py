@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 import torch
@@ -24,15 +25,39 @@ class Normalization:
 
 
 def resize(
-    unit_BCHW: torch.Tensor, size: tuple[int, int], mode: Literal["bilinear", "bicubic"]
+    unit_BCHW: torch.Tensor, size: tuple[int, int], mode: Literal["bilinear", "bicubic", "lanczos"]
 ) -> torch.Tensor:
     """Images in [0, 1] at ``size`` = (height, width), antialiased as PIL does it.
 
-    Differs from PIL by its 8-bit rounding after each pass. A bicubic overshoot is clamped.
+    Differs from PIL by its 8-bit rounding after each pass. An overshoot is clamped.
     """
     if unit_BCHW.shape[-2:] == size:
         return unit_BCHW
+    if mode == "lanczos":
+        return _resize_lanczos(unit_BCHW, size)
     return clamp(interpolate(unit_BCHW, size, mode=mode, antialias=True), 0.0, 1.0)
+
+
+def _resize_lanczos(unit_BCHW: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """torch has no Lanczos: a matrix for each axis, the horizontal one first, as PIL."""
+    height, width = size
+    across = _lanczos_weights(unit_BCHW.shape[-1], width).to(unit_BCHW)
+    down = _lanczos_weights(unit_BCHW.shape[-2], height).to(unit_BCHW)
+    resized_across = clamp(unit_BCHW @ across.T, 0.0, 1.0)
+    return clamp(down @ resized_across, 0.0, 1.0)
+
+
+@lru_cache(maxsize=16)
+def _lanczos_weights(length: int, target: int) -> torch.Tensor:
+    """[target, length]: sinc(x) sinc(x / 3) on a support of 3, widened when it shrinks; each row
+    sums to one."""
+    scale = length / target
+    widened = max(scale, 1.0)
+    centers = (torch.arange(target, dtype=torch.float64) + 0.5) * scale
+    places = torch.arange(length, dtype=torch.float64) + 0.5
+    x = (places[None] - centers[:, None]) / widened
+    weights = torch.where(x.abs() < 3, torch.sinc(x) * torch.sinc(x / 3), 0.0)
+    return weights / weights.sum(dim=1, keepdim=True)
 
 
 def clamp(values: torch.Tensor, low: float, high: float) -> torch.Tensor:

@@ -10,7 +10,13 @@ from services.common.presets import PresetError, VlmPreset
 from services.vlm.families.base import VlmFamily
 
 _FAMILIES = {
+    "gemma3": "services.vlm.families.gemma3:Gemma3",
     "idefics2": "services.vlm.families.idefics2:Idefics2",
+    "llava": "services.vlm.families.llava:Llava",
+    "pixtral": "services.vlm.families.pixtral:Pixtral",
+    "qwen2.5-vl": "services.vlm.families.qwen2_5_vl:Qwen2_5Vl",
+    "qwen3-vl": "services.vlm.families.qwen3_vl:Qwen3Vl",
+    "smolvlm": "services.vlm.families.smolvlm:SmolVlm",
 }
 
 

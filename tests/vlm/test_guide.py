@@ -7,12 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from dualprocess.v1 import vlm_pb2
 from services.common.errors import InvalidInput
-from services.common.presets import VlmPreset
 from services.vlm import guide as guide_module
-from services.vlm import registry
 from services.vlm.conversation import AskedQuestion
 from services.vlm.families.base import VlmFamily
 from services.vlm.guide import answer_loss, guide
@@ -20,10 +19,23 @@ from services.vlm.preprocess import clamp
 from services.vlm.score import answer, score
 from services.vlm.visual_prompt import VisualPrompt
 from tests.vlm.conftest import picture, png
+from tests.vlm.rows import ROWS, Row
 
 SMILING = AskedQuestion("Is the man smiling?", "Yes")
 SOFA = AskedQuestion("What color is the sofa?", "a red sofa")
 POSTFIX = "Answer with Yes or No."
+
+
+@pytest.fixture(scope="module", params=ROWS, ids=str)
+def row(request: pytest.FixtureRequest) -> Row:
+    row: Row = request.param
+    return row
+
+
+@pytest.fixture(scope="module")
+def vlm(row: Row) -> VlmFamily:
+    torch.set_num_threads(1)
+    return row.load()
 
 
 def drawing(mode: vlm_pb2.VisualPromptMode.ValueType, side: int = 64) -> VisualPrompt:
@@ -37,29 +49,76 @@ def asked_with(prompt: VisualPrompt) -> AskedQuestion:
     return AskedQuestion(SMILING.question, SMILING.answer, prompt)
 
 
-def test_loss_equals_the_models_own(vlm: VlmFamily, images: dict[str, torch.Tensor]) -> None:
-    """The shortcut (tower once, logits at answers only) against a plain call with labels."""
-    batch = torch.cat([images["photo"], images["low"]])
-    for asked, postfix in ((SMILING, POSTFIX), (SOFA, "")):
-        talk = vlm.converse(asked, postfix, vlm.image_placeholder(batch))
-        ids = torch.tensor([talk.input_ids])
-        labels = torch.full_like(ids, -100)
-        labels[0, list(talk.answer_positions)] = ids[0, list(talk.answer_positions)]
-        for image in torch.split(batch, 1):
-            plain = vlm.model(
-                input_ids=ids,
-                attention_mask=torch.ones_like(ids),
-                pixel_values=vlm.pixel_values((image + 1) / 2)[None],
-                labels=labels,
-            ).loss
-            assert guide(vlm, image, [asked], postfix).loss == pytest.approx(plain.item(), abs=1e-5)
+def plain_loss(
+    vlm: VlmFamily, row: Row, image: torch.Tensor, asked: AskedQuestion, leave_out: str = ""
+) -> float:
+    """The model's own loss of a plain call with labels, on its own processor's tensors."""
+    talk = vlm.converse(asked, POSTFIX, vlm.image_placeholder(vlm.pixel_values((image + 1) / 2)))
+    ids = torch.tensor([talk.input_ids])
+    labels = torch.full_like(ids, -100)
+    labels[0, list(talk.answer_positions)] = ids[0, list(talk.answer_positions)]
+    inputs = {**row.inputs(vlm, picture(image), ids)}
+    inputs.pop(leave_out, None)
+    with torch.no_grad():
+        loss: torch.Tensor = vlm.model(
+            input_ids=ids, attention_mask=torch.ones_like(ids), labels=labels, **inputs
+        ).loss
+    return loss.item()
+
+
+@pytest.mark.parametrize("name", ["photo", "smooth"])
+@pytest.mark.parametrize("asked", [SMILING, SOFA], ids=["one token", "many tokens"])
+def test_loss_equals_the_models_own(
+    vlm: VlmFamily, row: Row, images: dict[str, torch.Tensor], name: str, asked: AskedQuestion
+) -> None:
+    """The shortcut (tower once, logits at answers only) against a plain call."""
+    (scored,) = score(vlm, picture(images[name]), [asked], POSTFIX)
+    assert scored.loss == pytest.approx(plain_loss(vlm, row, images[name], asked), abs=1e-4)
+
+
+def test_what_the_text_model_needs_to_know_is_passed(
+    vlm: VlmFamily, row: Row, images: dict[str, torch.Tensor]
+) -> None:
+    """Each of it matters: without it a call gives another loss, so the test above would fail."""
+    whole = plain_loss(vlm, row, images["photo"], SOFA)
+    for name in row.needed:
+        try:
+            without = plain_loss(vlm, row, images["photo"], SOFA, leave_out=name)
+        except ValueError:
+            continue  # transformers itself refuses
+        assert abs(without - whole) > 1e-3
+
+
+# (height, width)
+SIZES = [(256, 256), (384, 576), (576, 1024), (1024, 300), (640, 257)]
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_pixel_values_are_the_processors(
+    vlm: VlmFamily, images: dict[str, torch.Tensor], size: tuple[int, int]
+) -> None:
+    height, width = size
+    seen = picture(images["photo"]).resize((width, height), Image.Resampling.BICUBIC)
+    image = torch.from_numpy(np.array(seen)).permute(2, 0, 1)[None] / 255
+    ours, theirs = vlm.pixel_values(image), vlm.processed(seen)
+    assert ours.shape == theirs.shape
+    assert (ours - theirs).abs().mean() <= 0.005
+    assert (ours - theirs).abs().max() <= 0.25
+
+
+def test_a_batch_is_its_images(vlm: VlmFamily, images: dict[str, torch.Tensor]) -> None:
+    pixel_values = vlm.pixel_values((torch.cat([images["photo"], images["low"]]) + 1) / 2)
+    both = vlm.image_features(pixel_values)
+    alone = [vlm.image_features(pixel_values[i : i + 1]) for i in (0, 1)]
+    torch.testing.assert_close(both, torch.cat(alone), rtol=1e-4, atol=1e-5)
 
 
 def test_many_questions_are_the_mean_of_single_ones(
     vlm: VlmFamily, images: dict[str, torch.Tensor]
 ) -> None:
-    batch = torch.cat([images["photo"], images["low"]])
-    prompt = asked_with(drawing(vlm_pb2.VISUAL_PROMPT_MODE_SOLID))
+    # Far from black and white: where a resize overshoots, the clamp looks at the whole gradient.
+    batch = torch.cat([images["low"], images["low"].flip(-1)])
+    prompt = asked_with(drawing(vlm_pb2.VISUAL_PROMPT_MODE_TRANSPARENT))
     questions = [SMILING, SOFA, prompt]
     together = guide(vlm, batch, questions, POSTFIX)
     singles = [
@@ -70,7 +129,7 @@ def test_many_questions_are_the_mean_of_single_ones(
     for row, wanted in zip(together.answers, singles, strict=True):
         assert [a.loss for a in row] == pytest.approx([one.loss for one in wanted], abs=1e-5)
     gradient = torch.cat([sum(one.gradient for one in row) for row in singles]) / 6  # type: ignore[misc]
-    torch.testing.assert_close(together.gradient, gradient, rtol=1e-4, atol=1e-7)
+    torch.testing.assert_close(together.gradient, gradient, rtol=1e-3, atol=1e-6)
 
 
 def test_passes_of_the_text_model_add_up(
@@ -81,13 +140,13 @@ def test_passes_of_the_text_model_add_up(
     monkeypatch.setattr(guide_module, "MAX_CONVERSATIONS", 1)
     parts = guide(vlm, batch, [SMILING, SOFA], POSTFIX)
     assert parts.loss == pytest.approx(whole.loss, abs=1e-6)
-    torch.testing.assert_close(parts.gradient, whole.gradient, rtol=1e-4, atol=1e-8)
+    torch.testing.assert_close(parts.gradient, whole.gradient, rtol=1e-3, atol=1e-6)
 
 
-def test_gradient_is_the_slope(preset: VlmPreset, images: dict[str, torch.Tensor]) -> None:
+def test_gradient_is_the_slope(row: Row, images: dict[str, torch.Tensor]) -> None:
     """Central differences in float64, along the gradient."""
-    vlm = registry.load(preset, torch.device("cpu"))
-    image = images["smooth"]
+    vlm = row.load()
+    image = images["low"]
     direction = guide(vlm, image, [SMILING], POSTFIX).gradient.double()
     direction /= direction.norm()
     vlm.model.double()
@@ -164,19 +223,24 @@ def test_dtype_of_the_gradient_is_the_images(
     assert guidance.gradient.dtype == torch.bfloat16
 
 
-@pytest.mark.parametrize(
-    ("asked", "sentence"),
-    [
-        (AskedQuestion("What is <image>?", "Yes"), r"questions\.0\.question: '<image>'"),
-        (AskedQuestion("Well?", "Yes<end_of_utterance>"), r"questions\.0\.answer"),
-        (AskedQuestion("Well?", ""), r"questions\.0\.answer: '' is no token"),
-    ],
-)
-def test_what_cannot_be_asked(
-    vlm: VlmFamily, images: dict[str, torch.Tensor], asked: AskedQuestion, sentence: str
+def test_a_users_text_is_never_a_control_token(
+    vlm: VlmFamily, images: dict[str, torch.Tensor]
 ) -> None:
-    with pytest.raises(InvalidInput, match=sentence):
-        guide(vlm, images["photo"], [asked], POSTFIX)
+    token = vlm.tokenizer.convert_ids_to_tokens(vlm.model.config.image_token_id)
+    for asked, postfix, field in (
+        (AskedQuestion(f"What is {token}?", "Yes"), "", "questions.0.question"),
+        (AskedQuestion("Well?", f"Yes{token}"), "", "questions.0.answer"),
+        (SMILING, token, "question_postfix"),
+    ):
+        with pytest.raises(InvalidInput, match=f"{field}: .*is a control token"):
+            guide(vlm, images["photo"], [asked], postfix)
+
+
+def test_an_answer_that_is_no_token_is_refused(
+    vlm: VlmFamily, images: dict[str, torch.Tensor]
+) -> None:
+    with pytest.raises(InvalidInput, match=r"questions\.0\.answer: '' is no token"):
+        guide(vlm, images["photo"], [AskedQuestion("Well?", "")], POSTFIX)
 
 
 def test_score_lays_drawings_over_the_saved_picture(
@@ -186,8 +250,8 @@ def test_score_lays_drawings_over_the_saved_picture(
     seen: Sequence[AskedQuestion] = [SMILING, prompt]
     plain, drawn = score(vlm, picture(images["photo"]), seen, POSTFIX)
     guidance = guide(vlm, images["photo"], seen, POSTFIX)
-    assert plain.loss == pytest.approx(guidance.answers[0][0].loss, abs=1e-4)
-    assert drawn.loss == pytest.approx(guidance.answers[0][1].loss, abs=1e-4)
+    assert plain.loss == pytest.approx(guidance.answers[0][0].loss, abs=1e-2)
+    assert drawn.loss == pytest.approx(guidance.answers[0][1].loss, abs=1e-2)
     assert drawn.loss != plain.loss
 
 

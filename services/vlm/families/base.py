@@ -6,29 +6,55 @@ image → pixel_values → image features → hidden states → logits of the an
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, Self
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
 
 import torch
+import transformers
 from PIL import Image
+from transformers import AutoTokenizer
 
 from services.common.presets import VlmPreset
+from services.common.torch_tensors import DTYPES_BY_NAME
 from services.vlm import conversation
 from services.vlm.conversation import AskedQuestion, Conversation
+from services.vlm.preprocess import Normalization
 
 
 class VlmFamily(ABC):
     """One frozen VLM, loaded on a device. Every method runs on the device's thread."""
 
-    model: Any
-    tokenizer: Any
-    image_processor: Any
-    preset: VlmPreset
-    device: torch.device
+    #: The model's class in transformers.
+    model_class: ClassVar[str]
+    #: Not always ``AutoImageProcessor``: its choice for some models asks for torchvision.
+    image_processor_class: ClassVar[str] = "AutoImageProcessor"
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        image_processor: Any,
+        preset: VlmPreset,
+        device: torch.device,
+    ) -> None:
+        self.model = model.requires_grad_(False).eval().to(device)
+        self.tokenizer = tokenizer
+        self.image_processor = image_processor
+        self.preset = preset
+        self.device = device
+        self.normalize = Normalization(image_processor.image_mean, image_processor.image_std)
 
     @classmethod
-    @abstractmethod
     def load(cls, preset: VlmPreset, device: torch.device) -> Self:
         """Loads the preset's model, frozen, in its dtype, from a folder or a hub id."""
+        model = getattr(transformers, cls.model_class).from_pretrained(
+            preset.model, revision=preset.revision, dtype=DTYPES_BY_NAME[preset.dtype]
+        )
+        tokenizer = AutoTokenizer.from_pretrained(preset.model, revision=preset.revision)
+        image_processor = getattr(transformers, cls.image_processor_class).from_pretrained(
+            preset.model, revision=preset.revision
+        )
+        return cls(model, tokenizer, image_processor, preset, device)
 
     @abstractmethod
     def pixel_values(self, unit_BCHW: torch.Tensor) -> torch.Tensor:
@@ -43,28 +69,67 @@ class VlmFamily(ABC):
 
     @abstractmethod
     def image_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """What stands for each image among the text's embeddings: [batch, tokens, width]."""
+        """What stands for each image among the text's embeddings: [batch, tokens, width].
+
+        A family whose text model asks where a token lies gives [batch, rows, columns, width].
+        """
 
     @abstractmethod
     def image_placeholder(self, pixel_values: torch.Tensor) -> str:
         """The text that stands for one of these images in a conversation."""
 
-    @abstractmethod
     def hidden_states(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor, features: torch.Tensor
     ) -> torch.Tensor:
         """Last hidden states [batch, length, width] of right-padded ids [batch, length].
 
-        ``features`` [batch, tokens, width] take the places of each row's image tokens.
+        ``features``, as ``image_features`` gave them, take the places of each row's image tokens.
         """
+        model = self.model.model
+        is_image = self.is_image(input_ids)
+        embeds = model.get_input_embeddings()(input_ids)
+        embeds = embeds.masked_scatter(is_image.unsqueeze(-1), features.to(embeds.dtype))
+        hidden: torch.Tensor = model(
+            inputs_embeds=embeds,
+            attention_mask=attention_mask,
+            use_cache=False,
+            **self.text_inputs(is_image),
+        ).last_hidden_state
+        return hidden
 
-    @abstractmethod
+    def is_image(self, input_ids: torch.Tensor) -> torch.Tensor:
+        """Where an image's features go: bool, shaped as ``input_ids``."""
+        image_token_id: int = self.model.config.image_token_id
+        return input_ids == image_token_id
+
+    def text_inputs(self, is_image: torch.Tensor) -> Mapping[str, torch.Tensor]:  # noqa: ARG002
+        """What the text model needs to know of the image tokens beside their embeddings."""
+        return {}
+
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Logits [n, vocabulary] of hidden states [n, width]."""
+        logits: torch.Tensor = self.model.lm_head(hidden)
+        return logits
 
-    @abstractmethod
     def generate(self, pixel_values: torch.Tensor, prompt: str, max_new_tokens: int) -> str:
         """The greedy continuation of ``prompt`` about one processed picture."""
+        # The space before an answer is part of its first token.
+        ids = conversation.ids(self.tokenizer, prompt.rstrip(" "))
+        input_ids = torch.tensor([ids], device=self.device)
+        generated = self.model.generate(
+            input_ids=input_ids,
+            attention_mask=torch.ones_like(input_ids),
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            **self.vision_inputs(pixel_values),
+            **self.text_inputs(self.is_image(input_ids)),
+        )
+        answer = self.tokenizer.decode(generated[0, len(ids) :], skip_special_tokens=True)
+        return str(answer).strip()
+
+    def vision_inputs(self, pixel_values: torch.Tensor) -> Mapping[str, torch.Tensor]:
+        """What the whole model takes for these images, by its own argument names."""
+        return {"pixel_values": pixel_values.to(self.model.dtype)}
 
     def converse(self, asked: AskedQuestion, postfix: str, placeholder: str) -> Conversation:
         """The question and its right answer as ids. Raises ``InvalidInput``."""

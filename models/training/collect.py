@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import fields
 
 import numpy as np
 import torch
@@ -14,20 +15,14 @@ from numpy.typing import NDArray
 
 from models.training import checkpoint
 from models.training.captions import caption
-from models.training.measure import Measured, measure
+from models.training.measure import measure
 from models.training.optimize import optimize
 from models.training.pair import Generator, Vlm, images_to_uint8, uint8_to_images
 from models.training.pools import Pool, pool_of
 from models.training.tasks import TASKS
 from models.training.train_flux import Denoiser, draw, latents_to_images, load_vae, pack
 from models.training.variations import jittered, random_scenes
-from models.training.world import (
-    ATTRIBUTES,
-    NAMES,
-    clear,
-    render,
-    to_uint8,
-)
+from models.training.world import ATTRIBUTES, Floats, render, to_uint8
 
 COUNT = 2048
 CHUNK = 64
@@ -82,40 +77,33 @@ def tasks() -> Pool:
 
 
 def measured_pool(images: NDArray[np.uint8]) -> Pool:
-    """Images (N, 64, 64, 3) with what their pixels show; those of a murky colour are left out."""
+    """Images (N, 64, 64, 3) with what their pixels show."""
     found = [measure(image) for image in images]
-    which = np.flatnonzero([m is None or m.color is not None for m in found])
-    shown = [found[i] for i in which]
-    palettes = [
-        np.stack([m.sky, m.fill, m.ground]) if m else np.zeros((3, 3), np.float32) for m in shown
-    ]
-    whole = np.array([m is not None for m in shown])
-    numbers = np.array(
-        [
-            (m.radius, m.center_x, m.center_y, m.thickness, m.luminance, m.horizon_y)
-            if m
-            else (0.0,) * 6
-            for m in shown
-        ],
-        np.float32,
-    )
+
+    def column(name: str, void: float | Floats) -> Floats:
+        values = [getattr(one, name) if one else void for one in found]
+        return np.array(values, np.float32)
+
+    nothing, black = 0.0, np.zeros(3, np.float32)
+    shapes = ATTRIBUTES["shape"]
     return Pool(
-        images=images[which],
-        classes=np.array([_classes(m) if m else [0] * len(NAMES) for m in shown]),
-        horizon=numbers[:, -1],
-        palette=np.clip(np.stack(palettes) * 255, 0, 254).astype(np.uint8),
-        one_shape=whole,
-        clear=clear(*numbers.T) | ~whole[:, None],
+        images=images,
+        kind=np.array([shapes.index(one.shape) if one else 0 for one in found]),
+        fill=column("fill", black),
+        radius=column("radius", nothing),
+        center_x=column("center_x", nothing),
+        center_y=column("center_y", nothing),
+        thickness=column("thickness", nothing),
+        sky=column("sky", black),
+        ground=column("ground", black),
+        horizon=column("horizon_y", nothing),
+        one_shape=np.array([one is not None for one in found]),
     )
-
-
-def _classes(measured: Measured) -> list[int]:
-    return [ATTRIBUTES[name].index(getattr(measured, name)) for name in NAMES]
 
 
 def _joined(pools: list[Pool]) -> Pool:
-    columns = zip(*(vars(pool).values() for pool in pools), strict=True)
-    return Pool(*(np.concatenate(column) for column in columns))
+    names = [field.name for field in fields(Pool)]
+    return Pool(*(np.concatenate([getattr(pool, name) for pool in pools]) for name in names))
 
 
 def main() -> None:

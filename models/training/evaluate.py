@@ -88,7 +88,8 @@ def visual_prompt_table(vlm: Vlm, count: int) -> Table:
         shown = make(rng, pool_of(to_uint8(render(scenes)), scenes))
         images = to_uint8(np.stack([example.image for example in shown]))
         asked = [example.special for example in shown if example.special]
-        accuracy = _right(vlm, images, [text for text, _ in asked], [yes for _, yes in asked])
+        yes = [chance > 0.5 for _, chance in asked]
+        accuracy = _right(vlm, images, [text for text, _ in asked], yes)
         rows.append((name, _percent(accuracy)))
     return Table("Visual prompts, solid", ("drawing", "held-out scenes"), rows)
 
@@ -173,7 +174,7 @@ def main() -> None:
 def _accuracy(vlm: Vlm, images: Images, kind: str, classes: Ints) -> float:
     rng = np.random.default_rng(103)
     asked = [q.ask(rng, kind, row) for row in classes]
-    return _right(vlm, images, [text for text, _ in asked], [yes for _, yes in asked])
+    return _right(vlm, images, [one.text for one in asked], [one.yes for one in asked])
 
 
 def _right(vlm: Vlm, images: Images, asked: Sequence[str], yes: Sequence[bool]) -> float:

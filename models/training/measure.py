@@ -148,9 +148,9 @@ def hue(rgb: Floats) -> float:
     return float(np.degrees(np.arctan2(np.sqrt(3) * (green - blue), 2 * red - green - blue))) % 360
 
 
-def luminance(rgb: Floats) -> NDArray[np.float32]:
+def luminance(rgb: NDArray[np.floating]) -> Floats:
     """(…, 3) → (…)."""
-    return np.asarray(rgb @ np.array((0.299, 0.587, 0.114), np.float32))
+    return np.asarray(rgb @ np.array((0.299, 0.587, 0.114), np.float32), np.float32)
 
 
 def shape_mask(pixels: Floats) -> Mask | None:

@@ -1,29 +1,36 @@
-"""Pictures that nobody painted, for the VLM to learn from: decoded, sampled, learnt by LoRAs.
-
-`models.training.collect` draws them.
+"""Pictures with what they show, as numbers: of drawn scenes, or read off the pixels of pictures
+that nobody drew (`models.training.collect`: decoded, sampled, learnt by LoRAs).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
+from models.training import chances
 from models.training.checkpoint import RUNS
-from models.training.world import Bools, Floats, Ints, Scenes, clear
+from models.training.measure import luminance
+from models.training.world import Bools, Floats, Ints, Scenes
 
 
 @dataclass(frozen=True)
 class Pool:
-    """Images with what they show. Where `one_shape` is false nothing about the shape holds."""
+    """N pictures. Where `one_shape` is false they are not of this world, and the rest is void."""
 
     images: NDArray[np.uint8]  # (N, 64, 64, 3)
-    classes: Ints  # (N, 8)
+    kind: Ints  # (N,) index into ATTRIBUTES["shape"]
+    fill: Floats  # (N, 3)
+    radius: Floats  # (N,)
+    center_x: Floats  # (N,)
+    center_y: Floats  # (N,)
+    thickness: Floats  # (N,)
+    sky: Floats  # (N, 3)
+    ground: Floats  # (N, 3)
     horizon: Floats  # (N,) pixels from the top
-    palette: NDArray[np.uint8]  # (N, 3, 3) sky, shape, ground
     one_shape: Bools  # (N,)
-    clear: Bools  # (N, 8) attributes that may be asked for
 
     def __len__(self) -> int:
         return len(self.images)
@@ -31,30 +38,53 @@ class Pool:
     def __getitem__(self, which: Ints) -> Pool:
         return Pool(*(getattr(self, field.name)[which] for field in fields(self)))
 
+    @cached_property
+    def chances(self) -> list[Floats]:
+        """For each attribute (N, values): how likely it is each value."""
+        return chances.of_scene(
+            kind=self.kind,
+            fill=self.fill,
+            radius=self.radius,
+            center_x=self.center_x,
+            center_y=self.center_y,
+            thickness=self.thickness,
+            luminance=luminance((self.sky + self.ground) / 2),
+            horizon=self.horizon,
+        )
+
+    @property
+    def classes(self) -> Ints:
+        """(N, 8): the likeliest value of each attribute."""
+        return np.stack([of_each.argmax(axis=1) for of_each in self.chances], axis=1)
+
+    @property
+    def palette(self) -> NDArray[np.uint8]:
+        """(N, 3, 3): sky, shape, ground; never pure white."""
+        colors = np.stack([self.sky, self.fill, self.ground], axis=1)
+        return np.asarray(np.clip(colors * 255 + 0.5, 0, 254), np.uint8)
+
     def save(self, name: str) -> None:
-        """Writes runs/pool-<name>.npz."""
+        """Writes runs/pool-<name>.npz, whole or not at all."""
         columns = {field.name: getattr(self, field.name) for field in fields(self)}
-        np.savez_compressed(RUNS / f"pool-{name}.npz", **columns)
+        partial = RUNS / f"{name}.partial.npz"
+        np.savez_compressed(partial, **columns)
+        partial.replace(RUNS / f"pool-{name}.npz")
 
 
 def pool_of(images: NDArray[np.uint8], scenes: Scenes) -> Pool:
     """Images (N, 64, 64, 3) that show these scenes."""
-    colors = np.stack([scenes.sky, scenes.fill, scenes.ground], axis=1)
-    palette = np.clip(colors * 255 + 0.5, 0, 254).astype(np.uint8)
     return Pool(
         images=images,
-        classes=scenes.classes,
+        kind=scenes.kind,
+        fill=scenes.fill,
+        radius=scenes.radius,
+        center_x=scenes.center_x,
+        center_y=scenes.center_y,
+        thickness=scenes.thickness,
+        sky=scenes.sky,
+        ground=scenes.ground,
         horizon=scenes.horizon,
-        palette=palette,
         one_shape=np.ones(len(images), np.bool_),
-        clear=clear(
-            scenes.radius,
-            scenes.center_x,
-            scenes.center_y,
-            scenes.thickness,
-            colors[:, [0, 2]].mean(axis=(1, 2)),
-            scenes.horizon,
-        ),
     )
 
 

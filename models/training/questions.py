@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from models.training.world import (
@@ -44,23 +46,33 @@ WORDINGS: dict[str, tuple[str, ...]] = {
 ABOUT_THE_SHAPE = ("color", "shape", "size", "horizontal", "vertical", "outline")
 
 
-def ask(
-    rng: np.random.Generator, kind: str, classes: Ints, *, confuse_shape: float = 0.0
-) -> tuple[str, bool]:
-    """A question of `kind` about one scene (8,), and whether the answer is Yes (even odds).
+@dataclass(frozen=True)
+class Asked:
+    """A question about one scene: which value of its kind it names, or None where it speaks of a
+    shape that isn't there."""
+
+    text: str
+    value: int | None
+    yes: bool
+
+
+def ask(rng: np.random.Generator, kind: str, classes: Ints, *, confuse_shape: float = 0.0) -> Asked:
+    """A question of `kind` about one scene (8,); the answer is Yes with even odds.
 
     With odds `confuse_shape` it names a shape that isn't there, and the answer is No.
     """
     values = ATTRIBUTES[kind]
     true = int(classes[NAMES.index(kind)])
     yes = bool(rng.random() < 0.5)
-    value = values[true if yes else _other(rng, true, len(values))]
+    value = true if yes else _other(rng, true, len(values))
     wording = _pick(rng, WORDINGS[kind])
     shapes = ATTRIBUTES["shape"]
-    noun = _pick(rng, (shapes[int(classes[SHAPE])],) * 3 + ("shape", "object"))
+    shape = int(classes[SHAPE])
+    noun = _pick(rng, (shapes[shape],) * 3 + ("shape", "object"))
     if "{noun}" in wording and rng.random() < confuse_shape:
-        noun, yes = shapes[_other(rng, int(classes[SHAPE]), len(shapes))], False
-    return _fill(wording, noun, value), yes
+        noun = shapes[_other(rng, shape, len(shapes))]
+        return Asked(_fill(wording, noun, values[value]), None, False)
+    return Asked(_fill(wording, noun, values[value]), value, yes)
 
 
 def every_question() -> list[str]:

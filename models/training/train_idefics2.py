@@ -15,7 +15,7 @@ from transformers import Idefics2Config, Idefics2ForConditionalGeneration
 from models.training import checkpoint
 from models.training.muon import Muon
 from models.training.pools import load_pools
-from models.training.vlm_data import IMAGE_TOKENS, Batch, examples, pack, tokenizer
+from models.training.vlm_data import IMAGE_TOKENS, Batch, examples, pack, tokenizer, yes_and_no
 from models.training.world import ATTRIBUTES
 
 BATCH = 32
@@ -102,6 +102,14 @@ def forward(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
     return model.lm_head(hidden[batch.predict[:, 0], batch.predict[:, 1]]), tokens
 
 
+def answer_loss(logits: Tensor, chances: Tensor) -> Tensor:
+    """Mean cross-entropy (M, vocabulary) against Yes with these chances (M,), else No."""
+    yes, no = yes_and_no()
+    log_probabilities = functional.log_softmax(logits, dim=1)
+    loss = chances * log_probabilities[:, yes] + (1 - chances) * log_probabilities[:, no]
+    return -loss.mean()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=60, help="of training, all runs together")
@@ -133,9 +141,8 @@ def main() -> None:
         rng = np.random.default_rng((2, step))
         batch = pack(rng, examples(rng, BATCH, pools))
         logits, tokens = forward(model, batch)
-        losses = functional.cross_entropy(logits, batch.targets, reduction="none")
-        answer = losses[batch.is_answer].mean()
-        words = losses[~batch.is_answer].mean()
+        answer = answer_loss(logits[batch.is_answer], batch.chances[batch.is_answer])
+        words = functional.cross_entropy(logits[~batch.is_answer], batch.targets[~batch.is_answer])
         attributes = head(tokens, batch.classes)
         optimizer.zero_grad()
         (answer + CAPTION_WEIGHT * words + ATTRIBUTE_WEIGHT * attributes).backward()
@@ -153,6 +160,8 @@ def main() -> None:
             seen = right = 0
         if step % 250 == 0:
             save(both, optimizer, step, spent)
+            # Pools may be collected meanwhile.
+            pools = load_pools()
     save(both, optimizer, step, spent)
 
 

@@ -29,11 +29,15 @@ def random_scenes(rng: np.random.Generator, count: int) -> Scenes:
 
 
 def between(rng: np.random.Generator, count: int) -> Scenes:
-    """Scenes anywhere between the classes, as the noise makes them where a caption is silent."""
+    """Scenes anywhere between the classes, colours too."""
     ranks = rng.random((count, len(NAMES)), dtype=np.float32)
     said = rng.random((count, len(NAMES))) < 0.3
     classes = np.where(said, random_classes(rng, count), classes_from_ranks(ranks))
-    return compose(classes, ranks, said)
+    scenes = compose(classes, ranks, said)
+    share = rng.uniform(0, 1, (count, 1)) * (rng.random((count, 1)) < 0.6)
+    other = FILL_RGB[rng.integers(len(FILL_RGB), size=count)]
+    fill = scenes.fill + (other - scenes.fill) * share
+    return replace(scenes, fill=fill.astype(np.float32))
 
 
 def jittered(scenes: Scenes, rng: np.random.Generator, strength: float = 1.0) -> Scenes:

@@ -165,31 +165,6 @@ def compose(classes: Ints, ranks: Floats, said: Bools | None = None) -> Scenes:
     )
 
 
-def clear(
-    radius: Floats,
-    center_x: Floats,
-    center_y: Floats,
-    thickness: Floats,
-    luminance: Floats,
-    horizon: Floats,
-) -> Bools:
-    """(N, 8): which attributes are far enough from the border of two classes to be asked for."""
-    whole = np.ones(len(radius), np.bool_)
-    return np.stack(
-        [
-            whole,
-            whole,
-            np.abs(radius - 11) > 1.2,
-            np.abs(center_x - SIDE / 2) > 5,
-            np.abs(center_y - SIDE / 2) > 5,
-            (thickness < 1.6) | (thickness > 2.6),
-            (luminance < 0.34) | (luminance > 0.56),
-            (np.abs(horizon - 24) > 2) & (np.abs(horizon - 40) > 2),
-        ],
-        axis=1,
-    )
-
-
 def render(scenes: Scenes) -> Floats:
     """(N, 64, 64, 3) in [0, 1], antialiased."""
     return paint_shape(

@@ -42,10 +42,11 @@ def image_faults(preset: GeneratorPreset, image: ImageLike) -> Iterator[tuple[st
         )
     if image.negative_prompt and preset.guidance != "classifier_free":
         yield "negative_prompt", f"{preset.name} knows no negative prompt; leave the field out"
-    elif image.negative_prompt and image.guidance_scale <= 1:
+    elif image.negative_prompt and image.guidance_scale <= preset.guidance_above:
         yield (
             "negative_prompt",
-            f"has no effect at a guidance_scale of {image.guidance_scale:g}; write one above 1",
+            f"has no effect at a guidance_scale of {image.guidance_scale:g}; "
+            f"write one above {preset.guidance_above:g}",
         )
 
 

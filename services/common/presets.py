@@ -59,8 +59,10 @@ class Sides(BaseModel):
 class GeneratorPreset(_Preset):
     sides: Sides
     #: `distilled`: the denoiser takes the scale as an input; `classifier_free`: it runs for prompt
-    #: and negative prompt, where the scale is above 1; `none`: it has no guidance.
+    #: and negative prompt, where its scale asks for that; `none`: it has no guidance.
     guidance: Literal["none", "distilled", "classifier_free"]
+    #: Above this scale classifier-free guidance is on.
+    guidance_above: Annotated[float, Field(ge=0)] = 1.0
     max_sequence_length: Annotated[int, Field(ge=1)] = 512
     image: ImageSettings
     lora: LoraSettings

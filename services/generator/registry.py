@@ -11,6 +11,12 @@ from services.generator.families.base import GeneratorFamily
 
 _FAMILIES = {
     "flux": "services.generator.families.flux:Flux",
+    "stable_diffusion": "services.generator.families.stable_diffusion:StableDiffusion",
+    "sdxl": "services.generator.families.sdxl:StableDiffusionXL",
+    "flux2": "services.generator.families.flux2:Flux2",
+    "z_image": "services.generator.families.z_image:ZImage",
+    "sana": "services.generator.families.sana:Sana",
+    "sana_sprint": "services.generator.families.sana_sprint:SanaSprint",
 }
 
 

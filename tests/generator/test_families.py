@@ -169,7 +169,7 @@ def test_the_gradient_is_the_slope(row: Row, adapter: LoraAdapter) -> None:
         found = [gradient for gradient in gradients if gradient is not None]
         assert len(found) == len(adapter.parameters)
         norm = torch.stack([gradient.norm() for gradient in found]).norm()
-        reach = 1e-2
+        reach = row.reach
         ends = []
         with torch.no_grad():
             for sign in (1, -2):

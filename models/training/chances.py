@@ -1,0 +1,75 @@
+"""How likely Yes is the right answer to a question about a picture, from the picture's numbers.
+
+Between two classes the answer turns gradually, and far from a class it still says which way it
+lies. That slope is what a VLM's gradient can teach by: one trained on certainties alone knows no
+way from blue to red.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.training.world import ATTRIBUTES, FILL_RGB, SIDE, Floats, Ints
+
+#: No answer is surer than this.
+LEAST = 0.002
+
+Numbers = NDArray[np.floating]
+
+
+def of_scene(
+    *,
+    kind: Ints,
+    fill: Floats,
+    radius: Floats,
+    center_x: Floats,
+    center_y: Floats,
+    thickness: Floats,
+    luminance: Floats,
+    horizon: Floats,
+) -> list[Floats]:
+    """For each attribute (N, values): how likely it is each value. Lengths in pixels."""
+    high, low = _sigmoid(_toward(24 - horizon)), _sigmoid(_toward(horizon - 40))
+    by_attribute: list[Numbers] = [
+        _nearest(fill),
+        np.eye(len(ATTRIBUTES["shape"]))[kind],
+        _either(2.0 * (radius - 11)),
+        _either(0.5 * (center_x - SIDE / 2)),
+        _either(0.5 * (center_y - SIDE / 2)),
+        _either(4.0 * (thickness - 2.3)),
+        _either(26.0 * (0.45 - luminance)),
+        np.stack([high, (1 - high) * (1 - low), low], axis=1),
+    ]
+    return [limited(chances) for chances in by_attribute]
+
+
+def aligned(distance: float) -> float:
+    """That a line so many pixels from the horizon is aligned with it."""
+    return float(limited(_sigmoid(_toward(np.array(3.25 - distance)))))
+
+
+def limited(chances: Numbers) -> Floats:
+    return np.clip(chances, LEAST, 1 - LEAST).astype(np.float32)
+
+
+def _nearest(fill: Floats) -> Numbers:
+    """(N, 3) → (N, 6): by distance to the world's colours."""
+    distance = np.linalg.norm(fill[:, None] - FILL_RGB[None], axis=-1)
+    weights = np.exp(-9 * (distance - distance.min(axis=1, keepdims=True)))
+    return np.asarray(weights / weights.sum(axis=1, keepdims=True))
+
+
+def _either(logit: Floats) -> Numbers:
+    """(N,) → (N, 2): the first value, the second."""
+    second = _sigmoid(logit)
+    return np.stack([1 - second, second], axis=1)
+
+
+def _toward(distance: Numbers) -> Numbers:
+    """Steep around 0, and never flat."""
+    return np.asarray(4 * np.tanh(distance / 3) + 0.12 * distance)
+
+
+def _sigmoid(logit: Numbers) -> Numbers:
+    return np.asarray(1 / (1 + np.exp(-logit)))

@@ -1,0 +1,71 @@
+"""SDXL and SDXL-turbo: a larger U-Net, two text encoders, and the image's size as a condition
+(Podell et al., 2023; Sauer et al., 2023; diffusers' ``StableDiffusionXLPipeline``).
+
+The sampler is ``EulerDiscreteScheduler`` with the model's own settings. SDXL-turbo ships the
+ancestral one: for one step the two are the same; for several, that one adds fresh noise between two
+steps, so that an image would no longer be a function of its first latents alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Self
+
+import torch
+from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline
+
+from dualprocess.v1 import generator_pb2 as pb
+from services.common.presets import GeneratorPreset
+from services.common.torch_tensors import DTYPES_BY_NAME
+from services.generator.families.base import Conditioning, Schedule
+from services.generator.families.epsilon import EpsilonFamily
+from services.generator.families.text_encoders import on_device
+
+
+class StableDiffusionXL(EpsilonFamily):
+    """Conditioning: ``encoder_hidden_states`` [1 or 2, 77, channels] of both text encoders, and
+    ``text_embeds`` [1 or 2, channels], the second one's pooled output."""
+
+    architecture = "stable-diffusion-xl-v1-base"
+    variance_preserving = False
+
+    @classmethod
+    def load(cls, preset: GeneratorPreset, device: torch.device) -> Self:
+        pipeline = StableDiffusionXLPipeline.from_pretrained(
+            preset.model,
+            revision=preset.revision,
+            dtype=DTYPES_BY_NAME[preset.dtype],
+            add_watermarker=False,
+        )
+        pipeline.scheduler = EulerDiscreteScheduler.from_config(pipeline.scheduler.config)
+        return cls(pipeline, preset, device)
+
+    @torch.no_grad()
+    def _encode(self, prompt: str, negative_prompt: str | None) -> Conditioning:
+        with on_device(self._text_encoders, self._device):
+            embeds, negative_embeds, pooled, negative_pooled = self.pipeline.encode_prompt(
+                prompt,
+                device=self._device,
+                num_images_per_prompt=1,
+                do_classifier_free_guidance=negative_prompt is not None,
+                # SDXL learned the empty negative prompt as zeros: that is what None means here.
+                negative_prompt=negative_prompt or None,
+            )
+        if negative_prompt is not None:
+            embeds = torch.cat([negative_embeds, embeds])
+            pooled = torch.cat([negative_pooled, pooled])
+        return {"encoder_hidden_states": embeds, "text_embeds": pooled}
+
+    def _added_conditions(
+        self, rows: Mapping[str, torch.Tensor], image: pb.ImageSpec
+    ) -> dict[str, torch.Tensor]:
+        size = (image.height, image.width)
+        # Original size, top left corner of the crop, target size.
+        time_ids = torch.tensor((*size, 0, 0, *size), dtype=self._dtype, device=self._device)
+        text_embeds = rows["text_embeds"]
+        return {"text_embeds": text_embeds, "time_ids": time_ids.expand(len(text_embeds), -1)}
+
+    def schedule(self, image: pb.ImageSpec) -> Schedule:
+        self._scheduler.set_timesteps(image.num_inference_steps, device=self._device)
+        sigmas = self._scheduler.sigmas.to(self._device, copy=True)
+        return Schedule(image, self._scheduler.timesteps.clone(), sigmas)

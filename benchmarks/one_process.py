@@ -39,8 +39,9 @@ class OneProcess:
         torch.set_num_threads(1)
         presets, cpu = load_presets(), torch.device("cpu")
         family = generators.load(presets.generator(spec.generator), cpu)
-        self._vlm = vlms.load(presets.vlm(spec.vlm), cpu)
-        message = wire.optimize_spec(spec, "nobody")
+        (teacher,) = spec.vlm
+        self._vlm = vlms.load(presets.vlm(teacher.name), cpu)
+        message = wire.optimize_spec(spec, {teacher.name: "nobody"})
         self._questions = asked_questions(message.questions)
         self._postfix = spec.question_postfix
         self._training = Training(family, message, "job")

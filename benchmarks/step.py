@@ -66,7 +66,10 @@ async def measure(spec: ResolvedJobSpec, rounds: int) -> tuple[list[Times], list
     """Every counted step of both sides."""
     services: list[Times] = []
     alone: list[Times] = []
-    async with running("vlm", spec.vlm) as vlm, running("generator", spec.generator) as generator:
+    async with (
+        running("vlm", spec.vlm[0].name) as vlm,
+        running("generator", spec.generator) as generator,
+    ):
         for _ in range(rounds):
             services += (await service_steps(spec, generator, vlm))[WARM_UP:]
             alone += own_steps(spec)[WARM_UP:]
@@ -97,7 +100,7 @@ async def service_steps(spec: ResolvedJobSpec, generator: str, vlm: str) -> list
         stub = generator_pb2_grpc.GeneratorStub(channel)
 
         async def requests() -> AsyncIterator[pb.OptimizeRequest]:
-            yield pb.OptimizeRequest(spec=wire.optimize_spec(spec, vlm))
+            yield pb.OptimizeRequest(spec=wire.optimize_spec(spec, {spec.vlm[0].name: vlm}))
 
         return [
             {phase: getattr(response.step.timings, phase) for phase in PHASES}

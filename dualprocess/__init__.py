@@ -25,6 +25,7 @@ from dualprocess.schemas import (
     OptimizerOptions,
     Question,
     VisualPrompt,
+    VlmUse,
 )
 
 __version__ = _version("dualprocess")
@@ -50,5 +51,6 @@ __all__ = [
     "Question",
     "ServiceUnavailable",
     "VisualPrompt",
+    "VlmUse",
     "__version__",
 ]

@@ -12,6 +12,7 @@ import yaml
 from pydantic import ValidationError
 
 from dualprocess.schemas import JobSpec
+from dualprocess.schemas.problems import field_path
 
 
 class BadFile(ValueError):
@@ -42,7 +43,7 @@ def load(file: str, changes: Sequence[str] = ()) -> JobSpec:
 
 def faults(error: ValidationError) -> list[str]:
     """A line for each field that is wrong."""
-    return [f"{'.'.join(str(part) for part in one['loc'])}: {one['msg']}" for one in error.errors()]
+    return [f"{field_path(one['loc'])}: {one['msg']}" for one in error.errors()]
 
 
 def _apply(data: dict[str, Any], change: str) -> None:

@@ -16,6 +16,7 @@ from dualprocess.schemas.jobs import (
     JobKind,
     JobPage,
     JobStatus,
+    JudgeScores,
     Probability,
     QuestionScore,
     Score,
@@ -40,6 +41,7 @@ from dualprocess.schemas.specs import (
     LoraUse,
     ResolvedImagesSpec,
     ResolvedJobSpec,
+    VlmUse,
 )
 
 __all__ = [
@@ -61,6 +63,7 @@ __all__ = [
     "JobPage",
     "JobSpec",
     "JobStatus",
+    "JudgeScores",
     "LoraOptions",
     "LoraSettings",
     "LoraUse",
@@ -81,4 +84,5 @@ __all__ = [
     "StepTimings",
     "VisualPrompt",
     "VlmInfo",
+    "VlmUse",
 ]

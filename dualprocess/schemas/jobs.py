@@ -55,9 +55,20 @@ class Score(Model):
     questions: list[QuestionScore]
 
 
+class JudgeScores(Model):
+    """By a VLM that did not teach: where it disagrees, the LoRA only fooled its teacher."""
+
+    vlm: str
+    base: Score
+    lora: Score
+
+
 class Scores(Model):
+    """By the VLM that taught; of several, their mean by weight."""
+
     base: Score | None = None
     lora: Score | None = None
+    judge: JudgeScores | None = None
 
 
 class Artifact(Model):
@@ -78,7 +89,7 @@ class Job(Model):
     name: str | None = None
     metadata: Metadata = {}
     generator: str
-    vlm: str | None
+    vlms: Annotated[list[str], Field(description="Those it needs: teachers, and the judge.")]
     created_at: datetime
     started_at: datetime | None = None
     finished_at: datetime | None = None

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from pydantic import Field
 
 from dualprocess.schemas.fields import Model
+
+#: How pydantic tells the forms of a field apart that may be one value or a list.
+ONE, SEVERAL = "one", "several"
+
+_NOT_A_FIELD = ("body", "query", "header", "path", ONE, SEVERAL)
+
+
+def field_path(location: Sequence[int | str]) -> str:
+    """Where pydantic found a fault, as a user would write it: questions.0.answer."""
+    parts = [str(part) for part in location if part not in _NOT_A_FIELD]
+    return ".".join(parts) or "body"
 
 
 class FieldError(Model):

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 
 from dualprocess.schemas.fields import JobId, Metadata, Model, Name, PresetName, Seed, Text, Weight
+from dualprocess.schemas.problems import ONE, SEVERAL
 from dualprocess.schemas.questions import DEFAULT_POSTFIX, Postfix, Question, Questions
 from dualprocess.schemas.settings import (
     EvalOptions,
@@ -23,6 +24,20 @@ from dualprocess.schemas.settings import (
 )
 
 
+class VlmUse(Model):
+    """One teacher of several: losses are averaged by weight."""
+
+    name: PresetName
+    weight: Annotated[float, Field(gt=0, le=1000)] = 1.0
+
+
+Teachers = Annotated[list[VlmUse], Field(min_length=1, max_length=8)]
+Judge = Annotated[
+    PresetName | None,
+    Field(description="A VLM that scores base and LoRA as well, and takes no part in teaching."),
+]
+
+
 class JobSpec(Model):
     """What a generator should learn. What is left out comes from the presets."""
 
@@ -31,7 +46,12 @@ class JobSpec(Model):
     questions: Questions
     question_postfix: Postfix = DEFAULT_POSTFIX
     generator: PresetName
-    vlm: PresetName
+    vlm: Annotated[
+        Annotated[PresetName, Tag(ONE)] | Annotated[Teachers, Tag(SEVERAL)],
+        Discriminator(lambda vlm: ONE if isinstance(vlm, str) else SEVERAL),
+        Field(description="Who teaches: one VLM, or several with weights."),
+    ]
+    judge: Judge = None
     image: ImageOptions = ImageOptions()
     lora: LoraOptions = LoraOptions()
     optimizer: OptimizerOptions = OptimizerOptions()
@@ -47,7 +67,8 @@ class ResolvedJobSpec(Model):
     questions: Questions
     question_postfix: Postfix
     generator: PresetName
-    vlm: PresetName
+    vlm: Teachers
+    judge: Judge
     image: ImageSettings
     lora: LoraSettings
     optimizer: OptimizerSettings

@@ -259,23 +259,26 @@ Global___EvalSpec: _TypeAlias = EvalSpec  # noqa: Y015
 
 @_typing.final
 class VlmEndpoint(_message.Message):
-    """Where a VLM answers: `target` is a gRPC target string."""
+    """Where a VLM answers: `target` is a gRPC target string. Losses of several are averaged by weight."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     PRESET_FIELD_NUMBER: _builtins.int
     TARGET_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
     preset: _builtins.str
     target: _builtins.str
+    weight: _builtins.float
     def __init__(
         self,
         *,
         preset: _builtins.str = ...,
         target: _builtins.str = ...,
+        weight: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["preset", b"preset", "target", b"target"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["preset", b"preset", "target", b"target", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -290,7 +293,7 @@ class OptimizeSpec(_message.Message):
     PROMPTS_FIELD_NUMBER: _builtins.int
     QUESTIONS_FIELD_NUMBER: _builtins.int
     QUESTION_POSTFIX_FIELD_NUMBER: _builtins.int
-    VLM_FIELD_NUMBER: _builtins.int
+    VLMS_FIELD_NUMBER: _builtins.int
     IMAGE_FIELD_NUMBER: _builtins.int
     LORA_FIELD_NUMBER: _builtins.int
     OPTIMIZER_FIELD_NUMBER: _builtins.int
@@ -301,7 +304,7 @@ class OptimizeSpec(_message.Message):
     @_builtins.property
     def questions(self) -> _containers.RepeatedCompositeFieldContainer[_vlm_pb2.Question]: ...
     @_builtins.property
-    def vlm(self) -> Global___VlmEndpoint: ...
+    def vlms(self) -> _containers.RepeatedCompositeFieldContainer[Global___VlmEndpoint]: ...
     @_builtins.property
     def image(self) -> Global___ImageSpec: ...
     @_builtins.property
@@ -316,15 +319,15 @@ class OptimizeSpec(_message.Message):
         prompts: _abc.Iterable[_builtins.str] | None = ...,
         questions: _abc.Iterable[_vlm_pb2.Question] | None = ...,
         question_postfix: _builtins.str = ...,
-        vlm: Global___VlmEndpoint | None = ...,
+        vlms: _abc.Iterable[Global___VlmEndpoint] | None = ...,
         image: Global___ImageSpec | None = ...,
         lora: Global___LoraSpec | None = ...,
         optimizer: Global___OptimizerSpec | None = ...,
         eval: Global___EvalSpec | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["eval", b"eval", "image", b"image", "lora", b"lora", "optimizer", b"optimizer", "vlm", b"vlm"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["eval", b"eval", "image", b"image", "lora", b"lora", "optimizer", b"optimizer"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["eval", b"eval", "image", b"image", "lora", b"lora", "optimizer", b"optimizer", "prompts", b"prompts", "question_postfix", b"question_postfix", "questions", b"questions", "vlm", b"vlm"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["eval", b"eval", "image", b"image", "lora", b"lora", "optimizer", b"optimizer", "prompts", b"prompts", "question_postfix", b"question_postfix", "questions", b"questions", "vlms", b"vlms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -240,7 +240,9 @@ def line_examples(rng: np.random.Generator, shown: Pool) -> list[Example]:
         rows = np.arange(6, SIDE - 5)
         away = np.abs(rows - horizon)
         reach = 12 if rng.random() < 0.5 else SIDE
-        row = int(rng.choice(rows[away <= 1.5 if yes else (away >= 5) & (away <= reach)]))
+        wanted = rows[away <= 1.5 if yes else (away >= 5) & (away <= reach)]
+        # A horizon at the image's very edge has no line near it.
+        row = int(rng.choice(wanted if len(wanted) else rows))
         chance = aligned(abs(row - float(horizon))) if one.of_world else LEAST
         made.append(
             replace(

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from dualprocess.v1 import generator_pb2 as pb
 from dualprocess.v1 import generator_pb2_grpc
-from services.common.channels import open_channel
 from services.common.device import DeviceThread
 from services.common.errors import InvalidInput
 from services.common.presets import GeneratorPreset
@@ -19,8 +18,8 @@ from services.common.torch_tensors import DTYPES_BY_NAME, WIRE_DTYPES
 from services.generator import validate
 from services.generator.families.base import GeneratorFamily
 from services.generator.generate import generate
-from services.generator.guide import VlmGuide
 from services.generator.optimize import optimize
+from services.generator.teachers import teachers
 
 if TYPE_CHECKING:
     import grpc
@@ -68,14 +67,7 @@ class GeneratorServicer(generator_pb2_grpc.GeneratorServicer):
         stop = asyncio.Event()
         listening = asyncio.create_task(_listen(request_iterator, stop))
         try:
-            async with open_channel(spec.vlm.target) as channel:
-                guide = VlmGuide(
-                    channel,
-                    spec.questions,
-                    spec.question_postfix,
-                    name=f"{spec.vlm.preset} at {spec.vlm.target}",
-                    waiting=waiting,
-                )
+            async with teachers(spec, waiting) as guide:
                 await optimize(
                     self._family,
                     self._device,

@@ -23,8 +23,14 @@ def optimize_spec(spec: pb.OptimizeSpec, preset: GeneratorPreset) -> None:
     _prompts(spec.prompts)
     if not spec.questions:
         raise InvalidInput("questions: at least one is needed; the VLM has nothing to teach")
-    if not spec.vlm.target:
-        raise InvalidInput("vlm.target: missing; send the gRPC target of a VLM service")
+    if not spec.vlms:
+        raise InvalidInput("vlms: at least one is needed; it teaches")
+    for index, vlm in enumerate(spec.vlms):
+        if not vlm.target:
+            message = "missing; send the gRPC target of a VLM service"
+            raise InvalidInput(f"vlms.{index}.target: {message}")
+        if not (math.isfinite(vlm.weight) and vlm.weight > 0):
+            raise InvalidInput(f"vlms.{index}.weight: must be positive")
     _image(spec.image, preset)
     _lora(spec.lora)
     _optimizer(spec.optimizer)

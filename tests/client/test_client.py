@@ -25,7 +25,7 @@ JOB = {
     "kind": "images",
     "status": "succeeded",
     "generator": "tiny-flux",
-    "vlm": None,
+    "vlms": [],
     "created_at": "2026-01-01T00:00:00Z",
     "spec": {
         "prompt": "a circle",

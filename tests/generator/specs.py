@@ -24,7 +24,7 @@ def optimize_spec(*, seed: int = 100, steps: int = 3, target: str = "none:0") ->
         prompts=["a circle"],
         questions=[vlm_pb2.Question(question="Is it bright?", answer="Yes")],
         question_postfix="Answer with Yes or No.",
-        vlm=pb.VlmEndpoint(preset="scripted", target=target),
+        vlms=[pb.VlmEndpoint(preset="scripted", target=target, weight=1)],
         image=image_spec(),
         lora=lora_spec(),
         optimizer=pb.OptimizerSpec(

@@ -192,7 +192,9 @@ BAD = [
     (lambda spec: setattr(spec.optimizer, "lr", float("nan")), "optimizer.lr"),
     (lambda spec: setattr(spec.lora, "rank", 0), "lora.rank"),
     (lambda spec: spec.lora.target_modules.append("nope"), "lora.target_modules: 'nope'"),
-    (lambda spec: setattr(spec.vlm, "target", ""), "vlm.target"),
+    (lambda spec: setattr(spec.vlms[0], "target", ""), r"vlms.0.target"),
+    (lambda spec: setattr(spec.vlms[0], "weight", 0), r"vlms.0.weight"),
+    (lambda spec: spec.vlms.clear(), "vlms: at least one"),
 ]
 
 

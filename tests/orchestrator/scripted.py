@@ -38,6 +38,7 @@ class ScriptedGenerator(generator_pb2_grpc.GeneratorServicer):
         self.active = 0
         self.most_active = 0
         self.served: list[str] = []
+        self.teachers: list[tuple[str, float]] = []
         self.loras: list[bytes] = []
 
     async def Describe(self, request: Any, context: Context) -> pb.GeneratorDescribeResponse:
@@ -48,6 +49,7 @@ class ScriptedGenerator(generator_pb2_grpc.GeneratorServicer):
     ) -> AsyncIterator[pb.OptimizeResponse]:
         spec = (await anext(requests)).spec
         self.served.append(spec.prompts[0])
+        self.teachers = [(vlm.preset, vlm.weight) for vlm in spec.vlms]
         stop = asyncio.ensure_future(anext(requests, None))
         self.active += 1
         self.most_active = max(self.most_active, self.active)
@@ -105,27 +107,28 @@ class ScriptedGenerator(generator_pb2_grpc.GeneratorServicer):
 
 
 class ScriptedVlm(vlm_pb2_grpc.VlmServicer):
-    """Says Yes of what is red."""
+    """Says Yes of what is ``yes_of``: of red, unless told otherwise."""
 
     def __init__(self) -> None:
         self.away = False
+        self.yes_of = "red"
 
     async def Score(self, request: vlm_pb2.ScoreRequest, context: Context) -> vlm_pb2.ScoreResponse:
         if self.away:
             await context.abort(grpc.StatusCode.UNAVAILABLE, "nobody is at home")
         return vlm_pb2.ScoreResponse(
             images=[
-                vlm_pb2.ImageAnswers(answers=[_answer(image)] * len(request.questions))
+                vlm_pb2.ImageAnswers(answers=[_answer(image, self.yes_of)] * len(request.questions))
                 for image in request.images
             ]
         )
 
 
-def _answer(image: bytes) -> vlm_pb2.AnswerResult:
-    red = image == png("red")
-    probability = 0.9 if red else 0.1
+def _answer(image: bytes, yes_of: str) -> vlm_pb2.AnswerResult:
+    right = image == png(yes_of)
+    probability = 0.9 if right else 0.1
     return vlm_pb2.AnswerResult(
         joint_probability=probability,
         geometric_mean_probability=probability,
-        predicted="Yes" if red else "No",
+        predicted="Yes" if right else "No",
     )

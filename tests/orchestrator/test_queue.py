@@ -14,7 +14,7 @@ from services.orchestrator.store.redis import Client, queue_key
 from services.orchestrator.worker.lease import Lease
 from tests.orchestrator.conftest import Api, Site
 
-QUEUE = queue_key("tiny-flux", "tiny-idefics2")
+QUEUE = queue_key("tiny-flux", ["tiny-idefics2"])
 
 
 async def _frozen(queue: Queue) -> Claim:
@@ -83,7 +83,7 @@ async def test_a_submission_sent_twice_stays_one_job(api: Api, redis: Client) ->
     await queue.submit(
         job.id,
         generator=job.generator,
-        vlm=job.vlm,
+        vlms=job.vlms,
         priority=0,
         fields={},
         idempotency=None,

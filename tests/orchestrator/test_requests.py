@@ -174,7 +174,7 @@ async def test_health_and_metrics(api: Api) -> None:
     for path in ("/healthz", "/readyz", "/docs"):
         assert (await api.http.get(path)).status_code == 200
     text = (await api.http.get("/metrics")).text
-    assert 'dualprocess_queue_depth{generator="tiny-flux",vlm="tiny-idefics2"} 1.0' in text
+    assert 'dualprocess_queue_depth{generator="tiny-flux",vlms="tiny-idefics2"} 1.0' in text
 
 
 async def test_without_redis_the_api_says_when_to_come_back(tmp_path: Path) -> None:

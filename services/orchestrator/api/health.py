@@ -29,11 +29,11 @@ async def metrics(state: StateDep) -> Response:
     """In Prometheus's text format."""
     registry = CollectorRegistry()
     depth = Gauge(
-        "dualprocess_queue_depth", "Jobs that wait.", ["generator", "vlm"], registry=registry
+        "dualprocess_queue_depth", "Jobs that wait.", ["generator", "vlms"], registry=registry
     )
     for pair, jobs in (await state.jobs.queue_depths()).items():
-        generator, _, vlm = pair.partition("|")
-        depth.labels(generator, vlm).set(jobs)
+        generator, _, vlms = pair.partition("|")
+        depth.labels(generator, vlms).set(jobs)
     running = Gauge("dualprocess_jobs_running", "Jobs under a lease.", registry=registry)
     running.set(await state.jobs.running())
     workers = Gauge("dualprocess_workers_live", "Workers that report.", registry=registry)

@@ -17,7 +17,7 @@ from services.orchestrator.api.resolve import resolve_images
 from services.orchestrator.api.state import State, StateDep
 from services.orchestrator.store.artifacts import LORA_FILE
 from services.orchestrator.store.ids import new_job_id
-from services.orchestrator.store.jobs import images_fields
+from services.orchestrator.store.jobs import images_fields, needed_vlms
 
 router = APIRouter(prefix="/v1/images", tags=["images"])
 
@@ -33,7 +33,7 @@ async def generate(request: ImagesRequest, state: StateDep, response: Response) 
     await state.queue.submit(
         job_id,
         generator=spec.generator,
-        vlm=spec.vlm,
+        vlms=needed_vlms(spec),
         priority=IMAGES_PRIORITY,
         fields=images_fields(spec),
         idempotency=None,

@@ -12,7 +12,7 @@ from services.orchestrator.api.problems import InvalidSpec
 from services.orchestrator.api.resolve import resolve_job
 from services.orchestrator.api.state import JobDep, State, StateDep
 from services.orchestrator.store.ids import new_job_id
-from services.orchestrator.store.jobs import optimize_fields
+from services.orchestrator.store.jobs import needed_vlms, optimize_fields
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
@@ -34,7 +34,7 @@ async def submit(
     known_id, known_digest = await state.queue.submit(
         job_id,
         generator=resolved.generator,
-        vlm=resolved.vlm,
+        vlms=needed_vlms(resolved),
         priority=OPTIMIZE_PRIORITY,
         fields=optimize_fields(resolved),
         idempotency=(idempotency_key, digest) if idempotency_key else None,
@@ -87,10 +87,10 @@ async def with_wait(job: Job, state: State) -> Job:
     if job.status != JobStatus.QUEUED or job.waiting_for is not None:
         return job
     able = any(
-        worker.generator == job.generator and (job.vlm is None or job.vlm in worker.vlms)
+        worker.generator == job.generator and set(job.vlms) <= set(worker.vlms)
         for worker in await state.workers.live()
     )
     if able:
         return job
-    pair = job.generator + (f" with {job.vlm}" if job.vlm else "")
-    return job.model_copy(update={"waiting_for": f"a worker that serves {pair}; none is alive"})
+    needed = job.generator + (f" with {' and '.join(job.vlms)}" if job.vlms else "")
+    return job.model_copy(update={"waiting_for": f"a worker that serves {needed}; none is alive"})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 
 from dualprocess import schemas
 from dualprocess.schemas import FieldError, Problem
+from dualprocess.schemas.problems import field_path
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +89,7 @@ def _invalid(errors: list[FieldError]) -> Problem:
 
 def _field_error(error: Mapping[str, Any]) -> FieldError:
     """pydantic's finding as a field and a remedy."""
-    where = _path(error["loc"])
+    where = field_path(error["loc"])
     match error["type"]:
         case "json_invalid":
             return FieldError(field="body", message=f"is not JSON: {error['ctx']['error']}")
@@ -102,11 +103,6 @@ def _field_error(error: Mapping[str, Any]) -> FieldError:
             return FieldError(field=where, message="is empty; at least one is needed")
     message = str(error["msg"]).removeprefix("Value error, ").removeprefix("Input ")
     return FieldError(field=where, message=message)
-
-
-def _path(location: Sequence[Any]) -> str:
-    parts = [str(part) for part in location if part not in ("body", "query", "header", "path")]
-    return ".".join(parts) or "body"
 
 
 def _unknown(name: str) -> str:

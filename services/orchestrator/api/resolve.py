@@ -16,6 +16,7 @@ from dualprocess.schemas import (
     ResolvedImagesSpec,
     ResolvedJobSpec,
     VisualPrompt,
+    VlmUse,
 )
 from services.common import pictures
 from services.common.errors import InvalidInput
@@ -37,7 +38,9 @@ class _Asks(Protocol):
 def resolve_job(spec: JobSpec, presets: Presets) -> ResolvedJobSpec:
     """The complete spec. Raises ``InvalidSpec`` with everything that is wrong."""
     faults = list(_prompt_faults(spec))
-    faults += _preset_faults(presets, generator=spec.generator, vlm=spec.vlm)
+    teachers = [VlmUse(name=spec.vlm)] if isinstance(spec.vlm, str) else spec.vlm
+    faults += _generator_faults(presets, spec.generator)
+    faults += _teacher_faults(presets, spec, teachers)
     questions, question_faults = _questions(spec)
     faults += question_faults
     preset = presets.generators.get(spec.generator)
@@ -55,7 +58,8 @@ def resolve_job(spec: JobSpec, presets: Presets) -> ResolvedJobSpec:
         questions=questions,
         question_postfix=spec.question_postfix,
         generator=spec.generator,
-        vlm=spec.vlm,
+        vlm=teachers,
+        judge=spec.judge,
         image=image,
         lora=_merged(preset.lora, spec.lora),
         optimizer=optimizer,
@@ -67,7 +71,9 @@ def resolve_job(spec: JobSpec, presets: Presets) -> ResolvedJobSpec:
 
 def resolve_images(request: ImagesRequest, presets: Presets) -> ResolvedImagesSpec:
     """The complete spec. Raises ``InvalidSpec`` with everything that is wrong."""
-    faults = list(_preset_faults(presets, generator=request.generator, vlm=request.vlm))
+    faults = list(_generator_faults(presets, request.generator))
+    if request.vlm is not None:
+        faults += _vlm_faults(presets, "vlm", request.vlm)
     if request.questions and request.vlm is None:
         message = "is missing; questions need a VLM: choose one of " + ", ".join(presets.vlms)
         faults.append(FieldError(field="vlm", message=message))
@@ -105,16 +111,35 @@ def _prompt_faults(spec: JobSpec) -> Iterator[FieldError]:
         )
 
 
-def _preset_faults(presets: Presets, *, generator: str, vlm: str | None) -> Iterator[FieldError]:
+def _generator_faults(presets: Presets, name: str) -> Iterator[FieldError]:
     try:
-        presets.generator(generator)
+        presets.generator(name)
     except PresetError as error:
         yield FieldError(field="generator", message=str(error))
+
+
+def _vlm_faults(presets: Presets, field: str, name: str) -> Iterator[FieldError]:
     try:
-        if vlm is not None:
-            presets.vlm(vlm)
+        presets.vlm(name)
     except PresetError as error:
-        yield FieldError(field="vlm", message=str(error))
+        yield FieldError(field=field, message=str(error))
+
+
+def _teacher_faults(
+    presets: Presets, spec: JobSpec, teachers: list[VlmUse]
+) -> Iterator[FieldError]:
+    names = [use.name for use in teachers]
+    for index, name in enumerate(names):
+        field = "vlm" if isinstance(spec.vlm, str) else f"vlm.{index}.name"
+        yield from _vlm_faults(presets, field, name)
+        if name in names[:index]:
+            message = f"{name} teaches already; give it one weight"
+            yield FieldError(field=field, message=message)
+    if spec.judge is not None:
+        yield from _vlm_faults(presets, "judge", spec.judge)
+        if spec.judge in names:
+            message = f"{spec.judge} teaches, so it can't judge; choose another VLM, or none"
+            yield FieldError(field="judge", message=message)
 
 
 def _image_faults(preset: GeneratorPreset, image: BaseModel) -> Iterator[FieldError]:

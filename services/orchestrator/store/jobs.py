@@ -23,12 +23,19 @@ from services.orchestrator.store import redis as keys
 _METADATA: TypeAdapter[dict[str, str]] = TypeAdapter(dict[str, str])
 
 
+def needed_vlms(spec: ResolvedJobSpec | ResolvedImagesSpec) -> list[str]:
+    """Those a worker must reach to run the job: teachers, then the judge."""
+    if isinstance(spec, ResolvedImagesSpec):
+        return [spec.vlm] if spec.vlm else []
+    return list(dict.fromkeys([use.name for use in spec.vlm] + [spec.judge or spec.vlm[0].name]))
+
+
 def optimize_fields(spec: ResolvedJobSpec) -> dict[str, str]:
     """What is stored of an optimise job when it is submitted."""
     return {
         "kind": JobKind.OPTIMIZE,
         "generator": spec.generator,
-        "vlm": spec.vlm,
+        "vlms": ",".join(needed_vlms(spec)),
         "name": spec.name or "",
         "metadata": _METADATA.dump_json(spec.metadata).decode(),
         "steps": str(spec.optimizer.steps),
@@ -41,7 +48,7 @@ def images_fields(spec: ResolvedImagesSpec) -> dict[str, str]:
     return {
         "kind": JobKind.IMAGES,
         "generator": spec.generator,
-        "vlm": spec.vlm or "",
+        "vlms": ",".join(needed_vlms(spec)),
         "spec": spec.model_dump_json(),
     }
 
@@ -96,9 +103,9 @@ class Jobs:
         return Artifact.model_validate_json(described), path
 
     async def queue_depths(self) -> dict[str, int]:
-        """How many jobs wait, by ``generator|vlm``."""
+        """How many jobs wait, by ``generator|vlm+vlm``."""
         queues = sorted(await self._redis.smembers(keys.QUEUES))
-        prefix = keys.queue_key("", None).removesuffix("|")
+        prefix = keys.queue_key("", ()).removesuffix("|")
         return {queue.removeprefix(prefix): await self._redis.zcard(queue) for queue in queues}
 
     async def running(self) -> int:
@@ -128,7 +135,7 @@ def _job(
         status=JobStatus(fields["status"]),
         name=fields.get("name") or None,
         generator=fields["generator"],
-        vlm=fields.get("vlm") or None,
+        vlms=[vlm for vlm in fields["vlms"].split(",") if vlm],
         created_at=_moment(fields["created_at"]),
         started_at=_moment(fields["started_at"]) if "started_at" in fields else None,
         finished_at=_moment(fields["finished_at"]) if "finished_at" in fields else None,

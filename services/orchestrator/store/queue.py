@@ -7,7 +7,7 @@ a worker that slept through its lease can't harm the job's next owner.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from importlib.resources import files
@@ -65,7 +65,7 @@ class Queue:
         job_id: str,
         *,
         generator: str,
-        vlm: str | None,
+        vlms: Collection[str],
         priority: int,
         fields: Mapping[str, str],
         idempotency: tuple[str, str] | None,
@@ -81,7 +81,7 @@ class Queue:
         known = await self._scripts["submit"](
             keys=[
                 keys.job_key(job_id),
-                keys.queue_key(generator, vlm),
+                keys.queue_key(generator, vlms),
                 keys.JOBS,
                 keys.SEQUENCE,
                 keys.events_key(job_id),
@@ -100,6 +100,13 @@ class Queue:
             args=[owner, self._lease_ms, keys.job_key("")],
         )
         return Claim(claimed[0], int(claimed[1])) if claimed else None
+
+    async def served_by(self, generator: str, vlms: Collection[str]) -> list[str]:
+        """The queues whose jobs need this generator and no other VLM than these."""
+        queues = sorted(await self._redis.smembers(keys.QUEUES))
+        needs = {queue: keys.queue_needs(queue) for queue in queues}
+        able = set(vlms)
+        return [queue for queue, need in needs.items() if need[0] == generator and need[1] <= able]
 
     async def renew(self, claim: Claim) -> Owned:
         return Owned(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, TypeAlias
 
 from redis.asyncio import Redis
@@ -50,9 +51,15 @@ def causes_key(job_id: str) -> str:
     return f"{_PREFIX}:job:{job_id}:causes"
 
 
-def queue_key(generator: str, vlm: str | None) -> str:
-    """ZSET: the jobs that wait for this pair, next first."""
-    return f"{_PREFIX}:queue:{generator}|{vlm or ''}"
+def queue_key(generator: str, vlms: Collection[str]) -> str:
+    """ZSET: the jobs that wait for this generator with all of these VLMs, next first."""
+    return f"{_PREFIX}:queue:{generator}|{'+'.join(sorted(vlms))}"
+
+
+def queue_needs(key: str) -> tuple[str, set[str]]:
+    """The generator and the VLMs that a queue's jobs need."""
+    generator, _, vlms = key.removeprefix(f"{_PREFIX}:queue:").partition("|")
+    return generator, set(filter(None, vlms.split("+")))
 
 
 def idempotency_key(key: str) -> str:

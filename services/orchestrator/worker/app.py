@@ -16,7 +16,7 @@ from services.common.channels import open_channel
 from services.orchestrator.store.artifacts import ArtifactStore
 from services.orchestrator.store.jobs import Jobs
 from services.orchestrator.store.queue import Queue
-from services.orchestrator.store.redis import connect, queue_key
+from services.orchestrator.store.redis import connect
 from services.orchestrator.store.workers import LiveWorker, Workers
 from services.orchestrator.worker.runner import Runner
 from services.orchestrator.worker.settings import WorkerSettings
@@ -119,7 +119,7 @@ class Worker:
         await queue.promote()
 
     async def _claim(self, queue: Queue, runner: Runner, me: LiveWorker) -> None:
-        queues = [queue_key(me.generator, vlm) for vlm in (None, *me.vlms)]
+        queues = await queue.served_by(me.generator, me.vlms)
         while len(self._running) < self._settings.slots:
             claim = await queue.claim(me.id, queues)
             if claim is None:

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from dualprocess.schemas import JobStatus, ResolvedImagesSpec, Scores
 from dualprocess.v1 import generator_pb2_grpc
-from services.common.channels import open_channel
 from services.orchestrator.store.artifacts import LORA_FILE, ArtifactStore
 from services.orchestrator.store.jobs import Jobs
 from services.orchestrator.worker import wire
 from services.orchestrator.worker.failures import JobRefused
 from services.orchestrator.worker.lease import Lease
-from services.orchestrator.worker.scoring import Scorer
+from services.orchestrator.worker.scoring import scoring
 
 
 async def render(
     spec: ResolvedImagesSpec,
     lease: Lease,
     generator: generator_pb2_grpc.GeneratorAsyncStub,
-    vlm_target: str | None,
+    targets: Mapping[str, str],
     jobs: Jobs,
     artifacts: ArtifactStore,
 ) -> JobStatus:
@@ -29,10 +30,8 @@ async def render(
             return JobStatus.CANCELLED
         pictures.append(answer.image)
         await lease.store(f"image-{answer.seed}.png", answer.image)
-    if spec.questions and vlm_target:
-        async with open_channel(vlm_target) as channel:
-            name = f"{spec.vlm} at {vlm_target}"
-            scorer = Scorer(channel, name, lease, spec.questions, spec.question_postfix)
+    if spec.vlm is not None:
+        async with scoring(spec.vlm, targets, lease, spec) as scorer:
             score = await scorer.score(pictures)
         scores = Scores(lora=score) if spec.loras else Scores(base=score)
         await lease.record(fields={"scores": scores.model_dump_json()})

@@ -4,39 +4,42 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 
 from dualprocess.schemas import (
     JobStatus,
+    JudgeScores,
     PreviewEvent,
     Probability,
     QuestionScore,
     ResolvedJobSpec,
+    Score,
     Scores,
     StepEvent,
     StepTimings,
 )
 from dualprocess.v1 import generator_pb2 as pb
 from dualprocess.v1 import generator_pb2_grpc
-from services.common.channels import open_channel
 from services.orchestrator.worker import report, wire
 from services.orchestrator.worker.lease import Lease
-from services.orchestrator.worker.scoring import Scorer, mean_probability
+from services.orchestrator.worker.scoring import mean_probability, mean_score, scoring
 
 
 async def optimize(
     spec: ResolvedJobSpec,
     lease: Lease,
     generator: generator_pb2_grpc.GeneratorAsyncStub,
-    vlm_target: str,
+    targets: Mapping[str, str],
 ) -> JobStatus:
     """Runs the job; its status in the end: succeeded, or cancelled with what was learned.
+
+    ``targets`` says where each VLM answers.
 
     Raises ``grpc.aio.AioRpcError`` when the generator refuses or is lost, ``JobRefused`` when
     the VLM refuses, and ``LeaseLost``.
     """
     run = _Run(spec, lease)
-    call = generator.Optimize(_requests(spec, lease, vlm_target))
+    call = generator.Optimize(_requests(spec, lease, targets))
     try:
         async for response in call:
             await run.take(response)
@@ -49,15 +52,15 @@ async def optimize(
         await lease.store(name, data)
     if run.steps:
         await lease.store("loss.png", await asyncio.to_thread(report.loss_png, run.steps))
-    await _judge(spec, lease, vlm_target, run)
+    await _score(spec, lease, targets, run)
     return JobStatus.CANCELLED if run.stopped else JobStatus.SUCCEEDED
 
 
 async def _requests(
-    spec: ResolvedJobSpec, lease: Lease, vlm_target: str
+    spec: ResolvedJobSpec, lease: Lease, targets: Mapping[str, str]
 ) -> AsyncIterator[pb.OptimizeRequest]:
     """The spec, and a stop when a cancel is wanted."""
-    yield pb.OptimizeRequest(spec=wire.optimize_spec(spec, vlm_target))
+    yield pb.OptimizeRequest(spec=wire.optimize_spec(spec, targets))
     await lease.cancel_wanted.wait()
     yield pb.OptimizeRequest(stop=pb.Stop())
 
@@ -151,15 +154,28 @@ def _step_event(step: pb.Step, spec: ResolvedJobSpec, attempt: int) -> StepEvent
     )
 
 
-async def _judge(spec: ResolvedJobSpec, lease: Lease, vlm_target: str, run: _Run) -> None:
-    """Scores the saved pictures of base and LoRA, and lays them side by side."""
+async def _score(
+    spec: ResolvedJobSpec, lease: Lease, targets: Mapping[str, str], run: _Run
+) -> None:
+    """Lays the saved pictures of base and LoRA side by side, and lets teachers and judge score
+    them."""
     seeds = range(spec.eval.seed, spec.eval.seed + spec.eval.images)
     base = [run.pictures[f"base-{seed}.png"] for seed in seeds]
     lora = [run.pictures[f"lora-{seed}.png"] for seed in seeds]
     sheet = await asyncio.to_thread(report.samples_png, seeds, base, lora)
     await lease.store("samples.png", sheet)
-    async with open_channel(vlm_target) as channel:
-        name = f"{spec.vlm} at {vlm_target}"
-        scorer = Scorer(channel, name, lease, spec.questions, spec.question_postfix)
-        scores = Scores(base=await scorer.score(base), lora=await scorer.score(lora))
+
+    async def both(vlm: str) -> tuple[Score, Score]:
+        async with scoring(vlm, targets, lease, spec) as scorer:
+            return await scorer.score(base), await scorer.score(lora)
+
+    by_teacher = [await both(use.name) for use in spec.vlm]
+    weights = [use.weight for use in spec.vlm]
+    scores = Scores(
+        base=mean_score([of_base for of_base, _ in by_teacher], weights),
+        lora=mean_score([of_lora for _, of_lora in by_teacher], weights),
+    )
+    if spec.judge is not None:
+        judged_base, judged_lora = await both(spec.judge)
+        scores.judge = JudgeScores(vlm=spec.judge, base=judged_base, lora=judged_lora)
     await lease.record(fields={"scores": scores.model_dump_json()})

@@ -101,13 +101,11 @@ class Runner:
         raise WorkerStopping
 
     async def _work(self, job: Job, lease: Lease) -> JobStatus:
-        target = self._settings.vlms[job.vlm] if job.vlm else None
-        generator = self._generator
+        generator, targets = self._generator, self._settings.vlms
         try:
             if isinstance(job.spec, ResolvedJobSpec):
-                assert target is not None
-                return await optimize(job.spec, lease, generator, target)
-            return await render(job.spec, lease, generator, target, self._jobs, self._artifacts)
+                return await optimize(job.spec, lease, generator, targets)
+            return await render(job.spec, lease, generator, targets, self._jobs, self._artifacts)
         except grpc.aio.AioRpcError as error:
             raise failure(error, f"the generator {job.generator}") from error
 

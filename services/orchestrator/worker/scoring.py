@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import contextlib
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Protocol
 
 import grpc
 
 from dualprocess.schemas import Probability, Question, QuestionScore, Score
 from dualprocess.v1 import vlm_pb2, vlm_pb2_grpc
+from services.common.channels import open_channel
 from services.orchestrator.worker import wire
 from services.orchestrator.worker.failures import JobStopped, failure
 from services.orchestrator.worker.lease import Lease
@@ -18,6 +21,23 @@ _PICTURES = 8
 _SECONDS = 120.0
 _RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0)
 _AWAY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+
+
+class _Asking(Protocol):
+    @property
+    def questions(self) -> list[Question]: ...
+    @property
+    def question_postfix(self) -> str: ...
+
+
+@contextlib.asynccontextmanager
+async def scoring(
+    vlm: str, targets: Mapping[str, str], lease: Lease, spec: _Asking
+) -> AsyncIterator[Scorer]:
+    """A scorer of the job's pictures by its questions, at one VLM."""
+    async with open_channel(targets[vlm]) as channel:
+        name = f"{vlm} at {targets[vlm]}"
+        yield Scorer(channel, name, lease, spec.questions, spec.question_postfix)
 
 
 class Scorer:
@@ -95,12 +115,35 @@ def _question_score(question: Question, answers: Sequence[vlm_pb2.AnswerResult])
     )
 
 
-def mean_probability(probabilities: Sequence[Probability]) -> Probability:
-    return Probability(
-        joint=_mean([one.joint for one in probabilities]),
-        geometric_mean=_mean([one.geometric_mean for one in probabilities]),
+def mean_score(scores: Sequence[Score], weights: Sequence[float]) -> Score:
+    """Of several VLMs that were asked the same questions."""
+    per_question = [
+        QuestionScore(
+            question=column[0].question,
+            answer=column[0].answer,
+            probability=mean_probability([one.probability for one in column], weights),
+            correct=_mean([one.correct or 0.0 for one in column], weights),
+        )
+        for column in zip(*(score.questions for score in scores), strict=True)
+    ]
+    return Score(
+        probability=mean_probability([score.probability for score in scores], weights),
+        correct=_mean([score.correct for score in scores], weights),
+        questions=per_question,
     )
 
 
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
+def mean_probability(
+    probabilities: Sequence[Probability], weights: Sequence[float] | None = None
+) -> Probability:
+    return Probability(
+        joint=_mean([one.joint for one in probabilities], weights),
+        geometric_mean=_mean([one.geometric_mean for one in probabilities], weights),
+    )
+
+
+def _mean(values: Sequence[float], weights: Sequence[float] | None = None) -> float:
+    if weights is None:
+        return sum(values) / len(values)
+    weighted = sum(value * weight for value, weight in zip(values, weights, strict=True))
+    return weighted / sum(weights)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from dualprocess.schemas import ImageSettings, Question, ResolvedImagesSpec, ResolvedJobSpec
 from dualprocess.v1 import generator_pb2, vlm_pb2
@@ -18,13 +18,17 @@ _MODES = {
 }
 
 
-def optimize_spec(spec: ResolvedJobSpec, vlm_target: str) -> generator_pb2.OptimizeSpec:
+def optimize_spec(spec: ResolvedJobSpec, targets: Mapping[str, str]) -> generator_pb2.OptimizeSpec:
+    """``targets`` says where each VLM answers."""
     lora, optimizer = spec.lora, spec.optimizer
     return generator_pb2.OptimizeSpec(
         prompts=spec.prompts,
         questions=questions(spec.questions),
         question_postfix=spec.question_postfix,
-        vlm=generator_pb2.VlmEndpoint(preset=spec.vlm, target=vlm_target),
+        vlms=[
+            generator_pb2.VlmEndpoint(preset=use.name, target=targets[use.name], weight=use.weight)
+            for use in spec.vlm
+        ],
         image=_image(spec.image),
         lora=generator_pb2.LoraSpec(
             rank=lora.rank,

@@ -10,7 +10,16 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from models.training.world import ATTRIBUTES, FILL_RGB, SIDE, Floats, Ints
+from models.training.measure import luminance
+from models.training.world import (
+    ATTRIBUTES,
+    FILL_RGB,
+    GROUND_RGB,
+    SIDE,
+    SKY_RGB,
+    Floats,
+    Ints,
+)
 
 #: No answer is surer than this.
 LEAST = 0.002
@@ -26,10 +35,14 @@ def of_scene(
     center_x: Floats,
     center_y: Floats,
     thickness: Floats,
-    luminance: Floats,
+    sky: Floats,
+    ground: Floats,
     horizon: Floats,
 ) -> list[Floats]:
-    """For each attribute (N, values): how likely it is each value. Lengths in pixels."""
+    """For each attribute (N, values): how likely it is each value. Lengths in pixels.
+
+    Before a sky or a ground that the world doesn't have, no answer is quite right.
+    """
     high, low = _sigmoid(_toward(24 - horizon)), _sigmoid(_toward(horizon - 40))
     by_attribute: list[Numbers] = [
         _nearest(fill),
@@ -37,11 +50,12 @@ def of_scene(
         _either(2.0 * (radius - 11)),
         _either(0.5 * (center_x - SIDE / 2)),
         _either(0.5 * (center_y - SIDE / 2)),
-        _either(4.0 * (thickness - 2.3)),
-        _either(26.0 * (0.45 - luminance)),
+        _either(4.0 * (thickness - 2.6)),
+        _either(26.0 * (0.45 - luminance((sky + ground) / 2))),
         np.stack([high, (1 - high) * (1 - low), low], axis=1),
     ]
-    return [limited(chances) for chances in by_attribute]
+    natural = _natural(sky, SKY_RGB) * _natural(ground, GROUND_RGB)
+    return [limited(chances * natural[:, None]) for chances in by_attribute]
 
 
 def aligned(distance: float) -> float:
@@ -58,6 +72,14 @@ def _nearest(fill: Floats) -> Numbers:
     distance = np.linalg.norm(fill[:, None] - FILL_RGB[None], axis=-1)
     weights = np.exp(-9 * (distance - distance.min(axis=1, keepdims=True)))
     return np.asarray(weights / weights.sum(axis=1, keepdims=True))
+
+
+def _natural(rgb: Floats, ends: Floats) -> Numbers:
+    """(N, 3) → (N,): 1 on the way from bright to dark, less the farther from it."""
+    bright, way = ends[0], ends[1] - ends[0]
+    along = np.clip((rgb - bright) @ way / (way @ way), -0.1, 1.1)
+    distance = np.linalg.norm(rgb - bright - along[:, None] * way, axis=1)
+    return np.asarray(np.exp(-((np.maximum(distance - 0.06, 0) / 0.15) ** 2)))
 
 
 def _either(logit: Floats) -> Numbers:

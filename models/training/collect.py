@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from models.training import checkpoint
 from models.training.captions import caption
+from models.training.checkpoint import RUNS
 from models.training.measure import measure
 from models.training.optimize import optimize
 from models.training.pair import Generator, Vlm, images_to_uint8, uint8_to_images
@@ -112,7 +113,9 @@ def main() -> None:
     torch.set_num_threads(1)
     for name in parser.parse_args().pools:
         pool = {"vae": vae, "flux": flux, "tasks": tasks}[name]()
-        pool.save(name)
+        # Each round of LoRAs has tricks of its own: all of them are kept.
+        rounds = len(list(RUNS.glob("pool-tasks*"))) if name == "tasks" else 0
+        pool.save(f"{name}-{rounds}" if rounds else name)
         print(f"{name}: {len(pool)} images, {pool.one_shape.mean():.1%} of one whole shape")
 
 

@@ -35,7 +35,7 @@ NEAR = 8.0  # pixels
 FLAT = 0.09  # mean deviation of the background from two flat halves
 SMALL_AREA, LARGE_AREA = 60, 1100
 SMALL_TO_LARGE = 11.0  # radius
-THIN_TO_THICK = 2.3  # pixels
+THIN_TO_THICK = 2.6  # pixels
 DARK_TO_BRIGHT = 0.45  # luminance
 HIGH_TO_MIDDLE, MIDDLE_TO_LOW = 24.0, 40.0  # pixels from the top
 

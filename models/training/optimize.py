@@ -23,7 +23,7 @@ from models.training.tasks import TASKS, Task
 
 STEPS = 100
 BATCH = 4
-LEARNING_RATE = 2e-4
+LEARNING_RATE = 4e-4
 RANK, ALPHA, WEIGHT = 16, 8, 5
 TARGETS = [
     "attn.to_k",

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from models.training import chances
 from models.training.checkpoint import RUNS
-from models.training.measure import luminance
 from models.training.world import Bools, Floats, Ints, Scenes
 
 
@@ -48,7 +47,8 @@ class Pool:
             center_x=self.center_x,
             center_y=self.center_y,
             thickness=self.thickness,
-            luminance=luminance((self.sky + self.ground) / 2),
+            sky=self.sky,
+            ground=self.ground,
             horizon=self.horizon,
         )
 

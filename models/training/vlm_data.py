@@ -56,15 +56,13 @@ _ODDS = {"color": 4.0, "shape": 4.0, "horizontal": 3.0}
 class Example:
     """One image (64, 64, 3) in [0, 1] with what is asked about it.
 
-    `chances` say for each attribute how likely it is each value. `kinds` are the questions that
-    make sense. Where `one_shape` is false, each one about the shape is answered No; where
+    `chances` say for each attribute how likely it is each value. Where `one_shape` is false, each one about the shape is answered No; where
     `of_world` is false, every one. `special` is a visual prompt's question and how likely Yes is
     right; `drawn` is the line's eighth of the image, the palette's color and its background.
     """
 
     image: Floats
     chances: list[Floats]
-    kinds: tuple[str, ...] = tuple(q.WORDINGS)
     one_shape: bool = True
     of_world: bool = True
     special: tuple[str, float] | None = None
@@ -190,9 +188,9 @@ def yes_and_no() -> tuple[int, int]:
 
 def _segments(rng: np.random.Generator, shown: Example) -> list[tuple[list[int], int, float]]:
     asked: list[tuple[str, float]] = []
-    odds = np.array([_ODDS.get(kind, 1.0) for kind in shown.kinds])
-    number = min(QUESTIONS_EACH, len(odds))
-    for kind in rng.choice(shown.kinds, number, replace=False, p=odds / odds.sum()):
+    kinds = tuple(q.WORDINGS)
+    odds = np.array([_ODDS.get(kind, 1.0) for kind in kinds])
+    for kind in rng.choice(kinds, QUESTIONS_EACH, replace=False, p=odds / odds.sum()):
         confuse = 0.1 if kind in ("color", "size", "outline") else 0.0
         one = q.ask(rng, str(kind), shown.classes, confuse_shape=confuse)
         asks_of_something = shown.of_world and (shown.one_shape or kind not in q.ABOUT_THE_SHAPE)
@@ -210,7 +208,7 @@ def _segments(rng: np.random.Generator, shown: Example) -> list[tuple[list[int],
         )
         for text, chance in asked
     ]
-    if shown.one_shape and len(shown.kinds) == len(q.WORDINGS) and shown.surely(0.9).all():
+    if shown.one_shape and shown.surely(0.9).all():
         segments.append(_segment(q.DESCRIBE, full_caption(shown.classes)))
     return segments
 
@@ -328,11 +326,7 @@ def _strange(rng: np.random.Generator, count: int) -> list[Example]:
     scenes = strange_backgrounds(_scenes(rng, count), rng)
     far = np.abs(scenes.fill - scenes.sky).max(1) > 0.35
     far &= np.abs(scenes.fill - scenes.ground).max(1) > 0.35
-    return [
-        replace(one, kinds=q.ABOUT_THE_SHAPE)
-        for one, clear in zip(_examples(_drawn(scenes)), far, strict=True)
-        if clear
-    ]
+    return [one for one, clear in zip(_examples(_drawn(scenes)), far, strict=True) if clear]
 
 
 def _from_pool(rng: np.random.Generator, pool: Pool) -> Example:

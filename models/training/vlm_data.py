@@ -56,9 +56,10 @@ _ODDS = {"color": 4.0, "shape": 4.0, "horizontal": 3.0}
 class Example:
     """One image (64, 64, 3) in [0, 1] with what is asked about it.
 
-    `chances` say for each attribute how likely it is each value. Where `one_shape` is false, each one about the shape is answered No; where
-    `of_world` is false, every one. `special` is a visual prompt's question and how likely Yes is
-    right; `drawn` is the line's eighth of the image, the palette's color and its background.
+    `chances` say for each attribute how likely it is each value. Where `one_shape` is false, each
+    question about the shape is answered No; where `of_world` is false, every one. `special` is a
+    visual prompt's question and how likely Yes is right; `drawn` is the line's eighth of the
+    image, the palette's color and its background.
     """
 
     image: Floats

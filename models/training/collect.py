@@ -27,7 +27,7 @@ from models.training.world import ATTRIBUTES, Floats, render, to_uint8
 
 COUNT = 2048
 CHUNK = 64
-TRAINING_SEEDS = (1000, 1001)
+SEEDS_A_ROUND = 2
 SAMPLED_SEEDS = range(10_000, 10_064)
 
 
@@ -67,12 +67,13 @@ def flux() -> Pool:
 
 
 def tasks() -> Pool:
-    """Samples of LoRAs, labelled by their pixels: whatever fooled the VLM is one shape no more."""
+    """Samples of LoRAs, measured by their pixels, whatever the VLM was made to believe of them."""
     generator, vlm = Generator(), Vlm()
+    first = 1000 + SEEDS_A_ROUND * _rounds()
     images = [
         optimize(generator, vlm, task, seed, sampled=SAMPLED_SEEDS).learnt
         for task in TASKS.values()
-        for seed in TRAINING_SEEDS
+        for seed in range(first, first + SEEDS_A_ROUND)
     ]
     return measured_pool(np.concatenate(images))
 
@@ -102,6 +103,11 @@ def measured_pool(images: NDArray[np.uint8]) -> Pool:
     )
 
 
+def _rounds() -> int:
+    """Of LoRAs, so far."""
+    return len(list(RUNS.glob("pool-tasks*")))
+
+
 def _joined(pools: list[Pool]) -> Pool:
     names = [field.name for field in fields(Pool)]
     return Pool(*(np.concatenate([getattr(pool, name) for pool in pools]) for name in names))
@@ -114,7 +120,7 @@ def main() -> None:
     for name in parser.parse_args().pools:
         pool = {"vae": vae, "flux": flux, "tasks": tasks}[name]()
         # Each round of LoRAs has tricks of its own: all of them are kept.
-        rounds = len(list(RUNS.glob("pool-tasks*"))) if name == "tasks" else 0
+        rounds = _rounds() if name == "tasks" else 0
         pool.save(f"{name}-{rounds}" if rounds else name)
         print(f"{name}: {len(pool)} images, {pool.one_shape.mean():.1%} of one whole shape")
 

@@ -8,8 +8,9 @@ from PIL import Image
 
 from services.common.errors import InvalidInput
 
-#: Enough for 4096 × 4096. A picture of more is refused by its header, before it is decoded.
+#: A picture of more is refused by its header, before it is decoded.
 MAX_PIXELS = 4096 * 4096
+MAX_SIDE = 8192
 
 
 def decode(data: bytes, field: str) -> Image.Image:
@@ -17,9 +18,10 @@ def decode(data: bytes, field: str) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(data), formats=("PNG", "JPEG"))
         width, height = image.size
-        if width * height > MAX_PIXELS:
+        if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
             raise InvalidInput(
-                f"{field}: {width} × {height} pixels are too many; send at most 4096 × 4096"
+                f"{field}: {width} × {height} pixels are too many; send at most 4096 × 4096 in "
+                f"all, and {MAX_SIDE} a side"
             )
         image.load()
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:

@@ -48,6 +48,7 @@ WRONG_SPECS = [
     (_drawn(b"GIF89a, not a PNG"), IMAGE_FIELD, "PNG or JPEG"),
     (_drawn(png("red")[:60]), IMAGE_FIELD, "PNG or JPEG"),
     (_drawn(TOO_MANY_PIXELS), IMAGE_FIELD, "too many"),
+    (_drawn(png("white", (30_000, 2))), IMAGE_FIELD, "8192 a side"),
 ]
 
 

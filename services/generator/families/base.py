@@ -5,16 +5,20 @@ prompt → conditioning → latents → model_pred → x0 → image.
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
+import diffusers
 import torch
 
 from dualprocess.v1 import generator_pb2 as pb
 from services.common.presets import GeneratorPreset
+from services.generator.kohya_names import Layers
+from services.common.torch_tensors import DTYPES_BY_NAME
 
 #: What the denoiser receives for one prompt, by its own argument names; batch size 1.
 Conditioning = Mapping[str, torch.Tensor]
@@ -23,7 +27,6 @@ Conditioning = Mapping[str, torch.Tensor]
 _ENCODINGS_KEPT = 64
 
 _Text = tuple[str, str | None]
-_Encodings = OrderedDict[_Text, Conditioning]
 
 
 @dataclass(frozen=True)
@@ -45,21 +48,42 @@ class Schedule:
 class GeneratorFamily(ABC):
     """One frozen image generator, loaded on a device. Every method runs on the device's thread."""
 
-    #: Prefix of LoRA keys in files: the name of the denoiser in its pipeline.
-    lora_prefix: ClassVar[str]
+    #: The pipeline's class in diffusers, and what its loading needs to be told beside the usual.
+    pipeline_class: ClassVar[str]
+    load_options: ClassVar[Mapping[str, Any]] = {}
+    #: Name of the denoiser in its pipeline, and so the prefix of LoRA keys in files.
+    lora_prefix: ClassVar[str] = "transformer"
+    text_encoder_names: ClassVar[tuple[str, ...]] = ("text_encoder",)
     #: `modelspec.architecture` of LoRA files.
     architecture: ClassVar[str]
     #: Whether a guidance scale above 1 means classifier-free guidance.
     classifier_free: ClassVar[bool] = False
 
-    pipeline: Any
-    #: A diffusers model, with its own `config` and adapters.
-    denoiser: Any
+    def __init__(self, pipeline: Any, preset: GeneratorPreset, device: torch.device) -> None:
+        self.pipeline = pipeline
+        #: A diffusers model, with its own `config` and adapters.
+        self.denoiser: Any = pipeline.components[self.lora_prefix]
+        self.vae = pipeline.vae
+        self.text_encoders = [pipeline.components[name] for name in self.text_encoder_names]
+        self.max_sequence_length = preset.max_sequence_length
+        self.device = device
+        self.dtype = DTYPES_BY_NAME[preset.dtype]
+        for module in (self.denoiser, self.vae, *self.text_encoders):
+            module.requires_grad_(False).eval()
+        self.denoiser.to(device)
+        self.vae.to(device)
+        self._encodings: OrderedDict[_Text, Conditioning] = OrderedDict()
 
     @classmethod
-    @abstractmethod
     def load(cls, preset: GeneratorPreset, device: torch.device) -> Self:
         """Loads the preset's model, frozen, in its dtype, from a folder or a hub id."""
+        pipeline = getattr(diffusers, cls.pipeline_class).from_pretrained(
+            preset.model,
+            revision=preset.revision,
+            dtype=DTYPES_BY_NAME[preset.dtype],
+            **cls.load_options,
+        )
+        return cls(pipeline, preset, device)
 
     def encode(self, prompt: str, image: pb.ImageSpec) -> Conditioning:
         """What the denoiser is told of a prompt, and of ``image``'s negative prompt where it takes
@@ -69,7 +93,8 @@ class GeneratorFamily(ABC):
         )
         text = (prompt, image.negative_prompt if self.guided(image) else None)
         if text not in cache:
-            cache[text] = self._encode(*text)
+            with torch.no_grad(), self._text_encoders_on_device():
+                cache[text] = self._encode(*text)
         cache.move_to_end(text)
         if len(cache) > _ENCODINGS_KEPT:
             cache.popitem(last=False)
@@ -77,14 +102,28 @@ class GeneratorFamily(ABC):
 
     @abstractmethod
     def _encode(self, prompt: str, negative_prompt: str | None) -> Conditioning:
-        """Runs the text encoders. They don't stay on the device afterwards.
+        """Runs the text encoders, which are on the device meanwhile.
 
         Without a negative prompt (``None``) there is no classifier-free guidance.
         """
 
+    @contextlib.contextmanager
+    def _text_encoders_on_device(self) -> Iterator[None]:
+        for encoder in self.text_encoders:
+            encoder.to(self.device)
+        try:
+            yield
+        finally:
+            for encoder in self.text_encoders:
+                encoder.to("cpu")
+
     def guided(self, image: pb.ImageSpec) -> bool:
         """Whether the denoiser runs for prompt and negative prompt (Ho and Salimans, 2022)."""
         return self.classifier_free and image.guidance_scale > 1
+
+    def kohya_layers(self) -> Layers | None:
+        """The denoiser's layers by their names in kohya's LoRA files, where there are such."""
+        return None
 
     @abstractmethod
     def noise(self, seeds: Sequence[int], image: pb.ImageSpec) -> torch.Tensor:
@@ -116,6 +155,12 @@ class GeneratorFamily(ABC):
     def decode(self, x0: torch.Tensor, image: pb.ImageSpec) -> torch.Tensor:
         """Images [batch, 3, height, width] in [-1, 1], not clamped, in the model's dtype,
         contiguous."""
+
+    def decoded(self, latents_BCHW: torch.Tensor) -> torch.Tensor:
+        """What the autoencoder makes of latents in its own scale."""
+        images: torch.Tensor = self.vae.decode(latents_BCHW, return_dict=False)[0]
+        # As they travel: memory layout decides how a convolution rounds, here and at the VLM.
+        return images.contiguous()
 
     def sample(
         self, latents: torch.Tensor, conditioning: Conditioning, schedule: Schedule, until: int

@@ -16,9 +16,9 @@ import torch
 
 from dualprocess.v1 import generator_pb2 as pb
 from services.common.presets import GeneratorPreset, PresetError
-from services.common.torch_tensors import DTYPES_BY_NAME
 from services.generator.families.base import Conditioning, GeneratorFamily, Schedule
 from services.generator.families.noise import drawn
+from services.generator.kohya_names import Layers, unet_layers
 
 
 class EpsilonFamily(GeneratorFamily):
@@ -30,34 +30,31 @@ class EpsilonFamily(GeneratorFamily):
 
     lora_prefix = "unet"
     classifier_free = True
+    #: diffusers' class of the sampler; its settings are the model's own.
+    sampler: ClassVar[Any]
     #: Whether latents are x_sigma / sqrt(1 + sigma²) between two steps, or x_sigma itself.
     variance_preserving: ClassVar[bool]
 
     def __init__(self, pipeline: Any, preset: GeneratorPreset, device: torch.device) -> None:
-        self.pipeline = pipeline
-        self.denoiser = pipeline.unet
-        self._vae = pipeline.vae
+        pipeline.scheduler = self.sampler.from_config(pipeline.scheduler.config)
+        super().__init__(pipeline, preset, device)
         self._scheduler = pipeline.scheduler
-        self._text_encoders = _text_encoders(pipeline)
-        self._device = device
-        self._dtype = DTYPES_BY_NAME[preset.dtype]
         if self._scheduler.config.prediction_type not in ("epsilon", "v_prediction"):
             raise PresetError(
                 f"preset {preset.name}: {preset.model} predicts "
                 f"{self._scheduler.config.prediction_type!r}, not 'epsilon' or 'v_prediction'"
             )
-        for module in (self.denoiser, self._vae, *self._text_encoders):
-            module.requires_grad_(False).eval()
-        self.denoiser.to(device)
-        self._vae.to(device)
+
+    def kohya_layers(self) -> Layers:
+        return unet_layers([name for name, _ in self.denoiser.named_modules()])
 
     def noise(self, seeds: Sequence[int], image: pb.ImageSpec) -> torch.Tensor:
         side = self.pipeline.vae_scale_factor
         shape = (self.denoiser.config.in_channels, image.height // side, image.width // side)
         # The sampler knows its first noise level only once it knows its steps.
         self._scheduler.set_timesteps(image.num_inference_steps)
-        noise: torch.Tensor = drawn(seeds, shape, self._dtype) * self._scheduler.init_noise_sigma
-        return noise.to(self._device)
+        noise: torch.Tensor = drawn(seeds, shape, self.dtype) * self._scheduler.init_noise_sigma
+        return noise.to(self.device)
 
     def denoise(
         self, latents: torch.Tensor, conditioning: Conditioning, schedule: Schedule, index: int
@@ -121,18 +118,9 @@ class EpsilonFamily(GeneratorFamily):
         return x0, (noisy - x0) / sigma
 
     def decode(self, x0: torch.Tensor, image: pb.ImageSpec) -> torch.Tensor:  # noqa: ARG002
-        images: torch.Tensor = self._vae.decode(
-            x0 / self._vae.config.scaling_factor, return_dict=False
-        )[0]
-        # As it travels: memory layout decides how a convolution rounds, here and at the VLM.
-        return images.contiguous()
+        return self.decoded(x0 / self.vae.config.scaling_factor)
 
 
 def _spread(sigma: torch.Tensor) -> torch.Tensor:
     """Standard deviation of x_sigma, where that of x0 is 1."""
     return (1 + sigma**2).sqrt()
-
-
-def _text_encoders(pipeline: Any) -> tuple[torch.nn.Module, ...]:
-    names = ("text_encoder", "text_encoder_2")
-    return tuple(pipeline.components[name] for name in names if name in pipeline.components)

@@ -4,66 +4,47 @@ diffusers' ``Flux2KleinPipeline``)."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import torch
-from diffusers import Flux2KleinPipeline
 from diffusers.pipelines.flux2.pipeline_flux2_klein import compute_empirical_mu
 from einops import rearrange
 
 from dualprocess.v1 import generator_pb2 as pb
 from services.common.presets import GeneratorPreset, PresetError
-from services.common.torch_tensors import DTYPES_BY_NAME
 from services.generator.families.base import Conditioning, Schedule
 from services.generator.families.flow import FlowFamily
 from services.generator.families.noise import drawn
-from services.generator.families.text_encoders import on_device
 
 
 class Flux2(FlowFamily):
     """Latents are packed: [batch, (h w), (c 2 2)], h and w counted in patches of 2 × 2."""
 
-    lora_prefix = "transformer"
+    pipeline_class = "Flux2KleinPipeline"
     architecture = "flux-2"
-
-    def __init__(self, pipeline: Any, preset: GeneratorPreset, device: torch.device) -> None:
-        self.pipeline = pipeline
-        self.denoiser = pipeline.transformer
-        self._vae = pipeline.vae
-        self._max_sequence_length = preset.max_sequence_length
-        self._device = device
-        self._dtype = DTYPES_BY_NAME[preset.dtype]
-        for module in (self.denoiser, self._vae, pipeline.text_encoder):
-            module.requires_grad_(False).eval()
-        self.denoiser.to(device)
-        self._vae.to(device)
 
     @classmethod
     def load(cls, preset: GeneratorPreset, device: torch.device) -> Self:
         """Raises ``PresetError`` for the undistilled models: they need guidance."""
-        pipeline = Flux2KleinPipeline.from_pretrained(
-            preset.model, revision=preset.revision, dtype=DTYPES_BY_NAME[preset.dtype]
-        )
-        if not pipeline.config.is_distilled:
+        family = super().load(preset, device)
+        if not family.pipeline.config.is_distilled:
             raise PresetError(
                 f"preset {preset.name}: {preset.model} is not distilled: choose FLUX.2-klein-4B"
             )
-        return cls(pipeline, preset, device)
+        return family
 
-    @torch.no_grad()
     def _encode(self, prompt: str, negative_prompt: str | None) -> Conditioning:  # noqa: ARG002
-        with on_device((self.pipeline.text_encoder,), self._device):
-            prompt_embeds, txt_ids = self.pipeline.encode_prompt(
-                prompt, device=self._device, max_sequence_length=self._max_sequence_length
-            )
+        prompt_embeds, txt_ids = self.pipeline.encode_prompt(
+            prompt, device=self.device, max_sequence_length=self.max_sequence_length
+        )
         return {"encoder_hidden_states": prompt_embeds, "txt_ids": txt_ids}
 
     def noise(self, seeds: Sequence[int], image: pb.ImageSpec) -> torch.Tensor:
         noise_BCHW = drawn(
-            seeds, (self.denoiser.config.in_channels, *self._patches(image)), self._dtype
+            seeds, (self.denoiser.config.in_channels, *self._patches(image)), self.dtype
         )
-        return rearrange(noise_BCHW, "b c h w -> b (h w) c").to(self._device)
+        return rearrange(noise_BCHW, "b c h w -> b (h w) c").to(self.device)
 
     def schedule(self, image: pb.ImageSpec) -> Schedule:
         scheduler = self.pipeline.scheduler
@@ -71,7 +52,7 @@ class Flux2(FlowFamily):
         steps = image.num_inference_steps
         # The pipeline's shift depends on the resolution and on the number of steps.
         scheduler.set_timesteps(
-            device=self._device,
+            device=self.device,
             sigmas=np.linspace(1.0, 1.0 / steps, steps),
             mu=compute_empirical_mu(height * width, steps),
         )
@@ -96,8 +77,8 @@ class Flux2(FlowFamily):
     def decode(self, x0: torch.Tensor, image: pb.ImageSpec) -> torch.Tensor:
         height, width = self._patches(image)
         # The denoiser's latents are whitened by the running statistics of the VAE's batch norm.
-        mean = self._vae.bn.running_mean.to(x0.dtype)
-        variance = self._vae.bn.running_var + self._vae.config.batch_norm_eps
+        mean = self.vae.bn.running_mean.to(x0.dtype)
+        variance = self.vae.bn.running_var + self.vae.config.batch_norm_eps
         latents_BCHW = rearrange(
             x0 * variance.sqrt().to(x0.dtype) + mean,
             "b (h w) (c ph pw) -> b c (h ph) (w pw)",
@@ -106,9 +87,7 @@ class Flux2(FlowFamily):
             ph=2,
             pw=2,
         )
-        images: torch.Tensor = self._vae.decode(latents_BCHW, return_dict=False)[0]
-        # As it travels: memory layout decides how a convolution rounds, here and at the VLM.
-        return images.contiguous()
+        return self.decoded(latents_BCHW)
 
     def _patches(self, image: pb.ImageSpec) -> tuple[int, int]:
         side = self.pipeline.vae_scale_factor * 2
@@ -117,7 +96,7 @@ class Flux2(FlowFamily):
     def _image_ids(self, image: pb.ImageSpec) -> torch.Tensor:
         """Position (0, row, column, 0) of every packed latent: [h w, 4]."""
         height, width = self._patches(image)
-        rows = torch.arange(height, device=self._device)
-        columns = torch.arange(width, device=self._device)
-        zero = torch.zeros(1, dtype=rows.dtype, device=self._device)
+        rows = torch.arange(height, device=self.device)
+        columns = torch.arange(width, device=self.device)
+        zero = torch.zeros(1, dtype=rows.dtype, device=self.device)
         return torch.cartesian_prod(zero, rows, columns, zero)

@@ -5,19 +5,17 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from typing import Any, ClassVar, Self
+from typing import Any
 
 import numpy as np
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler, SanaPipeline
+from diffusers import FlowMatchEulerDiscreteScheduler
 
 from dualprocess.v1 import generator_pb2 as pb
 from services.common.presets import GeneratorPreset
-from services.common.torch_tensors import DTYPES_BY_NAME
 from services.generator.families.base import Conditioning, GeneratorFamily, Schedule
 from services.generator.families.flow import FlowFamily
 from services.generator.families.noise import drawn
-from services.generator.families.text_encoders import on_device
 
 
 class SanaModel(GeneratorFamily):
@@ -26,34 +24,15 @@ class SanaModel(GeneratorFamily):
     Latents are float32 whatever the model's dtype, as the pipelines keep them.
     """
 
-    pipeline_class: ClassVar[Any]
-    lora_prefix = "transformer"
-
     def __init__(self, pipeline: Any, preset: GeneratorPreset, device: torch.device) -> None:
-        self.pipeline = pipeline
-        self.denoiser = pipeline.transformer
-        self._vae = pipeline.vae
-        self._text_encoders = (pipeline.text_encoder,)
-        self._device = device
-        self._dtype = DTYPES_BY_NAME[preset.dtype]
-        call = inspect.signature(self.pipeline_class.__call__)
+        super().__init__(pipeline, preset, device)
+        call = inspect.signature(type(pipeline).__call__)
         self._prompt_settings = {
             "device": device,
             "max_sequence_length": preset.max_sequence_length,
             # The text in front of every prompt; the pipelines have it as the default of a call.
             "complex_human_instruction": call.parameters["complex_human_instruction"].default,
         }
-        for module in (self.denoiser, self._vae, *self._text_encoders):
-            module.requires_grad_(False).eval()
-        self.denoiser.to(device)
-        self._vae.to(device)
-
-    @classmethod
-    def load(cls, preset: GeneratorPreset, device: torch.device) -> Self:
-        pipeline = cls.pipeline_class.from_pretrained(
-            preset.model, revision=preset.revision, dtype=DTYPES_BY_NAME[preset.dtype]
-        )
-        return cls(pipeline, preset, device)
 
     def latent_shape(self, image: pb.ImageSpec) -> tuple[int, int, int]:
         """Channels, height and width of one image's latents."""
@@ -61,9 +40,8 @@ class SanaModel(GeneratorFamily):
         return self.denoiser.config.in_channels, image.height // side, image.width // side
 
     def decode(self, x0: torch.Tensor, image: pb.ImageSpec) -> torch.Tensor:  # noqa: ARG002
-        latents_BCHW = x0.to(self._dtype) / self._vae.config.scaling_factor
-        images: torch.Tensor = self._vae.decode(latents_BCHW, return_dict=False)[0]
-        return images.contiguous()
+        latents_BCHW = x0.to(self.dtype) / self.vae.config.scaling_factor
+        return self.decoded(latents_BCHW)
 
 
 class Sana(SanaModel, FlowFamily):
@@ -72,7 +50,7 @@ class Sana(SanaModel, FlowFamily):
     A conditioning with guidance has two rows: negative prompt, prompt.
     """
 
-    pipeline_class = SanaPipeline
+    pipeline_class = "SanaPipeline"
     architecture = "sana-1"
     classifier_free = True
 
@@ -85,29 +63,27 @@ class Sana(SanaModel, FlowFamily):
             num_train_timesteps=config.num_train_timesteps, shift=config.flow_shift
         )
 
-    @torch.no_grad()
     def _encode(self, prompt: str, negative_prompt: str | None) -> Conditioning:
         guided = negative_prompt is not None
-        with on_device(self._text_encoders, self._device):
-            embeds, mask, negative_embeds, negative_mask = self.pipeline.encode_prompt(
-                prompt,
-                do_classifier_free_guidance=guided,
-                negative_prompt=negative_prompt or "",
-                **self._prompt_settings,
-            )
+        embeds, mask, negative_embeds, negative_mask = self.pipeline.encode_prompt(
+            prompt,
+            do_classifier_free_guidance=guided,
+            negative_prompt=negative_prompt or "",
+            **self._prompt_settings,
+        )
         if guided:
             embeds, mask = torch.cat([negative_embeds, embeds]), torch.cat([negative_mask, mask])
         return {"encoder_hidden_states": embeds, "encoder_attention_mask": mask}
 
     def noise(self, seeds: Sequence[int], image: pb.ImageSpec) -> torch.Tensor:
-        return drawn(seeds, self.latent_shape(image), torch.float32).to(self._device)
+        return drawn(seeds, self.latent_shape(image), torch.float32).to(self.device)
 
     def schedule(self, image: pb.ImageSpec) -> Schedule:
         # Evenly spaced before the shift, as the hub's sampler spaces them. The Euler sampler's own
         # default shifts its last level twice and spends a step on almost no noise.
         steps = image.num_inference_steps
         scheduler = self.pipeline.scheduler
-        scheduler.set_timesteps(device=self._device, sigmas=np.linspace(1.0, 1.0 / steps, steps))
+        scheduler.set_timesteps(device=self.device, sigmas=np.linspace(1.0, 1.0 / steps, steps))
         return Schedule(image, scheduler.timesteps.clone(), scheduler.sigmas.clone())
 
     def denoise(
@@ -118,7 +94,7 @@ class Sana(SanaModel, FlowFamily):
         latents_in = torch.cat([latents, latents]) if guided else latents
         timestep = schedule.timesteps[index].expand(len(latents_in))
         model_pred: torch.Tensor = self.denoiser(
-            hidden_states=latents_in.to(self._dtype),
+            hidden_states=latents_in.to(self.dtype),
             timestep=timestep * self.denoiser.config.timestep_scale,
             return_dict=False,
             **{name: rows.repeat_interleave(batch, dim=0) for name, rows in conditioning.items()},

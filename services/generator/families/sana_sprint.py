@@ -6,12 +6,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from diffusers import SanaSprintPipeline
 
 from dualprocess.v1 import generator_pb2 as pb
 from services.generator.families.base import Conditioning, Schedule
 from services.generator.families.sana import SanaModel
-from services.generator.families.text_encoders import on_device
 
 #: The pipeline's own: where every run begins, and the second of exactly two steps.
 _FIRST_ANGLE = 1.57080
@@ -30,13 +28,11 @@ class SanaSprint(SanaModel):
     ``Schedule.timesteps`` and ``Schedule.sigmas`` are the angles t.
     """
 
-    pipeline_class = SanaSprintPipeline
+    pipeline_class = "SanaSprintPipeline"
     architecture = "sana-sprint"
 
-    @torch.no_grad()
     def _encode(self, prompt: str, negative_prompt: str | None) -> Conditioning:  # noqa: ARG002
-        with on_device(self._text_encoders, self._device):
-            embeds, mask = self.pipeline.encode_prompt(prompt, **self._prompt_settings)
+        embeds, mask = self.pipeline.encode_prompt(prompt, **self._prompt_settings)
         return {"encoder_hidden_states": embeds, "encoder_attention_mask": mask}
 
     def noise(self, seeds: Sequence[int], image: pb.ImageSpec) -> torch.Tensor:
@@ -50,13 +46,13 @@ class SanaSprint(SanaModel):
             torch.stack([torch.randn(shape, generator=generator) for generator in generators])
             for _ in range(image.num_inference_steps)
         ]
-        return torch.stack(noises_NBCHW, dim=1).to(self._device)
+        return torch.stack(noises_NBCHW, dim=1).to(self.device)
 
     def schedule(self, image: pb.ImageSpec) -> Schedule:
         steps = image.num_inference_steps
         self.pipeline.scheduler.set_timesteps(
             steps,
-            device=self._device,
+            device=self.device,
             max_timesteps=_FIRST_ANGLE,
             intermediate_timesteps=_SECOND_OF_TWO if steps == 2 else None,
         )
@@ -68,7 +64,7 @@ class SanaSprint(SanaModel):
     ) -> torch.Tensor:
         batch = len(latents)
         config = self.denoiser.config
-        guidance = torch.full((batch,), schedule.image.guidance_scale, device=self._device)
+        guidance = torch.full((batch,), schedule.image.guidance_scale, device=self.device)
         # The network is that of a flow: sigma is the flow's noise level of the same
         # signal-to-noise ratio, where x_sigma = norm * x_t and the flow predicts
         # v_sigma = noise - x0 (section 3.1 of the SANA-Sprint paper).
@@ -77,9 +73,9 @@ class SanaSprint(SanaModel):
         norm = (sigma**2 + (1 - sigma) ** 2).sqrt()
         x_sigma = norm * latents[:, 0]
         v_sigma = self.denoiser(
-            hidden_states=x_sigma.to(self._dtype),
+            hidden_states=x_sigma.to(self.dtype),
             timestep=sigma.expand(batch),
-            guidance=guidance.to(self._dtype) * config.guidance_embeds_scale,
+            guidance=guidance.to(self.dtype) * config.guidance_embeds_scale,
             return_dict=False,
             **{name: row.repeat_interleave(batch, dim=0) for name, row in conditioning.items()},
         )[0].float()

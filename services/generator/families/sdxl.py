@@ -9,17 +9,14 @@ steps, so that an image would no longer be a function of its first latents alone
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Self
+from typing import Any, ClassVar
 
 import torch
-from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline
+from diffusers import EulerDiscreteScheduler
 
 from dualprocess.v1 import generator_pb2 as pb
-from services.common.presets import GeneratorPreset
-from services.common.torch_tensors import DTYPES_BY_NAME
 from services.generator.families.base import Conditioning, Schedule
 from services.generator.families.epsilon import EpsilonFamily
-from services.generator.families.text_encoders import on_device
 
 
 class StableDiffusionXL(EpsilonFamily):
@@ -27,30 +24,21 @@ class StableDiffusionXL(EpsilonFamily):
     ``text_embeds`` [1 or 2, channels], the second one's pooled output."""
 
     architecture = "stable-diffusion-xl-v1-base"
+    pipeline_class = "StableDiffusionXLPipeline"
+    load_options: ClassVar[Mapping[str, Any]] = {"add_watermarker": False}
+    text_encoder_names = ("text_encoder", "text_encoder_2")
+    sampler = EulerDiscreteScheduler
     variance_preserving = False
 
-    @classmethod
-    def load(cls, preset: GeneratorPreset, device: torch.device) -> Self:
-        pipeline = StableDiffusionXLPipeline.from_pretrained(
-            preset.model,
-            revision=preset.revision,
-            dtype=DTYPES_BY_NAME[preset.dtype],
-            add_watermarker=False,
-        )
-        pipeline.scheduler = EulerDiscreteScheduler.from_config(pipeline.scheduler.config)
-        return cls(pipeline, preset, device)
-
-    @torch.no_grad()
     def _encode(self, prompt: str, negative_prompt: str | None) -> Conditioning:
-        with on_device(self._text_encoders, self._device):
-            embeds, negative_embeds, pooled, negative_pooled = self.pipeline.encode_prompt(
-                prompt,
-                device=self._device,
-                num_images_per_prompt=1,
-                do_classifier_free_guidance=negative_prompt is not None,
-                # SDXL learned the empty negative prompt as zeros: that is what None means here.
-                negative_prompt=negative_prompt or None,
-            )
+        embeds, negative_embeds, pooled, negative_pooled = self.pipeline.encode_prompt(
+            prompt,
+            device=self.device,
+            num_images_per_prompt=1,
+            do_classifier_free_guidance=negative_prompt is not None,
+            # SDXL learned the empty negative prompt as zeros: that is what None means here.
+            negative_prompt=negative_prompt or None,
+        )
         if negative_prompt is not None:
             embeds = torch.cat([negative_embeds, embeds])
             pooled = torch.cat([negative_pooled, pooled])
@@ -61,11 +49,11 @@ class StableDiffusionXL(EpsilonFamily):
     ) -> dict[str, torch.Tensor]:
         size = (image.height, image.width)
         # Original size, top left corner of the crop, target size.
-        time_ids = torch.tensor((*size, 0, 0, *size), dtype=self._dtype, device=self._device)
+        time_ids = torch.tensor((*size, 0, 0, *size), dtype=self.dtype, device=self.device)
         text_embeds = rows["text_embeds"]
         return {"text_embeds": text_embeds, "time_ids": time_ids.expand(len(text_embeds), -1)}
 
     def schedule(self, image: pb.ImageSpec) -> Schedule:
-        self._scheduler.set_timesteps(image.num_inference_steps, device=self._device)
-        sigmas = self._scheduler.sigmas.to(self._device, copy=True)
+        self._scheduler.set_timesteps(image.num_inference_steps, device=self.device)
+        sigmas = self._scheduler.sigmas.to(self.device, copy=True)
         return Schedule(image, self._scheduler.timesteps.clone(), sigmas)

@@ -3,55 +3,45 @@
 
 from __future__ import annotations
 
-from typing import Self
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import torch
-from diffusers import DDIMScheduler, StableDiffusionPipeline
+from diffusers import DDIMScheduler
 
 from dualprocess.v1 import generator_pb2 as pb
-from services.common.presets import GeneratorPreset
-from services.common.torch_tensors import DTYPES_BY_NAME
 from services.generator.families.base import Conditioning, Schedule
 from services.generator.families.epsilon import EpsilonFamily
-from services.generator.families.text_encoders import on_device
 
 
 class StableDiffusion(EpsilonFamily):
     """Conditioning: ``encoder_hidden_states`` [1 or 2, 77, channels]."""
 
     architecture = "stable-diffusion-v1"
+    pipeline_class = "StableDiffusionPipeline"
+    load_options: ClassVar[Mapping[str, Any]] = {
+        "safety_checker": None,
+        "feature_extractor": None,
+        "requires_safety_checker": False,
+    }
+    sampler = DDIMScheduler
     variance_preserving = True
 
-    @classmethod
-    def load(cls, preset: GeneratorPreset, device: torch.device) -> Self:
-        pipeline = StableDiffusionPipeline.from_pretrained(
-            preset.model,
-            revision=preset.revision,
-            dtype=DTYPES_BY_NAME[preset.dtype],
-            safety_checker=None,
-            feature_extractor=None,
-            requires_safety_checker=False,
-        )
-        pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
-        return cls(pipeline, preset, device)
-
-    @torch.no_grad()
     def _encode(self, prompt: str, negative_prompt: str | None) -> Conditioning:
-        with on_device(self._text_encoders, self._device):
-            embeds, negative_embeds = self.pipeline.encode_prompt(
-                prompt,
-                self._device,
-                num_images_per_prompt=1,
-                do_classifier_free_guidance=negative_prompt is not None,
-                negative_prompt=negative_prompt,
-            )
+        embeds, negative_embeds = self.pipeline.encode_prompt(
+            prompt,
+            self.device,
+            num_images_per_prompt=1,
+            do_classifier_free_guidance=negative_prompt is not None,
+            negative_prompt=negative_prompt,
+        )
         if negative_prompt is not None:
             embeds = torch.cat([negative_embeds, embeds])
         return {"encoder_hidden_states": embeds}
 
     def schedule(self, image: pb.ImageSpec) -> Schedule:
         scheduler, steps = self._scheduler, image.num_inference_steps
-        scheduler.set_timesteps(steps, device=self._device)
+        scheduler.set_timesteps(steps, device=self.device)
         timesteps = scheduler.timesteps.clone()
         alphas_bar = scheduler.alphas_cumprod[timesteps.cpu()]
         # The noise level that the last step ends at: that of a trained timestep, for many models.
@@ -59,4 +49,4 @@ class StableDiffusion(EpsilonFamily):
         last = scheduler.alphas_cumprod[end] if end >= 0 else scheduler.final_alpha_cumprod
         alphas_bar = torch.cat([alphas_bar, last[None]])
         sigmas = ((1 - alphas_bar) / alphas_bar).sqrt()
-        return Schedule(image, timesteps, sigmas.to(self._device))
+        return Schedule(image, timesteps, sigmas.to(self.device))

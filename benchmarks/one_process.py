@@ -11,6 +11,7 @@ import torch
 from dualprocess.schemas import ResolvedJobSpec
 from services.common.presets import load_presets
 from services.generator import registry as generators
+from services.generator.lora_export import LORA_FILE
 from services.generator.training import Training
 from services.orchestrator.worker import wire
 from services.vlm import registry as vlms
@@ -63,4 +64,4 @@ class OneProcess:
 
     def lora(self) -> bytes:
         """The LoRA as it is now, as a file."""
-        return self._training.export()
+        return self._training.export()[LORA_FILE]

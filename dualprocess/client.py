@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import time
 from collections.abc import Iterator
@@ -67,18 +68,27 @@ class Client:
 
     Every call raises an ``ApiError`` for what the service refuses and ``ConnectionFailed`` when
     nobody answers. What is safe to repeat is repeated for some seconds while the service is away;
-    a submission is, since it carries an idempotency key. ``transport`` is for tests.
+    a submission is, since it carries an idempotency key. Where the service asks for an API key, it
+    is ``api_key``, or that of the environment's ``DUALPROCESS_API_KEY``: without one every call
+    raises ``Unauthorized``. ``transport`` is for tests.
     """
 
     def __init__(
         self,
         url: str = DEFAULT_URL,
+        api_key: str | None = None,
         *,
         timeout: float = 30.0,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         self._url = url.rstrip("/")
-        self._http = httpx.Client(base_url=self._url, timeout=timeout, transport=transport)
+        key = (api_key or os.environ.get("DUALPROCESS_API_KEY", "")).strip()
+        self._http = httpx.Client(
+            base_url=self._url,
+            headers={"Authorization": f"Bearer {key}"} if key else {},
+            timeout=timeout,
+            transport=transport,
+        )
 
     def __enter__(self) -> Self:
         return self

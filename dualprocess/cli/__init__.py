@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from dualprocess.cli import images, jobs, models, up
+from dualprocess.cli import images, jobs, keys, models, up
 
 app = typer.Typer(
     name="dualprocess",
@@ -12,7 +12,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for module in (up, jobs, images, models):
+for module in (up, jobs, images, models, keys):
     module.register(app)
 
 __all__ = ["app"]

@@ -12,6 +12,7 @@ from dualprocess.cli import specs
 from dualprocess.cli.session import (
     BAD_INPUT,
     JOB_ENDED_BADLY,
+    ApiKey,
     Json,
     Url,
     connected,
@@ -38,6 +39,7 @@ def generate(
     vlm: Annotated[str | None, typer.Option(help="Who answers.")] = None,
     to: Annotated[Path, typer.Option(help="Folder for the images.")] = Path("images"),
     url: Url = DEFAULT_URL,
+    api_key: ApiKey = None,
     json: Json = False,
 ) -> None:
     """Render images, and score them where questions come along."""
@@ -60,7 +62,7 @@ def generate(
         )
     except ValidationError as error:
         fail("\n".join(specs.faults(error)), BAD_INPUT)
-    with connected(url) as client:
+    with connected(url, api_key) as client:
         job = client.generate(request)
         if not job.status.is_final:
             job = client.wait(job.id)

@@ -12,6 +12,7 @@ from dualprocess.cli import specs
 from dualprocess.cli.session import (
     BAD_INPUT,
     JOB_ENDED_BADLY,
+    ApiKey,
     Json,
     Url,
     connected,
@@ -39,6 +40,7 @@ def submit(
     ] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Stay until it ends.")] = False,
     url: Url = DEFAULT_URL,
+    api_key: ApiKey = None,
     json: Json = False,
 ) -> None:
     """Queue a job."""
@@ -46,7 +48,7 @@ def submit(
         spec = specs.load(file, changes or [])
     except specs.BadFile as error:
         fail(str(error), BAD_INPUT)
-    with connected(url) as client:
+    with connected(url, api_key) as client:
         job = client.submit(spec)
         if watch:
             job = watch_job(client, job)
@@ -54,33 +56,38 @@ def submit(
     _exit_with(job)
 
 
-def watch(job_id: JobId, url: Url = DEFAULT_URL, json: Json = False) -> None:
+def watch(
+    job_id: JobId, url: Url = DEFAULT_URL, api_key: ApiKey = None, json: Json = False
+) -> None:
     """Follow a job until it ends."""
-    with connected(url) as client:
+    with connected(url, api_key) as client:
         job = watch_job(client, client.job(job_id))
         _tell(job, json=json)
     _exit_with(job)
 
 
-def show(job_id: JobId, url: Url = DEFAULT_URL, json: Json = False) -> None:
+def show(job_id: JobId, url: Url = DEFAULT_URL, api_key: ApiKey = None, json: Json = False) -> None:
     """Show a job as it is now."""
-    with connected(url) as client:
+    with connected(url, api_key) as client:
         _tell(client.job(job_id), json=json)
 
 
-def cancel(job_id: JobId, url: Url = DEFAULT_URL, json: Json = False) -> None:
+def cancel(
+    job_id: JobId, url: Url = DEFAULT_URL, api_key: ApiKey = None, json: Json = False
+) -> None:
     """Stop a job; what it learned so far is still exported."""
-    with connected(url) as client:
+    with connected(url, api_key) as client:
         _tell(client.cancel(job_id), json=json)
 
 
 def list_jobs(
     status: Annotated[JobStatus | None, typer.Option(help="Only these.")] = None,
     url: Url = DEFAULT_URL,
+    api_key: ApiKey = None,
     json: Json = False,
 ) -> None:
     """List jobs, newest first."""
-    with connected(url) as client:
+    with connected(url, api_key) as client:
         jobs = list(client.jobs(status=status))
     if json:
         print_json(*jobs, many=True)
@@ -100,10 +107,11 @@ def pull(
     job_id: JobId,
     to: Annotated[Path | None, typer.Option(help="Folder; the job's id if left out.")] = None,
     url: Url = DEFAULT_URL,
+    api_key: ApiKey = None,
 ) -> None:
     """Download everything a job left."""
     folder = to or Path(job_id)
-    with connected(url) as client:
+    with connected(url, api_key) as client:
         job = client.job(job_id)
         if not job.artifacts:
             fail(f"job {job.id} is {job.status} and has left no files yet", BAD_INPUT)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 from rich.table import Table
 
-from dualprocess.cli.session import Json, Url, connected, print_json, stdout
+from dualprocess.cli.session import ApiKey, Json, Url, connected, print_json, stdout
 from dualprocess.client import DEFAULT_URL
 
 
@@ -13,9 +13,9 @@ def register(app: typer.Typer) -> None:
     app.command()(models)
 
 
-def models(url: Url = DEFAULT_URL, json: Json = False) -> None:
+def models(url: Url = DEFAULT_URL, api_key: ApiKey = None, json: Json = False) -> None:
     """List generators and VLMs, and which have live workers."""
-    with connected(url) as client:
+    with connected(url, api_key) as client:
         listed = client.models()
     if json:
         print_json(listed)

@@ -18,15 +18,22 @@ from dualprocess.errors import (
     DualProcessError,
     InvalidRequest,
     NotFound,
+    RateLimited,
     ServiceUnavailable,
+    Unauthorized,
 )
 
 #: Exit codes, for scripts.
 JOB_ENDED_BADLY = 1
 BAD_INPUT = 2
+#: Or not now: try again later.
 UNREACHABLE = 3
 
 Url = Annotated[str, typer.Option("--url", envvar="DUALPROCESS_URL", help="The service.")]
+ApiKey = Annotated[
+    str | None,
+    typer.Option("--api-key", envvar="DUALPROCESS_API_KEY", help="Where the service asks for one."),
+]
 Json = Annotated[bool, typer.Option("--json", help="For programs: JSON on standard output.")]
 
 stdout = Console()
@@ -34,14 +41,14 @@ stderr = Console(stderr=True)
 
 
 @contextlib.contextmanager
-def connected(url: str) -> Iterator[Client]:
+def connected(url: str, api_key: str | None) -> Iterator[Client]:
     """A client, and every error of it as sentences and an exit code."""
     try:
-        with Client(url) as client:
+        with Client(url, api_key) as client:
             yield client
-    except (ConnectionFailed, ServiceUnavailable) as error:
+    except (ConnectionFailed, RateLimited, ServiceUnavailable) as error:
         fail(str(error), UNREACHABLE)
-    except (InvalidRequest, NotFound) as error:
+    except (InvalidRequest, NotFound, Unauthorized) as error:
         fail(str(error), BAD_INPUT)
     except (ApiError, DualProcessError) as error:
         fail(str(error), JOB_ENDED_BADLY)

@@ -1,4 +1,4 @@
-"""Job files: YAML or JSON, with drawings as paths beside the file."""
+"""Job files: YAML or JSON, with drawings and LoRAs as paths beside the file."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def load(file: str, changes: Sequence[str] = ()) -> JobSpec:
         raise BadFile(f"{file}: must hold the fields of a job, like prompt and questions")
     for change in changes:
         _apply(data, change)
-    _embed_drawings(data, Path.cwd() if file == "-" else path.parent)
+    _embed_files(data, Path.cwd() if file == "-" else path.parent)
     try:
         return JobSpec.model_validate(data)
     except ValidationError as error:
@@ -57,11 +57,17 @@ def _apply(data: dict[str, Any], change: str) -> None:
     target[last] = yaml.safe_load(text)
 
 
-def _embed_drawings(data: dict[str, Any], folder: Path) -> None:
+def _embed_files(data: dict[str, Any], folder: Path) -> None:
     for question in data.get("questions") or []:
-        prompt = question.get("visual_prompt") if isinstance(question, dict) else None
-        if not isinstance(prompt, dict) or not isinstance(prompt.get("image"), str):
-            continue
-        picture = folder / prompt["image"]
-        if len(prompt["image"]) < 1024 and picture.is_file():
-            prompt["image"] = base64.b64encode(picture.read_bytes()).decode()
+        _embed(question, ("visual_prompt", "image"), folder)
+    _embed(data, ("lora", "start", "file"), folder)
+
+
+def _embed(part: Any, place: Sequence[str], folder: Path) -> None:
+    """A path to a file becomes the file; whatever else stands there is for the schema to judge."""
+    *parents, last = place
+    for parent in parents:
+        part = part.get(parent) if isinstance(part, dict) else None
+    path = part.get(last) if isinstance(part, dict) else None
+    if isinstance(path, str) and len(path) < 1024 and (folder / path).is_file():
+        part[last] = base64.b64encode((folder / path).read_bytes()).decode()

@@ -18,21 +18,32 @@ def register(app: typer.Typer) -> None:
 
 
 def up(
+    host: Annotated[str, typer.Option(help="Where the REST API listens.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Of the REST API.")] = 8000,
     data: Annotated[Path, typer.Option(help="Everything it keeps.")] = Path("data"),
     generator: Annotated[str, typer.Option(help="Preset of the generator.")] = "tiny-flux",
     vlm: Annotated[str, typer.Option(help="Preset of the VLM.")] = "tiny-idefics2",
     slots: Annotated[int, typer.Option(help="Jobs at once on the generator.")] = 2,
     device: Annotated[str, typer.Option(help="cpu, cuda, …, or auto.")] = "auto",
+    auth: Annotated[bool, typer.Option(help="Ask for API keys; see `dualprocess keys`.")] = False,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Listen beyond loopback without keys.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Logs go to files only.")] = False,
 ) -> None:
     """Start Redis, VLM, generator, worker and API here; Ctrl-C stops them all."""
-    if find_spec("services") is None:
-        fail("the services are not installed here: pip install 'dualprocess[dev]'", BAD_INPUT)
+    need_services()
     command = [sys.executable, "-m", "services.local"]
-    command += [f"--port={port}", f"--data={data}", f"--generator={generator}", f"--vlm={vlm}"]
+    command += [f"--host={host}", f"--port={port}"]
+    command += [f"--data={data}", f"--generator={generator}", f"--vlm={vlm}"]
     command += [f"--slots={slots}", f"--device={device}"]
-    if quiet:
-        command.append("--quiet")
+    chosen = {"--auth": auth, "--insecure": insecure, "--quiet": quiet}
+    command += [flag for flag, is_set in chosen.items() if is_set]
     # This process becomes the supervisor: signals reach it, and nobody is in between.
     os.execv(sys.executable, command)  # noqa: S606
+
+
+def need_services() -> None:
+    """Ends the command where only the client is installed."""
+    if find_spec("services") is None:
+        fail("the services are not installed here: pip install 'dualprocess[dev]'", BAD_INPUT)

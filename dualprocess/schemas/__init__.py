@@ -11,6 +11,7 @@ from dualprocess.schemas.events import (
 )
 from dualprocess.schemas.fields import ImageBytes
 from dualprocess.schemas.jobs import (
+    ANONYMOUS,
     Artifact,
     Job,
     JobKind,
@@ -30,8 +31,10 @@ from dualprocess.schemas.settings import (
     EvalSettings,
     ImageOptions,
     ImageSettings,
+    JobLoraSettings,
     LoraOptions,
     LoraSettings,
+    LoraStart,
     OptimizerOptions,
     OptimizerSettings,
 )
@@ -45,6 +48,7 @@ from dualprocess.schemas.specs import (
 )
 
 __all__ = [
+    "ANONYMOUS",
     "DEFAULT_POSTFIX",
     "Artifact",
     "ArtifactEvent",
@@ -60,12 +64,14 @@ __all__ = [
     "ImagesRequest",
     "Job",
     "JobKind",
+    "JobLoraSettings",
     "JobPage",
     "JobSpec",
     "JobStatus",
     "JudgeScores",
     "LoraOptions",
     "LoraSettings",
+    "LoraStart",
     "LoraUse",
     "ModelList",
     "OptimizerOptions",

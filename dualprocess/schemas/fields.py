@@ -25,6 +25,7 @@ class Model(BaseModel):
 
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=4000)]
 PresetName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+ArtifactName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
 JobId = Annotated[str, StringConstraints(pattern=r"^[0-9a-z]{26}$")]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
@@ -67,23 +68,28 @@ EvalImages = Annotated[int, Field(ge=1, le=64, description="Images rendered and 
 EvalEvery = Annotated[int, Field(ge=0, description="A preview every so many steps; 0: none.")]
 
 
-def _decode_base64(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    payload = value.partition(",")[2] if value.startswith("data:") else value
-    try:
-        return base64.b64decode(payload, validate=True)
-    except (binascii.Error, ValueError):
-        raise ValueError("must be a PNG or JPEG file in base64, or a data: URL of one") from None
+def _from_base64(kind: str) -> BeforeValidator:
+    def decode(value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        payload = value.partition(",")[2] if value.startswith("data:") else value
+        try:
+            return base64.b64decode(payload, validate=True)
+        except (binascii.Error, ValueError):
+            raise ValueError(f"must be a {kind} file in base64, or a data: URL of one") from None
 
+    return BeforeValidator(decode)
+
+
+_TO_BASE64 = PlainSerializer(
+    lambda raw: base64.b64encode(raw).decode(), return_type=str, when_used="json"
+)
+_BASE64_SCHEMA = WithJsonSchema({"type": "string", "contentEncoding": "base64"})
 
 #: An encoded image: ``bytes`` in Python, base64 in JSON.
-ImageBytes = Annotated[
-    bytes,
-    BeforeValidator(_decode_base64),
-    PlainSerializer(lambda raw: base64.b64encode(raw).decode(), return_type=str, when_used="json"),
-    WithJsonSchema({"type": "string", "contentEncoding": "base64"}),
-]
+ImageBytes = Annotated[bytes, _from_base64("PNG or JPEG"), _TO_BASE64, _BASE64_SCHEMA]
+#: A safetensors file: ``bytes`` in Python, base64 in JSON.
+SafetensorsBytes = Annotated[bytes, _from_base64("safetensors"), _TO_BASE64, _BASE64_SCHEMA]
 
 
 Metadata = Annotated[

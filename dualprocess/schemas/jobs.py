@@ -11,6 +11,9 @@ from pydantic import Field
 from dualprocess.schemas.fields import JobId, Metadata, Model
 from dualprocess.schemas.specs import ResolvedImagesSpec, ResolvedJobSpec
 
+#: Whose jobs are that were made while no keys were asked for.
+ANONYMOUS = "anonymous"
+
 
 class JobStatus(StrEnum):
     QUEUED = "queued"
@@ -88,6 +91,7 @@ class Job(Model):
     status: JobStatus
     name: str | None = None
     metadata: Metadata = {}
+    owner: Annotated[str, Field(description="Id of the API key that made it.")] = ANONYMOUS
     generator: str
     vlms: Annotated[list[str], Field(description="Those it needs: teachers, and the judge.")]
     created_at: datetime

@@ -3,15 +3,21 @@ users send it. What a user leaves out comes from the preset."""
 
 from __future__ import annotations
 
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
 from dualprocess.schemas.fields import (
     Accumulate,
     Alpha,
+    ArtifactName,
     Batch,
     EvalEvery,
     EvalImages,
     GradNorm,
     Guidance,
     InferenceSteps,
+    JobId,
     LearningRate,
     LoraInit,
     Model,
@@ -19,6 +25,7 @@ from dualprocess.schemas.fields import (
     NegativePrompt,
     NoiseSeeds,
     Rank,
+    SafetensorsBytes,
     Seed,
     Side,
     Steps,
@@ -36,12 +43,40 @@ class ImageSettings(Model):
     negative_prompt: NegativePrompt = ""
 
 
+class LoraStart(Model):
+    """The LoRA to begin with: that of an earlier job of the same generator, or a file's.
+
+    What it lacks of rank and target modules begins as without it.
+    """
+
+    job: JobId | None = None
+    artifact: Annotated[
+        ArtifactName, Field(description="Which of the job's files, if not its LoRA.")
+    ] = "pytorch_lora_weights.safetensors"
+    file: Annotated[
+        SafetensorsBytes | None,
+        Field(description="A safetensors file of diffusers or kohya's scripts, in base64."),
+    ] = None
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> Self:
+        if (self.job is None) == (self.file is None):
+            raise ValueError("write either a job or a file")
+        return self
+
+
 class LoraSettings(Model):
     rank: Rank = 16
     alpha: Alpha = 8.0
     weight: Weight = 5.0
     target_modules: Modules
     init: LoraInit = "gaussian"
+
+
+class JobLoraSettings(LoraSettings):
+    """What a job has beside what a preset says."""
+
+    start: LoraStart | None = None
 
 
 class OptimizerSettings(Model):
@@ -76,6 +111,7 @@ class LoraOptions(Model):
     weight: Weight | None = None
     target_modules: Modules | None = None
     init: LoraInit | None = None
+    start: LoraStart | None = None
 
 
 class OptimizerOptions(Model):

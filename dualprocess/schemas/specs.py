@@ -17,8 +17,8 @@ from dualprocess.schemas.settings import (
     EvalSettings,
     ImageOptions,
     ImageSettings,
+    JobLoraSettings,
     LoraOptions,
-    LoraSettings,
     OptimizerOptions,
     OptimizerSettings,
 )
@@ -70,7 +70,7 @@ class ResolvedJobSpec(Model):
     vlm: Teachers
     judge: Judge
     image: ImageSettings
-    lora: LoraSettings
+    lora: JobLoraSettings
     optimizer: OptimizerSettings
     eval: EvalSettings
     name: Name | None = None

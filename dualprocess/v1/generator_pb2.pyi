@@ -160,11 +160,16 @@ class LoraSpec(_message.Message):
     WEIGHT_FIELD_NUMBER: _builtins.int
     TARGET_MODULES_FIELD_NUMBER: _builtins.int
     INIT_FIELD_NUMBER: _builtins.int
+    START_BLOB_FIELD_NUMBER: _builtins.int
     rank: _builtins.int
     alpha: _builtins.float
     weight: _builtins.float
     """Effective scale = weight * alpha / rank."""
     init: Global___LoraInit.ValueType
+    start_blob: _builtins.str
+    """Name of the blob that holds the LoRA to begin with, a safetensors file in the diffusers or the
+    kohya layout; empty to begin with none. What the file lacks of rank and modules is initialised.
+    """
     @_builtins.property
     def target_modules(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
@@ -175,10 +180,11 @@ class LoraSpec(_message.Message):
         weight: _builtins.float = ...,
         target_modules: _abc.Iterable[_builtins.str] | None = ...,
         init: Global___LoraInit.ValueType = ...,
+        start_blob: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alpha", b"alpha", "init", b"init", "rank", b"rank", "target_modules", b"target_modules", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alpha", b"alpha", "init", b"init", "rank", b"rank", "start_blob", b"start_blob", "target_modules", b"target_modules", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -197,6 +203,7 @@ class OptimizerSpec(_message.Message):
     SEED_FIELD_NUMBER: _builtins.int
     NOISE_SEEDS_FIELD_NUMBER: _builtins.int
     SUBSAMPLE_FIELD_NUMBER: _builtins.int
+    CHECKPOINT_EVERY_FIELD_NUMBER: _builtins.int
     steps: _builtins.int
     batch: _builtins.int
     """Images in one denoiser call."""
@@ -210,6 +217,8 @@ class OptimizerSpec(_message.Message):
     """The noise repeats after this many steps."""
     subsample: _builtins.bool
     """True: the step trains at a random timestep of the sampler; false: at the last one."""
+    checkpoint_every: _builtins.int
+    """A checkpoint after every so many steps, and before the job ends early; 0 for none."""
     def __init__(
         self,
         *,
@@ -222,10 +231,11 @@ class OptimizerSpec(_message.Message):
         seed: _builtins.int = ...,
         noise_seeds: _builtins.int = ...,
         subsample: _builtins.bool = ...,
+        checkpoint_every: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accumulate", b"accumulate", "batch", b"batch", "lr", b"lr", "max_grad_norm", b"max_grad_norm", "noise_seeds", b"noise_seeds", "seed", b"seed", "steps", b"steps", "subsample", b"subsample", "weight_decay", b"weight_decay"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accumulate", b"accumulate", "batch", b"batch", "checkpoint_every", b"checkpoint_every", "lr", b"lr", "max_grad_norm", b"max_grad_norm", "noise_seeds", b"noise_seeds", "seed", b"seed", "steps", b"steps", "subsample", b"subsample", "weight_decay", b"weight_decay"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -285,6 +295,32 @@ class VlmEndpoint(_message.Message):
 Global___VlmEndpoint: _TypeAlias = VlmEndpoint  # noqa: Y015
 
 @_typing.final
+class Resume(_message.Message):
+    """Where an interrupted job goes on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BLOB_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
+    blob: _builtins.str
+    """Name of the blob that holds a checkpoint of this very spec."""
+    step: _builtins.int
+    """How many steps were done then."""
+    def __init__(
+        self,
+        *,
+        blob: _builtins.str = ...,
+        step: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob", b"blob", "step", b"step"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Resume: _TypeAlias = Resume  # noqa: Y015
+
+@_typing.final
 class OptimizeSpec(_message.Message):
     """A complete, resolved specification: no field falls back to a default of the service."""
 
@@ -298,6 +334,7 @@ class OptimizeSpec(_message.Message):
     LORA_FIELD_NUMBER: _builtins.int
     OPTIMIZER_FIELD_NUMBER: _builtins.int
     EVAL_FIELD_NUMBER: _builtins.int
+    RESUME_FIELD_NUMBER: _builtins.int
     question_postfix: _builtins.str
     @_builtins.property
     def prompts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
@@ -313,6 +350,10 @@ class OptimizeSpec(_message.Message):
     def optimizer(self) -> Global___OptimizerSpec: ...
     @_builtins.property
     def eval(self) -> Global___EvalSpec: ...
+    @_builtins.property
+    def resume(self) -> Global___Resume:
+        """Unset to begin with the first step. With it, `lora.start_blob` is not needed."""
+
     def __init__(
         self,
         *,
@@ -324,10 +365,11 @@ class OptimizeSpec(_message.Message):
         lora: Global___LoraSpec | None = ...,
         optimizer: Global___OptimizerSpec | None = ...,
         eval: Global___EvalSpec | None = ...,
+        resume: Global___Resume | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["eval", b"eval", "image", b"image", "lora", b"lora", "optimizer", b"optimizer"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["eval", b"eval", "image", b"image", "lora", b"lora", "optimizer", b"optimizer", "resume", b"resume"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["eval", b"eval", "image", b"image", "lora", b"lora", "optimizer", b"optimizer", "prompts", b"prompts", "question_postfix", b"question_postfix", "questions", b"questions", "vlms", b"vlms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["eval", b"eval", "image", b"image", "lora", b"lora", "optimizer", b"optimizer", "prompts", b"prompts", "question_postfix", b"question_postfix", "questions", b"questions", "resume", b"resume", "vlms", b"vlms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -339,21 +381,25 @@ class OptimizeRequest(_message.Message):
 
     SPEC_FIELD_NUMBER: _builtins.int
     STOP_FIELD_NUMBER: _builtins.int
+    BLOB_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def spec(self) -> Global___OptimizeSpec: ...
     @_builtins.property
     def stop(self) -> Global___Stop: ...
+    @_builtins.property
+    def blob(self) -> Global___BlobChunk: ...
     def __init__(
         self,
         *,
         spec: Global___OptimizeSpec | None = ...,
         stop: Global___Stop | None = ...,
+        blob: Global___BlobChunk | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "spec", b"spec", "stop", b"stop"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["blob", b"blob", "message", b"message", "spec", b"spec", "stop", b"stop"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "spec", b"spec", "stop", b"stop"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob", b"blob", "message", b"message", "spec", b"spec", "stop", b"stop"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["spec", "stop"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["spec", "stop", "blob"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -363,12 +409,17 @@ Global___OptimizeRequest: _TypeAlias = OptimizeRequest  # noqa: Y015
 class Stop(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    SUSPEND_FIELD_NUMBER: _builtins.int
+    suspend: _builtins.bool
+    """True: the job goes on elsewhere. It ends at once, with a checkpoint and nothing else."""
     def __init__(
         self,
+        *,
+        suspend: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["suspend", b"suspend"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -384,6 +435,7 @@ class OptimizeResponse(_message.Message):
     PREVIEW_FIELD_NUMBER: _builtins.int
     ARTIFACT_FIELD_NUMBER: _builtins.int
     FINISHED_FIELD_NUMBER: _builtins.int
+    CHECKPOINT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def started(self) -> Global___Started: ...
     @_builtins.property
@@ -396,6 +448,8 @@ class OptimizeResponse(_message.Message):
     def artifact(self) -> Global___BlobChunk: ...
     @_builtins.property
     def finished(self) -> Global___Finished: ...
+    @_builtins.property
+    def checkpoint(self) -> Global___Checkpoint: ...
     def __init__(
         self,
         *,
@@ -405,12 +459,13 @@ class OptimizeResponse(_message.Message):
         preview: Global___Preview | None = ...,
         artifact: Global___BlobChunk | None = ...,
         finished: Global___Finished | None = ...,
+        checkpoint: Global___Checkpoint | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["artifact", b"artifact", "finished", b"finished", "message", b"message", "preview", b"preview", "started", b"started", "step", b"step", "waiting", b"waiting"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["artifact", b"artifact", "checkpoint", b"checkpoint", "finished", b"finished", "message", b"message", "preview", b"preview", "started", b"started", "step", b"step", "waiting", b"waiting"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact", b"artifact", "finished", b"finished", "message", b"message", "preview", b"preview", "started", b"started", "step", b"step", "waiting", b"waiting"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact", b"artifact", "checkpoint", b"checkpoint", "finished", b"finished", "message", b"message", "preview", b"preview", "started", b"started", "step", b"step", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["started", "step", "waiting", "preview", "artifact", "finished"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["started", "step", "waiting", "preview", "artifact", "finished", "checkpoint"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -564,23 +619,55 @@ class Preview(_message.Message):
 Global___Preview: _TypeAlias = Preview  # noqa: Y015
 
 @_typing.final
+class Checkpoint(_message.Message):
+    """What a job can go on from: LoRA and optimiser, as a safetensors file. Comes when it is ready,
+    which may be after later steps.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEP_FIELD_NUMBER: _builtins.int
+    PIECE_FIELD_NUMBER: _builtins.int
+    step: _builtins.int
+    """How many steps were done then."""
+    @_builtins.property
+    def piece(self) -> Global___BlobChunk: ...
+    def __init__(
+        self,
+        *,
+        step: _builtins.int = ...,
+        piece: Global___BlobChunk | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["piece", b"piece"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["piece", b"piece", "step", b"step"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Checkpoint: _TypeAlias = Checkpoint  # noqa: Y015
+
+@_typing.final
 class Finished(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     STEPS_DONE_FIELD_NUMBER: _builtins.int
     STOPPED_FIELD_NUMBER: _builtins.int
+    SUSPENDED_FIELD_NUMBER: _builtins.int
     steps_done: _builtins.int
     stopped: _builtins.bool
     """True when the client's Stop ended the job before its last step."""
+    suspended: _builtins.bool
+    """True when that Stop suspended it: nothing was exported."""
     def __init__(
         self,
         *,
         steps_done: _builtins.int = ...,
         stopped: _builtins.bool = ...,
+        suspended: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["steps_done", b"steps_done", "stopped", b"stopped"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["steps_done", b"steps_done", "stopped", b"stopped", "suspended", b"suspended"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -65,9 +65,9 @@ class GeneratorServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Optimize(self, request_iterator, context):
-        """Optimises a LoRA. The first request carries the spec; blobs it names follow; then the client
-        may send `stop`, which ends the job after the step in progress and still exports the LoRA.
-        Closing the call abandons the job.
+        """Optimises a LoRA. The first request carries the spec; the blobs it names follow. At any time the
+        client may send `stop`, which ends the job after the step in progress and still exports the
+        LoRA, or suspends it. Closing the call abandons the job.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

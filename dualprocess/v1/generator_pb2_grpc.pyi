@@ -37,9 +37,9 @@ class GeneratorStub:
     def __new__(cls, channel: _aio.Channel) -> GeneratorAsyncStub: ...
     Describe: _grpc.UnaryUnaryMultiCallable[_generator_pb2.GeneratorDescribeRequest, _generator_pb2.GeneratorDescribeResponse]
     Optimize: _grpc.StreamStreamMultiCallable[_generator_pb2.OptimizeRequest, _generator_pb2.OptimizeResponse]
-    """Optimises a LoRA. The first request carries the spec; blobs it names follow; then the client
-    may send `stop`, which ends the job after the step in progress and still exports the LoRA.
-    Closing the call abandons the job.
+    """Optimises a LoRA. The first request carries the spec; the blobs it names follow. At any time the
+    client may send `stop`, which ends the job after the step in progress and still exports the
+    LoRA, or suspends it. Closing the call abandons the job.
     """
     Generate: _grpc.StreamStreamMultiCallable[_generator_pb2.GenerateRequest, _generator_pb2.GenerateResponse]
     """Renders images. The first request carries the spec; the LoRAs it names follow as blobs."""
@@ -53,9 +53,9 @@ class GeneratorAsyncStub(GeneratorStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Describe: _aio.UnaryUnaryMultiCallable[_generator_pb2.GeneratorDescribeRequest, _generator_pb2.GeneratorDescribeResponse]  # type: ignore[assignment]
     Optimize: _aio.StreamStreamMultiCallable[_generator_pb2.OptimizeRequest, _generator_pb2.OptimizeResponse]  # type: ignore[assignment]
-    """Optimises a LoRA. The first request carries the spec; blobs it names follow; then the client
-    may send `stop`, which ends the job after the step in progress and still exports the LoRA.
-    Closing the call abandons the job.
+    """Optimises a LoRA. The first request carries the spec; the blobs it names follow. At any time the
+    client may send `stop`, which ends the job after the step in progress and still exports the
+    LoRA, or suspends it. Closing the call abandons the job.
     """
     Generate: _aio.StreamStreamMultiCallable[_generator_pb2.GenerateRequest, _generator_pb2.GenerateResponse]  # type: ignore[assignment]
     """Renders images. The first request carries the spec; the LoRAs it names follow as blobs."""
@@ -78,9 +78,9 @@ class GeneratorServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_generator_pb2.OptimizeRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_generator_pb2.OptimizeResponse], _abc.AsyncIterator[_generator_pb2.OptimizeResponse]]:
-        """Optimises a LoRA. The first request carries the spec; blobs it names follow; then the client
-        may send `stop`, which ends the job after the step in progress and still exports the LoRA.
-        Closing the call abandons the job.
+        """Optimises a LoRA. The first request carries the spec; the blobs it names follow. At any time the
+        client may send `stop`, which ends the job after the step in progress and still exports the
+        LoRA, or suspends it. Closing the call abandons the job.
         """
 
     @_abc_1.abstractmethod

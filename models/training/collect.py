@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import fields
 
 import numpy as np
@@ -66,13 +67,13 @@ def flux() -> Pool:
     return _joined(pools)
 
 
-def tasks() -> Pool:
+def tasks(names: Sequence[str] = tuple(TASKS)) -> Pool:
     """Samples of LoRAs, measured by their pixels, whatever the VLM was made to believe of them."""
     generator, vlm = Generator(), Vlm()
     first = 1000 + SEEDS_A_ROUND * _rounds()
     images = [
         optimize(generator, vlm, task, seed, sampled=SAMPLED_SEEDS).learnt
-        for task in TASKS.values()
+        for task in map(TASKS.__getitem__, names)
         for seed in range(first, first + SEEDS_A_ROUND)
     ]
     return measured_pool(np.concatenate(images))
@@ -116,9 +117,11 @@ def _joined(pools: list[Pool]) -> Pool:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("pools", nargs="+", choices=["vae", "flux", "tasks"])
+    parser.add_argument("--tasks", nargs="+", choices=list(TASKS), default=list(TASKS))
+    arguments = parser.parse_args()
     torch.set_num_threads(1)
-    for name in parser.parse_args().pools:
-        pool = {"vae": vae, "flux": flux, "tasks": tasks}[name]()
+    for name in arguments.pools:
+        pool = tasks(arguments.tasks) if name == "tasks" else {"vae": vae, "flux": flux}[name]()
         # Each round of LoRAs has tricks of its own: all of them are kept.
         rounds = _rounds() if name == "tasks" else 0
         pool.save(f"{name}-{rounds}" if rounds else name)

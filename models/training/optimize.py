@@ -21,9 +21,9 @@ from torch import nn
 from models.training.pair import Generator, Vlm, clamp_through, noise_of
 from models.training.tasks import TASKS, Task
 
-STEPS = 100
+STEPS = 150
 BATCH = 4
-LEARNING_RATE = 4e-4
+LEARNING_RATE = 5e-4
 RANK, ALPHA, WEIGHT = 16, 8, 5
 TARGETS = [
     "attn.to_k",

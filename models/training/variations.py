@@ -116,3 +116,19 @@ def blurred(scenes: Scenes, rng: np.random.Generator) -> Floats:
     soft = np.exp(-2 * (np.pi * width) ** 2 * square[None, :, :, None])
     spectrum = np.fft.fft2(render(scenes), axes=(1, 2)) * soft
     return np.clip(np.fft.ifft2(spectrum, axes=(1, 2)).real, 0, 1).astype(np.float32)
+
+
+def warped(scenes: Scenes, rng: np.random.Generator) -> Floats:
+    """(N, 64, 64, 3): pictures whose shapes are bent until they are none any more."""
+    image = render(scenes)
+    reach = rng.uniform(3, 8, (len(scenes), 1, 1, 1))
+    coarse = rng.normal(0, 1, (len(scenes), 8, 8, 2)) * reach
+    at = np.linspace(0, 7, SIDE)
+    low = np.minimum(at.astype(int), 6)
+    part = (at - low)[None, :, None, None]
+    rows = coarse[:, low] * (1 - part) + coarse[:, low + 1] * part
+    part = part.transpose(0, 2, 1, 3)
+    moved = rows[:, :, low] * (1 - part) + rows[:, :, low + 1] * part
+    grid = np.indices((SIDE, SIDE)).transpose(1, 2, 0)[None]
+    y, x = np.clip(grid + moved.round().astype(int), 0, SIDE - 1).transpose(3, 0, 1, 2)
+    return np.asarray(image[np.arange(len(scenes))[:, None, None], y, x])

@@ -28,6 +28,7 @@ from models.training.variations import (
     jittered,
     random_scenes,
     strange_backgrounds,
+    warped,
     without_shape,
 )
 from models.training.visual_prompts import line, overlay, palette
@@ -97,7 +98,7 @@ class Batch:
 def examples(rng: np.random.Generator, count: int, pools: list[Pool]) -> list[Example]:
     """`count` examples: the world, visual prompts, odd images, and images from `pools`."""
     makers = [_plain, _between, _with_line, _with_palette, _empty, _broken, _strange]
-    odds = np.array([0.18, 0.22, 0.21, 0.21, 0.03, 0.08, 0.07])
+    odds = np.array([0.16, 0.22, 0.2, 0.2, 0.03, 0.13, 0.06])
     from_pools = int(rng.binomial(count, 0.4)) if pools else 0
     numbers = rng.multinomial(count - from_pools, odds)
     made = [e for make, n in zip(makers, numbers, strict=True) if n for e in make(rng, int(n))]
@@ -316,7 +317,7 @@ def _empty(rng: np.random.Generator, count: int) -> list[Example]:
 
 def _broken(rng: np.random.Generator, count: int) -> list[Example]:
     scenes = _scenes(rng, count)
-    spoil = [crowded, ghosts, blurred][int(rng.integers(3))]
+    spoil = [crowded, ghosts, blurred, warped, warped][int(rng.integers(5))]
     return [
         replace(one, image=image, one_shape=False, of_world=False)
         for one, image in zip(_examples(_drawn(scenes)), spoil(scenes, rng), strict=True)

@@ -19,6 +19,10 @@ class BadGradient(RuntimeError):
     """A gradient came back that doesn't belong to the images that went out."""
 
 
+class BadCheckpoint(ValueError):
+    """A checkpoint that the job can't go on from; an older one may do."""
+
+
 class OutOfDeviceMemory(RuntimeError):
     """The device has too little memory for this call; smaller ones still work."""
 
@@ -26,6 +30,7 @@ class OutOfDeviceMemory(RuntimeError):
 STATUS_OF: dict[type[BaseException], grpc.StatusCode] = {
     InvalidInput: grpc.StatusCode.INVALID_ARGUMENT,
     TensorError: grpc.StatusCode.INVALID_ARGUMENT,
+    BadCheckpoint: grpc.StatusCode.FAILED_PRECONDITION,
     NonFinite: grpc.StatusCode.DATA_LOSS,
     BadGradient: grpc.StatusCode.DATA_LOSS,
     OutOfDeviceMemory: grpc.StatusCode.RESOURCE_EXHAUSTED,

@@ -1,4 +1,4 @@
-"""The LoRA of one job: attach, switch on and off, export.
+"""The LoRA of one job: attach, switch on and off, read out.
 
 Several jobs share one frozen denoiser. Outside ``LoraAdapter.active()`` no adapter takes part in
 its forward pass: whoever runs the denoiser says which LoRA it means.
@@ -7,21 +7,20 @@ its forward pass: whoever runs the denoiser says which LoRA it means.
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from peft import LoraConfig
 from peft.tuners.lora import LoraLayer
-from safetensors.torch import save
 
 from dualprocess.v1 import generator_pb2 as pb
 from services.common.errors import InvalidInput
 from services.generator.families.base import GeneratorFamily
-from services.generator.safetensors_header import canonical
+from services.generator.lora_import import Lora
 
 _ADAPTABLE = (torch.nn.Linear, torch.nn.Conv2d)
 
@@ -30,10 +29,19 @@ class LoraAdapter:
     """A trainable LoRA on ``family.denoiser``, float32 over any base dtype.
 
     y = W x + s B(A(x)) with s = weight * alpha / rank (Hu et al., 2021). The same ``seed`` gives
-    the same initial weights. Raises ``InvalidInput`` for target modules the denoiser lacks.
+    the same initial weights. ``start`` is a LoRA to begin with: s B(A(x)) is its own effect, and
+    what it lacks of rank and modules is initialised as without it. Raises ``InvalidInput`` for
+    target modules the denoiser lacks, and for a start that doesn't fit them.
     """
 
-    def __init__(self, family: GeneratorFamily, name: str, spec: pb.LoraSpec, seed: int) -> None:
+    def __init__(
+        self,
+        family: GeneratorFamily,
+        name: str,
+        spec: pb.LoraSpec,
+        seed: int,
+        start: Mapping[str, Lora] = MappingProxyType({}),
+    ) -> None:
         self._family = family
         self._name = name
         self._spec = spec
@@ -42,11 +50,17 @@ class LoraAdapter:
         for layer in self._layers.values():
             layer.set_scale(name, spec.weight)
             _initialise(layer, name, spec, generator)
-        self.parameters: list[torch.nn.Parameter] = [
-            matrix[name].weight
-            for layer in self._layers.values()
-            for matrix in (layer.lora_A, layer.lora_B)
-        ]
+        try:
+            _begin_with(start, self._layers, name, spec)
+        except InvalidInput:
+            self._detach()
+            raise
+        self.named_parameters: dict[str, torch.nn.Parameter] = {
+            f"{module}.{half}.weight": getattr(layer, half)[name].weight
+            for module, layer in self._layers.items()
+            for half in ("lora_A", "lora_B")
+        }
+        self.parameters = list(self.named_parameters.values())
 
     @contextlib.contextmanager
     def active(self) -> Iterator[None]:
@@ -62,13 +76,9 @@ class LoraAdapter:
         finally:
             silence(self._family.denoiser)
 
-    def export(self, *, title: str) -> bytes:
-        """The LoRA as a safetensors file that diffusers and ComfyUI load at weight 1.0.
-
-        The scale s is folded into ``lora_B`` and alpha equals rank, so every reader that knows
-        alpha and every one that doesn't computes the same. The same weights give the same bytes.
-        """
-        scale = self._spec.weight * self._spec.alpha / self._spec.rank
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """The LoRA in the diffusers layout, on the CPU, the scale s folded into ``lora_B``."""
+        scale = _scale(self._spec)
         tensors: dict[str, torch.Tensor] = {}
         for module, layer in self._layers.items():
             key = f"{self._family.lora_prefix}.{module}"
@@ -76,34 +86,18 @@ class LoraAdapter:
             lora_B = layer.lora_B[self._name].weight.detach()
             tensors[f"{key}.lora_A.weight"] = lora_A.cpu().contiguous()
             tensors[f"{key}.lora_B.weight"] = (lora_B * scale).cpu().contiguous()
-        return canonical(save(tensors, metadata=self._metadata(title)))
-
-    def _metadata(self, title: str) -> dict[str, str]:
-        rank = self._spec.rank
-        config = {
-            f"{self._family.lora_prefix}.{key}": value
-            for key, value in {
-                "r": rank,
-                "lora_alpha": rank,
-                "target_modules": sorted(self._layers),
-            }.items()
-        }
-        return {
-            "format": "pt",
-            "lora_adapter_metadata": json.dumps(config, sort_keys=True),
-            "modelspec.architecture": f"{self._family.architecture}/lora",
-            "modelspec.sai_model_spec": "1.0.0",
-            "modelspec.title": title,
-            "ss_network_alpha": str(rank),
-            "ss_network_dim": str(rank),
-        }
+        return tensors
 
     def remove(self) -> None:
         """Takes the LoRA off the denoiser and frees it. Graphs in flight keep what they need."""
-        self._family.denoiser.delete_adapters(self._name)
-        silence(self._family.denoiser)
+        self._detach()
         self._layers.clear()
         self.parameters.clear()
+        self.named_parameters.clear()
+
+    def _detach(self) -> None:
+        self._family.denoiser.delete_adapters(self._name)
+        silence(self._family.denoiser)
 
 
 def silence(denoiser: torch.nn.Module) -> None:
@@ -172,3 +166,39 @@ def _initialise(layer: LoraLayer, name: str, spec: pb.LoraSpec, generator: torch
     with torch.no_grad():
         lora_A.weight.copy_(init)
         lora_B.weight.zero_()
+
+
+def _begin_with(
+    start: Mapping[str, Lora], layers: Mapping[str, LoraLayer], name: str, spec: pb.LoraSpec
+) -> None:
+    """The layers compute what ``start`` does; its rows of A and columns of B come first."""
+    for module, lora in start.items():
+        if module not in layers:
+            raise InvalidInput(
+                f"lora.start: it adapts {module}, which lora.target_modules doesn't name; "
+                "add it there if this model has it"
+            )
+        if lora.rank > spec.rank:
+            raise InvalidInput(
+                f"lora.start: its rank is {lora.rank}; write lora.rank: {lora.rank} or more"
+            )
+        weights = (layers[module].lora_A[name].weight, layers[module].lora_B[name].weight)
+        A, B = (_as_layer(matrix, weight) for matrix, weight in zip(lora, weights, strict=True))
+        if A.shape[1:] != weights[0].shape[1:] or len(B) != len(weights[1]):
+            raise InvalidInput(
+                f"lora.start: its matrices of {module} don't fit that layer of this model"
+            )
+        with torch.no_grad():
+            weights[0][: lora.rank].copy_(A)
+            weights[1][:, : lora.rank].copy_(B / _scale(spec))
+
+
+def _as_layer(matrix: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """A linear layer and a convolution of 1 × 1 are one; files may have either."""
+    if matrix.ndim > weight.ndim:
+        return matrix.reshape(matrix.shape[:2]) if matrix[0, 0].numel() == 1 else matrix
+    return matrix.reshape(*matrix.shape, *[1] * (weight.ndim - matrix.ndim))
+
+
+def _scale(spec: pb.LoraSpec) -> float:
+    return spec.weight * spec.alpha / spec.rank

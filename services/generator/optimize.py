@@ -30,8 +30,6 @@ T = TypeVar("T")
 
 Emit = Callable[[pb.OptimizeResponse], Awaitable[None]]
 
-LORA_FILE = "pytorch_lora_weights.safetensors"
-
 
 async def optimize(
     family: GeneratorFamily,
@@ -42,14 +40,15 @@ async def optimize(
     *,
     name: str,
     stop: asyncio.Event,
+    start: bytes | None = None,
 ) -> None:
     """Runs one job and tells ``emit`` of it: started, steps, previews, artifacts, finished.
 
-    ``name`` is unique among the jobs on this generator. When ``stop`` is set the job ends after
-    the step in hand, with everything exported that a whole run exports. However the call ends,
-    the job's LoRA leaves the denoiser.
+    ``name`` is unique among the jobs on this generator, ``start`` is the file of the LoRA to begin
+    with. When ``stop`` is set the job ends after the step in hand, with everything exported that a
+    whole run exports. However the call ends, the job's LoRA leaves the denoiser.
     """
-    async with device.opened(Training, family, spec, name) as training:
+    async with device.opened(Training, family, spec, name, start=start) as training:
         started = pb.Started(
             trainable_parameters=training.trainable_parameters, steps=spec.optimizer.steps
         )
@@ -134,7 +133,8 @@ async def _results(
     device: DeviceThread, training: Training, spec: pb.OptimizeSpec
 ) -> AsyncIterator[tuple[str, bytes]]:
     """The job's files: the LoRA, and each evaluation seed without and with it."""
-    yield LORA_FILE, await device.run(training.export)
+    for name, file in (await device.run(training.export)).items():
+        yield name, file
     for seed in range(spec.eval.seed, spec.eval.seed + spec.eval.images):
         for kind, with_lora in (("base", False), ("lora", True)):
             pixels = await device.run(training.render, seed, with_lora=with_lora)

@@ -1,20 +1,28 @@
-"""Same tensors and metadata, same bytes: the library writes metadata in a random order."""
+"""The header of a safetensors file: 8 bytes its length, little-endian; JSON padded with spaces so
+that the data behind it begins on a multiple of 8."""
 
 from __future__ import annotations
 
 import json
 import struct
+from typing import Any
+
+
+def metadata(file: bytes) -> dict[str, str]:
+    """What the file says of itself. ``file`` is one that the library reads."""
+    found: dict[str, str] = _header(file)[0].get("__metadata__", {})
+    return found
 
 
 def canonical(file: bytes) -> bytes:
-    """The same safetensors file with its metadata sorted by name.
-
-    Format: 8 bytes length of the header, little-endian; the header, JSON padded with spaces so
-    that the data begins on a multiple of 8; the data.
-    """
-    (length,) = struct.unpack_from("<Q", file)
-    header = json.loads(file[8 : 8 + length])
+    """The same file with its metadata sorted by name: the library writes them in a random order."""
+    header, data = _header(file)
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
-    return struct.pack("<Q", len(text)) + text + file[8 + length :]
+    return struct.pack("<Q", len(text)) + text + data
+
+
+def _header(file: bytes) -> tuple[dict[str, Any], bytes]:
+    (length,) = struct.unpack_from("<Q", file)
+    return json.loads(file[8 : 8 + length]), file[8 + length :]

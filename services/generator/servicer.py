@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections import defaultdict
 from collections.abc import AsyncIterator
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from services.common.errors import InvalidInput
 from services.common.presets import GeneratorPreset
 from services.common.torch_tensors import DTYPES_BY_NAME, WIRE_DTYPES
 from services.generator import validate
+from services.generator.blobs import Blobs
 from services.generator.families.base import GeneratorFamily
 from services.generator.generate import generate
 from services.generator.optimize import optimize
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     import grpc
 
     Context = grpc.aio.ServicerContext[Any, Any]
-
-#: All LoRAs of one Generate call together.
-MAX_LORA_BYTES = 2 * 1024**3
 
 
 class GeneratorServicer(generator_pb2_grpc.GeneratorServicer):
@@ -65,6 +62,7 @@ class GeneratorServicer(generator_pb2_grpc.GeneratorServicer):
             await context.write(pb.OptimizeResponse(waiting=pb.Waiting(reason=reason)))
 
         stop = asyncio.Event()
+        blobs = await _awaited({spec.lora.start_blob} - {""}, request_iterator, stop)
         listening = asyncio.create_task(_listen(request_iterator, stop))
         try:
             async with teachers(spec, waiting) as guide:
@@ -76,6 +74,7 @@ class GeneratorServicer(generator_pb2_grpc.GeneratorServicer):
                     context.write,
                     name=f"job{next(self._calls)}",
                     stop=stop,
+                    start=blobs[spec.lora.start_blob] if spec.lora.start_blob else None,
                 )
         finally:
             listening.cancel()
@@ -88,33 +87,31 @@ class GeneratorServicer(generator_pb2_grpc.GeneratorServicer):
             raise InvalidInput("the first request must carry `spec`")
         spec = first.spec
         validate.generate_spec(spec, self._preset)
-        blobs = await _blobs(request_iterator)
-        missing = [lora.blob for lora in spec.loras if lora.blob not in blobs]
-        if missing:
-            raise InvalidInput(f"loras: no blob named {missing[0]!r} came, whole, with the spec")
+        blobs = Blobs("loras")
+        async for request in request_iterator:
+            blobs.take(request.blob)
         files = [blobs[lora.blob] for lora in spec.loras]
         name = f"images{next(self._calls)}"
         async for seed, png in generate(self._family, self._device, spec, files, name=name):
             await context.write(pb.GenerateResponse(seed=seed, image=png))
 
 
+async def _awaited(
+    names: set[str], requests: AsyncIterator[pb.OptimizeRequest], stop: asyncio.Event
+) -> Blobs:
+    """The files that the spec names, once they are whole. A stop may come between them."""
+    blobs = Blobs("lora.start_blob")
+    while not all(name in blobs for name in names):
+        request = await anext(requests, None)
+        if request is None:
+            break
+        if request.HasField("stop"):
+            stop.set()
+        blobs.take(request.blob)
+    return blobs
+
+
 async def _listen(requests: AsyncIterator[pb.OptimizeRequest], stop: asyncio.Event) -> None:
     async for request in requests:
         if request.HasField("stop"):
             stop.set()
-
-
-async def _blobs(requests: AsyncIterator[pb.GenerateRequest]) -> dict[str, bytes]:
-    """The files that came in pieces until the client was done, by name; only whole ones."""
-    pieces: defaultdict[str, list[bytes]] = defaultdict(list)
-    whole = set()
-    total = 0
-    async for request in requests:
-        blob = request.blob
-        total += len(blob.data)
-        if total > MAX_LORA_BYTES:
-            raise InvalidInput(f"loras: more than {MAX_LORA_BYTES >> 30} GiB in one call")
-        pieces[blob.name].append(blob.data)
-        if blob.last:
-            whole.add(blob.name)
-    return {name: b"".join(pieces[name]) for name in whole}

@@ -7,25 +7,37 @@ import torch
 from numpy.typing import NDArray
 
 from dualprocess.v1 import generator_pb2 as pb
-from services.common.errors import NonFinite
+from services.common.errors import InvalidInput, NonFinite
 from services.generator import draws, sample
 from services.generator.families.base import GeneratorFamily
 from services.generator.lora import LoraAdapter
+from services.generator.lora_export import KOHYA_FILE, LORA_FILE, diffusers_file, kohya_file
+from services.generator.lora_import import Lora, read_lora
 
 
 class Training:
     """``forward`` makes images; ``backward`` takes the loss's gradient with respect to them.
 
     Between the two, other jobs may use the same denoiser. ``update`` ends a step. ``close`` takes
-    the LoRA off again.
+    the LoRA off again. ``start`` is the file of the LoRA to begin with. Raises ``InvalidInput``
+    for a LoRA that can't be.
     """
 
-    def __init__(self, family: GeneratorFamily, spec: pb.OptimizeSpec, name: str) -> None:
+    def __init__(
+        self,
+        family: GeneratorFamily,
+        spec: pb.OptimizeSpec,
+        name: str,
+        *,
+        start: bytes | None = None,
+    ) -> None:
         self._family = family
         self._spec = spec
         self._conditionings = [family.encode(prompt, spec.image) for prompt in spec.prompts]
         self._schedule = family.schedule(spec.image)
-        self._lora = LoraAdapter(family, name, spec.lora, draws.lora_seed(spec.optimizer))
+        seed = draws.lora_seed(spec.optimizer)
+        begin = {} if start is None else _read_start(start, family)
+        self._lora = LoraAdapter(family, name, spec.lora, seed, begin)
         self._optimizer = torch.optim.AdamW(
             self._lora.parameters,
             lr=spec.optimizer.lr,
@@ -86,10 +98,23 @@ class Training:
         with self._lora.active():
             return sample.render(self._family, conditioning, self._spec.image, seed)
 
-    def export(self) -> bytes:
-        """The LoRA as it is now, as a file."""
-        return self._lora.export(title=self._spec.prompts[0])
+    def export(self) -> dict[str, bytes]:
+        """The LoRA as it is now, as files by name."""
+        tensors, title = self._lora.tensors(), self._spec.prompts[0]
+        rank = self._spec.lora.rank
+        files = {
+            LORA_FILE: diffusers_file(tensors, self._family, rank=rank, title=title),
+            KOHYA_FILE: kohya_file(tensors, self._family, rank=rank, title=title),
+        }
+        return {name: file for name, file in files.items() if file is not None}
 
     def close(self) -> None:
         self._optimizer.zero_grad(set_to_none=True)
         self._lora.remove()
+
+
+def _read_start(file: bytes, family: GeneratorFamily) -> dict[str, Lora]:
+    try:
+        return read_lora(file, family)
+    except InvalidInput as error:
+        raise InvalidInput(f"lora.start: {error}") from error

@@ -34,6 +34,8 @@ def optimize_spec(spec: pb.OptimizeSpec, preset: GeneratorPreset) -> None:
     _image(spec.image, preset)
     _lora(spec.lora)
     _optimizer(spec.optimizer)
+    if spec.HasField("resume"):
+        _between("resume.step", spec.resume.step, 1, spec.optimizer.steps)
     _between("eval.images", spec.eval.images, 1, MAX_IMAGES)
     if fault := batch_fault(preset, spec.image, spec.optimizer.batch):
         raise InvalidInput(f"optimizer.batch: {fault}")
@@ -71,6 +73,8 @@ def _lora(lora: pb.LoraSpec) -> None:
         raise InvalidInput("lora.weight: must be finite")
     if not lora.target_modules:
         raise InvalidInput("lora.target_modules: name at least one layer")
+    if lora.start_blob and lora.weight == 0:
+        raise InvalidInput("lora.weight: must not be 0 where lora.start gives a LoRA to begin with")
     if lora.init == pb.LORA_INIT_UNSPECIFIED:
         raise InvalidInput("lora.init: choose LORA_INIT_GAUSSIAN or LORA_INIT_KAIMING")
 

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 
+from services.common.exposure import exposure_fault
 from services.common.presets import PresetError, load_presets
 from services.common.telemetry import configure_logging
 from services.local import stack
@@ -24,6 +25,8 @@ def main() -> None:
     settings = LocalSettings.from_command_line()
     settings.data = settings.data.resolve()
     configure_logging("local", settings.log_level)
+    if fault := exposure_fault(settings.host, auth=settings.auth, insecure=settings.insecure):
+        sys.exit(f"dualprocess: {fault}")
     presets = load_presets(settings.presets)
     presets.generator(settings.generator)
     presets.vlm(settings.vlm)

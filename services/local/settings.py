@@ -11,6 +11,10 @@ from services.common.settings import ServiceSettings
 
 class LocalSettings(ServiceSettings):
     host: str = "127.0.0.1"
+    auth: bool = Field(default=False, description="The REST API asks for API keys.")
+    insecure: bool = Field(
+        default=False, description="Listen beyond loopback without asking for keys."
+    )
     port: int = Field(default=8000, ge=1, le=65535, description="Of the REST API.")
     data: Path = Field(
         default=Path("data"), description="Everything the stack keeps: Redis, files, logs."

@@ -39,7 +39,7 @@ def build(settings: LocalSettings) -> list[ChildSpec]:
             settings,
             "api",
             "services.orchestrator.api",
-            [f"--host={settings.host}", f"--port={settings.port}", *store],
+            [f"--host={settings.host}", f"--port={settings.port}", *_doors(settings), *store],
             ready=lambda: _answers(f"{settings.url}/readyz"),
         ),
         _python(
@@ -52,7 +52,7 @@ def build(settings: LocalSettings) -> list[ChildSpec]:
                 f"--vlms={vlms}",
                 f"--slots={settings.slots}",
             ],
-            ready=lambda: _has_worker(f"{settings.url}/v1/models"),
+            ready=lambda: _answers(f"{settings.url}/readyz?worker=true"),
         ),
     ]
     return children
@@ -65,10 +65,17 @@ def redis_command() -> str:
 
 def _redis(folder: Path, port: int) -> ChildSpec:
     folder.mkdir(parents=True, exist_ok=True)
+    # The port changes from start to start; `dualprocess keys` looks here.
+    (folder / "url").write_text(f"redis://127.0.0.1:{port}/0")
     command = [redis_command(), "--bind", "127.0.0.1", "--port", str(port), "--dir", str(folder)]
     # Every second on disk: what was acknowledged survives a crash of this machine, but for that.
     command += ["--appendonly", "yes", "--appendfsync", "everysec", "--save", ""]
     return ChildSpec("redis", command, lambda: _pings(port))
+
+
+def _doors(settings: LocalSettings) -> list[str]:
+    chosen = {"--auth": settings.auth, "--insecure": settings.insecure}
+    return [flag for flag, is_set in chosen.items() if is_set]
 
 
 def _gpu_service(settings: LocalSettings, name: str, preset: str, port: int) -> ChildSpec:
@@ -119,12 +126,3 @@ async def _answers(url: str) -> bool:
             return (await client.get(url, timeout=1)).is_success
     except httpx.HTTPError:
         return False
-
-
-async def _has_worker(url: str) -> bool:
-    try:
-        async with httpx.AsyncClient() as client:
-            models = (await client.get(url, timeout=1)).json()
-    except (httpx.HTTPError, ValueError):
-        return False
-    return any(generator["live_workers"] for generator in models["generators"])

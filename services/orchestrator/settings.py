@@ -19,3 +19,12 @@ class StoreSettings(ServiceSettings):
         default=(Path.cwd() / "data" / "artifacts").as_uri(),
         description="file:///folder or s3://bucket/prefix.",
     )
+
+
+class KeySettings(StoreSettings):
+    """What a key may ask for when it is made without quotas of its own."""
+
+    quota_queued: int = Field(default=100, ge=1)
+    quota_running: int = Field(default=4, ge=1)
+    quota_steps: int = Field(default=2000, ge=1)
+    quota_body_bytes: int = Field(default=64 * 1024 * 1024, ge=1)

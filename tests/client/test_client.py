@@ -5,12 +5,22 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from types import ModuleType
+from typing import Any
 
 import httpx
 import pytest
 
 import dualprocess
-from dualprocess import Client, ConnectionFailed, InvalidRequest, JobSpec, NotFound, Question
+from dualprocess import (
+    Client,
+    ConnectionFailed,
+    InvalidRequest,
+    JobSpec,
+    NotFound,
+    Question,
+    RateLimited,
+    Unauthorized,
+)
 from dualprocess import client as client_module
 from dualprocess.schemas import StatusEvent, StepEvent
 
@@ -20,7 +30,7 @@ SPEC = JobSpec(
     generator="tiny-flux",
     vlm="tiny-idefics2",
 )
-JOB = {
+JOB: dict[str, Any] = {
     "id": "0" * 26,
     "kind": "images",
     "status": "succeeded",
@@ -104,6 +114,42 @@ def test_a_refusal_names_its_fields_and_is_not_repeated() -> None:
 def test_an_answer_of_somebody_else_is_still_an_error() -> None:
     with pytest.raises(NotFound, match="404"):
         talking_to(lambda request: httpx.Response(404, text="<html>proxy</html>")).job("0" * 26)
+
+
+def test_a_key_goes_with_every_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent = []
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        sent.append(request.headers.get("Authorization"))
+        return httpx.Response(200, json=JOB)
+
+    transport = httpx.MockTransport(handle)
+    monkeypatch.setenv("DUALPROCESS_API_KEY", "dp_of_the_environment\n")
+    Client("http://service", "dp_its_own", transport=transport).job(JOB["id"])
+    Client("http://service", transport=transport).job(JOB["id"])
+    monkeypatch.delenv("DUALPROCESS_API_KEY")
+    Client("http://service", transport=transport).job(JOB["id"])
+    assert sent == ["Bearer dp_its_own", "Bearer dp_of_the_environment", None]
+
+
+def test_a_used_up_quota_says_when_to_come_back() -> None:
+    calls = []
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        calls.append(request)
+        body = {"title": "The quota of queued jobs is used up", "status": 429}
+        return httpx.Response(429, json=body, headers={"Retry-After": "10"})
+
+    with pytest.raises(RateLimited, match="quota of queued jobs") as caught:
+        talking_to(handle).submit(SPEC)
+    assert caught.value.retry_after == 10
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_key_that_does_not_open_is_its_own_error(status: int) -> None:
+    with pytest.raises(Unauthorized):
+        talking_to(lambda request: problem(status)).models()
 
 
 def test_events_go_on_where_a_connection_broke() -> None:

@@ -13,6 +13,7 @@ import torch
 from dualprocess.v1 import generator_pb2 as pb
 from services.generator.families.base import GeneratorFamily
 from services.generator.lora import LoraAdapter
+from services.generator.lora_export import LORA_FILE, diffusers_file
 from services.generator.loras import LoadedLoras
 from tests.generator.rows import ROWS, Row
 
@@ -53,6 +54,10 @@ def adapter(row: Row) -> Iterator[LoraAdapter]:
         parameter.data += 0.02 * torch.randn(parameter.shape, generator=generator)
     yield adapter
     adapter.remove()
+
+
+def exported(family: GeneratorFamily, adapter: LoraAdapter) -> bytes:
+    return diffusers_file(adapter.tensors(), family, rank=4, title=PROMPT)
 
 
 def drawn(family: GeneratorFamily, image: pb.ImageSpec, seed: int) -> torch.Tensor:
@@ -123,7 +128,7 @@ def test_an_exported_lora_gives_plain_diffusers_the_services_image(
     image = row.images[0]
     with adapter.active():
         ours = drawn(loaded(row), image, 5)
-    (tmp_path / "pytorch_lora_weights.safetensors").write_bytes(adapter.export(title=PROMPT))
+    (tmp_path / LORA_FILE).write_bytes(exported(loaded(row), adapter))
     fresh = row.plain()
     base = row.draw(fresh, PROMPT, image, 5)
     fresh.load_lora_weights(tmp_path)
@@ -138,7 +143,7 @@ def test_the_service_reads_its_own_lora(row: Row, adapter: LoraAdapter) -> None:
     with adapter.active():
         learned = drawn(family, image, 5)
     base = drawn(family, image, 5)
-    again = LoadedLoras(family, "again", [adapter.export(title=PROMPT)], [1.0])
+    again = LoadedLoras(family, "again", [exported(family, adapter)], [1.0])
     with again.active():
         read = drawn(family, image, 5)
     again.close()

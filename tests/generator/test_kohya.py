@@ -13,9 +13,13 @@ from services.generator.families.base import GeneratorFamily
 from services.generator.kohya import from_kohya, to_kohya
 from services.generator.kohya_names import Layers, flux_layers, unet_layers
 from services.generator.lora import LoraAdapter
+from services.generator.lora_export import kohya_file
+from services.generator.lora_import import read_lora
+from services.generator.safetensors_header import metadata
 from tests.generator.rows import ROWS, Row
 from tests.generator.test_families import PROMPT, lora_spec
 
+FLUX_SCHNELL = next(row for row in ROWS if row.preset == "flux-schnell")
 UNETS = [row for row in ROWS if row.preset in ("sd-1.4", "sdxl-turbo")]
 ALL = [*UNETS, *(row for row in ROWS if row.preset in ("flux-schnell", "flux-dev"))]
 each_row = pytest.mark.parametrize("row", ALL, ids=str)
@@ -68,8 +72,7 @@ def exported(row: Row) -> Iterator[Callable[..., dict[str, torch.Tensor]]]:
         generator = torch.Generator().manual_seed(0)
         for parameter in adapter.parameters if trained else ():
             parameter.data += 0.02 * torch.randn(parameter.shape, generator=generator)
-        tensors: dict[str, torch.Tensor] = load(adapter.export(title=PROMPT))
-        return tensors
+        return adapter.tensors()
 
     yield export
     for adapter in adapters:
@@ -81,6 +84,33 @@ UNUSUAL = {
     "unet": ("proj_in", "ff.net.0.proj", "conv1", "conv_shortcut", "time_emb_proj", "conv_in"),
     "transformer": ("to_k", "proj_mlp", "proj_out", "norm1.linear", "x_embedder"),
 }
+
+
+@pytest.mark.parametrize("row", ROWS, ids=str)
+def test_families_that_kohya_knows_have_its_file(row: Row, exported: Export) -> None:
+    family, tensors = loaded(row), exported()
+    files = [kohya_file(tensors, family, rank=4, title=PROMPT) for _ in range(5)]
+    if row not in ALL:
+        assert files == [None] * 5
+        return
+    assert files[0] is not None
+    assert len(set(files)) == 1
+    assert metadata(files[0])["ss_network_dim"] == "4"
+    loras = read_lora(files[0], family)
+    got = {
+        f"{family.lora_prefix}.{module}.lora_{half}.weight": getattr(lora, half)
+        for module, lora in loras.items()
+        for half in "AB"
+    }
+    assert_same(got, tensors)
+
+
+def test_without_a_name_in_kohyas_format_there_is_no_file(schnell: GeneratorFamily) -> None:
+    spec = lora_spec(FLUX_SCHNELL)
+    spec.target_modules.append("norm_out.linear")
+    adapter = LoraAdapter(schnell, "nameless", spec, seed=0)
+    assert kohya_file(adapter.tensors(), schnell, rank=4, title=PROMPT) is None
+    adapter.remove()
 
 
 def assert_same(got: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> None:

@@ -15,7 +15,8 @@ from services.common.device import DeviceThread
 from services.common.errors import BadGradient
 from services.generator.families.base import GeneratorFamily
 from services.generator.guide import Guidance, Guide
-from services.generator.optimize import LORA_FILE, optimize
+from services.generator.lora_export import KOHYA_FILE, LORA_FILE
+from services.generator.optimize import optimize
 from tests.generator.bright import bright, judge
 from tests.generator.specs import optimize_spec
 
@@ -53,9 +54,10 @@ async def run(
     spec: pb.OptimizeSpec,
     guide: Guide = bright,
     name: str = "job",
+    start: bytes | None = None,
 ) -> Run:
     told = Run()
-    await optimize(family, device, spec, guide, told.emit, name=name, stop=told.stop)
+    await optimize(family, device, spec, guide, told.emit, name=name, stop=told.stop, start=start)
     return told
 
 
@@ -67,12 +69,12 @@ async def test_it_learns_and_tells(schnell: GeneratorFamily, device: DeviceThrea
     kinds = [response.WhichOneof("message") for response in told.responses]
     assert kinds == (
         ["started", *["step"] * 6, "preview", *["step"] * 6, "preview"]
-        + ["artifact"] * 3
+        + ["artifact"] * 4
         + ["finished"]
     )
     assert told.losses[-1] < min(told.losses[:3]) < told.losses[0]
     assert [step.step for step in told.steps] == list(range(1, 13))
-    assert set(told.files) == {LORA_FILE, "base-0.png", "lora-0.png"}
+    assert set(told.files) == {LORA_FILE, KOHYA_FILE, "base-0.png", "lora-0.png"}
     assert not told.responses[-1].finished.stopped
 
 

@@ -20,7 +20,7 @@ from services.common.channels import CHUNK_BYTES, LIMITS, open_channel
 from services.common.device import DeviceThread
 from services.common.server import StatusInterceptor
 from services.generator.families.base import GeneratorFamily
-from services.generator.optimize import LORA_FILE
+from services.generator.lora_export import LORA_FILE
 from services.generator.servicer import GeneratorServicer
 from tests.generator.bright import judge
 from tests.generator.conftest import preset_of
@@ -133,6 +133,26 @@ async def test_a_job_and_then_its_images(
     assert apart(await images(1.0), files["lora-0.png"]) <= 1
     assert await images(0.0) == files["base-0.png"]
     assert apart(files["lora-0.png"], files["base-0.png"]) > 2
+
+
+async def test_a_job_goes_on_from_the_lora_of_another(
+    stub: generator_pb2_grpc.GeneratorAsyncStub, vlm: ScriptedVlm
+) -> None:
+    async with vlm_served(vlm) as port:
+        spec = optimize_spec(target=f"127.0.0.1:{port}")
+        _, first = await whole(stub.Optimize(iter(requests(spec))))
+        spec.lora.start_blob, spec.optimizer.steps, spec.optimizer.lr = "first", 1, 1e-12
+        file, half = first[LORA_FILE], len(first[LORA_FILE]) // 2
+        pieces = [
+            pb.BlobChunk(name="first", data=file[:half]),
+            pb.BlobChunk(name="first", data=file[half:], last=True),
+        ]
+        sent = requests(spec) + [pb.OptimizeRequest(blob=piece) for piece in pieces]
+        _, second = await whole(stub.Optimize(iter(sent)))
+        assert apart(second["lora-0.png"], first["lora-0.png"]) <= 1
+        assert apart(second["lora-0.png"], first["base-0.png"]) > 2
+        with pytest.raises(grpc.aio.AioRpcError, match=r"lora\.start_blob: no blob named 'first'"):
+            await whole(stub.Optimize(iter(sent[:-1])))
 
 
 async def test_the_job_waits_for_its_vlm_and_goes_on(

@@ -46,3 +46,9 @@ def test_an_unknown_model_brings_the_known_ones(tmp_path: Path, flag: str, known
     said = up(f"--{flag}=nothing", f"--data={tmp_path}")
     assert "'nothing' is unknown" in said
     assert known in said
+
+
+def test_other_machines_are_let_in_with_keys_or_on_purpose(tmp_path: Path) -> None:
+    said = up("--host=0.0.0.0", f"--data={tmp_path}")
+    assert "--auth" in said
+    assert "--insecure" in said

@@ -10,11 +10,14 @@ from typing import Any
 import grpc
 import httpx
 import pytest
+from fastapi import FastAPI
 
 from dualprocess.schemas import Job
 from dualprocess.v1 import generator_pb2_grpc, vlm_pb2_grpc
 from services.orchestrator.api.app import create_app
 from services.orchestrator.api.settings import ApiSettings
+from services.orchestrator.store.keys import ApiKeys, Scope
+from services.orchestrator.store.quotas import Quotas
 from services.orchestrator.store.redis import Client, connect
 from services.orchestrator.worker.app import Worker
 from services.orchestrator.worker.settings import WorkerSettings
@@ -87,6 +90,42 @@ async def api(redis: Client, redis_server: RedisServer, artifacts: str) -> Async
         httpx.AsyncClient(transport=transport, base_url="http://api") as http,
     ):
         yield Api(http)
+
+
+@dataclass(frozen=True)
+class Guarded:
+    """The REST API where keys are asked for."""
+
+    app: FastAPI
+    keys: ApiKeys
+
+    def with_key(self, key: str | None) -> Api:
+        headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+        transport = httpx.ASGITransport(self.app)
+        return Api(httpx.AsyncClient(transport=transport, base_url="http://api", headers=headers))
+
+    async def key(self, *scopes: str, **quotas: int) -> str:
+        """A new key; with scopes to submit and read if none are named."""
+        limits = Quotas.model_validate(QUOTAS | quotas)
+        return await self.keys.create("a test's", {Scope(s) for s in scopes or OWN}, limits)
+
+    async def owner(self, *scopes: str, **quotas: int) -> Api:
+        """The API as the holder of a new key sees it."""
+        return self.with_key(await self.key(*scopes, **quotas))
+
+
+OWN = ("submit", "read")
+QUOTAS = {"queued": 100, "running": 100, "steps": 10_000, "body_bytes": 1 << 20}
+
+
+@pytest.fixture
+async def guarded(
+    redis: Client, redis_server: RedisServer, artifacts: str
+) -> AsyncIterator[Guarded]:
+    settings = ApiSettings(redis_url=redis_server.url, artifacts=artifacts, auth=True)
+    app = create_app(settings)
+    async with app.router.lifespan_context(app):
+        yield Guarded(app, ApiKeys(redis))
 
 
 @contextlib.asynccontextmanager

@@ -40,6 +40,8 @@ class ScriptedGenerator(generator_pb2_grpc.GeneratorServicer):
         self.served: list[str] = []
         self.teachers: list[tuple[str, float]] = []
         self.loras: list[bytes] = []
+        #: The LoRA each optimise job began with.
+        self.starts: list[bytes] = []
 
     async def Describe(self, request: Any, context: Context) -> pb.GeneratorDescribeResponse:
         return pb.GeneratorDescribeResponse(preset="tiny-flux")
@@ -48,6 +50,8 @@ class ScriptedGenerator(generator_pb2_grpc.GeneratorServicer):
         self, requests: AsyncIterator[pb.OptimizeRequest], context: Context
     ) -> AsyncIterator[pb.OptimizeResponse]:
         spec = (await anext(requests)).spec
+        if spec.lora.start_blob:
+            self.starts.append(await _blob(requests, spec.lora.start_blob))
         self.served.append(spec.prompts[0])
         self.teachers = [(vlm.preset, vlm.weight) for vlm in spec.vlms]
         stop = asyncio.ensure_future(anext(requests, None))
@@ -104,6 +108,16 @@ class ScriptedGenerator(generator_pb2_grpc.GeneratorServicer):
         self.loras.append(b"".join([request.blob.data async for request in requests]))
         for seed in spec.seeds:
             yield pb.GenerateResponse(seed=seed, image=png("red"))
+
+
+async def _blob(requests: AsyncIterator[pb.OptimizeRequest], name: str) -> bytes:
+    data = b""
+    async for request in requests:
+        assert request.blob.name == name
+        data += request.blob.data
+        if request.blob.last:
+            break
+    return data
 
 
 class ScriptedVlm(vlm_pb2_grpc.VlmServicer):

@@ -85,6 +85,7 @@ async def test_a_submission_sent_twice_stays_one_job(api: Api, redis: Client) ->
         generator=job.generator,
         vlms=job.vlms,
         priority=0,
+        owner=job.owner,
         fields={},
         idempotency=None,
     )

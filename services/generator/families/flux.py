@@ -13,6 +13,7 @@ from dualprocess.v1 import generator_pb2 as pb
 from services.generator.families.base import Conditioning, Schedule
 from services.generator.families.flow import FlowFamily
 from services.generator.families.noise import drawn
+from services.generator.kohya_names import Layers, flux_layers
 
 
 class Flux(FlowFamily):
@@ -34,6 +35,9 @@ class Flux(FlowFamily):
             "pooled_projections": pooled_prompt_embeds,
             "txt_ids": txt_ids,
         }
+
+    def kohya_layers(self) -> Layers:
+        return flux_layers([name for name, _ in self.denoiser.named_modules()])
 
     def noise(self, seeds: Sequence[int], image: pb.ImageSpec) -> torch.Tensor:
         height, width = self._patches(image)

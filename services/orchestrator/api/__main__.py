@@ -6,6 +6,7 @@ import sys
 
 import uvicorn
 
+from services.common.exposure import exposure_fault
 from services.common.presets import PresetError
 from services.common.telemetry import configure_logging
 from services.orchestrator.api.app import create_app
@@ -14,6 +15,8 @@ from services.orchestrator.api.settings import ApiSettings
 if __name__ == "__main__":
     settings = ApiSettings.from_command_line()
     configure_logging("api", settings.log_level)
+    if fault := exposure_fault(settings.host, auth=settings.auth, insecure=settings.insecure):
+        sys.exit(f"api: {fault}")
     try:
         app = create_app(settings)
     except PresetError as error:

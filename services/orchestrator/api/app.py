@@ -11,14 +11,17 @@ from fastapi import FastAPI
 from dualprocess.schemas import Problem
 from services.common.presets import load_presets
 from services.orchestrator.api import artifacts, events, health, images, jobs, models, problems
+from services.orchestrator.api.auth import Doors
 from services.orchestrator.api.body_limit import BodyLimit
 from services.orchestrator.api.settings import ApiSettings
 from services.orchestrator.api.state import State
 from services.orchestrator.store.artifacts import ArtifactStore
 from services.orchestrator.store.events import Events
 from services.orchestrator.store.jobs import Jobs
+from services.orchestrator.store.keys import ApiKeys
 from services.orchestrator.store.queue import Queue
 from services.orchestrator.store.redis import connect
+from services.orchestrator.store.uploads import Uploads
 from services.orchestrator.store.workers import Workers
 
 #: A request waits for Redis about as long as a person would before it answers 503.
@@ -40,6 +43,8 @@ def create_app(settings: ApiSettings) -> FastAPI:
             events=Events(redis),
             workers=Workers(redis),
             artifacts=store,
+            uploads=Uploads(redis, store),
+            api_keys=ApiKeys(redis),
         )
         yield
         await redis.aclose()
@@ -51,7 +56,9 @@ def create_app(settings: ApiSettings) -> FastAPI:
         lifespan=lifespan,
         responses={"4XX": {"model": Problem}, "5XX": {"model": Problem}},
     )
+    # The last one is the outermost: who asks is known before a body is looked at.
     app.add_middleware(BodyLimit, limit=settings.body_limit)
+    app.add_middleware(Doors, required=settings.auth)
     problems.install(app)
     for resource in (jobs, events, artifacts, images, models, health):
         app.include_router(resource.router)

@@ -8,6 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Request, Response
 from fastapi.responses import StreamingResponse
 
+from services.orchestrator.api.auth import READ
 from services.orchestrator.api.problems import ProblemError
 from services.orchestrator.api.state import JobDep, StateDep
 
@@ -16,9 +17,10 @@ router = APIRouter(prefix="/v1/jobs", tags=["artifacts"])
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 
 
-@router.api_route(
+@router.head("/{job_id}/artifacts/{name}", dependencies=[READ], response_class=Response)
+@router.get(
     "/{job_id}/artifacts/{name}",
-    methods=["GET", "HEAD"],
+    dependencies=[READ],
     response_class=Response,
     responses={
         200: {"content": {"application/octet-stream": {}}, "description": "The file."},

@@ -8,6 +8,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dualprocess.schemas import Problem
+from services.orchestrator.api.auth import Caller
 from services.orchestrator.api.problems import respond
 
 
@@ -16,7 +17,10 @@ class _TooLarge(Exception):
 
 
 class BodyLimit:
-    """ASGI middleware: 413 for a body of more than ``limit`` bytes, announced or not."""
+    """ASGI middleware: 413 for a body of more than ``limit`` bytes, announced or not.
+
+    The quota of the caller's key can be lower.
+    """
 
     def __init__(self, app: ASGIApp, limit: int) -> None:
         self._app = app
@@ -26,9 +30,13 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        caller: Caller | None = scope.get("state", {}).get("caller")
+        limit = self._limit
+        if caller and caller.quotas:
+            limit = min(limit, caller.quotas.body_bytes)
         announced = Headers(scope=scope).get("content-length", "0")
-        if announced.isdecimal() and int(announced) > self._limit:
-            await self._refuse(scope, receive, send)
+        if announced.isdecimal() and int(announced) > limit:
+            await self._refuse(limit, scope, receive, send)
             return
         received = 0
 
@@ -36,24 +44,26 @@ class BodyLimit:
             nonlocal received
             message = await receive()
             received += len(message.get("body", b""))
-            if received > self._limit:
+            if received > limit:
                 raise _TooLarge
             return message
 
         async def answered(message: Message) -> None:
             # FastAPI turns what a body's reader raises into a 400 of its own.
-            if received <= self._limit:
+            if received <= limit:
                 await send(message)
 
         with contextlib.suppress(_TooLarge):
             await self._app(scope, counted, answered)
-        if received > self._limit:
-            await self._refuse(scope, receive, send)
+        if received > limit:
+            await self._refuse(limit, scope, receive, send)
 
-    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _refuse(self, limit: int, scope: Scope, receive: Receive, send: Send) -> None:
+        whose = ", the quota body_bytes of this key" if limit < self._limit else ""
         problem = Problem(
             status=413,
             title="The request is too large",
-            detail=f"Its body may have {self._limit >> 20} MiB; make visual prompts smaller.",
+            detail=f"Its body may have {limit:,} bytes{whose}; make visual prompts smaller, "
+            "and name the job of a LoRA rather than send its file.",
         )
         await respond(problem)(scope, receive, send)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterable
 from typing import Annotated
 
 from fastapi import APIRouter, Header
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
+from services.orchestrator.api.auth import READ, CallerDep, still_opens
 from services.orchestrator.api.state import JobDep, StateDep
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+
+#: A stream asks so often whether its key still opens it.
+_KEY_SECONDS = 3.0
 
 LastEventId = Annotated[
     str | None,
@@ -22,12 +27,20 @@ LastEventId = Annotated[
 ]
 
 
-@router.get("/{job_id}/events", response_class=EventSourceResponse)
+@router.get("/{job_id}/events", response_class=EventSourceResponse, dependencies=[READ])
 async def events(
-    job: JobDep, state: StateDep, last_event_id: LastEventId = None
+    job: JobDep, state: StateDep, caller: CallerDep, last_event_id: LastEventId = None
 ) -> AsyncIterable[ServerSentEvent]:
-    """`status`, `step`, `preview`, `artifact`; ends with the status that ends the job."""
+    """`status`, `step`, `preview`, `artifact`; ends with the status that ends the job.
+
+    Ends earlier, within seconds, when the key is revoked.
+    """
+    checked = time.monotonic()
     async for record in state.events.follow(job.id, last_event_id or "0-0"):
+        if time.monotonic() - checked > _KEY_SECONDS:
+            if not await still_opens(state.api_keys, caller):
+                return
+            checked = time.monotonic()
         if record is None:
             yield ServerSentEvent(comment="still here")
             continue

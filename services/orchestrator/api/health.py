@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Response
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
 from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
 
+from services.orchestrator.api.auth import ADMIN
+from services.orchestrator.api.problems import ProblemError
 from services.orchestrator.api.state import StateDep
 
 router = APIRouter(tags=["health"])
@@ -18,22 +22,30 @@ async def healthz() -> str:
 
 
 @router.get("/readyz", response_class=PlainTextResponse)
-async def readyz(state: StateDep) -> str:
+async def readyz(
+    state: StateDep,
+    worker: Annotated[bool, Query(description="Ask for a live worker as well.")] = False,
+) -> str:
     """Redis answers as well; 503 while it is away."""
     await state.redis.ping()
+    if worker and not await state.workers.live():
+        raise ProblemError(503, "No worker is alive", "Start one; jobs wait for it meanwhile.")
     return "ok"
 
 
-@router.get("/metrics", response_class=PlainTextResponse)
+@router.get("/metrics", response_class=PlainTextResponse, dependencies=[ADMIN])
 async def metrics(state: StateDep) -> Response:
     """In Prometheus's text format."""
     registry = CollectorRegistry()
     depth = Gauge(
         "dualprocess_queue_depth", "Jobs that wait.", ["generator", "vlms"], registry=registry
     )
-    for pair, jobs in (await state.jobs.queue_depths()).items():
+    for pair, waiting in (await state.jobs.queue_depths()).items():
         generator, _, vlms = pair.partition("|")
-        depth.labels(generator, vlms).set(jobs)
+        depth.labels(generator, vlms).set(waiting)
+    jobs = Gauge("dualprocess_jobs", "Jobs by status.", ["status"], registry=registry)
+    for status, count in (await state.jobs.by_status()).items():
+        jobs.labels(status).set(count)
     running = Gauge("dualprocess_jobs_running", "Jobs under a lease.", registry=registry)
     running.set(await state.jobs.running())
     workers = Gauge("dualprocess_workers_live", "Workers that report.", registry=registry)

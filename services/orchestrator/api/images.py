@@ -8,14 +8,14 @@ from dualprocess.schemas import (
     FieldError,
     ImagesRequest,
     Job,
-    LoraUse,
     ResolvedImagesSpec,
 )
+from services.orchestrator.api.auth import SUBMIT, Caller, CallerDep
 from services.orchestrator.api.jobs import with_wait
+from services.orchestrator.api.loras import lora_fault
 from services.orchestrator.api.problems import InvalidSpec
 from services.orchestrator.api.resolve import resolve_images
 from services.orchestrator.api.state import State, StateDep
-from services.orchestrator.store.artifacts import LORA_FILE
 from services.orchestrator.store.ids import new_job_id
 from services.orchestrator.store.jobs import images_fields, needed_vlms
 
@@ -24,17 +24,24 @@ router = APIRouter(prefix="/v1/images", tags=["images"])
 IMAGES_PRIORITY = 10
 
 
-@router.post("", responses={202: {"model": Job, "description": "Not done within `wait`."}})
-async def generate(request: ImagesRequest, state: StateDep, response: Response) -> Job:
+@router.post(
+    "",
+    responses={202: {"model": Job, "description": "Not done within `wait`."}},
+    dependencies=[SUBMIT],
+)
+async def generate(
+    request: ImagesRequest, state: StateDep, caller: CallerDep, response: Response
+) -> Job:
     """Images as a job's artifacts `image-SEED.png`; 202 when they are not ready in time."""
     spec = resolve_images(request, state.presets)
-    await _check_loras(spec, state)
+    await _check_loras(spec, state, caller)
     job_id = new_job_id()
     await state.queue.submit(
         job_id,
         generator=spec.generator,
         vlms=needed_vlms(spec),
         priority=IMAGES_PRIORITY,
+        owner=caller.owner,
         fields=images_fields(spec),
         idempotency=None,
     )
@@ -48,22 +55,11 @@ async def generate(request: ImagesRequest, state: StateDep, response: Response) 
     return await with_wait(job, state)
 
 
-async def _check_loras(spec: ResolvedImagesSpec, state: State) -> None:
+async def _check_loras(spec: ResolvedImagesSpec, state: State, caller: Caller) -> None:
     faults = [
         FieldError(field=f"loras.{index}.job", message=fault)
         for index, use in enumerate(spec.loras)
-        if (fault := await _lora_fault(use, spec.generator, state))
+        if (fault := await lora_fault(use.job, spec.generator, state, caller))
     ]
     if faults:
         raise InvalidSpec(*faults)
-
-
-async def _lora_fault(use: LoraUse, generator: str, state: State) -> str | None:
-    job = await state.jobs.read(use.job)
-    if job is None:
-        return f"there is no job {use.job}"
-    if not any(artifact.name == LORA_FILE for artifact in job.artifacts):
-        return f"job {use.job} is {job.status} and has no LoRA; name one that has"
-    if job.generator != generator:
-        return f"job {use.job} trained {job.generator}; its LoRA fits no {generator}"
-    return None

@@ -8,11 +8,15 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Query, Response
 
 from dualprocess.schemas import FieldError, Job, JobPage, JobSpec, JobStatus
+from services.orchestrator.api.auth import READ, SUBMIT, CallerDep
 from services.orchestrator.api.problems import InvalidSpec
+from services.orchestrator.api.quotas import check_steps
 from services.orchestrator.api.resolve import resolve_job
+from services.orchestrator.api.starts import check_start, keep_start
 from services.orchestrator.api.state import JobDep, State, StateDep
 from services.orchestrator.store.ids import new_job_id
 from services.orchestrator.store.jobs import needed_vlms, optimize_fields
+from services.orchestrator.store.quotas import QuotaExceeded
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
@@ -24,21 +28,35 @@ IdempotencyKey = Annotated[
 ]
 
 
-@router.post("", status_code=202)
+@router.post("", status_code=202, dependencies=[SUBMIT])
 async def submit(
-    spec: JobSpec, state: StateDep, response: Response, idempotency_key: IdempotencyKey = None
+    spec: JobSpec,
+    state: StateDep,
+    caller: CallerDep,
+    response: Response,
+    idempotency_key: IdempotencyKey = None,
 ) -> Job:
     """Checks the spec against the presets and queues it."""
     resolved = resolve_job(spec, state.presets)
+    check_steps(caller, resolved.optimizer.steps)
     job_id, digest = new_job_id(), hashlib.sha256(spec.model_dump_json().encode()).hexdigest()
-    known_id, known_digest = await state.queue.submit(
-        job_id,
-        generator=resolved.generator,
-        vlms=needed_vlms(resolved),
-        priority=OPTIMIZE_PRIORITY,
-        fields=optimize_fields(resolved),
-        idempotency=(idempotency_key, digest) if idempotency_key else None,
-    )
+    await check_start(resolved, state, caller)
+    resolved = await keep_start(resolved, job_id, state)
+    try:
+        known_id, known_digest = await state.queue.submit(
+            job_id,
+            generator=resolved.generator,
+            vlms=needed_vlms(resolved),
+            priority=OPTIMIZE_PRIORITY,
+            owner=caller.owner,
+            fields=optimize_fields(resolved),
+            idempotency=(idempotency_key, digest) if idempotency_key else None,
+        )
+    except QuotaExceeded:
+        await state.uploads.discard(job_id)
+        raise
+    if known_id != job_id:
+        await state.uploads.discard(job_id)
     if known_id != job_id and known_digest != digest:
         raise InvalidSpec(
             FieldError(
@@ -52,25 +70,28 @@ async def submit(
     return await with_wait(job, state)
 
 
-@router.get("")
+@router.get("", dependencies=[READ])
 async def list_jobs(
     state: StateDep,
+    caller: CallerDep,
     cursor: Annotated[str | None, Query(pattern="^[0-9a-z]{26}$")] = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
     status: JobStatus | None = None,
 ) -> JobPage:
     """Newest first. `next` of one page is `cursor` of the one behind it."""
-    jobs, following = await state.jobs.page(cursor=cursor, limit=limit, status=status)
+    jobs, following = await state.jobs.page(
+        cursor=cursor, limit=limit, status=status, owner=caller.sees
+    )
     return JobPage(jobs=jobs, next=following)
 
 
-@router.get("/{job_id}")
+@router.get("/{job_id}", dependencies=[READ])
 async def read(job: JobDep, state: StateDep) -> Job:
     """The job, as it is now."""
     return await with_wait(job, state)
 
 
-@router.post("/{job_id}/cancel")
+@router.post("/{job_id}/cancel", dependencies=[SUBMIT])
 async def cancel(job: JobDep, state: StateDep) -> Job:
     """Ends a queued job; stops a running one after its step, with what it learned exported.
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from dualprocess.schemas import GeneratorInfo, ModelList, VlmInfo
+from services.orchestrator.api.auth import READ
 from services.orchestrator.api.state import StateDep
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 
 
-@router.get("")
+@router.get("", dependencies=[READ])
 async def models(state: StateDep) -> ModelList:
     """The presets with their defaults. A job for a model without live workers waits for one."""
     workers = await state.workers.live()

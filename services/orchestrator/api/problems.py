@@ -17,19 +17,29 @@ from starlette.exceptions import HTTPException
 from dualprocess import schemas
 from dualprocess.schemas import FieldError, Problem
 from dualprocess.schemas.problems import field_path
+from services.orchestrator.store.quotas import QuotaExceeded
 
 log = logging.getLogger(__name__)
 
 #: A client may ask again after so many seconds while Redis is away.
 RETRY_AFTER_SECONDS = 2
+#: And after so many while a quota is used up: a job rarely ends sooner.
+QUOTA_RETRY_AFTER_SECONDS = 10
 
 
 class ProblemError(Exception):
     """Ends a request with a problem."""
 
-    def __init__(self, status: int, title: str, detail: str | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        title: str,
+        detail: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__(title)
         self.problem = Problem(status=status, title=title, detail=detail)
+        self.headers = headers
 
 
 class InvalidSpec(Exception):
@@ -45,7 +55,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(ProblemError)
     async def _problem(_: Request, error: ProblemError) -> JSONResponse:
-        return respond(error.problem)
+        return respond(error.problem, error.headers)
 
     @app.exception_handler(InvalidSpec)
     async def _spec(_: Request, error: InvalidSpec) -> JSONResponse:
@@ -59,10 +69,12 @@ def install(app: FastAPI) -> None:
     async def _http(_: Request, error: HTTPException) -> JSONResponse:
         return respond(Problem(status=error.status_code, title=str(error.detail)), error.headers)
 
+    @app.exception_handler(QuotaExceeded)
+    async def _quota(_: Request, error: QuotaExceeded) -> JSONResponse:
+        return respond(_over(error), {"Retry-After": str(QUOTA_RETRY_AFTER_SECONDS)})
+
     async def _away(_: Request, error: Exception) -> JSONResponse:
-        log.warning("Redis is away: %s", error)
-        problem = Problem(status=503, title="Redis is away", detail="Ask again in a moment.")
-        return respond(problem, {"Retry-After": str(RETRY_AFTER_SECONDS)})
+        return redis_is_away(error)
 
     for kind in (ConnectionError, TimeoutError):
         app.add_exception_handler(kind, _away)
@@ -79,6 +91,21 @@ def respond(problem: Problem, headers: Mapping[str, str] | None = None) -> JSONR
         status_code=problem.status,
         headers=dict(headers or {}),
         media_type="application/problem+json",
+    )
+
+
+def redis_is_away(error: Exception) -> JSONResponse:
+    log.warning("Redis is away: %s", error)
+    problem = Problem(status=503, title="Redis is away", detail="Ask again in a moment.")
+    return respond(problem, {"Retry-After": str(RETRY_AFTER_SECONDS)})
+
+
+def _over(error: QuotaExceeded) -> Problem:
+    return Problem(
+        status=429,
+        title=f"The quota of {error.quota} jobs is used up",
+        detail=f"This key may have {error.limit} {error.quota} jobs; wait until one of them goes "
+        "on, cancel one, or ask for a key with a higher quota.",
     )
 
 
@@ -119,6 +146,7 @@ _REQUEST_MODELS: tuple[type[BaseModel], ...] = (
     schemas.LoraUse,
     schemas.ImageOptions,
     schemas.LoraOptions,
+    schemas.LoraStart,
     schemas.OptimizerOptions,
     schemas.EvalOptions,
 )

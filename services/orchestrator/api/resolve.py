@@ -11,7 +11,9 @@ from pydantic import BaseModel
 from dualprocess.schemas import (
     FieldError,
     ImagesRequest,
+    JobLoraSettings,
     JobSpec,
+    LoraOptions,
     Question,
     ResolvedImagesSpec,
     ResolvedJobSpec,
@@ -61,7 +63,7 @@ def resolve_job(spec: JobSpec, presets: Presets) -> ResolvedJobSpec:
         vlm=teachers,
         judge=spec.judge,
         image=image,
-        lora=_merged(preset.lora, spec.lora),
+        lora=_lora(preset, spec.lora),
         optimizer=optimizer,
         eval=_merged(preset.eval, spec.eval),
         name=spec.name,
@@ -100,6 +102,11 @@ def resolve_images(request: ImagesRequest, presets: Presets) -> ResolvedImagesSp
 
 def _merged(defaults: SettingsT, options: BaseModel) -> SettingsT:
     return defaults.model_copy(update=options.model_dump(exclude_none=True))
+
+
+def _lora(preset: GeneratorPreset, options: LoraOptions) -> JobLoraSettings:
+    chosen = preset.lora.model_dump() | options.model_dump(exclude_none=True, exclude={"start"})
+    return JobLoraSettings(**chosen, start=options.start)
 
 
 def _prompt_faults(spec: JobSpec) -> Iterator[FieldError]:

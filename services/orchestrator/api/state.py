@@ -9,12 +9,15 @@ from fastapi import Depends, Path, Request
 
 from dualprocess.schemas import Job
 from services.common.presets import Presets
+from services.orchestrator.api.auth import Caller, CallerDep
 from services.orchestrator.api.problems import ProblemError
 from services.orchestrator.store.artifacts import ArtifactStore
 from services.orchestrator.store.events import Events
 from services.orchestrator.store.jobs import Jobs
+from services.orchestrator.store.keys import ApiKeys
 from services.orchestrator.store.queue import Queue
 from services.orchestrator.store.redis import Client
+from services.orchestrator.store.uploads import Uploads
 from services.orchestrator.store.workers import Workers
 
 
@@ -27,6 +30,13 @@ class State:
     events: Events
     workers: Workers
     artifacts: ArtifactStore
+    uploads: Uploads
+    api_keys: ApiKeys
+
+    async def job(self, job_id: str, caller: Caller) -> Job | None:
+        """The job; ``None`` when there is none, or it is not for the caller to see."""
+        job = await self.jobs.read(job_id)
+        return job if job and caller.may_see(job) else None
 
 
 def _state(request: Request) -> State:
@@ -40,12 +50,13 @@ StateDep = Annotated[State, Depends(_state)]
 async def _job(
     job_id: Annotated[str, Path(pattern="^[0-9a-z]{26}$", description="A job's id.")],
     state: StateDep,
+    caller: CallerDep,
 ) -> Job:
-    job = await state.jobs.read(job_id)
+    job = await state.job(job_id, caller)
     if job is None:
         raise ProblemError(404, f"There is no job {job_id}", "GET /v1/jobs lists those there are.")
     return job
 
 
-#: The job of the path, or a 404.
+#: The job of the path, or a 404: for another owner's as for none.
 JobDep = Annotated[Job, Depends(_job)]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,6 +20,8 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 #: The LoRA of an optimise job, as diffusers calls it.
 LORA_FILE = "pytorch_lora_weights.safetensors"
+#: The LoRA that came with a job's spec, to begin with.
+START_FILE = "start.safetensors"
 
 MEDIA_TYPES = {
     ".json": "application/json",
@@ -58,6 +61,12 @@ class ArtifactStore:
         """A whole file. Raises ``FileNotFoundError``."""
         found = await obstore.get_async(self._store, path)
         return bytes(await found.bytes_async())
+
+    async def delete(self, paths: Sequence[str]) -> None:
+        """Those of these files that there are."""
+        for path in paths:
+            with contextlib.suppress(FileNotFoundError):
+                await obstore.delete_async(self._store, path)
 
     async def stream(self, path: str, begin: int, end: int) -> AsyncIterator[bytes]:
         """Bytes ``begin`` to ``end`` (exclusive). Raises ``FileNotFoundError`` at once."""

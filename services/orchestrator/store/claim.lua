@@ -1,24 +1,50 @@
--- Takes the first job of several queues under a lease.
--- KEYS: leases, fence, then the queues
--- ARGV: owner, lease in ms, prefix of job keys
+-- Takes the first job of several queues under a lease, of those whose owners may run one more.
+-- KEYS: leases, fence, jobs, then the queues
+-- ARGV: worker, lease in ms, prefix of job keys, prefix of API keys
 -- Returns {id, token}, or nothing when all queues are empty.
-local best, best_rank, best_queue
-for i = 3, #KEYS do
-  local head = redis.call('ZRANGE', KEYS[i], 0, 0, 'WITHSCORES')
-  if head[1] and (not best or tonumber(head[2]) < best_rank) then
-    best, best_rank, best_queue = head[1], tonumber(head[2]), KEYS[i]
+local function first()
+  local best, best_rank, best_queue
+  for i = 4, #KEYS do
+    local head = redis.call('ZRANGE', KEYS[i], 0, 0, 'WITHSCORES')
+    if head[1] and (not best or tonumber(head[2]) < best_rank) then
+      best, best_rank, best_queue = head[1], tonumber(head[2]), KEYS[i]
+    end
   end
+  if best then
+    redis.call('ZREM', best_queue, best)
+  end
+  return best
+end
+
+-- A job that must wait leaves its queue, so that nobody looks at it again before it can run.
+local function held(id)
+  local job = ARGV[3] .. id
+  local owner = owner_of(job)
+  local limit = redis.call('HGET', ARGV[4] .. owner, 'running')
+  local running = redis.call('ZCARD', KEYS[3] .. ':owner:' .. owner .. ':status:running')
+  if not limit or running < tonumber(limit) then
+    return false
+  end
+  redis.call('SADD', held_key(KEYS[3], owner), id)
+  redis.call('HSET', job, 'waiting_for',
+    'one of its key\'s running jobs to end; the quota is ' .. limit .. ' running at once')
+  return true
+end
+
+local best = first()
+while best and held(best) do
+  best = first()
 end
 if not best then
   return nil
 end
-redis.call('ZREM', best_queue, best)
 local job = ARGV[3] .. best
 local token = redis.call('INCR', KEYS[2])
 local attempt = redis.call('HINCRBY', job, 'attempt', 1)
 local time = redis.call('TIME')
+set_status(KEYS[3], job, best, 'running')
 redis.call('HSETNX', job, 'started_at', time[1] .. string.format('%06d', time[2]))
-redis.call('HSET', job, 'status', 'running', 'owner', ARGV[1], 'token', token, 'step', 0)
+redis.call('HSET', job, 'owner', ARGV[1], 'token', token, 'step', 0)
 redis.call('HDEL', job, 'waiting_for')
 redis.call('ZADD', KEYS[1], time[1] * 1000 + math.floor(time[2] / 1000) + tonumber(ARGV[2]), best)
 redis.call('XADD', job .. ':events', '*', 'event',

@@ -1,12 +1,12 @@
--- Ends a job that its lease's owner ran. KEYS: job, leases, events
+-- Ends a job that its lease's owner ran. KEYS: job, leases, events, jobs
 -- ARGV: id, token, status, error or ''. Returns 0 when the lease is another's, else 1.
 if redis.call('HGET', KEYS[1], 'token') ~= ARGV[2] or not redis.call('ZSCORE', KEYS[2], ARGV[1]) then
   return 0
 end
 local time = redis.call('TIME')
 redis.call('ZREM', KEYS[2], ARGV[1])
-redis.call('HSET', KEYS[1], 'status', ARGV[3], 'finished_at',
-  time[1] .. string.format('%06d', time[2]))
+set_status(KEYS[4], KEYS[1], ARGV[1], ARGV[3])
+redis.call('HSET', KEYS[1], 'finished_at', time[1] .. string.format('%06d', time[2]))
 redis.call('HDEL', KEYS[1], 'waiting_for')
 local event = {type = 'status', status = ARGV[3],
   attempt = tonumber(redis.call('HGET', KEYS[1], 'attempt'))}

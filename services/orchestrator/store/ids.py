@@ -5,9 +5,10 @@ from __future__ import annotations
 import secrets
 import time
 
-_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+#: Digits and lower-case letters that nobody mistakes for one another.
+ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 
 
 def new_job_id() -> str:
     number = (time.time_ns() // 1_000_000) << 80 | secrets.randbits(80)
-    return "".join(_ALPHABET[number >> shift & 31] for shift in range(125, -1, -5))
+    return "".join(ALPHABET[number >> shift & 31] for shift in range(125, -1, -5))

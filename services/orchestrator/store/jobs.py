@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from pydantic import TypeAdapter
 
 from dualprocess.schemas import (
+    ANONYMOUS,
     Artifact,
     Job,
     JobKind,
@@ -61,38 +62,41 @@ class Jobs:
 
     async def read(self, job_id: str) -> Job | None:
         """The job, as it is now."""
-        async with self._redis.pipeline() as pipe:
-            pipe.hgetall(keys.job_key(job_id))
-            pipe.hvals(keys.artifacts_key(job_id))
-            pipe.lrange(keys.causes_key(job_id), 0, -1)
-            fields, artifacts, causes = await pipe.execute()
-        if not fields:
-            return None
-        position = None
-        if fields["status"] == JobStatus.QUEUED:
-            position = await self._redis.zrank(fields["queue"], job_id)
-        return _job(fields, artifacts, causes, position)
+        return next(iter(await self._read([job_id])), None)
 
     async def page(
-        self, *, cursor: str | None, limit: int, status: JobStatus | None
+        self, *, cursor: str | None, limit: int, status: JobStatus | None, owner: str | None
     ) -> tuple[list[Job], str | None]:
-        """Newest first, those before ``cursor``; and the next page's cursor."""
-        found: list[Job] = []
-        async for job in self._newest(cursor):
-            if status is not None and job.status != status:
-                continue
-            if len(found) == limit:
-                return found, found[-1].id
-            found.append(job)
-        return found, None
+        """Newest first, those before ``cursor``; and the next page's cursor.
 
-    async def _newest(self, cursor: str | None) -> AsyncIterator[Job]:
+        Those of ``owner``, or everyone's; in ``status``, or in any. A job that changed its status
+        meanwhile is left out, so that a page before the last can have fewer than ``limit``.
+        """
+        index = keys.jobs_key(owner=owner, status=status)
         upper = f"({cursor}" if cursor else "+"
-        while ids := await self._redis.zrevrangebylex(keys.JOBS, upper, "-", 0, 50):
+        ids = await self._redis.zrevrangebylex(index, upper, "-", 0, limit + 1)
+        jobs = [job for job in await self._read(ids[:limit]) if status in (None, job.status)]
+        return jobs, ids[limit - 1] if len(ids) > limit else None
+
+    async def _read(self, ids: Sequence[str]) -> list[Job]:
+        """Those of these jobs that there are, in two round trips."""
+        async with self._redis.pipeline(transaction=True) as pipe:
             for job_id in ids:
-                if job := await self.read(job_id):
-                    yield job
-            upper = f"({ids[-1]}"
+                pipe.hgetall(keys.job_key(job_id))
+                pipe.hvals(keys.artifacts_key(job_id))
+                pipe.lrange(keys.causes_key(job_id), 0, -1)
+            answers = iter(await pipe.execute())
+        found = [stored for stored in zip(answers, answers, answers, strict=True) if stored[0]]
+        queued = [fields for fields, *_ in found if fields["status"] == JobStatus.QUEUED]
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for fields in queued:
+                pipe.zrank(fields["queue"], fields["id"])
+            ranks = await pipe.execute()
+        positions = {fields["id"]: rank for fields, rank in zip(queued, ranks, strict=True)}
+        return [
+            _job(fields, artifacts, causes, positions.get(fields["id"]))
+            for fields, artifacts, causes in found
+        ]
 
     async def artifact_path(self, job_id: str, name: str) -> tuple[Artifact, str] | None:
         """An artifact and where it is stored."""
@@ -107,6 +111,13 @@ class Jobs:
         queues = sorted(await self._redis.smembers(keys.QUEUES))
         prefix = keys.queue_key("", ()).removesuffix("|")
         return {queue.removeprefix(prefix): await self._redis.zcard(queue) for queue in queues}
+
+    async def by_status(self) -> dict[JobStatus, int]:
+        """How many jobs there are."""
+        async with self._redis.pipeline(transaction=True) as pipe:
+            for status in JobStatus:
+                pipe.zcard(keys.jobs_key(status=status))
+            return dict(zip(JobStatus, await pipe.execute(), strict=True))
 
     async def running(self) -> int:
         """How many jobs are under a lease."""
@@ -134,6 +145,7 @@ def _job(
         kind=JobKind(fields["kind"]),
         status=JobStatus(fields["status"]),
         name=fields.get("name") or None,
+        owner=fields.get("key", ANONYMOUS),
         generator=fields["generator"],
         vlms=[vlm for vlm in fields["vlms"].split(",") if vlm],
         created_at=_moment(fields["created_at"]),

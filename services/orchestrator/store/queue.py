@@ -22,12 +22,15 @@ from dualprocess.schemas import (
     StepEvent,
 )
 from services.orchestrator.store import redis as keys
+from services.orchestrator.store.quotas import QuotaExceeded
 
 #: A job's stream is cut to about so many events; a job of 10,000 steps fits.
 EVENTS_KEPT = 20_000
 
 IDEMPOTENCY_SECONDS = 24 * 3600
 
+#: What the submit script answers instead of a job's id when this quota is used up.
+_QUEUED = "queued"
 
 _SCRIPTS = ("submit", "claim", "renew", "record", "finish", "requeue", "promote", "cancel")
 
@@ -58,7 +61,9 @@ class Queue:
     def __init__(self, redis: keys.Client, *, lease_ms: int = 30_000) -> None:
         self._redis = redis
         self._lease_ms = lease_ms
-        self._scripts = {name: redis.register_script(_source(name)) for name in _SCRIPTS}
+        self._scripts = {
+            name: redis.register_script(_source("indexes") + _source(name)) for name in _SCRIPTS
+        }
 
     async def submit(
         self,
@@ -67,13 +72,15 @@ class Queue:
         generator: str,
         vlms: Collection[str],
         priority: int,
+        owner: str,
         fields: Mapping[str, str],
         idempotency: tuple[str, str] | None,
     ) -> tuple[str, str]:
-        """Stores and queues a job.
+        """Stores and queues a job of ``owner``, the id of an API key.
 
         ``idempotency`` is a client's key and the hash of its request. Returns the id of the job
         that the key stands for, perhaps an earlier one, and the hash of what made it.
+        Raises ``QuotaExceeded`` when the owner has as many queued jobs as it may have.
         """
         key, digest = idempotency or (job_id, "")
         flat = [item for pair in fields.items() for item in pair]
@@ -86,18 +93,21 @@ class Queue:
                 keys.SEQUENCE,
                 keys.events_key(job_id),
                 keys.QUEUES,
-                keys.idempotency_key(key),
+                keys.idempotency_key(owner, key),
+                keys.api_key_key(owner),
             ],
-            args=[job_id, priority, digest, IDEMPOTENCY_SECONDS, queued, *flat],
+            args=[job_id, priority, digest, IDEMPOTENCY_SECONDS, queued, owner, *flat],
         )
         found_id, _, found_digest = known.partition(" ")
+        if found_id == _QUEUED:
+            raise QuotaExceeded(_QUEUED, int(found_digest))
         return found_id, found_digest
 
     async def claim(self, owner: str, queues: Iterable[str]) -> Claim | None:
         """The next job of these queues, or ``None`` when all are empty."""
         claimed = await self._scripts["claim"](
-            keys=[keys.LEASES, keys.FENCE, *queues],
-            args=[owner, self._lease_ms, keys.job_key("")],
+            keys=[keys.LEASES, keys.FENCE, keys.JOBS, *queues],
+            args=[owner, self._lease_ms, keys.job_key(""), keys.api_key_key("")],
         )
         return Claim(claimed[0], int(claimed[1])) if claimed else None
 
@@ -159,7 +169,12 @@ class Queue:
     async def finish(self, claim: Claim, status: JobStatus, error: str = "") -> None:
         """Ends the job. Raises ``LeaseLost``."""
         done = await self._scripts["finish"](
-            keys=[keys.job_key(claim.job_id), keys.LEASES, keys.events_key(claim.job_id)],
+            keys=[
+                keys.job_key(claim.job_id),
+                keys.LEASES,
+                keys.events_key(claim.job_id),
+                keys.JOBS,
+            ],
             args=[claim.job_id, claim.token, status, error],
         )
         if not done:
@@ -187,6 +202,7 @@ class Queue:
                 keys.events_key(claim.job_id),
                 keys.DELAYED,
                 keys.causes_key(claim.job_id),
+                keys.JOBS,
             ],
             args=[
                 claim.job_id,
@@ -219,7 +235,8 @@ class Queue:
     async def cancel(self, job_id: str) -> JobStatus | None:
         """The job's status before; ``None`` for an unknown one."""
         status: Any = await self._scripts["cancel"](
-            keys=[keys.job_key(job_id), keys.DELAYED, keys.events_key(job_id)], args=[job_id]
+            keys=[keys.job_key(job_id), keys.DELAYED, keys.events_key(job_id), keys.JOBS],
+            args=[job_id],
         )
         return JobStatus(status) if status else None
 

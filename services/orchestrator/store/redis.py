@@ -19,8 +19,10 @@ _PREFIX = "dualprocess"
 LEASES = f"{_PREFIX}:leases"
 #: Jobs that wait before their next attempt: job id → when, in Redis's milliseconds.
 DELAYED = f"{_PREFIX}:delayed"
-#: All jobs, ordered by id, that is by creation.
+#: All jobs, ordered by id, that is by creation. ``jobs_key`` names its parts.
 JOBS = f"{_PREFIX}:jobs"
+#: Ids of all API keys that were ever made.
+API_KEYS = f"{_PREFIX}:keys"
 #: Live workers: what a worker serves, as JSON → until when it is believed alive.
 WORKERS = f"{_PREFIX}:workers"
 #: Counts submissions, so that a queue is first in, first out within a priority.
@@ -29,6 +31,17 @@ SEQUENCE = f"{_PREFIX}:sequence"
 FENCE = f"{_PREFIX}:fence"
 #: Names of all queues that were ever used.
 QUEUES = f"{_PREFIX}:queues"
+
+
+def jobs_key(*, owner: str | None = None, status: str | None = None) -> str:
+    """ZSET: all jobs, or those of an owner, or in a status, or both; ordered as ``JOBS`` is."""
+    whose = f":owner:{owner}" if owner else ""
+    return f"{JOBS}{whose}" + (f":status:{status}" if status else "")
+
+
+def api_key_key(key_id: str) -> str:
+    """Hash: what is known of an API key: never its secret."""
+    return f"{_PREFIX}:key:{key_id}"
 
 
 def job_key(job_id: str) -> str:
@@ -62,9 +75,9 @@ def queue_needs(key: str) -> tuple[str, set[str]]:
     return generator, set(filter(None, vlms.split("+")))
 
 
-def idempotency_key(key: str) -> str:
-    """String: the job that a client's key made, and the hash of what it asked for."""
-    return f"{_PREFIX}:idempotency:{key}"
+def idempotency_key(owner: str, key: str) -> str:
+    """String: the job that an owner's key made, and the hash of what it asked for."""
+    return f"{_PREFIX}:idempotency:{owner}:{key}"
 
 
 def connect(url: str, *, retries: int) -> Client:

@@ -1,5 +1,5 @@
 -- Ends an attempt: the job is queued again after a pause, or fails when its attempts are used up.
--- KEYS: job, leases, events, delayed, causes
+-- KEYS: job, leases, events, delayed, causes, jobs
 -- ARGV: id, token, cause, attempts allowed, pause in ms, 'owner' or 'expired', counted 1 or 0
 -- 'owner' needs the lease; 'expired' needs it to be over. Returns the new status, or nothing.
 local lease = redis.call('ZSCORE', KEYS[2], ARGV[1])
@@ -29,7 +29,7 @@ else
   event.waiting_for = 'the next attempt; the last one ended: ' .. ARGV[3]
   redis.call('ZADD', KEYS[4], now + tonumber(ARGV[5]), ARGV[1])
 end
-redis.call('HSET', KEYS[1], 'status', event.status)
+set_status(KEYS[6], KEYS[1], ARGV[1], event.status)
 if event.status == 'queued' then
   redis.call('HSET', KEYS[1], 'waiting_for', event.waiting_for)
 else

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 
 from dualprocess.schemas import JobStatus, ResolvedImagesSpec, Scores
 from dualprocess.v1 import generator_pb2_grpc
-from services.orchestrator.store.artifacts import LORA_FILE, ArtifactStore
+from services.orchestrator.store.artifacts import ArtifactStore
 from services.orchestrator.store.jobs import Jobs
 from services.orchestrator.worker import wire
-from services.orchestrator.worker.failures import JobRefused
 from services.orchestrator.worker.lease import Lease
+from services.orchestrator.worker.loras import read_lora
 from services.orchestrator.worker.scoring import scoring
 
 
@@ -23,7 +23,7 @@ async def render(
     artifacts: ArtifactStore,
 ) -> JobStatus:
     """Runs the job; raises as ``optimize`` does, and ``JobRefused`` for a LoRA that is gone."""
-    loras = [await _lora(use.job, jobs, artifacts) for use in spec.loras]
+    loras = [await read_lora(use.job, jobs, artifacts) for use in spec.loras]
     pictures = []
     async for answer in generator.Generate(wire.generate_requests(spec, loras)):
         if lease.cancel_wanted.is_set():
@@ -36,10 +36,3 @@ async def render(
         scores = Scores(lora=score) if spec.loras else Scores(base=score)
         await lease.record(fields={"scores": scores.model_dump_json()})
     return JobStatus.SUCCEEDED
-
-
-async def _lora(job_id: str, jobs: Jobs, artifacts: ArtifactStore) -> bytes:
-    found = await jobs.artifact_path(job_id, LORA_FILE)
-    if found is None:
-        raise JobRefused(f"job {job_id} has no LoRA any more")
-    return await artifacts.read(found[1])

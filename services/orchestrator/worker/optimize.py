@@ -20,9 +20,14 @@ from dualprocess.schemas import (
 )
 from dualprocess.v1 import generator_pb2 as pb
 from dualprocess.v1 import generator_pb2_grpc
+from services.orchestrator.store.artifacts import ArtifactStore
+from services.orchestrator.store.jobs import Jobs
 from services.orchestrator.worker import report, wire
 from services.orchestrator.worker.lease import Lease
+from services.orchestrator.worker.loras import read_lora
 from services.orchestrator.worker.scoring import mean_probability, mean_score, scoring
+
+_START_BLOB = "start"
 
 
 async def optimize(
@@ -30,16 +35,19 @@ async def optimize(
     lease: Lease,
     generator: generator_pb2_grpc.GeneratorAsyncStub,
     targets: Mapping[str, str],
+    jobs: Jobs,
+    artifacts: ArtifactStore,
 ) -> JobStatus:
     """Runs the job; its status in the end: succeeded, or cancelled with what was learned.
 
     ``targets`` says where each VLM answers.
 
     Raises ``grpc.aio.AioRpcError`` when the generator refuses or is lost, ``JobRefused`` when
-    the VLM refuses, and ``LeaseLost``.
+    the VLM refuses or the LoRA to begin with is gone, and ``LeaseLost``.
     """
     run = _Run(spec, lease)
-    call = generator.Optimize(_requests(spec, lease, targets))
+    start = await _start(spec, jobs, artifacts)
+    call = generator.Optimize(_requests(spec, lease, targets, start))
     try:
         async for response in call:
             await run.take(response)
@@ -56,11 +64,23 @@ async def optimize(
     return JobStatus.CANCELLED if run.stopped else JobStatus.SUCCEEDED
 
 
+async def _start(spec: ResolvedJobSpec, jobs: Jobs, artifacts: ArtifactStore) -> bytes | None:
+    """The file of the LoRA to begin with."""
+    start = spec.lora.start
+    if start is None or start.job is None:
+        return None
+    return await read_lora(start.job, jobs, artifacts, artifact=start.artifact)
+
+
 async def _requests(
-    spec: ResolvedJobSpec, lease: Lease, targets: Mapping[str, str]
+    spec: ResolvedJobSpec, lease: Lease, targets: Mapping[str, str], start: bytes | None
 ) -> AsyncIterator[pb.OptimizeRequest]:
-    """The spec, and a stop when a cancel is wanted."""
-    yield pb.OptimizeRequest(spec=wire.optimize_spec(spec, targets))
+    """The spec with the file it names, and a stop when a cancel is wanted."""
+    start_blob = _START_BLOB if start is not None else ""
+    message = wire.optimize_spec(spec, targets, start_blob=start_blob)
+    yield pb.OptimizeRequest(spec=message)
+    for piece in wire.chunks(_START_BLOB, start or b""):
+        yield pb.OptimizeRequest(blob=piece)
     await lease.cancel_wanted.wait()
     yield pb.OptimizeRequest(stop=pb.Stop())
 

@@ -101,11 +101,11 @@ class Runner:
         raise WorkerStopping
 
     async def _work(self, job: Job, lease: Lease) -> JobStatus:
-        generator, targets = self._generator, self._settings.vlms
+        services = (self._generator, self._settings.vlms, self._jobs, self._artifacts)
         try:
             if isinstance(job.spec, ResolvedJobSpec):
-                return await optimize(job.spec, lease, generator, targets)
-            return await render(job.spec, lease, generator, targets, self._jobs, self._artifacts)
+                return await optimize(job.spec, lease, *services)
+            return await render(job.spec, lease, *services)
         except grpc.aio.AioRpcError as error:
             raise failure(error, f"the generator {job.generator}") from error
 

@@ -18,8 +18,11 @@ _MODES = {
 }
 
 
-def optimize_spec(spec: ResolvedJobSpec, targets: Mapping[str, str]) -> generator_pb2.OptimizeSpec:
-    """``targets`` says where each VLM answers."""
+def optimize_spec(
+    spec: ResolvedJobSpec, targets: Mapping[str, str], *, start_blob: str = ""
+) -> generator_pb2.OptimizeSpec:
+    """``targets`` says where each VLM answers, ``start_blob`` which blob is the LoRA to begin
+    with."""
     lora, optimizer = spec.lora, spec.optimizer
     return generator_pb2.OptimizeSpec(
         prompts=spec.prompts,
@@ -36,6 +39,7 @@ def optimize_spec(spec: ResolvedJobSpec, targets: Mapping[str, str]) -> generato
             weight=lora.weight,
             target_modules=lora.target_modules,
             init=_INITS[lora.init],
+            start_blob=start_blob,
         ),
         optimizer=generator_pb2.OptimizerSpec(
             steps=optimizer.steps,
@@ -69,10 +73,15 @@ def generate_requests(
         )
     )
     for name, data in zip(names, loras, strict=True):
-        for begin in range(0, len(data), CHUNK_BYTES):
-            end = begin + CHUNK_BYTES
-            chunk = generator_pb2.BlobChunk(name=name, data=data[begin:end], last=end >= len(data))
+        for chunk in chunks(name, data):
             yield generator_pb2.GenerateRequest(blob=chunk)
+
+
+def chunks(name: str, data: bytes) -> Iterator[generator_pb2.BlobChunk]:
+    """A file in pieces."""
+    for begin in range(0, len(data), CHUNK_BYTES):
+        end = begin + CHUNK_BYTES
+        yield generator_pb2.BlobChunk(name=name, data=data[begin:end], last=end >= len(data))
 
 
 def questions(listed: Iterable[Question]) -> list[vlm_pb2.Question]:

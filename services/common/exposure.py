@@ -1,0 +1,26 @@
+"""Who can reach a server, and whether it asks them who they are."""
+
+from __future__ import annotations
+
+import ipaddress
+
+
+def exposure_fault(host: str, *, auth: bool, insecure: bool) -> str | None:
+    """Why the API must not listen on ``host`` like this, with the remedies; ``None`` if it may."""
+    if auth or insecure or _is_loopback(host):
+        return None
+    return (
+        f"--host {host} is open to other machines, and no API keys are asked for: add --auth and "
+        "make keys with `dualprocess keys create`, or add --insecure if everyone who can reach "
+        "this address may do everything"
+    )
+
+
+def _is_loopback(host: str) -> bool:
+    # No look-up: what else a name stands for, another resolver decides later.
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,147 @@
+"""Who asks, and what they may do.
+
+A request that opens no door of ``OPEN_PATHS`` is turned away before its body is read, unless it
+carries a key; which scope it needs, its route says with ``SUBMIT``, ``READ`` or ``ADMIN``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from fastapi import Depends, Request, Security
+from fastapi.security import HTTPBearer, SecurityScopes
+from redis.exceptions import ConnectionError, TimeoutError
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Send
+from starlette.types import Scope as Connection
+
+from dualprocess.schemas import ANONYMOUS, Job
+from services.orchestrator.api.problems import ProblemError, redis_is_away, respond
+from services.orchestrator.store.keys import ApiKeys, Scope
+from services.orchestrator.store.quotas import Quotas
+
+#: What needs no key: is the service there, and how is it used.
+OPEN_PATHS = frozenset(
+    {"/healthz", "/readyz", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"}
+)
+
+_SCHEME = HTTPBearer(
+    scheme_name="API key",
+    bearerFormat="dp_<id>_<secret>",
+    description="Made on the server: `dualprocess keys create --name me --scope submit`.",
+    # ``Doors`` has refused already; here it only documents.
+    auto_error=False,
+)
+_REALM = 'Bearer realm="dualprocess"'
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Whoever sent the request: the holder of a key, or anyone while none is asked for."""
+
+    owner: str
+    scopes: frozenset[Scope]
+    quotas: Quotas | None
+    #: What identified the caller, to ask again whether it still does.
+    key: str | None
+
+    @property
+    def is_admin(self) -> bool:
+        return Scope.ADMIN in self.scopes
+
+    @property
+    def sees(self) -> str | None:
+        """The owner whose jobs are there for the caller; ``None`` for everyone's."""
+        return None if self.is_admin else self.owner
+
+    def may_see(self, job: Job) -> bool:
+        return self.sees in (None, job.owner)
+
+
+_ANYONE = Caller(ANONYMOUS, frozenset({Scope.ADMIN}), quotas=None, key=None)
+
+
+class Doors:
+    """ASGI middleware: 401 without a good key, where one is ``required``."""
+
+    def __init__(self, app: ASGIApp, *, required: bool) -> None:
+        self._app = app
+        self._required = required
+
+    async def __call__(self, scope: Connection, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] not in OPEN_PATHS:
+            try:
+                caller = await self._caller(scope)
+            except ProblemError as error:
+                await respond(error.problem, error.headers)(scope, receive, send)
+                return
+            except (ConnectionError, TimeoutError) as error:
+                await redis_is_away(error)(scope, receive, send)
+                return
+            scope.setdefault("state", {})["caller"] = caller
+        await self._app(scope, receive, send)
+
+    async def _caller(self, scope: Connection) -> Caller:
+        if not self._required:
+            return _ANYONE
+        keys: ApiKeys = scope["app"].state.dualprocess.api_keys
+        scheme, _, key = Headers(scope=scope).get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not key:
+            raise ProblemError(
+                401,
+                "The request carries no API key",
+                "Send the header Authorization: Bearer dp_…; the client and the command line take "
+                "the key from DUALPROCESS_API_KEY. `dualprocess keys create` on the server makes "
+                "one.",
+                {"WWW-Authenticate": _REALM},
+            )
+        return await identify(keys, key.strip())
+
+
+async def identify(keys: ApiKeys, key: str) -> Caller:
+    """The key's holder. Raises a ``ProblemError`` with 401 for a key that opens nothing."""
+    found = await keys.find(key)
+    if found is None or found.revoked_at is not None:
+        fault = "is unknown" if found is None else f"{found.id} was revoked"
+        raise ProblemError(
+            401,
+            f"The API key {fault}",
+            "Authorization must carry a key as `dualprocess keys create` showed it, whole and "
+            "not revoked; ask for a new one.",
+            {"WWW-Authenticate": f'{_REALM}, error="invalid_token"'},
+        )
+    return Caller(found.id, found.scopes, found.quotas, key)
+
+
+async def still_opens(keys: ApiKeys, caller: Caller) -> bool:
+    """Whether the caller's key would be let in once more."""
+    if caller.key is None:
+        return True
+    found = await keys.find(caller.key)
+    return found is not None and found.revoked_at is None
+
+
+def _caller(request: Request) -> Caller:
+    caller: Caller = request.state.caller
+    return caller
+
+
+CallerDep = Annotated[Caller, Depends(_caller)]
+
+
+def _needs(caller: CallerDep, needed: SecurityScopes, _: Annotated[Any, Depends(_SCHEME)]) -> None:
+    for scope in needed.scopes:
+        if scope not in caller.scopes and not caller.is_admin:
+            has = ", ".join(sorted(caller.scopes))
+            raise ProblemError(
+                403,
+                f"The API key lacks the scope {scope}",
+                f"Key {caller.owner} has {has}; use one that was made with --scope {scope}.",
+                {"WWW-Authenticate": f'{_REALM}, error="insufficient_scope", scope="{scope}"'},
+            )
+
+
+SUBMIT = Security(_needs, scopes=[Scope.SUBMIT])
+READ = Security(_needs, scopes=[Scope.READ])
+ADMIN = Security(_needs, scopes=[Scope.ADMIN])

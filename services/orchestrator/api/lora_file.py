@@ -1,0 +1,83 @@
+"""Whether an upload is a LoRA in a safetensors file, from its header alone: nothing is unpickled,
+no tensor is read.
+
+Format: 8 bytes length of the header, little-endian; the header, a JSON object of tensors by name;
+then their bytes, one tensor behind the other, without gap or rest.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, TypeAdapter
+
+from services.common.errors import InvalidInput
+
+_MAX_HEADER_BYTES = 16 * 1024 * 1024
+_MAX_TENSORS = 20_000
+_DTYPE_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
+#: How the names of a LoRA's tensors end, in the diffusers and in the kohya layout.
+_ENDINGS = (".lora_A.weight", ".lora_B.weight", ".lora_down.weight", ".lora_up.weight", ".alpha")
+_PICKLES = (b"PK\x03\x04", b"\x80")
+_REMEDY = "send a LoRA in safetensors form, as diffusers and kohya's scripts save it"
+
+
+class _Tensor(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    dtype: str
+    shape: list[NonNegativeInt]
+    data_offsets: tuple[NonNegativeInt, NonNegativeInt]
+
+
+_TENSORS: TypeAdapter[dict[str, _Tensor]] = TypeAdapter(dict[str, _Tensor])
+
+
+def check_lora_file(data: bytes) -> None:
+    """Raises ``InvalidInput`` with what is wrong and the remedy."""
+    if data.startswith(_PICKLES):
+        raise _fault("is a pickle, which can run code where it is opened")
+    length = int.from_bytes(data[:8], "little")
+    if len(data) < 8 or length > min(_MAX_HEADER_BYTES, len(data) - 8):
+        raise _fault("has no whole safetensors header")
+    tensors = _tensors(data[8 : 8 + length])
+    if not 0 < len(tensors) <= _MAX_TENSORS:
+        raise _fault(f"has {len(tensors)} tensors")
+    end = _checked(sorted(tensors.items(), key=lambda item: item[1].data_offsets))
+    if end != len(data) - 8 - length:
+        raise _fault(f"has {len(data) - 8 - length} bytes of tensors where its header says {end}")
+
+
+def _tensors(header: bytes) -> dict[str, _Tensor]:
+    try:
+        found: Any = json.loads(header)
+        metadata = found.pop("__metadata__", {})
+        TypeAdapter(dict[str, str]).validate_python(metadata, strict=True)
+        # As JSON, a pair of offsets is a list.
+        return _TENSORS.validate_json(json.dumps(found))
+    except (ValueError, RecursionError, AttributeError, TypeError) as error:
+        raise _fault("has no readable safetensors header") from error
+
+
+def _checked(tensors: Sequence[tuple[str, _Tensor]]) -> int:
+    """Where the last one's bytes end."""
+    end = 0
+    for name, tensor in tensors:
+        shown = repr(name[:100])
+        if not name.endswith(_ENDINGS):
+            raise _fault(f"has a tensor {shown}, which is no part of a LoRA")
+        if tensor.dtype not in _DTYPE_BYTES:
+            allowed = ", ".join(_DTYPE_BYTES)
+            raise _fault(f"has {shown} in {tensor.dtype[:20]}; these are read: {allowed}")
+        begin, size = end, math.prod(tensor.shape) * _DTYPE_BYTES[tensor.dtype]
+        end += size
+        if tensor.data_offsets != (begin, end):
+            raise _fault(f"has other bytes for {shown} than its shape needs")
+    return end
+
+
+def _fault(what: str) -> InvalidInput:
+    return InvalidInput(f"{what}; {_REMEDY}")

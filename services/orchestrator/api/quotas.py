@@ -1,0 +1,14 @@
+"""What a key's quotas say about one request. Those that count jobs are the queue's."""
+
+from __future__ import annotations
+
+from dualprocess.schemas import FieldError
+from services.orchestrator.api.auth import Caller
+from services.orchestrator.api.problems import InvalidSpec
+
+
+def check_steps(caller: Caller, steps: int) -> None:
+    """Raises ``InvalidSpec`` for more steps than the key may ask for: no waiting helps."""
+    if caller.quotas and steps > caller.quotas.steps:
+        message = f"is {steps}; the quota steps of this key is {caller.quotas.steps}: ask for fewer"
+        raise InvalidSpec(FieldError(field="optimizer.steps", message=message))

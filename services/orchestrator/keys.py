@@ -1,0 +1,126 @@
+"""``python -m services.orchestrator.keys``, which ``dualprocess keys`` runs: API keys.
+
+It writes to Redis itself: whoever may do that runs the service, and the first key needs no other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import AsyncIterator
+from typing import Annotated, NoReturn
+
+import typer
+from redis.exceptions import RedisError
+from rich.console import Console
+from rich.table import Table
+
+from services.orchestrator.settings import KeySettings
+from services.orchestrator.store.keys import ApiKey, ApiKeys, Scope
+from services.orchestrator.store.quotas import Quotas
+from services.orchestrator.store.redis import connect
+
+_BAD_INPUT = 2
+_UNREACHABLE = 3
+
+app = typer.Typer(
+    help="Make, list and revoke the API keys of the service whose Redis is at --redis-url.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+RedisUrl = Annotated[
+    str | None,
+    typer.Option("--redis-url", help="Else DUALPROCESS_REDIS_URL, REDIS_URL, or the local one."),
+]
+
+
+@app.command()
+def create(
+    name: Annotated[str, typer.Option(help="Whose it is, for the list.")],
+    scope: Annotated[list[Scope], typer.Option(help="Once for each; admin implies the others.")],
+    queued: Annotated[int | None, typer.Option(min=1, help="Jobs that may wait.")] = None,
+    running: Annotated[int | None, typer.Option(min=1, help="Jobs that run at once.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps of a job.")] = None,
+    body_bytes: Annotated[int | None, typer.Option(min=1, help="Size of a request.")] = None,
+    redis_url: RedisUrl = None,
+) -> None:
+    """Make a key, and show it this once. Quotas left out come from DUALPROCESS_QUOTA_…."""
+    settings = KeySettings()
+    quotas = Quotas(
+        queued=queued or settings.quota_queued,
+        running=running or settings.quota_running,
+        steps=steps or settings.quota_steps,
+        body_bytes=body_bytes or settings.quota_body_bytes,
+    )
+
+    async def make() -> str:
+        async with _keys(redis_url) as keys:
+            return await keys.create(name, set(scope), quotas)
+
+    typer.echo(asyncio.run(make()))
+    typer.echo("Keep it: only its hash is stored, and nothing can show it again.", err=True)
+
+
+@app.command("list")
+def list_keys(redis_url: RedisUrl = None) -> None:
+    """Every key that was ever made, without its secret."""
+
+    async def read() -> list[ApiKey]:
+        async with _keys(redis_url) as keys:
+            return await keys.list()
+
+    table = Table("id", "name", "scopes", *Quotas.model_fields, "made", "revoked")
+    for key in asyncio.run(read()):
+        table.add_row(
+            key.id,
+            key.name,
+            " ".join(sorted(key.scopes)),
+            *[f"{limit:,}" for limit in key.quotas.model_dump().values()],
+            f"{key.created_at:%Y-%m-%d %H:%M}",
+            f"{key.revoked_at:%Y-%m-%d %H:%M}" if key.revoked_at else "",
+        )
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
+
+
+@app.command()
+def revoke(
+    key_id: Annotated[str, typer.Argument(metavar="ID", help="As `list` shows it.")],
+    redis_url: RedisUrl = None,
+) -> None:
+    """Take a key back: from now on it opens nothing. Its jobs go on."""
+
+    async def take() -> bool:
+        async with _keys(redis_url) as keys:
+            return await keys.revoke(key_id)
+
+    if not asyncio.run(take()):
+        _fail(
+            f"ID: there is no key {key_id}; `dualprocess keys list` shows those there are",
+            _BAD_INPUT,
+        )
+    typer.echo(f"key {key_id} opens nothing any more")
+
+
+@contextlib.asynccontextmanager
+async def _keys(redis_url: str | None) -> AsyncIterator[ApiKeys]:
+    try:
+        redis = connect(redis_url or KeySettings().redis_url, retries=1)
+    except ValueError as error:
+        _fail(f"--redis-url: {error}", _BAD_INPUT)
+    try:
+        yield ApiKeys(redis)
+    except RedisError as error:
+        _fail(f"--redis-url: Redis does not answer ({error}); name the service's own", _UNREACHABLE)
+    finally:
+        await redis.aclose()
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    typer.echo(message, err=True)
+    raise typer.Exit(code)
+
+
+if __name__ == "__main__":
+    app(prog_name="dualprocess keys")

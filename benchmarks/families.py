@@ -45,7 +45,7 @@ QUESTION, ANSWER, POSTFIX = "Is the man smiling?", "Yes", "Answer with Yes or No
 SIDE, TINY_SIDE = 512, 64
 #: Steps at the start that don't count: kernels are chosen, the allocator's pool grows.
 WARM_UP = 1
-#: The reference's ``max_memory_reserved`` at 512², bf16: shared/METHOD.md, columns "VRAM GB".
+#: ``max_memory_reserved`` of the authors' own single-process code, at 512² in bf16.
 REFERENCE_GB = {
     "sd-1.4": 6.6,
     "sana-1.6b": 15.0,

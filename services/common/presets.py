@@ -73,6 +73,9 @@ class GeneratorPreset(_Preset):
 class VlmPreset(_Preset):
     #: The conversation around ``{image}`` and ``{question}``, up to where the answer begins.
     chat: str
+    #: Conversations (an image with a question) in one pass of the text model, as memory allows.
+    #: More are taken in turn, with the same result.
+    conversations_at_once: Annotated[int, Field(ge=1)] = 32
 
 
 @dataclass(frozen=True)

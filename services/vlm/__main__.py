@@ -10,6 +10,7 @@ import grpc
 from transformers.utils import logging as transformers_logging
 
 from dualprocess.v1 import vlm_pb2, vlm_pb2_grpc
+from services.common.credentials import CredentialsError
 from services.common.device import DeviceThread
 from services.common.presets import PresetError, load_presets
 from services.common.server import serve
@@ -21,6 +22,7 @@ from services.vlm.servicer import VlmServicer
 
 async def main(settings: GpuServiceSettings) -> None:
     preset = load_presets(settings.presets).vlm(settings.preset)
+    credentials = settings.credentials()
     device = DeviceThread(settings.device, threads=settings.threads)
 
     async def load() -> Callable[[grpc.aio.Server], None]:
@@ -30,7 +32,7 @@ async def main(settings: GpuServiceSettings) -> None:
 
     name = vlm_pb2.DESCRIPTOR.services_by_name["Vlm"].full_name
     try:
-        await serve(name, settings.host, settings.port, load)
+        await serve(name, settings, credentials, load)
     finally:
         device.close()
 
@@ -43,5 +45,5 @@ if __name__ == "__main__":
     transformers_logging.set_verbosity_error()
     try:
         asyncio.run(main(settings))
-    except PresetError as error:
+    except (PresetError, CredentialsError) as error:
         sys.exit(f"vlm: {error}")

@@ -14,9 +14,6 @@ from services.vlm.families.base import VlmFamily
 from services.vlm.preprocess import clamp
 from services.vlm.visual_prompt import VisualPrompt
 
-#: Conversations in one pass of the text model. More are taken in turn, with the same result.
-MAX_CONVERSATIONS = 32
-
 
 @dataclass(frozen=True)
 class Guidance:
@@ -46,8 +43,9 @@ def guide(
     # the vision tower's backward pass runs once.
     cut = features.detach().requires_grad_()
     answers: list[Answer] = []
-    for begin in range(0, len(conversations), MAX_CONVERSATIONS):
-        part = slice(begin, begin + MAX_CONVERSATIONS)
+    at_once = vlm.preset.conversations_at_once
+    for begin in range(0, len(conversations), at_once):
+        part = slice(begin, begin + at_once)
         part_losses, part_answers = losses(vlm, cut[part], conversations[part])
         torch.autograd.backward(part_losses.sum() / len(conversations))
         answers += part_answers

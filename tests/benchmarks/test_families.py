@@ -12,8 +12,8 @@ from benchmarks.architectures.weights import bfloat16_on
 from services.common.presets import load_presets
 
 META = torch.device("meta")
-#: Parameters on the hub, in billions: of a generator's denoiser, of a whole VLM. METHOD.md's sizes
-#: are these, but for the ones that go by their names: Qwen2.5-VL-7B has 8.3, FLUX.1's 12B are 11.9.
+#: Parameters on the hub, in billions: of a generator's denoiser, of a whole VLM. Some go by other
+#: numbers: Qwen2.5-VL-7B has 8.3, FLUX.1's 12B are 11.9.
 DENOISERS = {
     "flux-schnell": 11.9,
     "flux-dev": 11.9,

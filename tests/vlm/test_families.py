@@ -1,4 +1,4 @@
-"""Properties of loss and gradient, whatever the model."""
+"""What every family of VLMs must do, against plain transformers on the same tiny model."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from PIL import Image
 
 from dualprocess.v1 import vlm_pb2
 from services.common.errors import InvalidInput
-from services.vlm import guide as guide_module
 from services.vlm.conversation import AskedQuestion
 from services.vlm.families.base import VlmFamily
 from services.vlm.guide import answer_loss, guide
@@ -137,7 +136,8 @@ def test_passes_of_the_text_model_add_up(
 ) -> None:
     batch = torch.cat([images["photo"], images["low"]])
     whole = guide(vlm, batch, [SMILING, SOFA], POSTFIX)
-    monkeypatch.setattr(guide_module, "MAX_CONVERSATIONS", 1)
+    one_by_one = vlm.preset.model_copy(update={"conversations_at_once": 1})
+    monkeypatch.setattr(vlm, "preset", one_by_one)
     parts = guide(vlm, batch, [SMILING, SOFA], POSTFIX)
     assert parts.loss == pytest.approx(whole.loss, abs=1e-6)
     torch.testing.assert_close(parts.gradient, whole.gradient, rtol=1e-3, atol=1e-6)

@@ -2,6 +2,7 @@
 
 from importlib.metadata import version as _version
 
+from dualprocess.async_client import AsyncClient
 from dualprocess.client import Client
 from dualprocess.errors import (
     ApiError,
@@ -29,12 +30,15 @@ from dualprocess.schemas import (
     Question,
     VisualPrompt,
     VlmUse,
+    Webhook,
+    WebhookMessage,
 )
 
 __version__ = _version("dualprocess")
 
 __all__ = [
     "ApiError",
+    "AsyncClient",
     "Client",
     "ConnectionFailed",
     "DualProcessError",
@@ -58,5 +62,7 @@ __all__ = [
     "Unauthorized",
     "VisualPrompt",
     "VlmUse",
+    "Webhook",
+    "WebhookMessage",
     "__version__",
 ]

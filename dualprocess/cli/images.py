@@ -19,7 +19,7 @@ from dualprocess.cli.session import (
     fail,
     print_json,
 )
-from dualprocess.client import DEFAULT_URL
+from dualprocess.protocol import DEFAULT_URL
 from dualprocess.schemas import ImagesRequest, JobStatus
 
 

@@ -21,7 +21,7 @@ from dualprocess.cli.session import (
     stdout,
 )
 from dualprocess.cli.watching import watch as watch_job
-from dualprocess.client import DEFAULT_URL
+from dualprocess.protocol import DEFAULT_URL
 from dualprocess.schemas import Job, JobStatus
 
 JobId = Annotated[str, typer.Argument(metavar="ID")]

@@ -6,7 +6,7 @@ import typer
 from rich.table import Table
 
 from dualprocess.cli.session import ApiKey, Json, Url, connected, print_json, stdout
-from dualprocess.client import DEFAULT_URL
+from dualprocess.protocol import DEFAULT_URL
 
 
 def register(app: typer.Typer) -> None:

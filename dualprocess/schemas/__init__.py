@@ -23,6 +23,7 @@ from dualprocess.schemas.jobs import (
     Score,
     Scores,
 )
+from dualprocess.schemas.messages import WebhookMessage
 from dualprocess.schemas.models import GeneratorInfo, ModelList, VlmInfo
 from dualprocess.schemas.problems import FieldError, Problem
 from dualprocess.schemas.questions import DEFAULT_POSTFIX, Question, VisualPrompt
@@ -46,6 +47,7 @@ from dualprocess.schemas.specs import (
     ResolvedJobSpec,
     VlmUse,
 )
+from dualprocess.schemas.webhooks import Webhook, WebhookState, WebhookStatus
 
 __all__ = [
     "ANONYMOUS",
@@ -91,4 +93,8 @@ __all__ = [
     "VisualPrompt",
     "VlmInfo",
     "VlmUse",
+    "Webhook",
+    "WebhookMessage",
+    "WebhookState",
+    "WebhookStatus",
 ]

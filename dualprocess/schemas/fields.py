@@ -63,9 +63,37 @@ Subsample = Annotated[
     bool,
     Field(description="Train at a random timestep of the sampler; false: at its last one."),
 ]
+CheckpointEvery = Annotated[
+    int,
+    Field(
+        ge=0,
+        le=10_000,
+        description="An interrupted job goes on from its last checkpoint; one is made after every "
+        "so many steps. 0: it begins anew.",
+    ),
+]
 
 EvalImages = Annotated[int, Field(ge=1, le=64, description="Images rendered and scored at the end")]
 EvalEvery = Annotated[int, Field(ge=0, description="A preview every so many steps; 0: none.")]
+
+StopAtScore = Annotated[
+    float | None,
+    Field(
+        gt=0,
+        le=1,
+        description="The job succeeds early, once the probability of each right answer was at "
+        "least this in three steps in a row, each on noise that no step before it saw.",
+    ),
+]
+Deadline = Annotated[
+    float | None,
+    Field(
+        gt=0,
+        le=365 * 86400,
+        description="Seconds from the submission. Past it a queued job fails; a running one stops "
+        "after its step, exports what it learned and is cancelled.",
+    ),
+]
 
 
 def _from_base64(kind: str) -> BeforeValidator:

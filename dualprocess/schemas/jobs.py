@@ -10,6 +10,7 @@ from pydantic import Field
 
 from dualprocess.schemas.fields import JobId, Metadata, Model
 from dualprocess.schemas.specs import ResolvedImagesSpec, ResolvedJobSpec
+from dualprocess.schemas.webhooks import WebhookState
 
 #: Whose jobs are that were made while no keys were asked for.
 ANONYMOUS = "anonymous"
@@ -97,6 +98,7 @@ class Job(Model):
     created_at: datetime
     started_at: datetime | None = None
     finished_at: datetime | None = None
+    deadline_at: datetime | None = None
     position: Annotated[
         int | None, Field(description="Jobs ahead in the queue; only while queued.")
     ] = None
@@ -106,12 +108,22 @@ class Job(Model):
     ] = None
     step: int = 0
     steps: int = 0
+    checkpoint: Annotated[
+        int | None, Field(description="The step after which it goes on if it is interrupted now.")
+    ] = None
     loss: float | None = None
     probability: Probability | None = None
     scores: Scores = Scores()
     error: Annotated[str | None, Field(description="Why it failed, for a person.")] = None
-    causes: Annotated[list[str], Field(description="What ended each earlier attempt.")] = []
+    stopped_because: Annotated[
+        str | None,
+        Field(description="Why it ended before its last step, if nobody cancelled it."),
+    ] = None
+    causes: Annotated[
+        list[str], Field(description="What ended each earlier attempt, and other troubles.")
+    ] = []
     artifacts: list[Artifact] = []
+    webhook: WebhookState | None = None
     spec: ResolvedJobSpec | ResolvedImagesSpec
 
 

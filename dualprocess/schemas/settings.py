@@ -12,6 +12,7 @@ from dualprocess.schemas.fields import (
     Alpha,
     ArtifactName,
     Batch,
+    CheckpointEvery,
     EvalEvery,
     EvalImages,
     GradNorm,
@@ -89,6 +90,7 @@ class OptimizerSettings(Model):
     seed: Seed = 100
     noise_seeds: NoiseSeeds = None
     subsample: Subsample = True
+    checkpoint_every: CheckpointEvery = 20
 
 
 class EvalSettings(Model):
@@ -124,6 +126,7 @@ class OptimizerOptions(Model):
     seed: Seed | None = None
     noise_seeds: NoiseSeeds = None
     subsample: Subsample | None = None
+    checkpoint_every: CheckpointEvery | None = None
 
 
 class EvalOptions(Model):

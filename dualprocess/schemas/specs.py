@@ -9,7 +9,18 @@ from typing import Annotated
 
 from pydantic import Discriminator, Field, Tag
 
-from dualprocess.schemas.fields import JobId, Metadata, Model, Name, PresetName, Seed, Text, Weight
+from dualprocess.schemas.fields import (
+    Deadline,
+    JobId,
+    Metadata,
+    Model,
+    Name,
+    PresetName,
+    Seed,
+    StopAtScore,
+    Text,
+    Weight,
+)
 from dualprocess.schemas.problems import ONE, SEVERAL
 from dualprocess.schemas.questions import DEFAULT_POSTFIX, Postfix, Question, Questions
 from dualprocess.schemas.settings import (
@@ -22,6 +33,7 @@ from dualprocess.schemas.settings import (
     OptimizerOptions,
     OptimizerSettings,
 )
+from dualprocess.schemas.webhooks import Webhook
 
 
 class VlmUse(Model):
@@ -56,12 +68,15 @@ class JobSpec(Model):
     lora: LoraOptions = LoraOptions()
     optimizer: OptimizerOptions = OptimizerOptions()
     eval: EvalOptions = EvalOptions()
+    stop_at_score: StopAtScore = None
+    deadline: Deadline = None
+    webhook: Webhook | None = None
     name: Name | None = None
     metadata: Metadata = {}
 
 
 class ResolvedJobSpec(Model):
-    """A ``JobSpec`` with nothing left to a default."""
+    """A ``JobSpec`` with nothing left to a default; its webhook is the job's own affair."""
 
     prompts: list[Text]
     questions: Questions
@@ -73,6 +88,8 @@ class ResolvedJobSpec(Model):
     lora: JobLoraSettings
     optimizer: OptimizerSettings
     eval: EvalSettings
+    stop_at_score: StopAtScore = None
+    deadline: Deadline = None
     name: Name | None = None
     metadata: Metadata = {}
 

@@ -1,4 +1,4 @@
-"""How one service reaches another: message limit, keepalive, balancing."""
+"""How one service reaches another: message limit, keepalive, balancing, credentials."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import json
 
 import grpc
 
+from services.common.credentials import OPEN, Credentials
 from services.common.limits import MESSAGE_LIMIT
+from services.common.token import senders
 
 #: A blob's piece on a stream: far below the limit, large enough that headers don't matter.
 CHUNK_BYTES = 1024 * 1024
@@ -18,12 +20,26 @@ LIMITS: list[tuple[str, int]] = [
     ("grpc.max_receive_message_length", MESSAGE_LIMIT),
 ]
 
-_OPTIONS: list[tuple[str, int | str]] = [
-    *LIMITS,
-    ("grpc.service_config", _SERVICE_CONFIG),
-    # A peer that vanished without closing its socket is noticed within 30 s.
+# A peer that vanished without closing its socket is noticed within 30 s, at either end: streams
+# have no deadline, since a job takes as long as it takes.
+_KEEPALIVE: list[tuple[str, int]] = [
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),
+    # As many in a row as the silence of a long step takes.
+    ("grpc.http2.max_pings_without_data", 0),
+]
+
+SERVER_OPTIONS: list[tuple[str, int]] = [
+    *LIMITS,
+    *_KEEPALIVE,
+    # By default a server hangs up on who asks more often than every five minutes.
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+]
+
+_OPTIONS: list[tuple[str, int | str]] = [
+    *LIMITS,
+    *_KEEPALIVE,
+    ("grpc.service_config", _SERVICE_CONFIG),
     # A replica that comes back is found within 2 s, not after the default's minutes.
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 2_000),
@@ -32,10 +48,14 @@ _OPTIONS: list[tuple[str, int | str]] = [
 ]
 
 
-def open_channel(target: str) -> grpc.aio.Channel:
+def open_channel(target: str, credentials: Credentials = OPEN) -> grpc.aio.Channel:
     """A channel to every address behind ``target``, calls spread over them in turn.
 
     ``target`` is a gRPC target: ``host:port``, ``dns:///name:port`` for all addresses of a name,
-    or ``ipv4:a:port,b:port`` for a list.
+    or ``ipv4:a:port,b:port`` for a list. With TLS the peer's certificate must carry that name.
     """
-    return grpc.aio.insecure_channel(target, options=_OPTIONS)
+    interceptors = [] if credentials.token is None else senders(credentials.token)
+    shown = credentials.of_channel()
+    if shown is None:
+        return grpc.aio.insecure_channel(target, options=_OPTIONS, interceptors=interceptors)
+    return grpc.aio.secure_channel(target, shown, options=_OPTIONS, interceptors=interceptors)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 
+from services.common.credentials import Credentials
+
 
 def exposure_fault(host: str, *, auth: bool, insecure: bool) -> str | None:
     """Why the API must not listen on ``host`` like this, with the remedies; ``None`` if it may."""
@@ -16,11 +18,22 @@ def exposure_fault(host: str, *, auth: bool, insecure: bool) -> str | None:
     )
 
 
+def grpc_exposure_fault(host: str, credentials: Credentials, *, insecure: bool) -> str | None:
+    """Why a GPU service must not, as ``exposure_fault`` says it of the API."""
+    if credentials.asks_who or insecure or _is_loopback(host):
+        return None
+    return (
+        f"--host {host} is open to other machines, and callers are not asked who they are: set "
+        "DUALPROCESS_GRPC_TOKEN here and where the calls come from, or give --tls-cert, --tls-key "
+        "and --tls-ca, or add --insecure if everyone who can reach this address may do everything"
+    )
+
+
 def _is_loopback(host: str) -> bool:
     # No look-up: what else a name stands for, another resolver decides later.
     if host == "localhost":
         return True
     try:
-        return ipaddress.ip_address(host).is_loopback
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return False

@@ -1,4 +1,4 @@
-"""gRPC bootstrap of a GPU service: limits, health, reflection, statuses, drain."""
+"""gRPC bootstrap of a GPU service: limits, doors, health, reflection, statuses, drain."""
 
 from __future__ import annotations
 
@@ -10,11 +10,16 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 import grpc
+from google.protobuf.message import DecodeError
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from services.common.channels import LIMITS
-from services.common.errors import STATUS_OF
+from services.common.channels import SERVER_OPTIONS
+from services.common.credentials import Credentials, CredentialsError
+from services.common.errors import STATUS_OF, InvalidInput
+from services.common.exposure import grpc_exposure_fault
+from services.common.settings import GpuServiceSettings
+from services.common.token import TokenDoor
 
 if TYPE_CHECKING:
     Context = grpc.aio.ServicerContext[Any, Any]
@@ -27,17 +32,20 @@ DRAIN_SECONDS = 5.0
 
 async def serve(
     service_name: str,
-    host: str,
-    port: int,
+    settings: GpuServiceSettings,
+    credentials: Credentials,
     load: Callable[[], Awaitable[Callable[[grpc.aio.Server], None]]],
 ) -> None:
     """Serves until SIGTERM or SIGINT, then lets calls in flight end.
 
     The port is bound first, so that a taken one is known before a model loads; ``load`` then
     makes the servicer and returns what registers it; only then does the server answer.
+
+    Raises ``CredentialsError`` before anything else where everyone could come in unasked.
     """
-    server = grpc.aio.server(options=LIMITS, interceptors=[StatusInterceptor()])
-    bound = server.add_insecure_port(f"{host}:{port}")
+    if fault := grpc_exposure_fault(settings.host, credentials, insecure=settings.insecure):
+        raise CredentialsError(fault)
+    server, bound = bind(f"{settings.host}:{settings.port}", credentials)
     register = await load()
     register(server)
     health_servicer = health.aio.HealthServicer()
@@ -47,11 +55,21 @@ async def serve(
     await server.start()
     for name in ("", service_name):
         await health_servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
-    log.info("%s is ready on %s:%d", service_name, host, bound)
+    log.info("%s is ready on %s:%d", service_name, settings.host, bound)
     await _stop_signal()
     log.info("stopping: calls in flight have %.0f s", DRAIN_SECONDS)
     await health_servicer.enter_graceful_shutdown()
     await server.stop(DRAIN_SECONDS)
+
+
+def bind(address: str, credentials: Credentials) -> tuple[grpc.aio.Server, int]:
+    """A server that is still to start, with its limits, statuses and doors; and its port."""
+    doors = [] if credentials.token is None else [TokenDoor(credentials.token)]
+    server = grpc.aio.server(options=SERVER_OPTIONS, interceptors=[*doors, StatusInterceptor()])
+    shown = credentials.of_server()
+    if shown is None:
+        return server, server.add_insecure_port(address)
+    return server, server.add_secure_port(address, shown)
 
 
 async def _stop_signal() -> None:
@@ -78,21 +96,33 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
         # Health and reflection bring handlers of other kinds, and statuses of their own.
         if handler is None or handler_call_details.method.startswith("/grpc."):
             return handler
-        make = (
-            grpc.stream_stream_rpc_method_handler
-            if handler.request_streaming
-            else grpc.unary_unary_rpc_method_handler
-        )
-        behaviour = handler.stream_stream or handler.unary_unary
-        return make(
-            _with_statuses(behaviour), handler.request_deserializer, handler.response_serializer
+        read = _reader(handler.request_deserializer)
+        if handler.request_streaming:
+            return grpc.stream_stream_rpc_method_handler(
+                _with_statuses(handler.stream_stream, lambda requests: requests),
+                read,
+                handler.response_serializer,
+            )
+        # What gRPC itself can't read of a unary call becomes a status before it gets here.
+        return grpc.unary_unary_rpc_method_handler(
+            _with_statuses(handler.unary_unary, read), None, handler.response_serializer
         )
 
 
-def _with_statuses(behaviour: Any) -> Any:
+def _reader(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    def read(data: bytes) -> Any:
+        try:
+            return deserialize(data)
+        except DecodeError as error:
+            raise InvalidInput(f"the request can't be read: {error}") from error
+
+    return read
+
+
+def _with_statuses(behaviour: Any, read: Callable[[Any], Any]) -> Any:
     async def call(request: Any, context: Context) -> Any:
         async with _statuses(context):
-            return await behaviour(request, context)
+            return await behaviour(read(request), context)
 
     return call
 

@@ -1,14 +1,19 @@
-"""How every service is configured: flags, then environment (``DUALPROCESS_…``), then defaults."""
+"""How every service is configured: flags, then environment (``DUALPROCESS_…``), then secrets
+(``/run/secrets/dualprocess_…``), then defaults."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field
-from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, CliApp, CliSuppress, SettingsConfigDict
 
+from services.common.credentials import Credentials, read_credentials
 from services.common.presets import DEFAULT_DIRECTORY
+
+#: Where Docker and Kubernetes mount secrets: a file is a setting, as a variable is.
+_SECRETS = Path("/run/secrets")
 
 
 class ServiceSettings(BaseSettings):
@@ -19,6 +24,7 @@ class ServiceSettings(BaseSettings):
         cli_kebab_case=True,
         cli_implicit_flags=True,
         cli_hide_none_type=True,
+        secrets_dir=_SECRETS if _SECRETS.is_dir() else None,
         extra="ignore",
     )
 
@@ -31,11 +37,38 @@ class ServiceSettings(BaseSettings):
         return CliApp.run(cls)
 
 
-class GpuServiceSettings(ServiceSettings):
+class GrpcSettings(ServiceSettings):
+    """What a process adds that calls or is a GPU service."""
+
+    tls_cert: Path | None = Field(
+        default=None, description="PEM certificate that this process shows; with --tls-key."
+    )
+    tls_key: Path | None = Field(default=None, description="PEM key of --tls-cert.")
+    tls_ca: Path | None = Field(
+        default=None, description="PEM certificates of who signs what the others must show."
+    )
+    # From the environment: command lines are there for everyone on the machine to read.
+    grpc_token: CliSuppress[SecretStr | None] = None
+
+    def credentials(self) -> Credentials:
+        """Raises ``CredentialsError`` for files or a token that can't be used."""
+        token = self.grpc_token
+        return read_credentials(
+            cert=self.tls_cert,
+            key=self.tls_key,
+            ca=self.tls_ca,
+            token=None if token is None else token.get_secret_value(),
+        )
+
+
+class GpuServiceSettings(GrpcSettings):
     """What a service that owns a device adds."""
 
     preset: str = Field(description="Name of the preset to serve.")
     host: str = "127.0.0.1"
+    insecure: bool = Field(
+        default=False, description="Listen beyond loopback without asking who calls."
+    )
     port: int = Field(ge=0, le=65535, description="0 takes a free port and logs it.")
     device: str = Field(
         default="auto", description="cpu, cuda, cuda:1, …; auto: cuda where there is one."

@@ -11,6 +11,7 @@ from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
 from dualprocess.v1 import generator_pb2, generator_pb2_grpc
+from services.common.credentials import CredentialsError
 from services.common.device import DeviceThread
 from services.common.presets import PresetError, load_presets
 from services.common.server import serve
@@ -22,16 +23,17 @@ from services.generator.servicer import GeneratorServicer
 
 async def main(settings: GpuServiceSettings) -> None:
     preset = load_presets(settings.presets).generator(settings.preset)
+    credentials = settings.credentials()
     device = DeviceThread(settings.device, threads=settings.threads)
 
     async def load() -> Callable[[grpc.aio.Server], None]:
         family = await device.run(registry.load, preset, device.device)
-        servicer = GeneratorServicer(preset, family, device)
+        servicer = GeneratorServicer(preset, family, device, credentials)
         return lambda server: generator_pb2_grpc.add_GeneratorServicer_to_server(servicer, server)
 
     name = generator_pb2.DESCRIPTOR.services_by_name["Generator"].full_name
     try:
-        await serve(name, settings.host, settings.port, load)
+        await serve(name, settings, credentials, load)
     finally:
         device.close()
 
@@ -45,5 +47,5 @@ if __name__ == "__main__":
         library.set_verbosity_error()
     try:
         asyncio.run(main(settings))
-    except PresetError as error:
+    except (PresetError, CredentialsError) as error:
         sys.exit(f"generator: {error}")

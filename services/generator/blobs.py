@@ -1,24 +1,26 @@
-"""Files that come in pieces on a stream of requests."""
+"""Files that travel in pieces on a stream."""
 
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterator
 
 from dualprocess.v1 import generator_pb2 as pb
+from services.common.channels import CHUNK_BYTES
 from services.common.errors import InvalidInput
 
-#: All files of one call together.
-MAX_BYTES = 2 * 1024**3
+
+def pieces(name: str, data: bytes) -> Iterator[pb.BlobChunk]:
+    for begin in range(0, len(data), CHUNK_BYTES):
+        end = begin + CHUNK_BYTES
+        yield pb.BlobChunk(name=name, data=data[begin:end], last=end >= len(data))
 
 
 class Blobs:
-    """Takes pieces as they come; a file counts once it is whole.
+    """Takes pieces as they come, up to ``max_bytes`` together; a file counts once it is whole."""
 
-    ``field`` is where the spec names the files, for the sentences.
-    """
-
-    def __init__(self, field: str) -> None:
-        self._field = field
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
         self._pieces: defaultdict[str, list[bytes]] = defaultdict(list)
         self._whole: set[str] = set()
         self._bytes = 0
@@ -26,8 +28,8 @@ class Blobs:
     def take(self, piece: pb.BlobChunk) -> None:
         """Raises ``InvalidInput`` when it becomes too much."""
         self._bytes += len(piece.data)
-        if self._bytes > MAX_BYTES:
-            raise InvalidInput(f"{self._field}: more than {MAX_BYTES >> 30} GiB in one call")
+        if self._bytes > self._max_bytes:
+            raise InvalidInput(f"blobs: more than {self._max_bytes >> 30} GiB in one call")
         self._pieces[piece.name].append(piece.data)
         if piece.last:
             self._whole.add(piece.name)
@@ -35,8 +37,8 @@ class Blobs:
     def __contains__(self, name: object) -> bool:
         return name in self._whole
 
-    def __getitem__(self, name: str) -> bytes:
-        """A whole file. Raises ``InvalidInput`` for one that did not come."""
+    def whole(self, name: str, *, field: str) -> bytes:
+        """A file that ``field`` of the spec names. Raises ``InvalidInput`` if it did not come."""
         if name not in self._whole:
-            raise InvalidInput(f"{self._field}: no blob named {name!r} came, whole, with the spec")
+            raise InvalidInput(f"{field}: no blob named {name!r} came, whole, with the spec")
         return b"".join(self._pieces[name])

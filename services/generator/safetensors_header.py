@@ -10,19 +10,24 @@ from typing import Any
 
 def metadata(file: bytes) -> dict[str, str]:
     """What the file says of itself. ``file`` is one that the library reads."""
-    found: dict[str, str] = _header(file)[0].get("__metadata__", {})
+    found: dict[str, str] = _header(file).get("__metadata__", {})
     return found
 
 
 def canonical(file: bytes) -> bytes:
     """The same file with its metadata sorted by name: the library writes them in a random order."""
-    header, data = _header(file)
+    header = _header(file)
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
-    return struct.pack("<Q", len(text)) + text + data
+    return struct.pack("<Q", len(text)) + text + file[8 + _length(file) :]
 
 
-def _header(file: bytes) -> tuple[dict[str, Any], bytes]:
-    (length,) = struct.unpack_from("<Q", file)
-    return json.loads(file[8 : 8 + length]), file[8 + length :]
+def _header(file: bytes) -> dict[str, Any]:
+    header: dict[str, Any] = json.loads(file[8 : 8 + _length(file)])
+    return header
+
+
+def _length(file: bytes) -> int:
+    length: int = struct.unpack_from("<Q", file)[0]
+    return length

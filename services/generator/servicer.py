@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from dualprocess.v1 import generator_pb2 as pb
 from dualprocess.v1 import generator_pb2_grpc
+from services.common.credentials import OPEN, Credentials
 from services.common.device import DeviceThread
 from services.common.errors import InvalidInput
 from services.common.presets import GeneratorPreset
@@ -18,6 +19,7 @@ from services.generator import validate
 from services.generator.blobs import Blobs
 from services.generator.families.base import GeneratorFamily
 from services.generator.generate import generate
+from services.generator.interrupts import Interrupts
 from services.generator.optimize import optimize
 from services.generator.teachers import teachers
 
@@ -27,13 +29,26 @@ if TYPE_CHECKING:
     Context = grpc.aio.ServicerContext[Any, Any]
 
 
+#: All LoRAs of one Generate call together.
+MAX_LORA_BYTES = 2 * 1024**3
+#: The largest checkpoint is that of rank 256 on every layer of FLUX.
+MAX_CHECKPOINT_BYTES = 16 * 1024**3
+
+
 class GeneratorServicer(generator_pb2_grpc.GeneratorServicer):
+    """``credentials`` are what its VLMs are called with."""
+
     def __init__(
-        self, preset: GeneratorPreset, family: GeneratorFamily, device: DeviceThread
+        self,
+        preset: GeneratorPreset,
+        family: GeneratorFamily,
+        device: DeviceThread,
+        credentials: Credentials = OPEN,
     ) -> None:
         self._preset = preset
         self._family = family
         self._device = device
+        self._credentials = credentials
         self._calls = itertools.count()
 
     async def Describe(
@@ -58,23 +73,29 @@ class GeneratorServicer(generator_pb2_grpc.GeneratorServicer):
         spec = first.spec
         validate.optimize_spec(spec, self._preset)
 
-        async def waiting(reason: str) -> None:
-            await context.write(pb.OptimizeResponse(waiting=pb.Waiting(reason=reason)))
+        writing = asyncio.Lock()
 
-        stop = asyncio.Event()
-        blobs = await _awaited({spec.lora.start_blob} - {""}, request_iterator, stop)
-        listening = asyncio.create_task(_listen(request_iterator, stop))
+        async def emit(response: pb.OptimizeResponse) -> None:
+            async with writing:
+                await context.write(response)
+
+        async def waiting(reason: str) -> None:
+            await emit(pb.OptimizeResponse(waiting=pb.Waiting(reason=reason)))
+
+        interrupts = Interrupts()
+        files = await _named_files(spec, request_iterator, interrupts)
+        listening = asyncio.create_task(_listen(request_iterator, interrupts))
         try:
-            async with teachers(spec, waiting) as guide:
+            async with teachers(spec, waiting, self._credentials) as guide:
                 await optimize(
                     self._family,
                     self._device,
                     spec,
                     guide,
-                    context.write,
+                    emit,
                     name=f"job{next(self._calls)}",
-                    stop=stop,
-                    start=blobs[spec.lora.start_blob] if spec.lora.start_blob else None,
+                    interrupts=interrupts,
+                    **files,
                 )
         finally:
             listening.cancel()
@@ -87,31 +108,39 @@ class GeneratorServicer(generator_pb2_grpc.GeneratorServicer):
             raise InvalidInput("the first request must carry `spec`")
         spec = first.spec
         validate.generate_spec(spec, self._preset)
-        blobs = Blobs("loras")
+        blobs = Blobs(MAX_LORA_BYTES)
         async for request in request_iterator:
             blobs.take(request.blob)
-        files = [blobs[lora.blob] for lora in spec.loras]
+        files = [blobs.whole(lora.blob, field="loras") for lora in spec.loras]
         name = f"images{next(self._calls)}"
         async for seed, png in generate(self._family, self._device, spec, files, name=name):
             await context.write(pb.GenerateResponse(seed=seed, image=png))
 
 
-async def _awaited(
-    names: set[str], requests: AsyncIterator[pb.OptimizeRequest], stop: asyncio.Event
-) -> Blobs:
-    """The files that the spec names, once they are whole. A stop may come between them."""
-    blobs = Blobs("lora.start_blob")
-    while not all(name in blobs for name in names):
+async def _named_files(
+    spec: pb.OptimizeSpec, requests: AsyncIterator[pb.OptimizeRequest], interrupts: Interrupts
+) -> dict[str, bytes]:
+    """The files that the spec names, once they are whole: ``start``, ``resume``."""
+    named = {
+        "start": ("lora.start_blob", spec.lora.start_blob),
+        "resume": ("resume.blob", spec.resume.blob),
+    }
+    named = {role: (field, blob) for role, (field, blob) in named.items() if blob}
+    blobs = Blobs(MAX_CHECKPOINT_BYTES)
+    while not all(blob in blobs for _, blob in named.values()):
         request = await anext(requests, None)
         if request is None:
             break
-        if request.HasField("stop"):
-            stop.set()
+        _note(request, interrupts)
         blobs.take(request.blob)
-    return blobs
+    return {role: blobs.whole(blob, field=field) for role, (field, blob) in named.items()}
 
 
-async def _listen(requests: AsyncIterator[pb.OptimizeRequest], stop: asyncio.Event) -> None:
+async def _listen(requests: AsyncIterator[pb.OptimizeRequest], interrupts: Interrupts) -> None:
     async for request in requests:
-        if request.HasField("stop"):
-            stop.set()
+        _note(request, interrupts)
+
+
+def _note(request: pb.OptimizeRequest, interrupts: Interrupts) -> None:
+    if request.HasField("stop"):
+        (interrupts.suspend if request.stop.suspend else interrupts.stop).set()

@@ -10,18 +10,21 @@ from dualprocess.v1 import generator_pb2 as pb
 from dualprocess.v1 import tensor_pb2, vlm_pb2
 from services.common import torch_tensors
 from services.common.channels import open_channel
+from services.common.credentials import Credentials
 from services.generator.guide import Guidance, Guide, VlmGuide
 
 
 @contextlib.asynccontextmanager
 async def teachers(
-    spec: pb.OptimizeSpec, waiting: Callable[[str], Awaitable[None]]
+    spec: pb.OptimizeSpec,
+    waiting: Callable[[str], Awaitable[None]],
+    credentials: Credentials,
 ) -> AsyncIterator[Guide]:
     """The guide of ``spec.vlms``. ``waiting`` is told, once an outage, who is waited for."""
     async with contextlib.AsyncExitStack() as channels:
         guides = [
             VlmGuide(
-                await channels.enter_async_context(open_channel(vlm.target)),
+                await channels.enter_async_context(open_channel(vlm.target, credentials)),
                 spec.questions,
                 spec.question_postfix,
                 name=f"{vlm.preset} at {vlm.target}",

@@ -7,8 +7,8 @@ import torch
 from numpy.typing import NDArray
 
 from dualprocess.v1 import generator_pb2 as pb
-from services.common.errors import InvalidInput, NonFinite
-from services.generator import draws, sample
+from services.common.errors import BadCheckpoint, InvalidInput, NonFinite
+from services.generator import checkpoint, draws, sample
 from services.generator.families.base import GeneratorFamily
 from services.generator.lora import LoraAdapter
 from services.generator.lora_export import KOHYA_FILE, LORA_FILE, diffusers_file, kohya_file
@@ -19,8 +19,9 @@ class Training:
     """``forward`` makes images; ``backward`` takes the loss's gradient with respect to them.
 
     Between the two, other jobs may use the same denoiser. ``update`` ends a step. ``close`` takes
-    the LoRA off again. ``start`` is the file of the LoRA to begin with. Raises ``InvalidInput``
-    for a LoRA that can't be.
+    the LoRA off again. ``start`` is the file of the LoRA to begin with, ``resume`` that of the
+    checkpoint to go on from, after ``spec.resume.step`` steps. Raises ``InvalidInput`` for a LoRA
+    and ``BadCheckpoint`` for a checkpoint that can't be.
     """
 
     def __init__(
@@ -30,19 +31,32 @@ class Training:
         name: str,
         *,
         start: bytes | None = None,
+        resume: bytes | None = None,
     ) -> None:
         self._family = family
         self._spec = spec
         self._conditionings = [family.encode(prompt, spec.image) for prompt in spec.prompts]
         self._schedule = family.schedule(spec.image)
         seed = draws.lora_seed(spec.optimizer)
-        begin = {} if start is None else _read_start(start, family)
+        saved = None
+        if resume is not None:
+            saved = checkpoint.read(resume, steps_done=spec.resume.step)
+        begin = {} if start is None or saved else _read_start(start, family)
         self._lora = LoraAdapter(family, name, spec.lora, seed, begin)
         self._optimizer = torch.optim.AdamW(
             self._lora.parameters,
             lr=spec.optimizer.lr,
             weight_decay=spec.optimizer.weight_decay,
         )
+        if saved:
+            self._restore(saved)
+
+    def _restore(self, saved: checkpoint.Checkpoint) -> None:
+        try:
+            checkpoint.restore(saved, self._lora.named_parameters, self._optimizer)
+        except BadCheckpoint:
+            self._lora.remove()
+            raise
 
     @property
     def trainable_parameters(self) -> int:
@@ -89,6 +103,10 @@ class Training:
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         return norm
+
+    def checkpoint(self, steps_done: int) -> checkpoint.Checkpoint:
+        """What another run can go on from, between two steps."""
+        return checkpoint.take(self._lora.named_parameters, self._optimizer, steps_done=steps_done)
 
     def render(self, seed: int, *, with_lora: bool) -> NDArray[np.uint8]:
         """An evaluation image [height, width, 3] of the first prompt."""

@@ -35,6 +35,8 @@ def optimize_spec(spec: pb.OptimizeSpec, preset: GeneratorPreset) -> None:
     _lora(spec.lora)
     _optimizer(spec.optimizer)
     if spec.HasField("resume"):
+        if not spec.resume.blob:
+            raise InvalidInput("resume.blob: missing; name the blob that holds the checkpoint")
         _between("resume.step", spec.resume.step, 1, spec.optimizer.steps)
     _between("eval.images", spec.eval.images, 1, MAX_IMAGES)
     if fault := batch_fault(preset, spec.image, spec.optimizer.batch):

@@ -22,6 +22,9 @@ _COLOURS = {"redis": 31, "vlm": 36, "generator": 35, "api": 32, "worker": 33}
 def main() -> None:
     # gRPC only asks after the children's health here; its fork handlers have nothing to guard.
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+    # All calls stay on loopback, with a token of their own: certificates are for other machines.
+    for name in ("DUALPROCESS_TLS_CERT", "DUALPROCESS_TLS_KEY", "DUALPROCESS_TLS_CA"):
+        os.environ.pop(name, None)
     settings = LocalSettings.from_command_line()
     settings.data = settings.data.resolve()
     configure_logging("local", settings.log_level)

@@ -10,7 +10,7 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -29,6 +29,8 @@ class ChildSpec:
     name: str
     command: Sequence[str]
     ready: Callable[[], Awaitable[bool]]
+    #: Beside this process's own. Secrets go here: a command line is there for everyone to read.
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass
@@ -52,7 +54,7 @@ class Child:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.STDOUT,
-                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+                env={**os.environ, **self.spec.environment, "PYTHONUNBUFFERED": "1"},
                 # A session of its own: Ctrl-C reaches the supervisor only, which stops all.
                 start_new_session=True,
                 preexec_fn=lambda: _die_with(parent),

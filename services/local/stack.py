@@ -6,9 +6,10 @@ import asyncio
 import contextlib
 import json
 import os
+import secrets
 import shutil
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 import grpc
@@ -31,10 +32,12 @@ def build(settings: LocalSettings) -> list[ChildSpec]:
         children.append(_redis(settings.data / "redis", port))
     vlm_port, generator_port = free_port(), free_port()
     store = [f"--redis-url={redis_url}", f"--artifacts={settings.artifacts_url}"]
+    # Others on this machine may reach loopback, too.
+    token = {"DUALPROCESS_GRPC_TOKEN": secrets.token_hex(32)}
     vlms = json.dumps({settings.vlm: f"127.0.0.1:{vlm_port}"})
     children += [
-        _gpu_service(settings, "vlm", settings.vlm, vlm_port),
-        _gpu_service(settings, "generator", settings.generator, generator_port),
+        _gpu_service(settings, "vlm", settings.vlm, vlm_port, token),
+        _gpu_service(settings, "generator", settings.generator, generator_port, token),
         _python(
             settings,
             "api",
@@ -53,6 +56,7 @@ def build(settings: LocalSettings) -> list[ChildSpec]:
                 f"--slots={settings.slots}",
             ],
             ready=lambda: _answers(f"{settings.url}/readyz?worker=true"),
+            environment=token,
         ),
     ]
     return children
@@ -78,10 +82,19 @@ def _doors(settings: LocalSettings) -> list[str]:
     return [flag for flag, is_set in chosen.items() if is_set]
 
 
-def _gpu_service(settings: LocalSettings, name: str, preset: str, port: int) -> ChildSpec:
-    arguments = [f"--preset={preset}", f"--port={port}", f"--device={settings.device}"]
+def _gpu_service(
+    settings: LocalSettings, name: str, preset: str, port: int, token: Mapping[str, str]
+) -> ChildSpec:
+    arguments = [f"--preset={preset}", f"--device={settings.device}"]
+    # The host by flag: a DUALPROCESS_HOST in the environment is the API's.
+    arguments += ["--host=127.0.0.1", f"--port={port}"]
     return _python(
-        settings, name, f"services.{name}", arguments, ready=lambda: _serves(f"127.0.0.1:{port}")
+        settings,
+        name,
+        f"services.{name}",
+        arguments,
+        ready=lambda: _serves(f"127.0.0.1:{port}"),
+        environment=token,
     )
 
 
@@ -92,9 +105,11 @@ def _python(
     arguments: list[str],
     *,
     ready: Callable[[], Awaitable[bool]],
+    environment: Mapping[str, str] | None = None,
 ) -> ChildSpec:
     common = [f"--presets={settings.presets}", f"--log-level={settings.log_level}"]
-    return ChildSpec(name, [sys.executable, "-m", module, *arguments, *common], ready)
+    command = [sys.executable, "-m", module, *arguments, *common]
+    return ChildSpec(name, command, ready, environment or {})
 
 
 async def _pings(port: int) -> bool:

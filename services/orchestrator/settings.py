@@ -19,6 +19,13 @@ class StoreSettings(ServiceSettings):
         default=(Path.cwd() / "data" / "artifacts").as_uri(),
         description="file:///folder or s3://bucket/prefix.",
     )
+    keep_days: float = Field(
+        default=30, ge=0, description="Ended jobs and their files go after so long; 0: never."
+    )
+    keep_events_days: float = Field(
+        default=7, ge=0, description="Events of ended jobs, but the last; 0: as long as the job."
+    )
+    sweep_seconds: float = Field(default=60, gt=0, description="Between looks for what may go.")
 
 
 class KeySettings(StoreSettings):

@@ -1,9 +1,10 @@
-"""The SDK towards a service that is away, comes back, or says no."""
+"""The SDK, both clients of it, towards a service that is away, comes back, or says no."""
 
 from __future__ import annotations
 
+import inspect
 import json
-from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -12,17 +13,21 @@ import pytest
 
 import dualprocess
 from dualprocess import (
+    ApiError,
+    AsyncClient,
     Client,
     ConnectionFailed,
     InvalidRequest,
     JobSpec,
+    JobStatus,
     NotFound,
     Question,
     RateLimited,
+    ServiceUnavailable,
     Unauthorized,
 )
-from dualprocess import client as client_module
 from dualprocess.schemas import StatusEvent, StepEvent
+from tests.client.conftest import Talking
 
 SPEC = JobSpec(
     prompt="a circle",
@@ -48,16 +53,6 @@ JOB: dict[str, Any] = {
         "vlm": None,
     },
 }
-Handler = Callable[[httpx.Request], httpx.Response]
-
-
-@pytest.fixture(autouse=True)
-def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_module, "RETRY_SECONDS", (0.0, 0.0, 0.0))
-
-
-def talking_to(handler: Handler) -> Client:
-    return Client("http://service", transport=httpx.MockTransport(handler))
 
 
 def problem(status: int, **fields: object) -> httpx.Response:
@@ -70,7 +65,19 @@ def test_everything_public_is_listed() -> None:
     assert public - modules == set(dualprocess.__all__) - {"__version__"}
 
 
-def test_a_submission_is_repeated_under_one_key() -> None:
+def test_both_clients_have_the_same_methods() -> None:
+    def methods(kind: type) -> dict[str, list[str]]:
+        found = inspect.getmembers(kind, inspect.isfunction)
+        return {
+            name: [str(parameter) for parameter in inspect.signature(method).parameters.values()]
+            for name, method in found
+            if not name.startswith("_")
+        }
+
+    assert methods(Client) == methods(AsyncClient)
+
+
+def test_a_submission_is_repeated_under_one_key(talking_to: Talking) -> None:
     keys = []
 
     def handle(request: httpx.Request) -> httpx.Response:
@@ -84,7 +91,7 @@ def test_a_submission_is_repeated_under_one_key() -> None:
     assert len(set(keys)) == 1
 
 
-def test_images_are_never_rendered_twice() -> None:
+def test_images_are_never_rendered_twice(talking_to: Talking) -> None:
     calls = []
 
     def handle(request: httpx.Request) -> httpx.Response:
@@ -98,7 +105,7 @@ def test_images_are_never_rendered_twice() -> None:
     assert len(calls) == 1
 
 
-def test_a_refusal_names_its_fields_and_is_not_repeated() -> None:
+def test_a_refusal_names_its_fields_and_is_not_repeated(talking_to: Talking) -> None:
     calls = []
 
     def handle(request: httpx.Request) -> httpx.Response:
@@ -111,28 +118,29 @@ def test_a_refusal_names_its_fields_and_is_not_repeated() -> None:
     assert len(calls) == 1
 
 
-def test_an_answer_of_somebody_else_is_still_an_error() -> None:
+def test_an_answer_of_somebody_else_is_still_an_error(talking_to: Talking) -> None:
     with pytest.raises(NotFound, match="404"):
         talking_to(lambda request: httpx.Response(404, text="<html>proxy</html>")).job("0" * 26)
 
 
-def test_a_key_goes_with_every_request(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_key_goes_with_every_request(
+    talking_to: Talking, monkeypatch: pytest.MonkeyPatch
+) -> None:
     sent = []
 
     def handle(request: httpx.Request) -> httpx.Response:
         sent.append(request.headers.get("Authorization"))
         return httpx.Response(200, json=JOB)
 
-    transport = httpx.MockTransport(handle)
     monkeypatch.setenv("DUALPROCESS_API_KEY", "dp_of_the_environment\n")
-    Client("http://service", "dp_its_own", transport=transport).job(JOB["id"])
-    Client("http://service", transport=transport).job(JOB["id"])
+    talking_to(handle, "dp_its_own").job(JOB["id"])
+    talking_to(handle).job(JOB["id"])
     monkeypatch.delenv("DUALPROCESS_API_KEY")
-    Client("http://service", transport=transport).job(JOB["id"])
+    talking_to(handle).job(JOB["id"])
     assert sent == ["Bearer dp_its_own", "Bearer dp_of_the_environment", None]
 
 
-def test_a_used_up_quota_says_when_to_come_back() -> None:
+def test_a_used_up_quota_says_when_to_come_back(talking_to: Talking) -> None:
     calls = []
 
     def handle(request: httpx.Request) -> httpx.Response:
@@ -147,12 +155,12 @@ def test_a_used_up_quota_says_when_to_come_back() -> None:
 
 
 @pytest.mark.parametrize("status", [401, 403])
-def test_a_key_that_does_not_open_is_its_own_error(status: int) -> None:
+def test_a_key_that_does_not_open_is_its_own_error(talking_to: Talking, status: int) -> None:
     with pytest.raises(Unauthorized):
         talking_to(lambda request: problem(status)).models()
 
 
-def test_events_go_on_where_a_connection_broke() -> None:
+def test_events_go_on_where_a_connection_broke(talking_to: Talking) -> None:
     step = {
         "type": "step",
         "attempt": 1,
@@ -182,3 +190,70 @@ def test_events_go_on_where_a_connection_broke() -> None:
     events = [record.event for record in talking_to(handle).events("0" * 26)]
     assert asked == [None, "1-0", "2-0"]
     assert [type(event) for event in events] == [StepEvent, StepEvent, StatusEvent]
+
+
+def test_a_pause_is_as_long_as_the_service_asks(
+    talking_to: Talking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    monkeypatch.setattr("dualprocess.client.time.sleep", slept.append)
+    monkeypatch.setattr("dualprocess.async_client.asyncio.sleep", sleep)
+    answers = iter(
+        [
+            httpx.Response(503, headers={"Retry-After": "7"}),
+            httpx.Response(503),
+            httpx.Response(200, json=JOB),
+        ]
+    )
+    assert talking_to(lambda request: next(answers)).job(JOB["id"]).id == JOB["id"]
+    assert slept == [7.0, 0.0]
+
+
+def test_nobody_waits_an_hour_for_the_service(talking_to: Talking) -> None:
+    hour = httpx.Response(503, headers={"Retry-After": "3600"})
+    with pytest.raises(ServiceUnavailable) as caught:
+        talking_to(lambda request: hour).job(JOB["id"])
+    assert caught.value.retry_after == 3600
+
+
+def test_an_answer_that_is_no_job_is_an_error_of_ours(talking_to: Talking) -> None:
+    with pytest.raises(ApiError, match="check the service's address"):
+        talking_to(lambda request: httpx.Response(200, text="<html>")).job(JOB["id"])
+
+
+def test_jobs_come_page_by_page(talking_to: Talking) -> None:
+    asked = []
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        asked.append(dict(request.url.params))
+        following = "1" * 26 if len(asked) == 1 else None
+        return httpx.Response(200, json={"jobs": [JOB, JOB], "next": following})
+
+    jobs = list(talking_to(handle).jobs(status=JobStatus.SUCCEEDED))
+    assert len(jobs) == 4
+    assert asked == [
+        {"status": "succeeded"},
+        {"status": "succeeded", "cursor": "1" * 26},
+    ]
+
+
+def test_a_broken_download_begins_anew_and_leaves_no_half_file(
+    talking_to: Talking, tmp_path: Path
+) -> None:
+    calls = []
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        calls.append(request)
+        if len(calls) == 1:
+            raise httpx.ReadError("gone")
+        return httpx.Response(200, content=b"a LoRA")
+
+    path = talking_to(handle).download(JOB["id"], "lora.safetensors", tmp_path / "lora")
+    assert path.read_bytes() == b"a LoRA"
+    with pytest.raises(NotFound):
+        talking_to(lambda request: problem(404)).download(JOB["id"], "no", tmp_path / "no")
+    assert [file.name for file in tmp_path.iterdir()] == ["lora"]

@@ -66,6 +66,16 @@ def test_containers_find_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
     assert served["vlm"][0] in presets.vlms
 
 
+def test_gpu_services_ask_for_the_token_that_the_first_start_made() -> None:
+    maker = compose()["token"]
+    assert maker["volumes"] == ["secrets:/run/secrets"]
+    assert "dualprocess_grpc_token" in maker["command"][-1]
+    for name in ("generator", "vlm", "worker"):
+        assert "secrets:/run/secrets:ro" in OURS[name]["volumes"]
+        assert OURS[name]["depends_on"]["token"] == {"condition": "service_completed_successfully"}
+        assert "--insecure" not in OURS[name]["command"]
+
+
 def test_the_image_copies_what_exists() -> None:
     dockerfile = (ROOT / "deploy" / "docker" / "Dockerfile").read_text()
     ignored = (ROOT / ".dockerignore").read_text().splitlines()

@@ -25,20 +25,22 @@ def client(stack: Stack) -> Iterator[Client]:
         yield client
 
 
-def red_circle(*, steps: int = 6, seed: int = 100, **more: object) -> JobSpec:
+def red_circle(
+    *, steps: int = 6, seed: int = 100, checkpoint_every: int = 20, **more: object
+) -> JobSpec:
     """A short job: enough to learn a little, quick enough to repeat."""
     return JobSpec(
         prompt="a circle",
         questions=[Question(question="Is the circle red?", answer="Yes")],
         generator="tiny-flux",
         vlm="tiny-idefics2",
-        optimizer=OptimizerOptions(steps=steps, seed=seed),
+        optimizer=OptimizerOptions(steps=steps, seed=seed, checkpoint_every=checkpoint_every),
         eval=EvalOptions(images=1, every=0),
         **more,  # type: ignore[arg-type]
     )
 
 
 def losses(client: Client, job_id: str) -> list[float]:
-    """The losses of the job's last attempt."""
+    """The losses of the job's steps."""
     text = client.read_artifact(job_id, "metrics.jsonl").decode()
     return [json.loads(line)["loss"] for line in text.splitlines()]

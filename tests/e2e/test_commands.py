@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from dualprocess import client as client_module
+from dualprocess import protocol
 from dualprocess.cli import app, specs
 from examples.demo import EXAMPLES
 from tests.e2e.conftest import LORA_FILE
@@ -114,7 +114,7 @@ def test_bad_input_is_a_sentence_and_exit_code_2(
 
 
 def test_nobody_there_is_exit_code_3(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_module, "RETRY_SECONDS", (0.0,))
+    monkeypatch.setattr(protocol, "RETRY_SECONDS", (0.0,))
     result = CliRunner().invoke(app, ["list", "--url", "http://127.0.0.1:9"])
     assert result.exit_code == 3
     assert "dualprocess up" in result.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import pytest
 
@@ -15,11 +16,17 @@ from tests.e2e.stack import Stack
 pytestmark = pytest.mark.timeout(240)
 
 
+@dataclass(frozen=True)
+class Undisturbed:
+    lora: bytes
+    losses: list[float]
+
+
 @pytest.fixture(scope="module")
-def undisturbed(stack: Stack) -> bytes:
+def undisturbed(stack: Stack) -> Undisturbed:
     with Client(stack.url) as client:
         job = client.wait(client.submit(red_circle(steps=12)).id)
-        return client.read_artifact(job.id, LORA_FILE)
+        return Undisturbed(client.read_artifact(job.id, LORA_FILE), losses(client, job.id))
 
 
 def until_step(events: Iterator[EventRecord], step: int) -> None:
@@ -28,7 +35,15 @@ def until_step(events: Iterator[EventRecord], step: int) -> None:
             return
 
 
-def test_a_vlm_that_dies_is_waited_for(client: Client, stack: Stack, undisturbed: bytes) -> None:
+def told_steps(client: Client, job_id: str) -> list[StepEvent]:
+    """Every step that any attempt told."""
+    events = [record.event for record in client.events(job_id)]
+    return [event for event in events if isinstance(event, StepEvent)]
+
+
+def test_a_vlm_that_dies_is_waited_for(
+    client: Client, stack: Stack, undisturbed: Undisturbed
+) -> None:
     job = client.submit(red_circle(steps=12))
     until_step(client.events(job.id), 3)
     stack.child("services.vlm").kill()
@@ -42,33 +57,38 @@ def test_a_vlm_that_dies_is_waited_for(client: Client, stack: Stack, undisturbed
     assert "the VLM tiny-idefics2 at" in waits[0]
     assert job.waiting_for is None
     assert job.attempt == 1
-    assert client.read_artifact(job.id, LORA_FILE) == undisturbed
+    assert client.read_artifact(job.id, LORA_FILE) == undisturbed.lora
 
 
-def test_a_job_whose_generator_dies_is_claimed_again(
-    client: Client, stack: Stack, undisturbed: bytes
+def test_a_job_whose_generator_dies_goes_on_from_its_checkpoint(
+    client: Client, stack: Stack, undisturbed: Undisturbed
 ) -> None:
-    job = client.submit(red_circle(steps=12))
-    until_step(client.events(job.id), 3)
+    job = client.submit(red_circle(steps=12, checkpoint_every=2))
+    until_step(client.events(job.id), 5)
     stack.child("services.generator").kill()
     job = client.wait(job.id)
     assert job.attempt == 2
     assert len(job.causes) == 1
     assert job.causes[0].startswith("attempt 1: the generator tiny-flux: ")
-    assert client.read_artifact(job.id, LORA_FILE) == undisturbed
-    assert len(losses(client, job.id)) == 12
+    assert client.read_artifact(job.id, LORA_FILE) == undisturbed.lora
+    assert losses(client, job.id) == undisturbed.losses
+    again = [event.step for event in told_steps(client, job.id) if event.attempt == 2]
+    assert again[0] > 2, "it must have gone on from a checkpoint"
+    assert again == list(range(again[0], 13))
 
 
-def test_a_worker_that_is_stopped_gives_its_job_back(
-    client: Client, stack: Stack, undisturbed: bytes
+def test_a_worker_that_is_stopped_suspends_its_job(
+    client: Client, stack: Stack, undisturbed: Undisturbed
 ) -> None:
-    job = client.submit(red_circle(steps=12))
+    job = client.submit(red_circle(steps=12, checkpoint_every=100))
     until_step(client.events(job.id), 3)
     stack.child("services.orchestrator.worker").terminate()
     job = client.wait(job.id)
     assert job.attempt == 1, "being stopped says nothing against the job"
     assert "the worker stopped" in job.causes[0]
-    assert client.read_artifact(job.id, LORA_FILE) == undisturbed
+    assert client.read_artifact(job.id, LORA_FILE) == undisturbed.lora
+    assert losses(client, job.id) == undisturbed.losses
+    assert [event.step for event in told_steps(client, job.id)] == list(range(1, 13))
 
 
 def test_events_survive_their_server(client: Client, stack: Stack) -> None:

@@ -15,6 +15,7 @@ from services.common.device import DeviceThread
 from services.common.errors import BadGradient
 from services.generator.families.base import GeneratorFamily
 from services.generator.guide import Guidance, Guide
+from services.generator.interrupts import Interrupts
 from services.generator.lora_export import KOHYA_FILE, LORA_FILE
 from services.generator.optimize import optimize
 from tests.generator.bright import bright, judge
@@ -26,7 +27,7 @@ class Run:
 
     def __init__(self) -> None:
         self.responses: list[pb.OptimizeResponse] = []
-        self.stop = asyncio.Event()
+        self.interrupts = Interrupts()
 
     async def emit(self, response: pb.OptimizeResponse) -> None:
         self.responses.append(response)
@@ -54,10 +55,13 @@ async def run(
     spec: pb.OptimizeSpec,
     guide: Guide = bright,
     name: str = "job",
-    start: bytes | None = None,
+    **files: bytes,
 ) -> Run:
     told = Run()
-    await optimize(family, device, spec, guide, told.emit, name=name, stop=told.stop, start=start)
+    interrupts = told.interrupts
+    await optimize(
+        family, device, spec, guide, told.emit, name=name, interrupts=interrupts, **files
+    )
     return told
 
 
@@ -120,12 +124,18 @@ async def test_stop_ends_after_the_step_and_exports(
 
     async def stop_in_second_step(message: tensor_pb2.Tensor) -> Guidance:
         if len(told.steps) == 1:
-            told.stop.set()
+            told.interrupts.stop.set()
         return await bright(message)
 
     spec = optimize_spec(steps=50)
     await optimize(
-        schnell, device, spec, stop_in_second_step, told.emit, name="stopped", stop=told.stop
+        schnell,
+        device,
+        spec,
+        stop_in_second_step,
+        told.emit,
+        name="stopped",
+        interrupts=told.interrupts,
     )
     assert len(told.steps) == 2
     finished = told.responses[-1].finished

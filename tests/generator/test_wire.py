@@ -202,6 +202,37 @@ async def test_stop_and_close(
             await asyncio.sleep(0.02)
 
 
+async def test_a_suspended_job_goes_on_in_another_call(
+    stub: generator_pb2_grpc.GeneratorAsyncStub, vlm: ScriptedVlm
+) -> None:
+    async with vlm_served(vlm) as port:
+        spec = optimize_spec(steps=8, target=f"127.0.0.1:{port}")
+        spec.optimizer.checkpoint_every = 100
+        _, undisturbed = await whole(stub.Optimize(iter(requests(spec))))
+        suspended = stub.Optimize()
+        await suspended.write(pb.OptimizeRequest(spec=spec))
+        responses = aiter(suspended)
+        while not (await anext(responses)).HasField("step"):
+            pass
+        await suspended.write(pb.OptimizeRequest(stop=pb.Stop(suspend=True)))
+        told, files = await whole(responses)
+        assert told[-1].finished.suspended
+        assert files == {}
+        pieces = [one.checkpoint for one in told if one.HasField("checkpoint")]
+        spec.resume.blob, spec.resume.step = "saved", pieces[0].step
+        blobs = [
+            pb.BlobChunk(name="saved", data=one.piece.data, last=one.piece.last) for one in pieces
+        ]
+        sent = requests(spec) + [pb.OptimizeRequest(blob=blob) for blob in blobs]
+        told, files = await whole(stub.Optimize(iter(sent)))
+        assert files == undisturbed
+        assert told[1].step.step == pieces[0].step + 1
+        sent[1].blob.data = b"nothing"
+        with pytest.raises(grpc.aio.AioRpcError, match="resume: not a safetensors") as refusal:
+            await whole(stub.Optimize(iter(sent)))
+        assert refusal.value.code() == grpc.StatusCode.FAILED_PRECONDITION
+
+
 BAD = [
     (lambda spec: spec.prompts.clear(), "prompts"),
     (lambda spec: spec.questions.clear(), "questions"),
@@ -215,6 +246,8 @@ BAD = [
     (lambda spec: setattr(spec.vlms[0], "target", ""), r"vlms.0.target"),
     (lambda spec: setattr(spec.vlms[0], "weight", 0), r"vlms.0.weight"),
     (lambda spec: spec.vlms.clear(), "vlms: at least one"),
+    (lambda spec: setattr(spec.resume, "step", 1), r"resume\.blob: missing"),
+    (lambda spec: spec.resume.MergeFrom(pb.Resume(blob="x", step=4)), r"resume\.step: must"),
 ]
 
 

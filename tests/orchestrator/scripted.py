@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -42,6 +42,11 @@ class ScriptedGenerator(generator_pb2_grpc.GeneratorServicer):
         self.loras: list[bytes] = []
         #: The LoRA each optimise job began with.
         self.starts: list[bytes] = []
+        #: The checkpoint each optimise job went on from, and those that are refused.
+        self.resumes: list[bytes] = []
+        self.refused_checkpoints: list[bytes] = []
+        #: Attempts that break do so after this step.
+        self.breaks_after = 0
 
     async def Describe(self, request: Any, context: Context) -> pb.GeneratorDescribeResponse:
         return pb.GeneratorDescribeResponse(preset="tiny-flux")
@@ -52,6 +57,10 @@ class ScriptedGenerator(generator_pb2_grpc.GeneratorServicer):
         spec = (await anext(requests)).spec
         if spec.lora.start_blob:
             self.starts.append(await _blob(requests, spec.lora.start_blob))
+        if spec.HasField("resume"):
+            self.resumes.append(await _blob(requests, spec.resume.blob))
+            if self.resumes[-1] in self.refused_checkpoints:
+                await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "resume: no checkpoint")
         self.served.append(spec.prompts[0])
         self.teachers = [(vlm.preset, vlm.weight) for vlm in spec.vlms]
         stop = asyncio.ensure_future(anext(requests, None))
@@ -65,19 +74,26 @@ class ScriptedGenerator(generator_pb2_grpc.GeneratorServicer):
             stop.cancel()
 
     async def _optimize(
-        self, spec: pb.OptimizeSpec, stop: asyncio.Future[Any], context: Context
+        self,
+        spec: pb.OptimizeSpec,
+        stop: asyncio.Future[Any],
+        context: Context,
     ) -> AsyncIterator[pb.OptimizeResponse]:
         if self.refusal:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, self.refusal)
         yield pb.OptimizeResponse(started=pb.Started(steps=spec.optimizer.steps))
-        done = 0
-        for step in range(1, spec.optimizer.steps + 1):
+        done = spec.resume.step
+        for step in range(done + 1, spec.optimizer.steps + 1):
             answers = [vlm_pb2.AnswerResult(loss=1 / step, joint_probability=0.5)] * len(
                 spec.questions
             )
             yield pb.OptimizeResponse(step=pb.Step(step=step, loss=1 / step, questions=answers))
             done = step
-            if self.breaks:
+            every = spec.optimizer.checkpoint_every
+            if every and step % every == 0:
+                for response in checkpoint(step):
+                    yield response
+            if self.breaks and step > self.breaks_after:
                 self.breaks -= 1
                 await context.abort(grpc.StatusCode.UNAVAILABLE, "out of memory, killed")
             going = asyncio.ensure_future(self.go.wait())
@@ -85,6 +101,13 @@ class ScriptedGenerator(generator_pb2_grpc.GeneratorServicer):
             going.cancel()
             if stop.done():
                 break
+        request = stop.result() if stop.done() else None
+        if request is not None and request.stop.suspend:
+            for response in checkpoint(done):
+                yield response
+            finished = pb.Finished(steps_done=done, stopped=True, suspended=True)
+            yield pb.OptimizeResponse(finished=finished)
+            return
         yield pb.OptimizeResponse(preview=pb.Preview(step=done, seed=0, image=png("gray")))
         for name, data in self._files(spec):
             half = len(data) // 2
@@ -108,6 +131,17 @@ class ScriptedGenerator(generator_pb2_grpc.GeneratorServicer):
         self.loras.append(b"".join([request.blob.data async for request in requests]))
         for seed in spec.seeds:
             yield pb.GenerateResponse(seed=seed, image=png("red"))
+
+
+def checkpoint_file(step: int) -> bytes:
+    return f"after step {step}".encode()
+
+
+def checkpoint(step: int) -> Iterator[pb.OptimizeResponse]:
+    data = checkpoint_file(step)
+    for part, last in ((data[:4], False), (data[4:], True)):
+        piece = pb.BlobChunk(name="checkpoint", data=part, last=last)
+        yield pb.OptimizeResponse(checkpoint=pb.Checkpoint(step=step, piece=piece))
 
 
 async def _blob(requests: AsyncIterator[pb.OptimizeRequest], name: str) -> bytes:

@@ -12,6 +12,7 @@ from dualprocess.schemas import Problem
 from services.common.presets import load_presets
 from services.orchestrator.api import artifacts, events, health, images, jobs, models, problems
 from services.orchestrator.api.auth import Doors
+from services.orchestrator.api.background import background
 from services.orchestrator.api.body_limit import BodyLimit
 from services.orchestrator.api.settings import ApiSettings
 from services.orchestrator.api.state import State
@@ -23,6 +24,7 @@ from services.orchestrator.store.queue import Queue
 from services.orchestrator.store.redis import connect
 from services.orchestrator.store.uploads import Uploads
 from services.orchestrator.store.workers import Workers
+from services.orchestrator.webhooks.addresses import AddressPolicy
 
 #: A request waits for Redis about as long as a person would before it answers 503.
 _REDIS_RETRIES = 2
@@ -35,7 +37,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         redis = connect(settings.redis_url, retries=_REDIS_RETRIES)
-        app.state.dualprocess = State(
+        state = State(
             presets=presets,
             redis=redis,
             queue=Queue(redis),
@@ -45,8 +47,12 @@ def create_app(settings: ApiSettings) -> FastAPI:
             artifacts=store,
             uploads=Uploads(redis, store),
             api_keys=ApiKeys(redis),
+            addresses=AddressPolicy(loopback=settings.webhook_loopback),
+            webhook_secret=settings.webhook_secret,
         )
-        yield
+        app.state.dualprocess = state
+        async with background(settings, state):
+            yield
         await redis.aclose()
 
     app = FastAPI(

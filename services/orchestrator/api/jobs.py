@@ -14,6 +14,7 @@ from services.orchestrator.api.quotas import check_steps
 from services.orchestrator.api.resolve import resolve_job
 from services.orchestrator.api.starts import check_start, keep_start
 from services.orchestrator.api.state import JobDep, State, StateDep
+from services.orchestrator.api.webhooks import complete_webhook
 from services.orchestrator.store.ids import new_job_id
 from services.orchestrator.store.jobs import needed_vlms, optimize_fields
 from services.orchestrator.store.quotas import QuotaExceeded
@@ -39,6 +40,7 @@ async def submit(
     """Checks the spec against the presets and queues it."""
     resolved = resolve_job(spec, state.presets)
     check_steps(caller, resolved.optimizer.steps)
+    webhook = await complete_webhook(spec.webhook, state.addresses, state.webhook_secret)
     job_id, digest = new_job_id(), hashlib.sha256(spec.model_dump_json().encode()).hexdigest()
     await check_start(resolved, state, caller)
     resolved = await keep_start(resolved, job_id, state)
@@ -49,7 +51,7 @@ async def submit(
             vlms=needed_vlms(resolved),
             priority=OPTIMIZE_PRIORITY,
             owner=caller.owner,
-            fields=optimize_fields(resolved),
+            fields=optimize_fields(resolved, webhook),
             idempotency=(idempotency_key, digest) if idempotency_key else None,
         )
     except QuotaExceeded:

@@ -149,5 +149,6 @@ _REQUEST_MODELS: tuple[type[BaseModel], ...] = (
     schemas.LoraStart,
     schemas.OptimizerOptions,
     schemas.EvalOptions,
+    schemas.Webhook,
 )
 _FIELD_NAMES = sorted({field for model in _REQUEST_MODELS for field in model.model_fields})

@@ -53,6 +53,10 @@ def resolve_job(spec: JobSpec, presets: Presets) -> ResolvedJobSpec:
     faults += _image_faults(preset, image)
     if fault := batch_fault(preset, image, optimizer.batch):
         faults.append(FieldError(field="optimizer.batch", message=fault))
+    seeds = optimizer.noise_seeds
+    if spec.stop_at_score is not None and seeds is not None and seeds < optimizer.steps:
+        message = f"needs fresh noise at each step; leave optimizer.noise_seeds ({seeds}) out"
+        faults.append(FieldError(field="stop_at_score", message=message))
     if faults:
         raise InvalidSpec(*faults)
     return ResolvedJobSpec(
@@ -66,6 +70,8 @@ def resolve_job(spec: JobSpec, presets: Presets) -> ResolvedJobSpec:
         lora=_lora(preset, spec.lora),
         optimizer=optimizer,
         eval=_merged(preset.eval, spec.eval),
+        stop_at_score=spec.stop_at_score,
+        deadline=spec.deadline,
         name=spec.name,
         metadata=spec.metadata,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 from fastapi import Depends, Path, Request
@@ -19,6 +19,7 @@ from services.orchestrator.store.queue import Queue
 from services.orchestrator.store.redis import Client
 from services.orchestrator.store.uploads import Uploads
 from services.orchestrator.store.workers import Workers
+from services.orchestrator.webhooks.addresses import AddressPolicy
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ class State:
     artifacts: ArtifactStore
     uploads: Uploads
     api_keys: ApiKeys
+    addresses: AddressPolicy
+    webhook_secret: str | None = field(repr=False)
 
     async def job(self, job_id: str, caller: Caller) -> Job | None:
         """The job; ``None`` when there is none, or it is not for the caller to see."""

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
+import logging
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import obstore
+from obstore.exceptions import BaseError
 from obstore.store import from_url
 
 from dualprocess.schemas import Artifact
+from services.orchestrator.store.checkpoints import StoredCheckpoint
+
+log = logging.getLogger(__name__)
 
 #: What an artifact may be called: never a path.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -31,6 +37,10 @@ MEDIA_TYPES = {
 }
 
 
+class StoreUnavailable(Exception):
+    """The store does not do it now: it is full, read-only or away. The message says which."""
+
+
 class ArtifactStore:
     """``url`` is ``file:///folder``, made if it is missing, or ``s3://bucket/prefix``."""
 
@@ -40,7 +50,7 @@ class ArtifactStore:
         self._store: Any = from_url(url)
 
     async def put(self, job_id: str, token: int, name: str, data: bytes) -> tuple[Artifact, str]:
-        """Stores a file; what it is, and where.
+        """Stores a file; what it is, and where. Raises ``StoreUnavailable``.
 
         Each claim has a place of its own: a worker that lost its lease can't overwrite what the
         job's next owner stored. Raises ``ValueError`` for a name that is not one.
@@ -48,14 +58,31 @@ class ArtifactStore:
         if not NAME.fullmatch(name):
             raise ValueError(f"{name!r} is no name for an artifact")
         path = f"jobs/{job_id}/{token}/{name}"
-        await obstore.put_async(self._store, path, data)
+        await self._put(path, data)
         artifact = Artifact(
             name=name,
             media_type=MEDIA_TYPES.get(Path(name).suffix, "application/octet-stream"),
             bytes=len(data),
-            sha256=hashlib.sha256(data).hexdigest(),
+            sha256=await _sha256(data),
         )
         return artifact, path
+
+    async def put_checkpoint(
+        self, job_id: str, token: int, step: int, data: bytes
+    ) -> StoredCheckpoint:
+        """Stores a checkpoint, whole or not at all: a folder's store writes under another name and
+        renames, S3 shows an object once all of it is there. Raises ``StoreUnavailable``."""
+        path = f"jobs/{job_id}/{token}/checkpoints/{step:06d}.safetensors"
+        await self._put(path, data)
+        return StoredCheckpoint(step=step, path=path, sha256=await _sha256(data))
+
+    async def read_checkpoint(self, stored: StoredCheckpoint) -> bytes | None:
+        """The file; ``None`` if it is not the one that was stored."""
+        try:
+            data = await self.read(stored.path)
+        except FileNotFoundError:
+            return None
+        return data if await _sha256(data) == stored.sha256 else None
 
     async def read(self, path: str) -> bytes:
         """A whole file. Raises ``FileNotFoundError``."""
@@ -63,10 +90,22 @@ class ArtifactStore:
         return bytes(await found.bytes_async())
 
     async def delete(self, paths: Sequence[str]) -> None:
-        """Those of these files that there are."""
-        for path in paths:
-            with contextlib.suppress(FileNotFoundError):
-                await obstore.delete_async(self._store, path)
+        """Those of these files that there are. Raises ``StoreUnavailable``."""
+        with _unavailable():
+            for path in paths:
+                with contextlib.suppress(FileNotFoundError):
+                    await obstore.delete_async(self._store, path)
+
+    async def erase(self, job_id: str) -> None:
+        """Everything of a job, known to Redis or not. Raises ``StoreUnavailable``."""
+        with _unavailable():
+            listed = obstore.list(self._store, prefix=f"jobs/{job_id}")
+            paths = [file["path"] async for files in listed for file in files]
+        await self.delete(paths)
+
+    async def _put(self, path: str, data: bytes) -> None:
+        with _unavailable():
+            await obstore.put_async(self._store, path, data)
 
     async def stream(self, path: str, begin: int, end: int) -> AsyncIterator[bytes]:
         """Bytes ``begin`` to ``end`` (exclusive). Raises ``FileNotFoundError`` at once."""
@@ -75,3 +114,18 @@ class ArtifactStore:
         found = await obstore.get_async(self._store, path, options={"range": (begin, end)})
         async for chunk in found.stream():
             yield bytes(chunk)
+
+
+@contextlib.contextmanager
+def _unavailable() -> Iterator[None]:
+    try:
+        yield
+    except (BaseError, OSError) as error:
+        log.warning("the artifact store: %s", error)
+        # What went wrong comes last; before it are paths of the server, after it a dump.
+        reason = str(error).partition("\n")[0].rpartition(": ")[2]
+        raise StoreUnavailable(reason or type(error).__name__) from error
+
+
+async def _sha256(data: bytes) -> str:
+    return (await asyncio.to_thread(hashlib.sha256, data)).hexdigest()

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 
 from pydantic import TypeAdapter
 
-from dualprocess.schemas import Event, EventRecord, StatusEvent
+from dualprocess.schemas import Event, EventRecord, StatusEvent, StepEvent
 from services.orchestrator.store import redis as keys
 
 _EVENT: TypeAdapter[Event] = TypeAdapter(Event)
@@ -50,6 +50,13 @@ class Events:
                 yield record
                 if isinstance(record.event, StatusEvent) and record.event.status.is_final:
                     return
+
+    async def steps(self, job_id: str, until: int) -> list[StepEvent]:
+        """Each step up to ``until`` once, in order: as the last attempt that made it told it."""
+        entries = await self._redis.xrange(keys.events_key(job_id))
+        told = [_record(*entry).event for entry in entries]
+        steps = {event.step: event for event in told if isinstance(event, StepEvent)}
+        return [steps[step] for step in sorted(steps) if step <= until]
 
     async def _is_over(self, job_id: str, last: str) -> bool:
         """No event can come any more: the job's last one was read, or the job is gone."""

@@ -3,11 +3,8 @@
 if redis.call('HGET', KEYS[1], 'token') ~= ARGV[2] or not redis.call('ZSCORE', KEYS[2], ARGV[1]) then
   return 0
 end
-local time = redis.call('TIME')
 redis.call('ZREM', KEYS[2], ARGV[1])
 set_status(KEYS[4], KEYS[1], ARGV[1], ARGV[3])
-redis.call('HSET', KEYS[1], 'finished_at', time[1] .. string.format('%06d', time[2]))
-redis.call('HDEL', KEYS[1], 'waiting_for')
 local event = {type = 'status', status = ARGV[3],
   attempt = tonumber(redis.call('HGET', KEYS[1], 'attempt'))}
 if ARGV[4] ~= '' then

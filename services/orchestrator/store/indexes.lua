@@ -10,6 +10,40 @@ local function held_key(jobs, owner)
   return jobs .. ':owner:' .. owner .. ':held'
 end
 
+local FINAL = {succeeded = true, failed = true, cancelled = true}
+
+-- Redis's clock, in milliseconds.
+local function milliseconds()
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+-- What the end of a job sets off: its webhook is due, and one day its events and it itself go.
+local function set_ended(jobs, job, id, status)
+  local time, now = redis.call('TIME'), milliseconds()
+  redis.call('HSET', job, 'finished_at', time[1] .. string.format('%06d', time[2]))
+  redis.call('HDEL', job, 'waiting_for')
+  -- A user's wish is a 1, anything else's a sentence.
+  local cancel = redis.call('HGET', job, 'cancel')
+  if status == 'cancelled' and cancel and cancel ~= '1' then
+    redis.call('HSET', job, 'stopped_because', cancel)
+  end
+  redis.call('ZREM', jobs .. ':deadlines', id)
+  redis.call('ZADD', jobs .. ':finished', now, id)
+  redis.call('ZADD', jobs .. ':finished:events', now, id)
+  if redis.call('HEXISTS', job, 'webhook_url') == 1 then
+    redis.call('HSET', job, 'webhook_status', 'pending')
+    redis.call('ZADD', jobs .. ':webhooks', now, id)
+  end
+end
+
+-- A queued job leaves wherever it waits.
+local function leave_queue(jobs, delayed, job, id)
+  redis.call('ZREM', redis.call('HGET', job, 'queue'), id)
+  redis.call('ZREM', delayed, id)
+  redis.call('SREM', held_key(jobs, owner_of(job)), id)
+end
+
 -- The only way to change a status. When an owner's job stops running, the held ones queue again.
 local function set_status(jobs, job, id, status)
   local owner, before = owner_of(job), redis.call('HGET', job, 'status')
@@ -28,6 +62,9 @@ local function set_status(jobs, job, id, status)
       redis.call('ZADD', place[1], place[2], waiting)
     end
     redis.call('DEL', held)
+  end
+  if FINAL[status] then
+    set_ended(jobs, job, id, status)
   end
 end
 

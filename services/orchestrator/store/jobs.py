@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -18,8 +18,12 @@ from dualprocess.schemas import (
     ResolvedImagesSpec,
     ResolvedJobSpec,
     Scores,
+    Webhook,
+    WebhookState,
+    WebhookStatus,
 )
 from services.orchestrator.store import redis as keys
+from services.orchestrator.store.checkpoints import StoredCheckpoint, load
 
 _METADATA: TypeAdapter[dict[str, str]] = TypeAdapter(dict[str, str])
 
@@ -31,9 +35,9 @@ def needed_vlms(spec: ResolvedJobSpec | ResolvedImagesSpec) -> list[str]:
     return list(dict.fromkeys([use.name for use in spec.vlm] + [spec.judge or spec.vlm[0].name]))
 
 
-def optimize_fields(spec: ResolvedJobSpec) -> dict[str, str]:
+def optimize_fields(spec: ResolvedJobSpec, webhook: Webhook | None = None) -> dict[str, str]:
     """What is stored of an optimise job when it is submitted."""
-    return {
+    fields = {
         "kind": JobKind.OPTIMIZE,
         "generator": spec.generator,
         "vlms": ",".join(needed_vlms(spec)),
@@ -42,6 +46,11 @@ def optimize_fields(spec: ResolvedJobSpec) -> dict[str, str]:
         "steps": str(spec.optimizer.steps),
         "spec": spec.model_dump_json(),
     }
+    if spec.deadline is not None:
+        fields["deadline"] = f"{spec.deadline:g}"
+    if webhook is not None:
+        fields |= {"webhook_url": webhook.url, "webhook_secret": webhook.secret or ""}
+    return fields
 
 
 def images_fields(spec: ResolvedImagesSpec) -> dict[str, str]:
@@ -106,6 +115,10 @@ class Jobs:
         path, _, described = entry.partition(" ")
         return Artifact.model_validate_json(described), path
 
+    async def checkpoints(self, job_id: str) -> list[StoredCheckpoint]:
+        """What an interrupted job can go on from, newest first."""
+        return load(await self._redis.hget(keys.job_key(job_id), "checkpoints"))
+
     async def queue_depths(self) -> dict[str, int]:
         """How many jobs wait, by ``generator|vlm+vlm``."""
         queues = sorted(await self._redis.smembers(keys.QUEUES))
@@ -132,6 +145,9 @@ def _job(
     )
     described = [Artifact.model_validate_json(entry.partition(" ")[2]) for entry in artifacts]
     optional: dict[str, Any] = {}
+    status = JobStatus(fields["status"])
+    if not status.is_final and (checkpoints := load(fields.get("checkpoints"))):
+        optional["checkpoint"] = checkpoints[0].step
     if loss := fields.get("loss"):
         optional["loss"] = float(loss)
     if probability := fields.get("probability"):
@@ -140,15 +156,25 @@ def _job(
         optional["scores"] = Scores.model_validate_json(scores)
     if metadata := fields.get("metadata"):
         optional["metadata"] = _METADATA.validate_json(metadata)
+    if url := fields.get("webhook_url"):
+        optional["webhook"] = WebhookState(
+            url=url,
+            status=WebhookStatus(fields.get("webhook_status", WebhookStatus.WAITING)),
+            attempts=int(fields.get("webhook_attempts", 0)),
+            error=fields.get("webhook_error"),
+        )
+    created_at = _moment(fields["created_at"])
+    if deadline := fields.get("deadline"):
+        optional["deadline_at"] = created_at + timedelta(seconds=float(deadline))
     return Job(
         id=fields["id"],
         kind=JobKind(fields["kind"]),
-        status=JobStatus(fields["status"]),
+        status=status,
         name=fields.get("name") or None,
         owner=fields.get("key", ANONYMOUS),
         generator=fields["generator"],
         vlms=[vlm for vlm in fields["vlms"].split(",") if vlm],
-        created_at=_moment(fields["created_at"]),
+        created_at=created_at,
         started_at=_moment(fields["started_at"]) if "started_at" in fields else None,
         finished_at=_moment(fields["finished_at"]) if "finished_at" in fields else None,
         position=position,
@@ -157,6 +183,7 @@ def _job(
         step=int(fields.get("step", 0)),
         steps=int(fields.get("steps", 0)),
         error=fields.get("error"),
+        stopped_because=fields.get("stopped_because"),
         causes=causes,
         artifacts=sorted(described, key=lambda artifact: artifact.name),
         spec=spec_model.model_validate_json(fields["spec"]),

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
-from importlib.resources import files
 from typing import Any
 
 from dualprocess.schemas import (
@@ -23,16 +22,29 @@ from dualprocess.schemas import (
 )
 from services.orchestrator.store import redis as keys
 from services.orchestrator.store.quotas import QuotaExceeded
+from services.orchestrator.store.scripts import script
 
 #: A job's stream is cut to about so many events; a job of 10,000 steps fits.
 EVENTS_KEPT = 20_000
+
+_BATCH = 100
 
 IDEMPOTENCY_SECONDS = 24 * 3600
 
 #: What the submit script answers instead of a job's id when this quota is used up.
 _QUEUED = "queued"
 
-_SCRIPTS = ("submit", "claim", "renew", "record", "finish", "requeue", "promote", "cancel")
+_SCRIPTS = (
+    "submit",
+    "claim",
+    "renew",
+    "record",
+    "finish",
+    "requeue",
+    "promote",
+    "cancel",
+    "overdue",
+)
 
 
 class LeaseLost(Exception):
@@ -61,9 +73,7 @@ class Queue:
     def __init__(self, redis: keys.Client, *, lease_ms: int = 30_000) -> None:
         self._redis = redis
         self._lease_ms = lease_ms
-        self._scripts = {
-            name: redis.register_script(_source("indexes") + _source(name)) for name in _SCRIPTS
-        }
+        self._scripts = {name: script(redis, name) for name in _SCRIPTS}
 
     async def submit(
         self,
@@ -133,10 +143,12 @@ class Queue:
         event: StatusEvent | StepEvent | PreviewEvent | ArtifactEvent | None = None,
         artifact: tuple[Artifact, str] | None = None,
         fields: Mapping[str, str] | None = None,
+        cause: str = "",
     ) -> bool:
         """Writes what the owner has to say; true when a cancel is wanted.
 
         ``artifact`` is a file and where it is stored. A field with an empty value is removed.
+        ``cause`` is a trouble that the attempt survives.
         Raises ``LeaseLost``.
         """
         name, entry = "", ""
@@ -150,6 +162,7 @@ class Queue:
                     keys.LEASES,
                     keys.events_key(claim.job_id),
                     keys.artifacts_key(claim.job_id),
+                    keys.causes_key(claim.job_id),
                 ],
                 args=[
                     claim.job_id,
@@ -158,6 +171,7 @@ class Queue:
                     event.model_dump_json(exclude_none=True) if event else "",
                     name,
                     entry,
+                    cause,
                     *[item for pair in (fields or {}).items() for item in pair],
                 ],
             )
@@ -232,6 +246,16 @@ class Queue:
                 claims.append((Claim(job_id, int(token)), str(owner)))
         return claims
 
+    async def end_overdue(self) -> list[str]:
+        """Queued jobs past their deadline fail; the owners of running ones are asked to stop.
+
+        Returns the ids of those that failed. At most so many at once; the next call goes on.
+        """
+        ended: list[str] = await self._scripts["overdue"](
+            keys=[keys.JOBS, keys.DELAYED], args=[keys.job_key(""), _BATCH]
+        )
+        return ended
+
     async def cancel(self, job_id: str) -> JobStatus | None:
         """The job's status before; ``None`` for an unknown one."""
         status: Any = await self._scripts["cancel"](
@@ -239,7 +263,3 @@ class Queue:
             args=[job_id],
         )
         return JobStatus(status) if status else None
-
-
-def _source(name: str) -> str:
-    return files("services.orchestrator.store").joinpath(f"{name}.lua").read_text()

@@ -21,6 +21,16 @@ LEASES = f"{_PREFIX}:leases"
 DELAYED = f"{_PREFIX}:delayed"
 #: All jobs, ordered by id, that is by creation. ``jobs_key`` names its parts.
 JOBS = f"{_PREFIX}:jobs"
+#: Ended jobs: id → when, in Redis's milliseconds.
+FINISHED = f"{JOBS}:finished"
+#: Those of them whose events are still whole.
+FINISHED_EVENTS = f"{FINISHED}:events"
+#: Jobs that carry a deadline and have not ended: id → when it is, in Redis's milliseconds.
+DEADLINES = f"{JOBS}:deadlines"
+#: Messages to send about ended jobs: id → when to try next, in Redis's milliseconds.
+WEBHOOKS = f"{JOBS}:webhooks"
+#: Deleted jobs whose files may still lie in the artifact store.
+DELETED = f"{JOBS}:deleted"
 #: Ids of all API keys that were ever made.
 API_KEYS = f"{_PREFIX}:keys"
 #: Live workers: what a worker serves, as JSON → until when it is believed alive.
@@ -60,7 +70,7 @@ def artifacts_key(job_id: str) -> str:
 
 
 def causes_key(job_id: str) -> str:
-    """List: what ended each attempt."""
+    """List: what ended each attempt, and troubles that one survived."""
     return f"{_PREFIX}:job:{job_id}:causes"
 
 

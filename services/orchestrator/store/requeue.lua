@@ -6,8 +6,7 @@ local lease = redis.call('ZSCORE', KEYS[2], ARGV[1])
 if redis.call('HGET', KEYS[1], 'token') ~= ARGV[2] or not lease then
   return nil
 end
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local now = milliseconds()
 if ARGV[6] == 'expired' and tonumber(lease) > now then
   return nil
 end
@@ -32,9 +31,6 @@ end
 set_status(KEYS[6], KEYS[1], ARGV[1], event.status)
 if event.status == 'queued' then
   redis.call('HSET', KEYS[1], 'waiting_for', event.waiting_for)
-else
-  redis.call('HDEL', KEYS[1], 'waiting_for')
-  redis.call('HSET', KEYS[1], 'finished_at', time[1] .. string.format('%06d', time[2]))
 end
 redis.call('XADD', KEYS[3], '*', 'event', cjson.encode(event))
 return event.status

@@ -28,7 +28,7 @@ local rank = string.format('%.0f', redis.call('INCR', KEYS[4]) - tonumber(ARGV[2
 local time = redis.call('TIME')
 local now = time[1] .. string.format('%06d', time[2])
 redis.call('HSET', KEYS[1], 'id', id, 'key', ARGV[6], 'created_at', now, 'attempt', 0,
-  'queue', KEYS[2], 'rank', rank)
+  'queue', KEYS[2], 'rank', rank, 'idempotency', ARGV[3] ~= '' and KEYS[7] or '')
 for i = 7, #ARGV, 2 do
   redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1])
 end
@@ -36,6 +36,10 @@ redis.call('ZADD', KEYS[2], rank, id)
 redis.call('ZADD', KEYS[3], 0, id)
 redis.call('ZADD', owned, 0, id)
 set_status(KEYS[3], KEYS[1], id, 'queued')
+local seconds = redis.call('HGET', KEYS[1], 'deadline')
+if seconds then
+  redis.call('ZADD', KEYS[3] .. ':deadlines', milliseconds() + seconds * 1000, id)
+end
 redis.call('SADD', KEYS[6], KEYS[2])
 redis.call('XADD', KEYS[5], '*', 'event', ARGV[5])
 return id .. ' ' .. ARGV[3]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sys
 
+from services.common.credentials import CredentialsError
 from services.common.telemetry import configure_logging
 from services.orchestrator.worker.app import Worker
 from services.orchestrator.worker.settings import WorkerSettings
@@ -20,4 +22,7 @@ async def main(settings: WorkerSettings) -> None:
 if __name__ == "__main__":
     settings = WorkerSettings.from_command_line()
     configure_logging("worker", settings.log_level)
-    asyncio.run(main(settings))
+    try:
+        asyncio.run(main(settings))
+    except CredentialsError as error:
+        sys.exit(f"worker: {error}")

@@ -14,12 +14,16 @@ from redis.exceptions import ConnectionError, TimeoutError
 from dualprocess.v1 import generator_pb2, generator_pb2_grpc
 from services.common.channels import open_channel
 from services.orchestrator.store.artifacts import ArtifactStore
+from services.orchestrator.store.events import Events
 from services.orchestrator.store.jobs import Jobs
 from services.orchestrator.store.queue import Queue
 from services.orchestrator.store.redis import connect
 from services.orchestrator.store.workers import LiveWorker, Workers
+from services.orchestrator.worker.checkpoints import discard
 from services.orchestrator.worker.runner import Runner
 from services.orchestrator.worker.settings import WorkerSettings
+from services.orchestrator.worker.stores import Stores
+from services.orchestrator.worker.targets import Targets
 
 log = logging.getLogger(__name__)
 
@@ -45,14 +49,19 @@ class Worker:
         self._stopping.set()
 
     async def run(self) -> None:
+        credentials = self._settings.credentials()
+        targets = Targets(self._settings.vlms, credentials)
         redis = connect(self._settings.redis_url, retries=_REDIS_RETRIES)
         queue = Queue(redis, lease_ms=int(self._settings.lease_seconds * 1000))
-        artifacts = ArtifactStore(self._settings.artifacts)
+        stores = Stores(Jobs(redis), Events(redis), ArtifactStore(self._settings.artifacts))
         try:
-            async with open_channel(self._settings.generator) as channel:
+            async with open_channel(self._settings.generator, credentials) as channel:
                 stub = generator_pb2_grpc.GeneratorStub(channel)
-                runner = Runner(self._settings, queue, Jobs(redis), artifacts, stub, self._stopping)
-                await self._serve(queue, Workers(redis), runner, stub)
+                runner = Runner(self._settings, queue, stores, stub, targets, self._stopping)
+                housekeeping = housekeeping_of(self._settings, redis, self._settings.poll_seconds)
+                keeping = asyncio.create_task(housekeeping.run(self._stopping))
+                await self._serve(queue, Workers(redis), runner, stub, stores)
+                await keeping
         finally:
             await redis.aclose()
 
@@ -62,6 +71,7 @@ class Worker:
         workers: Workers,
         runner: Runner,
         stub: generator_pb2_grpc.GeneratorAsyncStub,
+        stores: Stores,
     ) -> None:
         me: LiveWorker | None = None
         while not self._stopping.is_set():
@@ -69,7 +79,7 @@ class Worker:
                 me = await self._described(stub)
                 if me is not None:
                     await workers.beat(me, seconds=_HEARTBEAT_SECONDS)
-                    await self._tidy(queue)
+                    await self._tidy(queue, stores)
                     await self._claim(queue, runner, me)
             except (ConnectionError, TimeoutError) as error:
                 log.warning("Redis is away: %s", error)
@@ -103,7 +113,7 @@ class Worker:
         self._waits = False
         return LiveWorker(self._id, described.preset, tuple(self._settings.vlms))
 
-    async def _tidy(self, queue: Queue) -> None:
+    async def _tidy(self, queue: Queue, stores: Stores) -> None:
         """What any worker does for all: takes jobs from dead ones, ends pauses."""
         for claim, owner in await queue.expired():
             cause = f"worker {owner} stopped renewing its lease"
@@ -116,6 +126,8 @@ class Worker:
             )
             if status is not None:
                 log.warning("job %s: %s; now %s", claim.job_id, cause, status)
+                if status.is_final:
+                    await discard(claim.job_id, stores)
         await queue.promote()
 
     async def _claim(self, queue: Queue, runner: Runner, me: LiveWorker) -> None:

@@ -13,6 +13,10 @@ class JobStopped(Exception):
     """A cancel is wanted, and what the job waits for is away: it ends with what it has."""
 
 
+class WorkerStopping(Exception):
+    """The worker ends; another one takes its job."""
+
+
 class AttemptFailed(Exception):
     """This attempt is over; the sentence says why. Another one may succeed."""
 

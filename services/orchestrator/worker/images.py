@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from dualprocess.schemas import JobStatus, ResolvedImagesSpec, Scores
 from dualprocess.v1 import generator_pb2_grpc
-from services.orchestrator.store.artifacts import ArtifactStore
-from services.orchestrator.store.jobs import Jobs
 from services.orchestrator.worker import wire
 from services.orchestrator.worker.lease import Lease
 from services.orchestrator.worker.loras import read_lora
 from services.orchestrator.worker.scoring import scoring
+from services.orchestrator.worker.stores import Stores
+from services.orchestrator.worker.targets import Targets
 
 
 async def render(
     spec: ResolvedImagesSpec,
     lease: Lease,
     generator: generator_pb2_grpc.GeneratorAsyncStub,
-    targets: Mapping[str, str],
-    jobs: Jobs,
-    artifacts: ArtifactStore,
+    targets: Targets,
+    stores: Stores,
 ) -> JobStatus:
     """Runs the job; raises as ``optimize`` does, and ``JobRefused`` for a LoRA that is gone."""
-    loras = [await read_lora(use.job, jobs, artifacts) for use in spec.loras]
+    loras = [await read_lora(use.job, stores.jobs, stores.artifacts) for use in spec.loras]
     pictures = []
     async for answer in generator.Generate(wire.generate_requests(spec, loras)):
         if lease.cancel_wanted.is_set():

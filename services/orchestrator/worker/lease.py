@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
-from typing import NoReturn
+from collections.abc import Awaitable, Callable, Mapping
+from typing import NoReturn, TypeVar
 
 from redis.exceptions import ConnectionError, TimeoutError
 
@@ -17,16 +17,23 @@ from dualprocess.schemas import (
     StatusEvent,
     StepEvent,
 )
-from services.orchestrator.store.artifacts import ArtifactStore
+from services.orchestrator.pauses import pause
+from services.orchestrator.store.artifacts import ArtifactStore, StoreUnavailable
 from services.orchestrator.store.queue import Claim, LeaseLost, Owned, Queue
+from services.orchestrator.worker.failures import JobStopped
 
 log = logging.getLogger(__name__)
+
+Written = TypeVar("Written")
+
+#: Between tries to write to the artifact store; then always the last.
+_RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 
 
 class Lease:
     """What a worker may do about its job. Each call raises ``LeaseLost`` once it may not.
 
-    ``cancel_wanted`` is set when a user asked for the job's end.
+    ``cancel_wanted`` is set when a user asked for the job's end, or its deadline is over.
     """
 
     def __init__(
@@ -58,18 +65,42 @@ class Lease:
         event: StatusEvent | StepEvent | PreviewEvent | None = None,
         *,
         fields: Mapping[str, str] | None = None,
+        cause: str = "",
     ) -> None:
-        """Appends an event and sets fields of the job, at once."""
-        if await self._queue.record(self.claim, event=event, fields=fields):
+        """Appends an event and a cause, and sets fields of the job, at once."""
+        if await self._queue.record(self.claim, event=event, fields=fields, cause=cause):
             self.cancel_wanted.set()
 
     async def store(self, name: str, data: bytes) -> Artifact:
-        """Keeps a file of the job, and says so."""
-        artifact, path = await self._artifacts.put(self.claim.job_id, self.claim.token, name, data)
+        """Keeps a file of the job, and says so. Raises as ``patiently`` does."""
+        artifact, path = await self.patiently(
+            lambda: self._artifacts.put(self.claim.job_id, self.claim.token, name, data)
+        )
         await self._queue.record(
             self.claim, artifact=(artifact, path), event=ArtifactEvent(artifact=artifact)
         )
         return artifact
+
+    async def patiently(self, write: Callable[[], Awaitable[Written]]) -> Written:
+        """Writes to the artifact store as soon as it can be written to; the job says it waits.
+
+        Raises ``JobStopped`` when a cancel is wanted while it can't.
+        """
+        tries = 0
+        while True:
+            try:
+                written = await write()
+            except StoreUnavailable as error:
+                if self.cancel_wanted.is_set():
+                    raise JobStopped from error
+                if tries == 0:
+                    await self.waits_for(f"the artifact store, which takes no files: {error}")
+            else:
+                if tries:
+                    await self.waits_for(None)
+                return written
+            await pause(_RETRY_SECONDS[min(tries, len(_RETRY_SECONDS) - 1)], self.cancel_wanted)
+            tries += 1
 
     async def waits_for(self, reason: str | None) -> None:
         """The job can't go on without something; ``None`` when it goes on."""

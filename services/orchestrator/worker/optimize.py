@@ -3,56 +3,47 @@
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
 
-from dualprocess.schemas import (
-    JobStatus,
-    JudgeScores,
-    PreviewEvent,
-    Probability,
-    QuestionScore,
-    ResolvedJobSpec,
-    Score,
-    Scores,
-    StepEvent,
-    StepTimings,
-)
+import grpc
+
+from dualprocess.schemas import JobStatus, JudgeScores, ResolvedJobSpec, Score, Scores, StepEvent
 from dualprocess.v1 import generator_pb2 as pb
 from dualprocess.v1 import generator_pb2_grpc
-from services.orchestrator.store.artifacts import ArtifactStore
-from services.orchestrator.store.jobs import Jobs
 from services.orchestrator.worker import report, wire
+from services.orchestrator.worker.checkpoints import Checkpoints, SavedCheckpoint
+from services.orchestrator.worker.failures import WorkerStopping
 from services.orchestrator.worker.lease import Lease
 from services.orchestrator.worker.loras import read_lora
-from services.orchestrator.worker.scoring import mean_probability, mean_score, scoring
-
-_START_BLOB = "start"
+from services.orchestrator.worker.run import Run
+from services.orchestrator.worker.scoring import mean_score, scoring
+from services.orchestrator.worker.stores import Stores
+from services.orchestrator.worker.targets import Targets
 
 
 async def optimize(
     spec: ResolvedJobSpec,
     lease: Lease,
     generator: generator_pb2_grpc.GeneratorAsyncStub,
-    targets: Mapping[str, str],
-    jobs: Jobs,
-    artifacts: ArtifactStore,
+    targets: Targets,
+    stores: Stores,
+    *,
+    stopping: asyncio.Event,
 ) -> JobStatus:
-    """Runs the job; its status in the end: succeeded, or cancelled with what was learned.
+    """Runs the job; its status in the end: succeeded, perhaps before its last step because it
+    had learned enough, or cancelled with what was learned.
 
-    ``targets`` says where each VLM answers.
+    It goes on from its newest checkpoint. ``targets`` says where each VLM answers; once
+    ``stopping`` is set the job is suspended.
 
     Raises ``grpc.aio.AioRpcError`` when the generator refuses or is lost, ``JobRefused`` when
-    the VLM refuses or the LoRA to begin with is gone, and ``LeaseLost``.
+    the VLM refuses or the LoRA to begin with is gone, ``WorkerStopping`` when the job was
+    suspended, and ``LeaseLost``.
     """
-    run = _Run(spec, lease)
-    start = await _start(spec, jobs, artifacts)
-    call = generator.Optimize(_requests(spec, lease, targets, start))
-    try:
-        async for response in call:
-            await run.take(response)
-    finally:
-        call.cancel()
+    run = await _run(spec, lease, generator, targets, stores, stopping)
+    if run.suspended:
+        raise WorkerStopping
     for name, data in (
         ("metrics.jsonl", report.metrics_jsonl(run.steps)),
         ("job.json", report.job_json(spec)),
@@ -61,122 +52,95 @@ async def optimize(
     if run.steps:
         await lease.store("loss.png", await asyncio.to_thread(report.loss_png, run.steps))
     await _score(spec, lease, targets, run)
+    if run.stopped and run.why is not None:
+        await lease.record(fields={"stopped_because": run.why})
+        return JobStatus.SUCCEEDED
     return JobStatus.CANCELLED if run.stopped else JobStatus.SUCCEEDED
 
 
-async def _start(spec: ResolvedJobSpec, jobs: Jobs, artifacts: ArtifactStore) -> bytes | None:
+async def _run(
+    spec: ResolvedJobSpec,
+    lease: Lease,
+    generator: generator_pb2_grpc.GeneratorAsyncStub,
+    targets: Targets,
+    stores: Stores,
+    stopping: asyncio.Event,
+) -> Run:
+    """The run from the newest checkpoint that the generator takes, else from the start."""
+    checkpoints = Checkpoints(lease, stores)
+    while True:
+        resume = await checkpoints.newest()
+        steps: list[StepEvent] = []
+        if resume is not None:
+            steps = await stores.events.steps(lease.claim.job_id, until=resume.step)
+            await lease.record(fields={"step": str(resume.step)})
+        run = Run(spec, lease, checkpoints, steps)
+        files = _Files(None if resume else await _start(spec, stores), resume)
+        call = generator.Optimize(_requests(spec, targets, files, lease, stopping, run.learned))
+        try:
+            async for response in call:
+                await run.take(response)
+        except grpc.aio.AioRpcError as error:
+            if resume is None or error.code() is not grpc.StatusCode.FAILED_PRECONDITION:
+                raise
+            await checkpoints.drop(resume.step, error.details() or "the generator refused it")
+        else:
+            return run
+        finally:
+            call.cancel()
+
+
+async def _start(spec: ResolvedJobSpec, stores: Stores) -> bytes | None:
     """The file of the LoRA to begin with."""
     start = spec.lora.start
     if start is None or start.job is None:
         return None
-    return await read_lora(start.job, jobs, artifacts, artifact=start.artifact)
+    return await read_lora(start.job, stores.jobs, stores.artifacts, artifact=start.artifact)
+
+
+@dataclass(frozen=True)
+class _Files:
+    """What travels with the spec."""
+
+    start: bytes | None
+    resume: SavedCheckpoint | None
 
 
 async def _requests(
-    spec: ResolvedJobSpec, lease: Lease, targets: Mapping[str, str], start: bytes | None
+    spec: ResolvedJobSpec,
+    targets: Targets,
+    files: _Files,
+    lease: Lease,
+    stopping: asyncio.Event,
+    learned: asyncio.Event,
 ) -> AsyncIterator[pb.OptimizeRequest]:
-    """The spec with the file it names, and a stop when a cancel is wanted."""
-    start_blob = _START_BLOB if start is not None else ""
-    message = wire.optimize_spec(spec, targets, start_blob=start_blob)
-    yield pb.OptimizeRequest(spec=message)
-    for piece in wire.chunks(_START_BLOB, start or b""):
-        yield pb.OptimizeRequest(blob=piece)
-    await lease.cancel_wanted.wait()
-    yield pb.OptimizeRequest(stop=pb.Stop())
-
-
-class _Run:
-    """What one run of the generator has told so far."""
-
-    def __init__(self, spec: ResolvedJobSpec, lease: Lease) -> None:
-        self.steps: list[StepEvent] = []
-        self.pictures: dict[str, bytes] = {}
-        self.stopped = False
-        self._spec = spec
-        self._lease = lease
-        self._pieces: defaultdict[str, list[bytes]] = defaultdict(list)
-        self._waiting = False
-
-    async def take(self, response: pb.OptimizeResponse) -> None:
-        match response.WhichOneof("message"):
-            case "waiting":
-                self._waiting = True
-                await self._lease.waits_for(response.waiting.reason)
-            case "step":
-                if self._waiting:
-                    self._waiting = False
-                    await self._lease.waits_for(None)
-                await self._take_step(response.step)
-            case "preview":
-                await self._take_preview(response.preview)
-            case "artifact":
-                await self._take_piece(response.artifact)
-            case "finished":
-                self.stopped = response.finished.stopped
-
-    async def _take_step(self, step: pb.Step) -> None:
-        event = _step_event(step, self._spec, self._lease.attempt)
-        self.steps.append(event)
-        await self._lease.record(
-            event,
-            fields={
-                "step": str(event.step),
-                "loss": repr(event.loss),
-                "probability": event.probability.model_dump_json(),
-            },
-        )
-
-    async def _take_preview(self, preview: pb.Preview) -> None:
-        name = f"preview-{preview.step:06d}.png"
-        artifact = await self._lease.store(name, preview.image)
-        await self._lease.record(
-            PreviewEvent(step=preview.step, seed=preview.seed, artifact=artifact)
-        )
-
-    async def _take_piece(self, piece: pb.BlobChunk) -> None:
-        self._pieces[piece.name].append(piece.data)
-        if not piece.last:
-            return
-        data = b"".join(self._pieces.pop(piece.name))
-        if piece.name.endswith(".png"):
-            self.pictures[piece.name] = data
-        await self._lease.store(piece.name, data)
-
-
-def _step_event(step: pb.Step, spec: ResolvedJobSpec, attempt: int) -> StepEvent:
-    questions = [
-        QuestionScore(
-            question=question.question,
-            answer=question.answer,
-            probability=Probability(
-                joint=answer.joint_probability,
-                geometric_mean=answer.geometric_mean_probability,
-            ),
-        )
-        for question, answer in zip(spec.questions, step.questions, strict=True)
-    ]
-    timings = step.timings
-    return StepEvent(
-        attempt=attempt,
-        step=step.step,
-        steps=spec.optimizer.steps,
-        loss=step.loss,
-        probability=mean_probability([question.probability for question in questions]),
-        questions=questions,
-        grad_norm=step.grad_norm,
-        timings=StepTimings(
-            forward=timings.forward,
-            vlm=timings.vlm,
-            wire=timings.wire,
-            backward=timings.backward,
-            total=timings.total,
-        ),
+    """The spec with the files it names, and a stop when a cancel is wanted, the job has learned
+    what it should, or the worker ends."""
+    blobs = {}
+    if files.start is not None:
+        blobs["start"] = files.start
+    resume = None
+    if files.resume is not None:
+        resume = pb.Resume(blob="resume", step=files.resume.step)
+        blobs["resume"] = files.resume.data
+    message = wire.optimize_spec(
+        spec, targets.addresses, start_blob="start" if "start" in blobs else "", resume=resume
     )
+    yield pb.OptimizeRequest(spec=message)
+    for name, data in blobs.items():
+        for piece in wire.chunks(name, data):
+            yield pb.OptimizeRequest(blob=piece)
+    ends = (lease.cancel_wanted, learned)
+    interrupts = [asyncio.ensure_future(event.wait()) for event in (*ends, stopping)]
+    try:
+        await asyncio.wait(interrupts, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for interrupt in interrupts:
+            interrupt.cancel()
+    yield pb.OptimizeRequest(stop=pb.Stop(suspend=not any(event.is_set() for event in ends)))
 
 
-async def _score(
-    spec: ResolvedJobSpec, lease: Lease, targets: Mapping[str, str], run: _Run
-) -> None:
+async def _score(spec: ResolvedJobSpec, lease: Lease, targets: Targets, run: Run) -> None:
     """Lays the saved pictures of base and LoRA side by side, and lets teachers and judge score
     them."""
     seeds = range(spec.eval.seed, spec.eval.seed + spec.eval.images)

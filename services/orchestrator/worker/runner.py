@@ -11,23 +11,28 @@ from redis.exceptions import ConnectionError, TimeoutError
 
 from dualprocess.schemas import Job, JobStatus, ResolvedJobSpec
 from dualprocess.v1 import generator_pb2_grpc
-from services.orchestrator.store.artifacts import ArtifactStore
-from services.orchestrator.store.jobs import Jobs
 from services.orchestrator.store.queue import Claim, LeaseLost, Queue
-from services.orchestrator.worker.failures import AttemptFailed, JobRefused, JobStopped, failure
+from services.orchestrator.worker.checkpoints import discard
+from services.orchestrator.worker.failures import (
+    AttemptFailed,
+    JobRefused,
+    JobStopped,
+    WorkerStopping,
+    failure,
+)
 from services.orchestrator.worker.images import render
 from services.orchestrator.worker.lease import Lease
 from services.orchestrator.worker.optimize import optimize
 from services.orchestrator.worker.settings import WorkerSettings
+from services.orchestrator.worker.stores import Stores
+from services.orchestrator.worker.targets import Targets
 
 log = logging.getLogger(__name__)
 
 #: A lease is renewed so often in its own time: four may be missed before it is over.
 _RENEWALS = 5
-
-
-class WorkerStopping(Exception):
-    """The worker ends; another one takes its job."""
+#: A job has so long to end or to be suspended once its worker stops.
+_SUSPEND_SECONDS = 5.0
 
 
 class Runner:
@@ -37,17 +42,17 @@ class Runner:
         self,
         settings: WorkerSettings,
         queue: Queue,
-        jobs: Jobs,
-        artifacts: ArtifactStore,
+        stores: Stores,
         generator: generator_pb2_grpc.GeneratorAsyncStub,
+        targets: Targets,
         stopping: asyncio.Event,
     ) -> None:
         self._settings = settings
         self._queue = queue
-        self._jobs = jobs
-        self._artifacts = artifacts
+        self._stores = stores
         self._generator = generator
         self._stopping = stopping
+        self._targets = targets
 
     async def run(self, claim: Claim) -> None:
         """Ends with the job finished, given back, or another's."""
@@ -58,9 +63,9 @@ class Runner:
             log.error("job %s: Redis stayed away: %s", claim.job_id, error)
 
     async def _attempt(self, claim: Claim) -> None:
-        job = await self._jobs.read(claim.job_id)
+        job = await self._stores.jobs.read(claim.job_id)
         assert job is not None
-        lease = Lease(claim, self._queue, self._artifacts, attempt=job.attempt)
+        lease = Lease(claim, self._queue, self._stores.artifacts, attempt=job.attempt)
         log.info("job %s: attempt %d", job.id, job.attempt)
         try:
             try:
@@ -68,7 +73,7 @@ class Runner:
             except JobStopped:
                 status = JobStatus.CANCELLED
             await self._queue.finish(claim, status)
-            log.info("job %s: %s", job.id, status)
+            await self._ended(job.id, status)
         except LeaseLost:
             log.warning("job %s: its lease is another's; nothing more is written", job.id)
         except JobRefused as error:
@@ -84,7 +89,10 @@ class Runner:
             await self._give_back(job, claim, f"the worker: {type(error).__name__}: {error}")
 
     async def _under_lease(self, job: Job, lease: Lease) -> JobStatus:
-        """The job's work; it ends at once when the lease is lost or the worker stops."""
+        """The job's work; it ends at once when the lease is lost, and soon when the worker stops.
+
+        Whatever goes wrong while the worker stops says nothing against the job.
+        """
         every = self._settings.lease_seconds / _RENEWALS
         work = asyncio.create_task(self._work(job, lease))
         others = {asyncio.create_task(lease.keep(every)), asyncio.create_task(self._stopped())}
@@ -93,18 +101,23 @@ class Runner:
             if work.done():
                 return work.result()
             raise next(filter(None, (task.exception() for task in others if task.done())))
+        except AttemptFailed as error:
+            if self._stopping.is_set():
+                raise WorkerStopping from error
+            raise
         finally:
-            await _ended({work, *others})
+            await _cancelled({work, *others})
 
     async def _stopped(self) -> NoReturn:
         await self._stopping.wait()
+        await asyncio.sleep(_SUSPEND_SECONDS)
         raise WorkerStopping
 
     async def _work(self, job: Job, lease: Lease) -> JobStatus:
-        services = (self._generator, self._settings.vlms, self._jobs, self._artifacts)
+        services = (self._generator, self._targets, self._stores)
         try:
             if isinstance(job.spec, ResolvedJobSpec):
-                return await optimize(job.spec, lease, *services)
+                return await optimize(job.spec, lease, *services, stopping=self._stopping)
             return await render(job.spec, lease, *services)
         except grpc.aio.AioRpcError as error:
             raise failure(error, f"the generator {job.generator}") from error
@@ -112,7 +125,7 @@ class Runner:
     async def _fail(self, claim: Claim, error: str) -> None:
         try:
             await self._queue.finish(claim, JobStatus.FAILED, error)
-            log.info("job %s: failed: %s", claim.job_id, error)
+            await self._ended(claim.job_id, f"failed: {error}")
         except LeaseLost:
             log.warning("job %s: its lease is another's", claim.job_id)
 
@@ -126,9 +139,15 @@ class Runner:
             counted=counted,
         )
         log.warning("job %s: attempt %d ended: %s; now %s", job.id, job.attempt, cause, status)
+        if status is not None and status.is_final:
+            await self._ended(job.id, status)
+
+    async def _ended(self, job_id: str, how: str) -> None:
+        log.info("job %s: %s", job_id, how)
+        await discard(job_id, self._stores)
 
 
-async def _ended(tasks: set[asyncio.Task[Any]]) -> None:
+async def _cancelled(tasks: set[asyncio.Task[Any]]) -> None:
     """Cancels until they are done: redis-py and grpc.aio can lose a cancel."""
     pending = {task for task in tasks if not task.done()}
     while pending:

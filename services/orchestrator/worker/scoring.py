@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
 
 import grpc
 
 from dualprocess.schemas import Probability, Question, QuestionScore, Score
 from dualprocess.v1 import vlm_pb2, vlm_pb2_grpc
-from services.common.channels import open_channel
 from services.orchestrator.worker import wire
 from services.orchestrator.worker.failures import JobStopped, failure
 from services.orchestrator.worker.lease import Lease
+from services.orchestrator.worker.targets import Targets
 
 #: Pictures in one call: far below the message limit at any size that presets allow.
 _PICTURES = 8
@@ -31,12 +31,10 @@ class _Asking(Protocol):
 
 
 @contextlib.asynccontextmanager
-async def scoring(
-    vlm: str, targets: Mapping[str, str], lease: Lease, spec: _Asking
-) -> AsyncIterator[Scorer]:
+async def scoring(vlm: str, targets: Targets, lease: Lease, spec: _Asking) -> AsyncIterator[Scorer]:
     """A scorer of the job's pictures by its questions, at one VLM."""
-    async with open_channel(targets[vlm]) as channel:
-        name = f"{vlm} at {targets[vlm]}"
+    async with targets.open(vlm) as channel:
+        name = f"{vlm} at {targets.addresses[vlm]}"
         yield Scorer(channel, name, lease, spec.questions, spec.question_postfix)
 
 

@@ -6,10 +6,11 @@ import socket
 
 from pydantic import Field
 
+from services.common.settings import GrpcSettings
 from services.orchestrator.settings import StoreSettings
 
 
-class WorkerSettings(StoreSettings):
+class WorkerSettings(StoreSettings, GrpcSettings):
     generator: str = Field(description="gRPC target of the generator that this worker drives.")
     vlms: dict[str, str] = Field(
         description='gRPC target of each VLM by preset, as JSON: {"idefics2": "dns:///vlm:50052"}.'

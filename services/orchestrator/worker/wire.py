@@ -19,10 +19,14 @@ _MODES = {
 
 
 def optimize_spec(
-    spec: ResolvedJobSpec, targets: Mapping[str, str], *, start_blob: str = ""
+    spec: ResolvedJobSpec,
+    targets: Mapping[str, str],
+    *,
+    start_blob: str = "",
+    resume: generator_pb2.Resume | None = None,
 ) -> generator_pb2.OptimizeSpec:
     """``targets`` says where each VLM answers, ``start_blob`` which blob is the LoRA to begin
-    with."""
+    with, ``resume`` where the job goes on."""
     lora, optimizer = spec.lora, spec.optimizer
     return generator_pb2.OptimizeSpec(
         prompts=spec.prompts,
@@ -51,10 +55,12 @@ def optimize_spec(
             seed=optimizer.seed,
             noise_seeds=optimizer.noise_seeds or optimizer.steps,
             subsample=optimizer.subsample,
+            checkpoint_every=optimizer.checkpoint_every,
         ),
         eval=generator_pb2.EvalSpec(
             images=spec.eval.images, seed=spec.eval.seed, every=spec.eval.every
         ),
+        resume=resume,
     )
 
 

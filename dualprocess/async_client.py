@@ -1,0 +1,167 @@
+"""``Client`` for asyncio: the same methods, awaited."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar
+
+import httpx
+from httpx_sse import aconnect_sse
+
+from dualprocess import calls
+from dualprocess.protocol import (
+    DEFAULT_URL,
+    FAILURES,
+    Call,
+    EventStream,
+    Tries,
+    api_error,
+    appearing,
+    headers,
+    succeeded,
+)
+from dualprocess.schemas import EventRecord, ImagesRequest, Job, JobSpec, JobStatus, ModelList
+
+ResultT = TypeVar("ResultT")
+
+
+class AsyncClient:
+    """Talks to the service at ``url``. Use it as a context manager, or ``close`` it.
+
+    Its methods do what ``Client``'s do and raise what they raise; ``jobs`` and ``events`` are
+    async iterators.
+    """
+
+    def __init__(
+        self,
+        url: str = DEFAULT_URL,
+        api_key: str | None = None,
+        *,
+        timeout: float = 30.0,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self._url = url.rstrip("/")
+        self._http = httpx.AsyncClient(
+            base_url=self._url, headers=headers(api_key), timeout=timeout, transport=transport
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+    async def submit(self, spec: JobSpec, *, idempotency_key: str | None = None) -> Job:
+        """Queues a job. The same key and spec again give the same job again."""
+        return await self._call(calls.submit(spec, idempotency_key))
+
+    async def job(self, job_id: str) -> Job:
+        """The job, as it is now."""
+        return await self._call(calls.job(job_id))
+
+    def jobs(self, *, status: JobStatus | None = None) -> AsyncIterator[Job]:
+        """All jobs, newest first, page by page as they are asked for."""
+        return self._pages(calls.JobPages(status=status))
+
+    async def cancel(self, job_id: str) -> Job:
+        """Stops a job; what a running one learned so far is still exported."""
+        return await self._call(calls.cancel(job_id))
+
+    async def events(
+        self, job_id: str, *, last_event_id: str | None = None
+    ) -> AsyncIterator[EventRecord]:
+        """Every event behind ``last_event_id``, as it comes, up to the one that ends the job.
+
+        A broken connection is taken up again where it broke; nothing is missed or comes twice.
+        """
+        stream, tries = EventStream(job_id, last_event_id), Tries(self._url)
+        while True:
+            try:
+                async with aclosing(self._events_of_one_connection(stream)) as records:
+                    async for record in records:
+                        tries.begin_anew()
+                        yield record
+                        if stream.ended:
+                            return
+                if (await self.job(job_id)).status.is_final:
+                    return
+            except FAILURES as error:
+                await asyncio.sleep(tries.pause(error))
+
+    async def wait(self, job_id: str) -> Job:
+        """The job, when it has succeeded. Raises ``JobFailed`` or ``JobCancelled``."""
+        async for _ in self.events(job_id):
+            pass
+        return succeeded(await self.job(job_id))
+
+    async def download(self, job_id: str, name: str, path: str | Path) -> Path:
+        """Writes an artifact to ``path``, which appears only when it is whole."""
+        target, tries = Path(path), Tries(self._url)
+        call = calls.read_artifact(job_id, name)
+        while True:
+            try:
+                async with self._http.stream(call.method, call.path) as response:
+                    if response.is_error:
+                        await response.aread()
+                        raise api_error(response)
+                    with appearing(target) as file:
+                        async for chunk in response.aiter_bytes():
+                            await asyncio.to_thread(file.write, chunk)
+                return target
+            except FAILURES as error:
+                await asyncio.sleep(tries.pause(error))
+
+    async def read_artifact(self, job_id: str, name: str) -> bytes:
+        """An artifact's bytes."""
+        return await self._call(calls.read_artifact(job_id, name))
+
+    async def generate(self, request: ImagesRequest) -> Job:
+        """Renders images, and waits for them up to ``request.wait`` seconds.
+
+        The job's artifacts ``image-SEED.png`` are there when its status is ``succeeded``.
+        """
+        return await self._call(calls.generate(request))
+
+    async def models(self) -> ModelList:
+        """The generators and VLMs that jobs can name."""
+        return await self._call(calls.models())
+
+    async def metrics(self) -> str:
+        """The service's measures in Prometheus's text format. Needs a key with scope admin."""
+        return await self._call(calls.metrics())
+
+    async def _call(self, call: Call[ResultT]) -> ResultT:
+        tries = Tries(self._url, repeat=call.repeat)
+        while True:
+            try:
+                return call.result(await self._http.request(call.method, call.path, **call.options))
+            except FAILURES as error:
+                await asyncio.sleep(tries.pause(error))
+
+    async def _pages(self, pages: calls.JobPages) -> AsyncIterator[Job]:
+        while call := pages.next():
+            for job in pages.take(await self._call(call)):
+                yield job
+
+    async def _events_of_one_connection(
+        self, stream: EventStream
+    ) -> AsyncGenerator[EventRecord, None]:
+        async with aconnect_sse(self._http, "GET", stream.path, headers=stream.headers()) as source:
+            if source.response.is_error:
+                await source.response.aread()
+                raise api_error(source.response)
+            async for sent in source.aiter_sse():
+                if record := stream.take(sent):
+                    yield record

@@ -1,0 +1,179 @@
+"""How both clients talk to the service, without the talking: requests, tries, errors, streams.
+
+Nothing here reads a socket or sleeps. ``Client`` and ``AsyncClient`` do, as they are told here.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO, Generic, TypeVar
+
+import httpx
+from httpx_sse import ServerSentEvent
+from pydantic import TypeAdapter, ValidationError
+
+from dualprocess.errors import (
+    ApiError,
+    Conflict,
+    ConnectionFailed,
+    InvalidRequest,
+    JobCancelled,
+    JobFailed,
+    NotFound,
+    RateLimited,
+    ServiceUnavailable,
+    Unauthorized,
+)
+from dualprocess.schemas import Event, EventRecord, Job, JobStatus, Problem, StatusEvent
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+
+#: Pauses between tries while the service is away; then the error is the caller's.
+RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0, 4.0)
+#: A service that asks for a longer pause than this is not waited for.
+LONGEST_PAUSE_SECONDS = 30.0
+
+#: What a try can end with; ``Tries.pause`` knows which of them another one may cure.
+FAILURES = (httpx.TransportError, ApiError)
+
+_EVENT: TypeAdapter[Event] = TypeAdapter(Event)
+
+_ERRORS: dict[int, type[ApiError]] = {
+    400: InvalidRequest,
+    401: Unauthorized,
+    403: Unauthorized,
+    404: NotFound,
+    409: Conflict,
+    410: NotFound,
+    413: InvalidRequest,
+    415: InvalidRequest,
+    422: InvalidRequest,
+    429: RateLimited,
+    502: ServiceUnavailable,
+    503: ServiceUnavailable,
+    504: ServiceUnavailable,
+}
+
+ResultT = TypeVar("ResultT")
+
+
+@dataclass(frozen=True)
+class Call(Generic[ResultT]):
+    """One request and what its answer means."""
+
+    method: str
+    path: str
+    read: Callable[[bytes], ResultT]
+    #: As ``httpx.Client.request`` takes them.
+    options: dict[str, Any] = field(default_factory=dict)
+    #: Whether the request may be sent again when nobody knows if it arrived.
+    repeat: bool = True
+
+    def result(self, response: httpx.Response) -> ResultT:
+        """What the answer, read whole, says. Raises an ``ApiError``."""
+        if response.is_error:
+            raise api_error(response)
+        try:
+            return self.read(response.content)
+        except ValidationError as error:
+            problem = Problem(
+                title="The answer is none of this service",
+                status=response.status_code,
+                detail=f"{self.method} {self.path} led elsewhere; check the service's address.",
+            )
+            raise ApiError(problem) from error
+
+
+def headers(api_key: str | None) -> dict[str, str]:
+    """What goes with every request: the key, or that of the environment."""
+    key = (api_key or os.environ.get("DUALPROCESS_API_KEY", "")).strip()
+    return {"Authorization": f"Bearer {key}"} if key else {}
+
+
+def api_error(response: httpx.Response) -> ApiError:
+    """The error that a refusal, read whole, stands for."""
+    try:
+        problem = Problem.model_validate_json(response.content)
+    except ValidationError:
+        # Something between the client and the service answered.
+        problem = Problem(title=f"HTTP status {response.status_code}", status=response.status_code)
+    header = response.headers.get("Retry-After", "")
+    retry_after = float(header) if header.isdecimal() else None
+    return _ERRORS.get(response.status_code, ApiError)(problem, retry_after=retry_after)
+
+
+class Tries:
+    """How often one call to ``url`` is tried, and how long the pauses are."""
+
+    def __init__(self, url: str, *, repeat: bool = True) -> None:
+        self._url = url
+        self._repeat = repeat
+        self._failed = 0
+
+    def begin_anew(self) -> None:
+        """The service answered: earlier failures no longer count."""
+        self._failed = 0
+
+    def pause(self, error: httpx.TransportError | ApiError) -> float:
+        """Seconds before the next try. Raises what the caller is told when there is none."""
+        away = isinstance(error, (httpx.TransportError, ServiceUnavailable))
+        asked = error.retry_after if isinstance(error, ApiError) else None
+        patient = asked is None or asked <= LONGEST_PAUSE_SECONDS
+        if self._repeat and away and patient and self._failed < len(RETRY_SECONDS):
+            self._failed += 1
+            return RETRY_SECONDS[self._failed - 1] if asked is None else asked
+        if isinstance(error, ApiError):
+            raise error
+        raise ConnectionFailed(
+            f"nobody answers at {self._url} ({error}); start the service with `dualprocess up`, "
+            "or name its address"
+        ) from error
+
+
+class EventStream:
+    """A job's events over as many connections as it takes: nothing is missed or comes twice."""
+
+    def __init__(self, job_id: str, last_event_id: str | None) -> None:
+        self.path = f"/v1/jobs/{job_id}/events"
+        #: Whether the event that ends the job has been taken.
+        self.ended = False
+        self._last_event_id = last_event_id
+
+    def headers(self) -> dict[str, str]:
+        """Of the next connection."""
+        return {"Last-Event-ID": self._last_event_id} if self._last_event_id else {}
+
+    def take(self, sent: ServerSentEvent) -> EventRecord | None:
+        """The event, or ``None`` for a sign of life."""
+        if not sent.data:
+            return None
+        record = EventRecord(id=sent.id, event=_EVENT.validate_json(sent.data))
+        self._last_event_id = record.id
+        event = record.event
+        self.ended = isinstance(event, StatusEvent) and event.status.is_final
+        return record
+
+
+@contextmanager
+def appearing(target: Path) -> Iterator[BinaryIO]:
+    """A file to write, which appears as ``target`` only when it is whole."""
+    part = target.with_name(f".{target.name}.part")
+    try:
+        with part.open("wb") as file:
+            yield file
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def succeeded(job: Job) -> Job:
+    """The ended job. Raises ``JobFailed`` or ``JobCancelled``."""
+    if job.status == JobStatus.FAILED:
+        raise JobFailed(job)
+    if job.status == JobStatus.CANCELLED:
+        raise JobCancelled(job)
+    return job

@@ -1,0 +1,93 @@
+"""One optimiser step: noise → image → the VLM's gradient → LoRA."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import ParamSpec, TypeVar
+
+import torch
+
+from dualprocess.errors import TensorError
+from dualprocess.v1 import generator_pb2 as pb
+from dualprocess.v1 import tensor_pb2, vlm_pb2
+from services.common import torch_tensors
+from services.common.device import DeviceThread
+from services.common.errors import BadGradient
+from services.generator.guide import Guidance, Guide
+from services.generator.training import Training
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+async def run_step(
+    device: DeviceThread, training: Training, guide: Guide, spec: pb.OptimizeSpec, step: int
+) -> pb.Step:
+    """What the step did. ``step`` counts from 0."""
+    begin = time.perf_counter()
+    timings = pb.StepTimings()
+    guidances = []
+    for micro_step in range(spec.optimizer.accumulate):
+        (images, message), seconds = await device.run(_timed, _forward, training, step, micro_step)
+        timings.forward += seconds
+        asked = time.perf_counter()
+        guidance = await guide(message)
+        timings.vlm += guidance.device_seconds
+        timings.wire += time.perf_counter() - asked - guidance.device_seconds
+        _, seconds = await device.run(_timed, _backward, training, images, guidance)
+        timings.backward += seconds
+        guidances.append(guidance)
+    grad_norm, seconds = await device.run(_timed, training.update)
+    timings.backward += seconds
+    timings.total = time.perf_counter() - begin
+    return pb.Step(
+        step=step + 1,
+        loss=_mean(guidance.loss for guidance in guidances),
+        questions=_mean_answers([row for guidance in guidances for row in guidance.answers]),
+        grad_norm=grad_norm,
+        timings=timings,
+    )
+
+
+def _timed(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> tuple[T, float]:
+    begin = time.perf_counter()
+    return function(*args, **kwargs), time.perf_counter() - begin
+
+
+def _forward(
+    training: Training, step: int, micro_step: int
+) -> tuple[torch.Tensor, tensor_pb2.Tensor]:
+    images = training.forward(step, micro_step)
+    return images, torch_tensors.to_proto(images)
+
+
+def _backward(training: Training, images: torch.Tensor, guidance: Guidance) -> None:
+    try:
+        gradient = torch_tensors.from_proto(
+            guidance.gradient, name="gradient", shape=tuple(images.shape)
+        )
+    except TensorError as error:
+        raise BadGradient(f"the VLM's answer can't be used: {error}") from error
+    training.backward(images, gradient)
+
+
+def _mean(values: Iterable[float]) -> float:
+    listed = list(values)
+    return sum(listed) / len(listed)
+
+
+def _mean_answers(
+    rows: Sequence[Sequence[vlm_pb2.AnswerResult]],
+) -> list[vlm_pb2.AnswerResult]:
+    """One entry for each question: its means over the rows."""
+    return [
+        vlm_pb2.AnswerResult(
+            loss=_mean(answer.loss for answer in column),
+            joint_probability=_mean(answer.joint_probability for answer in column),
+            geometric_mean_probability=_mean(
+                answer.geometric_mean_probability for answer in column
+            ),
+        )
+        for column in zip(*rows, strict=True)
+    ]

@@ -1,0 +1,34 @@
+"""What an API process does beside answering: it sends messages and keeps house."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+from services.orchestrator.api.settings import ApiSettings
+from services.orchestrator.api.state import State
+from services.orchestrator.store.outbox import Outbox
+from services.orchestrator.webhooks.courier import Courier
+from services.orchestrator.webhooks.post import Poster
+
+
+@contextlib.asynccontextmanager
+async def background(settings: ApiSettings, state: State) -> AsyncIterator[None]:
+    """Both go on until the context ends."""
+    courier = Courier(
+        Outbox(state.redis),
+        state.jobs,
+        Poster(state.addresses),
+        pauses=settings.webhook_pauses,
+        poll_seconds=settings.poll_seconds,
+    )
+    # Not a cancel: redis-py can lose one.
+    stopping = asyncio.Event()
+    housekeeping = housekeeping_of(settings, state.redis, settings.poll_seconds)
+    tasks = [asyncio.create_task(work.run(stopping)) for work in (courier, housekeeping)]
+    try:
+        yield
+    finally:
+        stopping.set()
+        await asyncio.gather(*tasks)

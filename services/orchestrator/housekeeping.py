@@ -1,0 +1,51 @@
+"""What somebody must do for all jobs: end overdue ones, and let old ones go.
+
+Every worker and every API process does it, so it is done while any of them lives; each step is
+one atomic script or may be done twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+
+from redis.exceptions import ConnectionError, TimeoutError
+
+from services.orchestrator.pauses import pause
+from services.orchestrator.retention import Retention
+from services.orchestrator.store.artifacts import StoreUnavailable
+from services.orchestrator.store.queue import Queue
+
+log = logging.getLogger(__name__)
+
+
+class Housekeeping:
+    """Looks for overdue jobs every ``poll_seconds``, for old ones every ``sweep_seconds``."""
+
+    def __init__(
+        self, queue: Queue, retention: Retention, *, poll_seconds: float, sweep_seconds: float
+    ) -> None:
+        self._queue = queue
+        self._retention = retention
+        self._poll_seconds = poll_seconds
+        self._sweep_seconds = sweep_seconds
+        self._next_sweep = 0.0
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Until ``stopping``."""
+        while not stopping.is_set():
+            try:
+                await self._keep_house()
+            except (ConnectionError, TimeoutError) as error:
+                log.warning("Redis is away: %s", error)
+            except StoreUnavailable as error:
+                log.warning("the artifact store is away: %s", error)
+            await pause(self._poll_seconds, stopping)
+
+    async def _keep_house(self) -> None:
+        for job_id in await self._queue.end_overdue():
+            log.info("job %s: failed: its deadline passed", job_id)
+        if time.monotonic() >= self._next_sweep:
+            self._next_sweep = time.monotonic() + self._sweep_seconds
+            await self._retention.sweep()

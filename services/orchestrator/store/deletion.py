@@ -1,0 +1,54 @@
+"""Takes a job out of Redis and out of the artifact store."""
+
+from __future__ import annotations
+
+import logging
+
+from dualprocess.schemas import JobStatus
+from services.orchestrator.store import redis as keys
+from services.orchestrator.store.artifacts import ArtifactStore, StoreUnavailable
+from services.orchestrator.store.scripts import script
+
+log = logging.getLogger(__name__)
+
+
+class Deletion:
+    """Redis forgets a job at once; its files follow, if need be when the store is back."""
+
+    def __init__(self, redis: keys.Client, artifacts: ArtifactStore) -> None:
+        self._redis = redis
+        self._artifacts = artifacts
+        self._delete = script(redis, "delete")
+
+    async def delete(self, job_id: str) -> JobStatus | None:
+        """Its status before, ``None`` if there is none. Only a job that has ended is deleted."""
+        before = await self._delete(
+            keys=[
+                keys.job_key(job_id),
+                keys.events_key(job_id),
+                keys.artifacts_key(job_id),
+                keys.causes_key(job_id),
+                keys.JOBS,
+                keys.DELETED,
+            ],
+            args=[job_id],
+        )
+        if before is None:
+            return None
+        status = JobStatus(before)
+        if status.is_final:
+            await self._erase(job_id)
+        return status
+
+    async def erase_rest(self, limit: int) -> None:
+        """Files of jobs that were deleted while the store was away, or by a process that died."""
+        for job_id in await self._redis.srandmember(keys.DELETED, limit):
+            await self._erase(job_id)
+
+    async def _erase(self, job_id: str) -> None:
+        try:
+            await self._artifacts.erase(job_id)
+        except StoreUnavailable as error:
+            log.warning("job %s: its files stay for now: %s", job_id, error)
+            return
+        await self._redis.srem(keys.DELETED, job_id)

@@ -1,0 +1,98 @@
+"""Which addresses a webhook may reach: the public internet's, and nothing around this service."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+from collections.abc import Awaitable, Callable
+
+import httpx
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Resolve = Callable[[str, int], Awaitable[list[str]]]
+
+_RESOLVE_SECONDS = 5.0
+
+_GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
+#: Where a network without IPv4 shows the IPv4 internet (RFC 6052): its addresses in 32 bits.
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+#: Those that ``is_global`` takes for public in some versions of Python.
+_SPECIAL = (
+    ipaddress.ip_network("192.0.0.0/24"),
+    ipaddress.ip_network("192.88.99.0/24"),
+    ipaddress.ip_network("3fff::/20"),
+)
+
+
+class AddressRefused(Exception):
+    """The message says what is wrong with the address, and what would do."""
+
+
+async def resolve(host: str, port: int) -> list[str]:
+    """The system's answer: names, and whatever it takes for an address (2130706433, 0x7f.1).
+
+    Raises ``OSError``.
+    """
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(address[0]) for *_, address in found))
+
+
+class AddressPolicy:
+    """``loopback`` allows this machine itself, by http too: for tests and for trying things out."""
+
+    def __init__(self, *, loopback: bool = False, resolve: Resolve = resolve) -> None:
+        self._loopback = loopback
+        self._resolve = resolve
+
+    def parsed(self, text: str) -> httpx.URL:
+        """The URL. Raises ``AddressRefused`` for one that no address could make right."""
+        try:
+            url = httpx.URL(text)
+        except httpx.InvalidURL as error:
+            raise AddressRefused(f"is no URL ({error}); write https://host/path") from error
+        schemes = ("https", "http") if self._loopback else ("https",)
+        if url.scheme not in schemes or not url.host:
+            raise AddressRefused("must be an https:// address")
+        if url.userinfo or url.fragment:
+            raise AddressRefused("must have no user, password or #fragment; put it in the path")
+        return url
+
+    async def addresses(self, host: str, port: int, *, scheme: str) -> list[str]:
+        """Where ``host`` is, now. Raises ``AddressRefused`` when one of its addresses is not for
+        webhooks: who can name one such address can name it first the next time."""
+        try:
+            async with asyncio.timeout(_RESOLVE_SECONDS):
+                found = await self._resolve(host, port)
+        except (OSError, UnicodeError) as error:
+            raise AddressRefused(f"{host} has no address ({error}); check the name") from error
+        for address in found:
+            if fault := self._fault(address, scheme):
+                raise AddressRefused(f"{host} is {address}, {fault}")
+        return found
+
+    def _fault(self, text: str, scheme: str) -> str | None:
+        # A zone, as in fe80::1%eth0, belongs to link-local addresses only.
+        address = ipaddress.ip_address(text)
+        if self._loopback and address.is_loopback:
+            return None
+        if scheme != "https":
+            return "which needs https"
+        if not is_public(address):
+            return "which is not on the public internet; name a server that is"
+        return None
+
+
+def is_public(address: Address) -> bool:
+    """Whether it is a server's anywhere on the internet: neither private, loopback, link-local,
+    multicast, reserved nor unspecified, nor another way to write one of those."""
+    if isinstance(address, ipaddress.IPv6Address):
+        if address in _NAT64:
+            return is_public(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
+        # Outside lie ::1, ::ffff:a.b.c.d, ::a.b.c.d, fc00::/7, fe80::/10, ff00::/8; 6to4 is inside.
+        if address not in _GLOBAL_UNICAST or address.sixtofour is not None:
+            return False
+    if any(address in network for network in _SPECIAL):
+        return False
+    return address.is_global and not address.is_multicast and not address.is_reserved

@@ -1,0 +1,133 @@
+"""What one run of the generator tells of a job, kept."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Sequence
+
+from dualprocess.schemas import (
+    PreviewEvent,
+    Probability,
+    QuestionScore,
+    ResolvedJobSpec,
+    StepEvent,
+    StepTimings,
+)
+from dualprocess.v1 import generator_pb2 as pb
+from services.orchestrator.worker.checkpoints import Checkpoints
+from services.orchestrator.worker.enough import enough
+from services.orchestrator.worker.lease import Lease
+from services.orchestrator.worker.scoring import mean_probability
+
+
+class Run:
+    """``steps`` are those that were made before it, then its own. ``pictures`` are the files of the
+    evaluation, by name. ``learned`` is set when the run may end before its last step, and ``why``
+    says why."""
+
+    def __init__(
+        self,
+        spec: ResolvedJobSpec,
+        lease: Lease,
+        checkpoints: Checkpoints,
+        steps: Sequence[StepEvent] = (),
+    ) -> None:
+        self.steps = list(steps)
+        self.pictures: dict[str, bytes] = {}
+        self.stopped = False
+        self.suspended = False
+        self.learned = asyncio.Event()
+        self.why: str | None = None
+        self._checkpoints = checkpoints
+        self._spec = spec
+        self._lease = lease
+        self._pieces: defaultdict[str, list[bytes]] = defaultdict(list)
+        self._waiting = False
+
+    async def take(self, response: pb.OptimizeResponse) -> None:
+        match response.WhichOneof("message"):
+            case "waiting":
+                self._waiting = True
+                await self._lease.waits_for(response.waiting.reason)
+            case "step":
+                if self._waiting:
+                    self._waiting = False
+                    await self._lease.waits_for(None)
+                await self._take_step(response.step)
+            case "preview":
+                await self._take_preview(response.preview)
+            case "artifact":
+                file = self._whole(response.artifact)
+                if file is not None:
+                    await self._take_file(response.artifact.name, file)
+            case "checkpoint":
+                file = self._whole(response.checkpoint.piece)
+                if file is not None:
+                    await self._checkpoints.keep(response.checkpoint.step, file)
+            case "finished":
+                self.stopped = response.finished.stopped
+                self.suspended = response.finished.suspended
+
+    async def _take_step(self, step: pb.Step) -> None:
+        event = _step_event(step, self._spec, self._lease.attempt)
+        self.steps.append(event)
+        await self._lease.record(
+            event,
+            fields={
+                "step": str(event.step),
+                "loss": repr(event.loss),
+                "probability": event.probability.model_dump_json(),
+            },
+        )
+        if not self.learned.is_set() and (why := enough(self._spec, self.steps)):
+            self.why = why
+            self.learned.set()
+
+    async def _take_preview(self, preview: pb.Preview) -> None:
+        name = f"preview-{preview.step:06d}.png"
+        artifact = await self._lease.store(name, preview.image)
+        await self._lease.record(
+            PreviewEvent(step=preview.step, seed=preview.seed, artifact=artifact)
+        )
+
+    def _whole(self, piece: pb.BlobChunk) -> bytes | None:
+        """The file that the piece completes, if it does."""
+        self._pieces[piece.name].append(piece.data)
+        return b"".join(self._pieces.pop(piece.name)) if piece.last else None
+
+    async def _take_file(self, name: str, data: bytes) -> None:
+        if name.endswith(".png"):
+            self.pictures[name] = data
+        await self._lease.store(name, data)
+
+
+def _step_event(step: pb.Step, spec: ResolvedJobSpec, attempt: int) -> StepEvent:
+    questions = [
+        QuestionScore(
+            question=question.question,
+            answer=question.answer,
+            probability=Probability(
+                joint=answer.joint_probability,
+                geometric_mean=answer.geometric_mean_probability,
+            ),
+        )
+        for question, answer in zip(spec.questions, step.questions, strict=True)
+    ]
+    timings = step.timings
+    return StepEvent(
+        attempt=attempt,
+        step=step.step,
+        steps=spec.optimizer.steps,
+        loss=step.loss,
+        probability=mean_probability([question.probability for question in questions]),
+        questions=questions,
+        grad_norm=step.grad_norm,
+        timings=StepTimings(
+            forward=timings.forward,
+            vlm=timings.vlm,
+            wire=timings.wire,
+            backward=timings.backward,
+            total=timings.total,
+        ),
+    )

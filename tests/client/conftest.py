@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any, Protocol
+
+import httpx
+import pytest
+
+from dualprocess import AsyncClient, Client, protocol
+
+Handler = Callable[[httpx.Request], httpx.Response]
+
+
+class Blocking:
+    """An ``AsyncClient`` behind the signatures of ``Client``."""
+
+    def __init__(self, client: AsyncClient, runner: asyncio.Runner) -> None:
+        self._client = client
+        self._runner = runner
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        method = getattr(self._client, name)
+
+        def call(*args: Any, **options: Any) -> Any:
+            answer = method(*args, **options)
+            if inspect.isawaitable(answer):
+                return self._runner.run(_awaited(answer))
+            return iter(self._runner.run(_all(answer)))
+
+        return call
+
+
+async def _awaited(answer: Any) -> Any:
+    return await answer
+
+
+async def _all(answers: AsyncIterator[Any]) -> list[Any]:
+    return [answer async for answer in answers]
+
+
+class Talking(Protocol):
+    """Either client, talking to a handler."""
+
+    def __call__(self, handler: Handler, api_key: str | None = None) -> Client: ...
+
+
+@pytest.fixture(params=["Client", "AsyncClient"])
+def talking_to(request: pytest.FixtureRequest) -> Iterator[Talking]:
+    """Makes a client of the kind the test is run for."""
+    with asyncio.Runner() as runner:
+
+        def make(handler: Handler, api_key: str | None = None) -> Any:
+            transport = httpx.MockTransport(handler)
+            if request.param == "Client":
+                return Client("http://service", api_key, transport=transport)
+            return Blocking(AsyncClient("http://service", api_key, transport=transport), runner)
+
+        yield make
+
+
+@pytest.fixture(autouse=True)
+def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "RETRY_SECONDS", (0.0, 0.0, 0.0))

@@ -1,0 +1,71 @@
+"""Every route of the API has a method in both clients."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+
+from dualprocess import Client, ImagesRequest, NotFound
+from services.orchestrator.api.app import create_app
+from services.orchestrator.api.settings import ApiSettings
+from tests.client.conftest import Talking
+from tests.client.test_client import SPEC
+
+ID = "0" * 26
+IMAGES = ImagesRequest(prompt="a circle", generator="tiny-flux")
+
+#: The call that asks each route. A new route needs a line here, or one in ``NOBODYS``.
+METHODS: dict[tuple[str, str], Callable[[Client], object]] = {
+    ("POST", "/v1/jobs"): lambda client: client.submit(SPEC),
+    ("GET", "/v1/jobs"): lambda client: list(client.jobs()),
+    ("GET", "/v1/jobs/{job_id}"): lambda client: client.job(ID),
+    ("POST", "/v1/jobs/{job_id}/cancel"): lambda client: client.cancel(ID),
+    ("GET", "/v1/jobs/{job_id}/events"): lambda client: list(client.events(ID)),
+    ("GET", "/v1/jobs/{job_id}/artifacts/{name}"): lambda client: client.read_artifact(ID, "a"),
+    ("POST", "/v1/images"): lambda client: client.generate(IMAGES),
+    ("GET", "/v1/models"): lambda client: client.models(),
+    ("GET", "/metrics"): lambda client: client.metrics(),
+}
+
+#: Routes without a method, and why.
+NOBODYS = {
+    ("GET", "/healthz"): "for what watches the service",
+    ("GET", "/readyz"): "for what watches the service",
+    ("HEAD", "/v1/jobs/{job_id}/artifacts/{name}"): "a job's artifacts say size and hash",
+}
+
+
+@pytest.fixture(scope="module")
+def routes(tmp_path_factory: pytest.TempPathFactory) -> set[tuple[str, str]]:
+    folder: Path = tmp_path_factory.mktemp("artifacts")
+    document = create_app(ApiSettings(artifacts=folder.as_uri())).openapi()
+    return {
+        (method.upper(), path)
+        for path, operations in document["paths"].items()
+        for method in operations
+    }
+
+
+def test_every_route_has_a_line(routes: set[tuple[str, str]]) -> None:
+    assert METHODS.keys() | NOBODYS.keys() == routes
+    assert not METHODS.keys() & NOBODYS.keys()
+
+
+@pytest.mark.parametrize("route", METHODS, ids=" ".join)
+def test_every_method_asks_its_route(talking_to: Talking, route: tuple[str, str]) -> None:
+    asked: list[tuple[str, str]] = []
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        asked.append((request.method, request.url.path))
+        return httpx.Response(404)
+
+    with pytest.raises(NotFound):
+        METHODS[route](talking_to(handle))
+    (sent,) = asked
+    method, path = route
+    assert sent[0] == method
+    assert re.fullmatch(re.sub(r"{\w+}", "[^/]+", path), sent[1])

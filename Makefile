@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 PYTHON ?= python3
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test lint proto up clean
+.PHONY: setup demo test lint proto up chaos load clean
 
 setup: $(STAMP)
 
@@ -31,6 +31,14 @@ lint: setup
 
 test: lint
 	$(BIN)/python -m pytest
+
+# Kills and stops parts of a real stack while jobs run; prints what came of it.
+chaos: setup
+	$(BIN)/python -m tests.chaos --jobs 40 --seed 1 --minutes 12
+
+# What the REST API bears on this machine.
+load: setup
+	$(BIN)/python -m benchmarks.load
 
 PROTOS := dualprocess/v1/tensor.proto dualprocess/v1/vlm.proto dualprocess/v1/generator.proto
 # Writes the stubs below OUT; the tests regenerate them elsewhere and compare.

@@ -13,7 +13,7 @@ from pathlib import Path
 def provenance() -> dict[str, str | int]:
     """Command, commit, machine, date."""
     return {
-        "command": " ".join(["python -m", str(_module()), *sys.argv[1:]]),
+        "command": " ".join(["python -m", _module(), *sys.argv[1:]]),
         "commit": _commit(),
         "machine": f"{_processor()}, {os.cpu_count()} cores",
         "python": platform.python_version(),
@@ -22,7 +22,8 @@ def provenance() -> dict[str, str | int]:
 
 
 def _module() -> str:
-    return Path(sys.argv[0]).relative_to(Path(__file__).parents[1]).with_suffix("").as_posix()
+    path = Path(sys.argv[0]).relative_to(Path(__file__).parents[1]).with_suffix("")
+    return ".".join(path.parts).removesuffix(".__main__")
 
 
 def _commit() -> str:

@@ -17,6 +17,8 @@ from dualprocess.errors import (
     Unauthorized,
 )
 from dualprocess.schemas import (
+    Batch,
+    BatchRequest,
     EvalOptions,
     ImageOptions,
     ImagesRequest,
@@ -39,6 +41,8 @@ __version__ = _version("dualprocess")
 __all__ = [
     "ApiError",
     "AsyncClient",
+    "Batch",
+    "BatchRequest",
     "Client",
     "ConnectionFailed",
     "DualProcessError",

@@ -24,7 +24,16 @@ from dualprocess.protocol import (
     headers,
     succeeded,
 )
-from dualprocess.schemas import EventRecord, ImagesRequest, Job, JobSpec, JobStatus, ModelList
+from dualprocess.schemas import (
+    Batch,
+    BatchRequest,
+    EventRecord,
+    ImagesRequest,
+    Job,
+    JobSpec,
+    JobStatus,
+    ModelList,
+)
 
 ResultT = TypeVar("ResultT")
 
@@ -79,6 +88,13 @@ class AsyncClient:
         """Stops a job; what a running one learned so far is still exported."""
         return await self._call(calls.cancel(job_id))
 
+    async def delete(self, job_id: str) -> None:
+        """Deletes an ended job with all its files. Raises ``Conflict`` for one that has not ended.
+
+        Of one that is deleted already, ``NotFound``.
+        """
+        await self._call(calls.delete(job_id))
+
     async def events(
         self, job_id: str, *, last_event_id: str | None = None
     ) -> AsyncIterator[EventRecord]:
@@ -105,6 +121,24 @@ class AsyncClient:
         async for _ in self.events(job_id):
             pass
         return succeeded(await self.job(job_id))
+
+    async def submit_batch(
+        self, request: BatchRequest, *, idempotency_key: str | None = None
+    ) -> Batch:
+        """Queues all jobs of a batch, or none. The same key and request give the same batch."""
+        return await self._call(calls.submit_batch(request, idempotency_key))
+
+    async def batch(self, batch_id: str) -> Batch:
+        """The batch, as it is now: counts by status, and its jobs in brief."""
+        return await self._call(calls.batch(batch_id))
+
+    def batch_jobs(self, batch_id: str, *, status: JobStatus | None = None) -> AsyncIterator[Job]:
+        """The jobs of a batch, the last submitted first, page by page as they are asked for."""
+        return self._pages(calls.JobPages(f"/v1/batches/{batch_id}/jobs", status=status))
+
+    async def cancel_batch(self, batch_id: str) -> Batch:
+        """Cancels every job of a batch that has not ended."""
+        return await self._call(calls.cancel_batch(batch_id))
 
     async def download(self, job_id: str, name: str, path: str | Path) -> Path:
         """Writes an artifact to ``path``, which appears only when it is whole."""

@@ -9,7 +9,16 @@ from typing import Any
 from pydantic import BaseModel
 
 from dualprocess.protocol import Call
-from dualprocess.schemas import ImagesRequest, Job, JobPage, JobSpec, JobStatus, ModelList
+from dualprocess.schemas import (
+    Batch,
+    BatchRequest,
+    ImagesRequest,
+    Job,
+    JobPage,
+    JobSpec,
+    JobStatus,
+    ModelList,
+)
 
 #: What an images request may take beyond the time it is asked to wait for.
 _IMAGES_GRACE_SECONDS = 30
@@ -25,6 +34,23 @@ def job(job_id: str) -> Call[Job]:
 
 def cancel(job_id: str) -> Call[Job]:
     return Call("POST", f"/v1/jobs/{job_id}/cancel", Job.model_validate_json)
+
+
+def delete(job_id: str) -> Call[None]:
+    return Call("DELETE", f"/v1/jobs/{job_id}", lambda _: None)
+
+
+def submit_batch(request: BatchRequest, idempotency_key: str | None) -> Call[Batch]:
+    read = Batch.model_validate_json
+    return Call("POST", "/v1/batches", read, _once(request, idempotency_key))
+
+
+def batch(batch_id: str) -> Call[Batch]:
+    return Call("GET", f"/v1/batches/{batch_id}", Batch.model_validate_json)
+
+
+def cancel_batch(batch_id: str) -> Call[Batch]:
+    return Call("POST", f"/v1/batches/{batch_id}/cancel", Batch.model_validate_json)
 
 
 def read_artifact(job_id: str, name: str) -> Call[bytes]:

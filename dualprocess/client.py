@@ -23,7 +23,16 @@ from dualprocess.protocol import (
     headers,
     succeeded,
 )
-from dualprocess.schemas import EventRecord, ImagesRequest, Job, JobSpec, JobStatus, ModelList
+from dualprocess.schemas import (
+    Batch,
+    BatchRequest,
+    EventRecord,
+    ImagesRequest,
+    Job,
+    JobSpec,
+    JobStatus,
+    ModelList,
+)
 
 ResultT = TypeVar("ResultT")
 
@@ -81,6 +90,13 @@ class Client:
         """Stops a job; what a running one learned so far is still exported."""
         return self._call(calls.cancel(job_id))
 
+    def delete(self, job_id: str) -> None:
+        """Deletes an ended job with all its files. Raises ``Conflict`` for one that has not ended.
+
+        Of one that is deleted already, ``NotFound``.
+        """
+        self._call(calls.delete(job_id))
+
     def events(self, job_id: str, *, last_event_id: str | None = None) -> Iterator[EventRecord]:
         """Every event behind ``last_event_id``, as it comes, up to the one that ends the job.
 
@@ -104,6 +120,22 @@ class Client:
         for _ in self.events(job_id):
             pass
         return succeeded(self.job(job_id))
+
+    def submit_batch(self, request: BatchRequest, *, idempotency_key: str | None = None) -> Batch:
+        """Queues all jobs of a batch, or none. The same key and request give the same batch."""
+        return self._call(calls.submit_batch(request, idempotency_key))
+
+    def batch(self, batch_id: str) -> Batch:
+        """The batch, as it is now: counts by status, and its jobs in brief."""
+        return self._call(calls.batch(batch_id))
+
+    def batch_jobs(self, batch_id: str, *, status: JobStatus | None = None) -> Iterator[Job]:
+        """The jobs of a batch, the last submitted first, page by page as they are asked for."""
+        return self._pages(calls.JobPages(f"/v1/batches/{batch_id}/jobs", status=status))
+
+    def cancel_batch(self, batch_id: str) -> Batch:
+        """Cancels every job of a batch that has not ended."""
+        return self._call(calls.cancel_batch(batch_id))
 
     def download(self, job_id: str, name: str, path: str | Path) -> Path:
         """Writes an artifact to ``path``, which appears only when it is whole."""

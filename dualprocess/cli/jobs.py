@@ -1,4 +1,4 @@
-"""``submit watch list show cancel pull``."""
+"""``submit watch list show cancel delete pull``."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ JobId = Annotated[str, typer.Argument(metavar="ID")]
 
 
 def register(app: typer.Typer) -> None:
-    for command in (submit, watch, show, cancel, pull):
+    for command in (submit, watch, show, cancel, delete, pull):
         app.command()(command)
     app.command("list")(list_jobs)
 
@@ -78,6 +78,13 @@ def cancel(
     """Stop a job; what it learned so far is still exported."""
     with connected(url, api_key) as client:
         _tell(client.cancel(job_id), json=json)
+
+
+def delete(job_id: JobId, url: Url = DEFAULT_URL, api_key: ApiKey = None) -> None:
+    """Delete an ended job with everything it left."""
+    with connected(url, api_key) as client:
+        client.delete(job_id)
+    typer.echo(f"job {job_id} is deleted")
 
 
 def list_jobs(
@@ -133,6 +140,8 @@ def _tell(job: Job, *, json: bool) -> None:
         lines.append(f"step {job.step} of {job.steps}, loss {job.loss:.4f}")
     if scores := _scores(job):
         lines.append(f"probability of the right answers, base → LoRA: {scores}")
+    if job.stopped_because:
+        lines.append(f"ended early: {job.stopped_because}")
     if job.error:
         lines.append(f"error: {job.error}")
     if job.artifacts:

@@ -24,21 +24,29 @@ def load(file: str, changes: Sequence[str] = ()) -> JobSpec:
 
     ``-`` is standard input. Raises ``BadFile``.
     """
-    path = Path(file)
-    try:
-        text = sys.stdin.read() if file == "-" else path.read_text()
-        data = yaml.safe_load(text)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise BadFile(f"{file}: {error}") from error
+    data = read(file)
     if not isinstance(data, dict):
         raise BadFile(f"{file}: must hold the fields of a job, like prompt and questions")
     for change in changes:
-        _apply(data, change)
-    _embed_files(data, Path.cwd() if file == "-" else path.parent)
+        apply(data, change)
+    embed_files(data, folder(file))
     try:
         return JobSpec.model_validate(data)
     except ValidationError as error:
         raise BadFile("\n".join([f"{file} is no job:", *faults(error)])) from error
+
+
+def read(file: str) -> Any:
+    """What the YAML or JSON in ``file`` holds. Raises ``BadFile``."""
+    try:
+        return yaml.safe_load(sys.stdin.read() if file == "-" else Path(file).read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise BadFile(f"{file}: {error}") from error
+
+
+def folder(file: str) -> Path:
+    """Where the paths in ``file`` begin."""
+    return Path.cwd() if file == "-" else Path(file).parent
 
 
 def faults(error: ValidationError) -> list[str]:
@@ -46,7 +54,8 @@ def faults(error: ValidationError) -> list[str]:
     return [f"{field_path(one['loc'])}: {one['msg']}" for one in error.errors()]
 
 
-def _apply(data: dict[str, Any], change: str) -> None:
+def apply(data: dict[str, Any], change: str) -> None:
+    """Changes a field, as ``optimizer.steps=50`` says. Raises ``BadFile``."""
     path, equals, text = change.partition("=")
     if not equals:
         raise BadFile(f"--set {change}: write it as optimizer.steps=50")
@@ -57,7 +66,8 @@ def _apply(data: dict[str, Any], change: str) -> None:
     target[last] = yaml.safe_load(text)
 
 
-def _embed_files(data: dict[str, Any], folder: Path) -> None:
+def embed_files(data: dict[str, Any], folder: Path) -> None:
+    """The drawings and the LoRA that a job names by path become these files."""
     for question in data.get("questions") or []:
         _embed(question, ("visual_prompt", "image"), folder)
     _embed(data, ("lora", "start", "file"), folder)

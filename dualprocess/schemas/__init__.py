@@ -1,5 +1,6 @@
 """The REST contract as pydantic models, shared by server, SDK and command line."""
 
+from dualprocess.schemas.batches import Batch, BatchEntry, BatchRequest
 from dualprocess.schemas.events import (
     ArtifactEvent,
     Event,
@@ -54,6 +55,9 @@ __all__ = [
     "DEFAULT_POSTFIX",
     "Artifact",
     "ArtifactEvent",
+    "Batch",
+    "BatchEntry",
+    "BatchRequest",
     "EvalOptions",
     "EvalSettings",
     "Event",

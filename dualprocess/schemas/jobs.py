@@ -93,6 +93,7 @@ class Job(Model):
     name: str | None = None
     metadata: Metadata = {}
     owner: Annotated[str, Field(description="Id of the API key that made it.")] = ANONYMOUS
+    batch: Annotated[JobId | None, Field(description="The batch that it came with.")] = None
     generator: str
     vlms: Annotated[list[str], Field(description="Those it needs: teachers, and the judge.")]
     created_at: datetime

@@ -22,7 +22,10 @@ from models.training.world import (
 )
 
 #: No answer is surer than this.
-LEAST = 0.002
+LEAST = 0.0005
+#: Yes, of something that isn't there, or of a picture that is not of this world. A surer No would
+#: be a cliff around every picture: whoever fell off it would find no slope back.
+VOID = 0.02
 
 Numbers = NDArray[np.floating]
 
@@ -68,10 +71,13 @@ def limited(chances: Numbers) -> Floats:
 
 
 def _nearest(fill: Floats) -> Numbers:
-    """(N, 3) → (N, 6): by distance to the world's colours."""
+    """(N, 3) → (N, 6): by how much nearer than any other of the world's colours it is. Halfway
+    between two it is neither."""
     distance = np.linalg.norm(fill[:, None] - FILL_RGB[None], axis=-1)
-    weights = np.exp(-9 * (distance - distance.min(axis=1, keepdims=True)))
-    return np.asarray(weights / weights.sum(axis=1, keepdims=True))
+    nearest, second = np.sort(distance, axis=1)[:, :2].T
+    rival = np.where(distance == nearest[:, None], second[:, None], nearest[:, None])
+    nearer = rival - distance - 0.33
+    return _sigmoid(4 * np.tanh(nearer / 0.12) + 3.2 * nearer)
 
 
 def _natural(rgb: Floats, ends: Floats) -> Numbers:

@@ -11,7 +11,7 @@ import torch
 
 from models.training import questions as q
 from models.training.captions import full_caption
-from models.training.chances import LEAST, aligned, limited
+from models.training.chances import VOID, aligned, limited
 from models.training.pools import Pool, pool_of
 from models.training.tokenizers import (
     AROUND_IMAGE,
@@ -196,7 +196,7 @@ def _segments(rng: np.random.Generator, shown: Example) -> list[tuple[list[int],
         confuse = 0.1 if kind in ("color", "size", "outline") else 0.0
         one = q.ask(rng, str(kind), shown.classes, confuse_shape=confuse)
         asks_of_something = shown.of_world and (shown.one_shape or kind not in q.ABOUT_THE_SHAPE)
-        chance = LEAST
+        chance = VOID
         if asks_of_something and one.value is not None:
             chance = float(shown.chances[NAMES.index(str(kind))][one.value])
         asked.append((one.text, chance))
@@ -243,7 +243,7 @@ def line_examples(rng: np.random.Generator, shown: Pool) -> list[Example]:
         wanted = rows[away <= 1.5 if yes else (away >= 5) & (away <= reach)]
         # A horizon at the image's very edge has no line near it.
         row = int(rng.choice(wanted if len(wanted) else rows))
-        chance = aligned(abs(row - float(horizon))) if one.of_world else LEAST
+        chance = aligned(abs(row - float(horizon))) if one.of_world else VOID
         made.append(
             replace(
                 one,
@@ -273,7 +273,7 @@ def palette_examples(rng: np.random.Generator, shown: Pool) -> list[Example]:
     each = np.arange(count)
     match = shown.chances[COLOR][each, source[:, COLOR]]
     match = match * shown.chances[BACKGROUND][each, source[:, BACKGROUND]]
-    match = limited(np.where(exact, 1.0, match) * shown.one_shape)
+    match = limited(np.where(shown.one_shape, np.where(exact, 1.0, match), VOID))
     return [
         replace(
             one,

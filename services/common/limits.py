@@ -1,4 +1,4 @@
-"""What a generator can't do, checked alike at the REST edge and on the wire."""
+"""What is too much or can't be done, checked alike at the REST edge and on the wire."""
 
 from __future__ import annotations
 
@@ -9,6 +9,15 @@ from services.common.presets import GeneratorPreset
 
 #: Both directions of every gRPC call. A gradient of 4 images of 1024² in float32 is 48 MiB.
 MESSAGE_LIMIT = 64 * 1024 * 1024
+
+#: Characters of a prompt, a question, an answer, as in the REST contract: the time that a text
+#: encoder takes grows with their square.
+MAX_TEXT = 4000
+#: Images of one call, of either service.
+MAX_IMAGES = 64
+#: LoRAs of one image, teachers of one job.
+MAX_LORAS = 8
+MAX_TEACHERS = 8
 
 #: What a Guide message may hold beside its images.
 _MESSAGE_OVERHEAD = 4 * 1024 * 1024
@@ -48,6 +57,13 @@ def image_faults(preset: GeneratorPreset, image: ImageLike) -> Iterator[tuple[st
             f"has no effect at a guidance_scale of {image.guidance_scale:g}; "
             f"write one above {preset.guidance_above:g}",
         )
+
+
+def text_fault(text: str) -> str | None:
+    """Why a text is too long, if it is."""
+    if len(text) <= MAX_TEXT:
+        return None
+    return f"has {len(text)} characters; write at most {MAX_TEXT}"
 
 
 def batch_fault(preset: GeneratorPreset, image: ImageLike, batch: int) -> str | None:

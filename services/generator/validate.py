@@ -6,15 +6,23 @@ The orchestrator checks the same at its own edge; this is for whoever calls the 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable
 
 from dualprocess.v1 import generator_pb2 as pb
 from services.common.errors import InvalidInput
-from services.common.limits import batch_fault, image_faults
+from services.common.limits import (
+    MAX_IMAGES,
+    MAX_LORAS,
+    MAX_TEACHERS,
+    batch_fault,
+    image_faults,
+    text_fault,
+)
 from services.common.presets import GeneratorPreset
 
 MAX_STEPS = 10_000
-MAX_IMAGES = 64
+MAX_PROMPTS = 1000
 MAX_RANK = 256
 
 
@@ -25,9 +33,11 @@ def optimize_spec(spec: pb.OptimizeSpec, preset: GeneratorPreset) -> None:
         raise InvalidInput("questions: at least one is needed; the VLM has nothing to teach")
     if not spec.vlms:
         raise InvalidInput("vlms: at least one is needed; it teaches")
+    if len(spec.vlms) > MAX_TEACHERS:
+        raise InvalidInput(f"vlms: at most {MAX_TEACHERS}, not {len(spec.vlms)}")
     for index, vlm in enumerate(spec.vlms):
-        if not vlm.target:
-            message = "missing; send the gRPC target of a VLM service"
+        if not re.fullmatch(r"[\x21-\x7e]+", vlm.target):
+            message = "send the gRPC target of a VLM service, like 10.0.0.7:50052"
             raise InvalidInput(f"vlms.{index}.target: {message}")
         if not (math.isfinite(vlm.weight) and vlm.weight > 0):
             raise InvalidInput(f"vlms.{index}.weight: must be positive")
@@ -48,6 +58,7 @@ def generate_spec(spec: pb.GenerateSpec, preset: GeneratorPreset) -> None:
     _prompts([spec.prompt])
     _image(spec.image, preset)
     _between("seeds", len(spec.seeds), 1, MAX_IMAGES)
+    _between("loras", len(spec.loras), 0, MAX_LORAS)
     for index, lora in enumerate(spec.loras):
         if not math.isfinite(lora.weight):
             raise InvalidInput(f"loras.{index}.weight: must be finite")
@@ -57,11 +68,18 @@ def _prompts(prompts: Iterable[str]) -> None:
     listed = list(prompts)
     if not listed or not all(prompt.strip() for prompt in listed):
         raise InvalidInput("prompts: at least one is needed, and none may be empty")
+    if len(listed) > MAX_PROMPTS:
+        raise InvalidInput(f"prompts: at most {MAX_PROMPTS}, not {len(listed)}")
+    for index, prompt in enumerate(listed):
+        if fault := text_fault(prompt):
+            raise InvalidInput(f"prompts.{index}: {fault}")
 
 
 def _image(image: pb.ImageSpec, preset: GeneratorPreset) -> None:
     for field, fault in image_faults(preset, image):
         raise InvalidInput(f"image.{field}: {fault}")
+    if long := text_fault(image.negative_prompt):
+        raise InvalidInput(f"image.negative_prompt: {long}")
     _between("image.num_inference_steps", image.num_inference_steps, 1, 200)
     if not (math.isfinite(image.guidance_scale) and image.guidance_scale >= 0):
         raise InvalidInput("image.guidance_scale: must be finite and not negative")

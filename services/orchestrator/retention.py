@@ -22,14 +22,13 @@ class Retention:
     def __init__(
         self,
         redis: keys.Client,
-        jobs: Jobs,
         artifacts: ArtifactStore,
         *,
         days: float,
         events_days: float,
     ) -> None:
         self._redis = redis
-        self._jobs = jobs
+        self._jobs = Jobs(redis)
         self._artifacts = artifacts
         self._deletion = Deletion(redis, artifacts)
         self._days = days

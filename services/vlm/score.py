@@ -43,7 +43,8 @@ def answer(
     field: str,
 ) -> str:
     """The VLM's own words about one RGB picture, greedy. Raises ``InvalidInput``."""
-    conversation.refuse_control_tokens(vlm.tokenizer, question, field)
+    for name, text in ((field, question), ("question_postfix", postfix)):
+        conversation.refuse_control_tokens(vlm.tokenizer, text, name)
     pixel_values = vlm.processed(picture)
     prompt = conversation.prompt(
         vlm.preset.chat,

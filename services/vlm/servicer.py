@@ -13,6 +13,7 @@ from dualprocess.v1 import vlm_pb2, vlm_pb2_grpc
 from services.common import pictures, torch_tensors
 from services.common.device import DeviceThread
 from services.common.errors import InvalidInput
+from services.common.limits import MAX_IMAGES, text_fault
 from services.common.presets import VlmPreset
 from services.common.torch_tensors import DTYPES_BY_NAME, WIRE_DTYPES
 from services.vlm.answers import Answer
@@ -59,7 +60,8 @@ class VlmServicer(vlm_pb2_grpc.VlmServicer):
         images = torch_tensors.from_proto(
             request.images, name="images", shape=(None, 3, None, None)
         )
-        _check_sides(images)
+        _check_images(images)
+        _check_text("question_postfix", request.question_postfix)
         questions = asked_questions(request.questions)
         guidance = guide(
             self._vlm, images.to(self._device.device), questions, request.question_postfix
@@ -74,6 +76,9 @@ class VlmServicer(vlm_pb2_grpc.VlmServicer):
     async def Score(self, request: vlm_pb2.ScoreRequest, context: Context) -> vlm_pb2.ScoreResponse:
         if not request.images:
             raise InvalidInput("images: at least one is needed")
+        if len(request.images) > MAX_IMAGES:
+            raise InvalidInput(f"images: at most {MAX_IMAGES}, not {len(request.images)}")
+        _check_text("question_postfix", request.question_postfix)
         questions = asked_questions(request.questions)
         scored = []
         for index, data in enumerate(request.images):
@@ -90,6 +95,11 @@ class VlmServicer(vlm_pb2_grpc.VlmServicer):
         picture = pictures.decode(request.image, "image")
         if not request.questions:
             raise InvalidInput("questions: at least one is needed")
+        if len(request.questions) > MAX_QUESTIONS:
+            raise InvalidInput(f"questions: at most {MAX_QUESTIONS}, not {len(request.questions)}")
+        for index, question in enumerate(request.questions):
+            _check_text(f"questions.{index}", question)
+        _check_text("question_postfix", request.question_postfix)
         if request.max_new_tokens > MAX_NEW_TOKENS:
             raise InvalidInput(f"max_new_tokens: at most {MAX_NEW_TOKENS}")
         answers = [
@@ -121,6 +131,8 @@ def _asked(question: vlm_pb2.Question, field: str) -> AskedQuestion:
         raise InvalidInput(f"{field}.question: is empty; write what to ask about the image")
     if not question.answer.strip():
         raise InvalidInput(f"{field}.answer: is empty; write the right answer, like Yes")
+    _check_text(f"{field}.question", question.question)
+    _check_text(f"{field}.answer", question.answer)
     prompt = None
     if question.HasField("visual_prompt"):
         drawn = question.visual_prompt
@@ -128,7 +140,14 @@ def _asked(question: vlm_pb2.Question, field: str) -> AskedQuestion:
     return AskedQuestion(question.question, question.answer, prompt, field)
 
 
-def _check_sides(images: torch.Tensor) -> None:
+def _check_text(field: str, text: str) -> None:
+    if fault := text_fault(text):
+        raise InvalidInput(f"{field}: {fault}")
+
+
+def _check_images(images: torch.Tensor) -> None:
+    if len(images) > MAX_IMAGES:
+        raise InvalidInput(f"images: at most {MAX_IMAGES}, not {len(images)}")
     height, width = images.shape[-2:]
     if height not in SIDES or width not in SIDES:
         raise InvalidInput(

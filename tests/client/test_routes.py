@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from dualprocess import Client, ImagesRequest, NotFound
+from dualprocess import BatchRequest, Client, ImagesRequest, NotFound
 from services.orchestrator.api.app import create_app
 from services.orchestrator.api.settings import ApiSettings
 from tests.client.conftest import Talking
@@ -23,9 +23,14 @@ METHODS: dict[tuple[str, str], Callable[[Client], object]] = {
     ("POST", "/v1/jobs"): lambda client: client.submit(SPEC),
     ("GET", "/v1/jobs"): lambda client: list(client.jobs()),
     ("GET", "/v1/jobs/{job_id}"): lambda client: client.job(ID),
+    ("DELETE", "/v1/jobs/{job_id}"): lambda client: client.delete(ID),
     ("POST", "/v1/jobs/{job_id}/cancel"): lambda client: client.cancel(ID),
     ("GET", "/v1/jobs/{job_id}/events"): lambda client: list(client.events(ID)),
     ("GET", "/v1/jobs/{job_id}/artifacts/{name}"): lambda client: client.read_artifact(ID, "a"),
+    ("POST", "/v1/batches"): lambda client: client.submit_batch(BatchRequest(specs=[SPEC])),
+    ("GET", "/v1/batches/{batch_id}"): lambda client: client.batch(ID),
+    ("GET", "/v1/batches/{batch_id}/jobs"): lambda client: list(client.batch_jobs(ID)),
+    ("POST", "/v1/batches/{batch_id}/cancel"): lambda client: client.cancel_batch(ID),
     ("POST", "/v1/images"): lambda client: client.generate(IMAGES),
     ("GET", "/v1/models"): lambda client: client.models(),
     ("GET", "/metrics"): lambda client: client.metrics(),

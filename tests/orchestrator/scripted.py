@@ -47,6 +47,8 @@ class ScriptedGenerator(generator_pb2_grpc.GeneratorServicer):
         self.refused_checkpoints: list[bytes] = []
         #: Attempts that break do so after this step.
         self.breaks_after = 0
+        #: Of the right answer to each question, step by step; then the last one again.
+        self.probabilities = [0.5]
 
     async def Describe(self, request: Any, context: Context) -> pb.GeneratorDescribeResponse:
         return pb.GeneratorDescribeResponse(preset="tiny-flux")
@@ -84,9 +86,13 @@ class ScriptedGenerator(generator_pb2_grpc.GeneratorServicer):
         yield pb.OptimizeResponse(started=pb.Started(steps=spec.optimizer.steps))
         done = spec.resume.step
         for step in range(done + 1, spec.optimizer.steps + 1):
-            answers = [vlm_pb2.AnswerResult(loss=1 / step, joint_probability=0.5)] * len(
-                spec.questions
+            probability = self.probabilities[min(step, len(self.probabilities)) - 1]
+            answer = vlm_pb2.AnswerResult(
+                loss=1 / step,
+                joint_probability=probability,
+                geometric_mean_probability=probability,
             )
+            answers = [answer] * len(spec.questions)
             yield pb.OptimizeResponse(step=pb.Step(step=step, loss=1 / step, questions=answers))
             done = step
             every = spec.optimizer.checkpoint_every

@@ -44,6 +44,10 @@ def only_ones_own(answer: httpx.Response, job: Job) -> bool:
     return all(listed["owner"] != job.owner for listed in answer.json()["jobs"])
 
 
+def one_job(spec: dict[str, Any]) -> dict[str, Any]:
+    return {"specs": [spec]}
+
+
 def no_such_job(answer: httpx.Response, job: Job) -> bool:
     return "there is no job" in answer.json()["errors"][0]["message"]
 
@@ -58,10 +62,18 @@ RULES: dict[tuple[str, str], list[Visit]] = {
         Visit(202, lambda job: SPEC, a_job_of_ones_own),
     ],
     ("GET", "/v1/jobs/{job_id}"): NOT_THERE,
+    ("DELETE", "/v1/jobs/{job_id}"): NOT_THERE,
     ("POST", "/v1/jobs/{job_id}/cancel"): NOT_THERE,
     ("GET", "/v1/jobs/{job_id}/events"): NOT_THERE,
     ("GET", "/v1/jobs/{job_id}/artifacts/{name}"): NOT_THERE,
     ("HEAD", "/v1/jobs/{job_id}/artifacts/{name}"): NOT_THERE,
+    ("POST", "/v1/batches"): [
+        Visit(422, lambda job: one_job(SPEC | {"lora": {"start": {"job": job.id}}}), no_such_job),
+        Visit(202, lambda job: one_job(SPEC), a_job_of_ones_own),
+    ],
+    ("GET", "/v1/batches/{batch_id}"): NOT_THERE,
+    ("GET", "/v1/batches/{batch_id}/jobs"): NOT_THERE,
+    ("POST", "/v1/batches/{batch_id}/cancel"): NOT_THERE,
     ("POST", "/v1/images"): [
         Visit(422, lambda job: IMAGES | {"loras": [{"job": job.id}]}, no_such_job),
         Visit(202, lambda job: IMAGES, a_job_of_ones_own),
@@ -83,7 +95,7 @@ def routes(guarded: Guarded) -> Iterator[tuple[str, str, dict[str, Any]]]:
 def addresses(path: str, job: Job) -> list[str]:
     """The path with everything of the job that it can name."""
     names = [artifact.name for artifact in job.artifacts] if "{name}" in path else [""]
-    return [path.format(job_id=job.id, name=name) for name in names]
+    return [path.format(job_id=job.id, batch_id=job.batch, name=name) for name in names]
 
 
 @pytest.fixture
@@ -96,20 +108,22 @@ async def job(owner: Api, site: Site) -> Job:
     """A finished job that holds what nobody else may learn."""
     site.start_worker()
     headers = {"Idempotency-Key": IDEMPOTENCY_KEY}
-    answer = await owner.http.post("/v1/jobs", json=SPEC | OWNERS, headers=headers)
-    ended = await owner.ended(answer.json()["id"])
+    batch = one_job(SPEC | OWNERS) | {"name": f"batch {MARK}"}
+    answer = await owner.http.post("/v1/batches", json=batch, headers=headers)
+    ended = await owner.ended(answer.json()["jobs"][0]["id"])
     assert ended.status == JobStatus.SUCCEEDED
     assert LORA_FILE in [artifact.name for artifact in ended.artifacts]
     return ended
 
 
 async def test_the_strangers_walk(guarded: Guarded, owner: Api, job: Job) -> None:
-    stranger = await guarded.owner()
     files = [
         (await owner.http.get(f"/v1/jobs/{job.id}/artifacts/{artifact.name}")).content
         for artifact in job.artifacts
     ]
     for method, path, _ in routes(guarded):
+        # An idempotency key stands for one request, so each route gets a stranger of its own.
+        stranger = await guarded.owner()
         for visit in RULES[method, path]:
             for address in addresses(path, job):
                 answer = await stranger.http.request(
@@ -140,7 +154,7 @@ async def test_the_owner_finds_behind_the_same_doors_what_is_theirs(
 ) -> None:
     """Otherwise the stranger's walk would prove nothing."""
     for method, path, _ in routes(guarded):
-        if path.startswith("/v1/jobs/"):
+        if path.startswith(("/v1/jobs/", "/v1/batches/")) and method != "DELETE":
             for address in addresses(path, job):
                 answer = await owner.http.request(method, address)
                 assert answer.status_code == 200, f"{method} {address}"

@@ -10,13 +10,25 @@ from fastapi import FastAPI
 
 from dualprocess.schemas import Problem
 from services.common.presets import load_presets
-from services.orchestrator.api import artifacts, events, health, images, jobs, models, problems
+from services.orchestrator.api import (
+    artifacts,
+    batches,
+    document,
+    events,
+    health,
+    images,
+    jobs,
+    models,
+    problems,
+)
 from services.orchestrator.api.auth import Doors
 from services.orchestrator.api.background import background
 from services.orchestrator.api.body_limit import BodyLimit
 from services.orchestrator.api.settings import ApiSettings
 from services.orchestrator.api.state import State
 from services.orchestrator.store.artifacts import ArtifactStore
+from services.orchestrator.store.batches import Batches
+from services.orchestrator.store.deletion import Deletion
 from services.orchestrator.store.events import Events
 from services.orchestrator.store.jobs import Jobs
 from services.orchestrator.store.keys import ApiKeys
@@ -42,10 +54,12 @@ def create_app(settings: ApiSettings) -> FastAPI:
             redis=redis,
             queue=Queue(redis),
             jobs=Jobs(redis),
+            batches=Batches(redis),
             events=Events(redis),
             workers=Workers(redis),
             artifacts=store,
             uploads=Uploads(redis, store),
+            deletion=Deletion(redis, store),
             api_keys=ApiKeys(redis),
             addresses=AddressPolicy(loopback=settings.webhook_loopback),
             webhook_secret=settings.webhook_secret,
@@ -66,6 +80,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     app.add_middleware(BodyLimit, limit=settings.body_limit)
     app.add_middleware(Doors, required=settings.auth)
     problems.install(app)
-    for resource in (jobs, events, artifacts, images, models, health):
+    document.install(app, auth=settings.auth)
+    for resource in (jobs, batches, events, artifacts, images, models, health):
         app.include_router(resource.router)
     return app

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Request, Response
 from fastapi.responses import StreamingResponse
@@ -11,21 +11,33 @@ from fastapi.responses import StreamingResponse
 from services.orchestrator.api.auth import READ
 from services.orchestrator.api.problems import ProblemError
 from services.orchestrator.api.state import JobDep, StateDep
+from services.orchestrator.store.artifacts import MEDIA_TYPES
 
 router = APIRouter(prefix="/v1/jobs", tags=["artifacts"])
 
-_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+# No file has more bytes than 18 digits say; Python refuses to read some thousands of them.
+_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
+_CONTENT: dict[str, dict[str, Any]] = {
+    media_type: {} for media_type in ("application/octet-stream", *MEDIA_TYPES.values())
+}
+_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {"content": _CONTENT, "description": "The file."},
+    206: {"content": _CONTENT, "description": "The range asked for."},
+    304: {"description": "It is what `If-None-Match` says."},
+}
 
 
-@router.head("/{job_id}/artifacts/{name}", dependencies=[READ], response_class=Response)
+@router.head(
+    "/{job_id}/artifacts/{name}",
+    dependencies=[READ],
+    response_class=Response,
+    responses=_RESPONSES,
+)
 @router.get(
     "/{job_id}/artifacts/{name}",
     dependencies=[READ],
     response_class=Response,
-    responses={
-        200: {"content": {"application/octet-stream": {}}, "description": "The file."},
-        206: {"content": {"application/octet-stream": {}}, "description": "The range asked for."},
-    },
+    responses=_RESPONSES,
 )
 async def artifact(
     job: JobDep,

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 
 from services.orchestrator.api.settings import ApiSettings
 from services.orchestrator.api.state import State
+from services.orchestrator.housekeeping import Housekeeping
 from services.orchestrator.store.outbox import Outbox
 from services.orchestrator.webhooks.courier import Courier
 from services.orchestrator.webhooks.post import Poster
@@ -25,7 +26,9 @@ async def background(settings: ApiSettings, state: State) -> AsyncIterator[None]
     )
     # Not a cancel: redis-py can lose one.
     stopping = asyncio.Event()
-    housekeeping = housekeeping_of(settings, state.redis, settings.poll_seconds)
+    housekeeping = Housekeeping(
+        settings, state.redis, state.artifacts, poll_seconds=settings.poll_seconds
+    )
     tasks = [asyncio.create_task(work.run(stopping)) for work in (courier, housekeeping)]
     try:
         yield

@@ -21,7 +21,8 @@ LastEventId = Annotated[
     str | None,
     Header(
         alias="Last-Event-ID",
-        pattern=r"^\d{1,20}(-\d{1,20})?$",
+        # Redis counts in 64 bits: 19 digits always fit.
+        pattern=r"^\d{1,19}(-\d{1,19})?$",
         description="Resume behind this event: nothing is missed, nothing comes twice.",
     ),
 ]

@@ -1,4 +1,4 @@
-"""``/v1/jobs``: submit, list, read, cancel."""
+"""``/v1/jobs``: submit, list, read, cancel, delete."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fastapi import APIRouter, Header, Query, Response
 
 from dualprocess.schemas import FieldError, Job, JobPage, JobSpec, JobStatus
 from services.orchestrator.api.auth import READ, SUBMIT, CallerDep
-from services.orchestrator.api.problems import InvalidSpec
+from services.orchestrator.api.problems import InvalidSpec, ProblemError
 from services.orchestrator.api.quotas import check_steps
 from services.orchestrator.api.resolve import resolve_job
 from services.orchestrator.api.starts import check_start, keep_start
@@ -100,9 +100,22 @@ async def cancel(job: JobDep, state: StateDep) -> Job:
     A job that has ended stays as it is.
     """
     await state.queue.cancel(job.id)
-    now = await state.jobs.read(job.id)
-    assert now is not None
-    return now
+    return await state.jobs.read(job.id) or job
+
+
+@router.delete("/{job_id}", status_code=204, dependencies=[SUBMIT])
+async def delete(job: JobDep, state: StateDep) -> None:
+    """Forgets a job that has ended, with its events and files, and a message not yet sent.
+
+    A job that is queued or running answers 409: cancel it first.
+    """
+    status = await state.deletion.delete(job.id)
+    if status is not None and not status.is_final:
+        raise ProblemError(
+            409,
+            f"Job {job.id} is {status}",
+            f"Only a job that has ended can be deleted: POST /v1/jobs/{job.id}/cancel first.",
+        )
 
 
 async def with_wait(job: Job, state: State) -> Job:

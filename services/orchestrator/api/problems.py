@@ -17,6 +17,7 @@ from starlette.exceptions import HTTPException
 from dualprocess import schemas
 from dualprocess.schemas import FieldError, Problem
 from dualprocess.schemas.problems import field_path
+from services.orchestrator.store.artifacts import StoreUnavailable
 from services.orchestrator.store.quotas import QuotaExceeded
 
 log = logging.getLogger(__name__)
@@ -72,6 +73,15 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(QuotaExceeded)
     async def _quota(_: Request, error: QuotaExceeded) -> JSONResponse:
         return respond(_over(error), {"Retry-After": str(QUOTA_RETRY_AFTER_SECONDS)})
+
+    @app.exception_handler(StoreUnavailable)
+    async def _store(_: Request, error: StoreUnavailable) -> JSONResponse:
+        problem = Problem(
+            status=503,
+            title="The artifact store takes no files",
+            detail=f"{error}. Ask again when there is room.",
+        )
+        return respond(problem, {"Retry-After": str(RETRY_AFTER_SECONDS)})
 
     async def _away(_: Request, error: Exception) -> JSONResponse:
         return redis_is_away(error)
@@ -140,6 +150,7 @@ def _unknown(name: str) -> str:
 
 _REQUEST_MODELS: tuple[type[BaseModel], ...] = (
     schemas.JobSpec,
+    schemas.BatchRequest,
     schemas.ImagesRequest,
     schemas.Question,
     schemas.VisualPrompt,

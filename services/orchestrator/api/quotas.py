@@ -7,6 +7,16 @@ from services.orchestrator.api.auth import Caller
 from services.orchestrator.api.problems import InvalidSpec
 
 
+def check_batch(caller: Caller, jobs: int, field: str) -> None:
+    """Raises ``InvalidSpec`` for more jobs than the key may ever have queued."""
+    if caller.quotas and jobs > caller.quotas.queued:
+        message = (
+            f"make {jobs:,} jobs; the quota queued of this key is {caller.quotas.queued:,}: "
+            "send several batches"
+        )
+        raise InvalidSpec(FieldError(field=field, message=message))
+
+
 def check_steps(caller: Caller, steps: int) -> None:
     """Raises ``InvalidSpec`` for more steps than the key may ask for: no waiting helps."""
     if caller.quotas and steps > caller.quotas.steps:

@@ -12,6 +12,8 @@ from services.common.presets import Presets
 from services.orchestrator.api.auth import Caller, CallerDep
 from services.orchestrator.api.problems import ProblemError
 from services.orchestrator.store.artifacts import ArtifactStore
+from services.orchestrator.store.batches import Batches
+from services.orchestrator.store.deletion import Deletion
 from services.orchestrator.store.events import Events
 from services.orchestrator.store.jobs import Jobs
 from services.orchestrator.store.keys import ApiKeys
@@ -28,10 +30,12 @@ class State:
     redis: Client
     queue: Queue
     jobs: Jobs
+    batches: Batches
     events: Events
     workers: Workers
     artifacts: ArtifactStore
     uploads: Uploads
+    deletion: Deletion
     api_keys: ApiKeys
     addresses: AddressPolicy
     webhook_secret: str | None = field(repr=False)

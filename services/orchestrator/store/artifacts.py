@@ -7,10 +7,11 @@ import contextlib
 import hashlib
 import logging
 import re
+import shutil
 from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import obstore
 from obstore.exceptions import BaseError
@@ -45,8 +46,10 @@ class ArtifactStore:
     """``url`` is ``file:///folder``, made if it is missing, or ``s3://bucket/prefix``."""
 
     def __init__(self, url: str) -> None:
+        self._folder: Path | None = None
         if urlsplit(url).scheme == "file":
-            Path(urlsplit(url).path).mkdir(parents=True, exist_ok=True)
+            self._folder = Path(unquote(urlsplit(url).path))
+            self._folder.mkdir(parents=True, exist_ok=True)
         self._store: Any = from_url(url)
 
     async def put(self, job_id: str, token: int, name: str, data: bytes) -> tuple[Artifact, str]:
@@ -102,6 +105,9 @@ class ArtifactStore:
             listed = obstore.list(self._store, prefix=f"jobs/{job_id}")
             paths = [file["path"] async for files in listed for file in files]
         await self.delete(paths)
+        if self._folder is not None:
+            # Empty folders, and what a process left that died while it wrote.
+            await asyncio.to_thread(shutil.rmtree, self._folder / "jobs" / job_id, True)
 
     async def _put(self, path: str, data: bytes) -> None:
         with _unavailable():

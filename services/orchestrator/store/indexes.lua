@@ -1,8 +1,23 @@
--- Goes before every other script. Who belongs to which index: all jobs and those of one owner,
--- each as a whole (made in submit.lua) and by status. Score 0, so ordered by id, that is by creation.
+-- Goes before every other script. Who belongs to which index: all jobs, those of one owner and those
+-- of one batch, each as a whole (made in enqueue.lua) and by status. Score 0, so ordered by id, that
+-- is by creation.
 -- A job's owner: the id of the API key that made it.
 local function owner_of(job)
   return redis.call('HGET', job, 'key') or 'anonymous'
+end
+
+local function batch_index(jobs, batch)
+  return jobs .. ':batch:' .. batch
+end
+
+-- The indexes that a job is in, each as a whole.
+local function indexes_of(jobs, job)
+  local indexes = {jobs, jobs .. ':owner:' .. owner_of(job)}
+  local batch = redis.call('HGET', job, 'batch')
+  if batch then
+    table.insert(indexes, batch_index(jobs, batch))
+  end
+  return indexes
 end
 
 -- Jobs that wait only because their owner has enough running ones.
@@ -47,7 +62,7 @@ end
 -- The only way to change a status. When an owner's job stops running, the held ones queue again.
 local function set_status(jobs, job, id, status)
   local owner, before = owner_of(job), redis.call('HGET', job, 'status')
-  for _, index in ipairs({jobs, jobs .. ':owner:' .. owner}) do
+  for _, index in ipairs(indexes_of(jobs, job)) do
     if before then
       redis.call('ZREM', index .. ':status:' .. before, id)
     end

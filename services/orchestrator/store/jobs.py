@@ -74,14 +74,21 @@ class Jobs:
         return next(iter(await self._read([job_id])), None)
 
     async def page(
-        self, *, cursor: str | None, limit: int, status: JobStatus | None, owner: str | None
+        self,
+        *,
+        cursor: str | None,
+        limit: int,
+        status: JobStatus | None,
+        owner: str | None = None,
+        batch: str | None = None,
     ) -> tuple[list[Job], str | None]:
         """Newest first, those before ``cursor``; and the next page's cursor.
 
-        Those of ``owner``, or everyone's; in ``status``, or in any. A job that changed its status
-        meanwhile is left out, so that a page before the last can have fewer than ``limit``.
+        Those of ``batch``, else of ``owner``, else everyone's; in ``status``, or in any. A job that
+        changed its status meanwhile is left out, so that a page before the last can have fewer than
+        ``limit``.
         """
-        index = keys.jobs_key(owner=owner, status=status)
+        index = keys.jobs_key(owner=owner, batch=batch, status=status)
         upper = f"({cursor}" if cursor else "+"
         ids = await self._redis.zrevrangebylex(index, upper, "-", 0, limit + 1)
         jobs = [job for job in await self._read(ids[:limit]) if status in (None, job.status)]
@@ -172,6 +179,7 @@ def _job(
         status=status,
         name=fields.get("name") or None,
         owner=fields.get("key", ANONYMOUS),
+        batch=fields.get("batch"),
         generator=fields["generator"],
         vlms=[vlm for vlm in fields["vlms"].split(",") if vlm],
         created_at=created_at,

@@ -43,10 +43,20 @@ FENCE = f"{_PREFIX}:fence"
 QUEUES = f"{_PREFIX}:queues"
 
 
-def jobs_key(*, owner: str | None = None, status: str | None = None) -> str:
-    """ZSET: all jobs, or those of an owner, or in a status, or both; ordered as ``JOBS`` is."""
-    whose = f":owner:{owner}" if owner else ""
+def jobs_key(
+    *, owner: str | None = None, batch: str | None = None, status: str | None = None
+) -> str:
+    """ZSET: all jobs, or those of a batch, else of an owner; of these, those in a status.
+
+    Ordered as ``JOBS`` is.
+    """
+    whose = f":batch:{batch}" if batch else f":owner:{owner}" if owner else ""
     return f"{JOBS}{whose}" + (f":status:{status}" if status else "")
+
+
+def batch_key(batch_id: str) -> str:
+    """Hash: what a batch is beside its jobs."""
+    return f"{jobs_key(batch=batch_id)}:record"
 
 
 def api_key_key(key_id: str) -> str:

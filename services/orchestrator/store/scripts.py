@@ -1,4 +1,5 @@
-"""The Lua scripts beside this file. Each sees the functions of ``indexes.lua``."""
+"""The Lua scripts beside this file. Each sees the functions of ``indexes.lua`` and
+``enqueue.lua``."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ Script = Callable[..., Awaitable[Any]]
 
 def script(redis: Client, name: str) -> Script:
     """``name.lua``, called with ``keys`` and ``args``."""
-    registered: Script = redis.register_script(_source("indexes") + _source(name))
+    source = "".join(_source(part) for part in ("indexes", "enqueue", name))
+    registered: Script = redis.register_script(source)
     return registered
 
 

@@ -23,7 +23,8 @@ from services.orchestrator.webhooks.signature import signed_headers
 
 log = logging.getLogger(__name__)
 
-_AT_ONCE = 8
+#: A receiver that lets others wait takes one place for at most ten seconds.
+_AT_ONCE = 32
 _STOP_SECONDS = 2.0
 
 
@@ -54,12 +55,15 @@ class Courier:
                 await self._claim()
             except (ConnectionError, TimeoutError) as error:
                 log.warning("Redis is away: %s", error)
+            except Exception:
+                log.exception("the courier made a mistake")
             await pause(self._poll_seconds, stopping)
         if self._under_way:
             _, late = await asyncio.wait(self._under_way, timeout=_STOP_SECONDS)
             for task in late:
                 # Sent again by another, under the same id.
                 task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
 
     async def _claim(self) -> None:
         while len(self._under_way) < _AT_ONCE and (delivery := await self._outbox.claim()):

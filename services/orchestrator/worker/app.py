@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import builtins
 import contextlib
 import logging
 import secrets
@@ -13,6 +12,8 @@ from redis.exceptions import ConnectionError, TimeoutError
 
 from dualprocess.v1 import generator_pb2, generator_pb2_grpc
 from services.common.channels import open_channel
+from services.orchestrator.housekeeping import Housekeeping
+from services.orchestrator.pauses import pause
 from services.orchestrator.store.artifacts import ArtifactStore
 from services.orchestrator.store.events import Events
 from services.orchestrator.store.jobs import Jobs
@@ -58,10 +59,16 @@ class Worker:
             async with open_channel(self._settings.generator, credentials) as channel:
                 stub = generator_pb2_grpc.GeneratorStub(channel)
                 runner = Runner(self._settings, queue, stores, stub, targets, self._stopping)
-                housekeeping = housekeeping_of(self._settings, redis, self._settings.poll_seconds)
-                keeping = asyncio.create_task(housekeeping.run(self._stopping))
-                await self._serve(queue, Workers(redis), runner, stub, stores)
-                await keeping
+                housekeeping = Housekeeping(
+                    self._settings,
+                    redis,
+                    stores.artifacts,
+                    poll_seconds=self._settings.poll_seconds,
+                )
+                await asyncio.gather(
+                    self._serve(queue, Workers(redis), runner, stub, stores),
+                    housekeeping.run(self._stopping),
+                )
         finally:
             await redis.aclose()
 
@@ -83,16 +90,11 @@ class Worker:
                     await self._claim(queue, runner, me)
             except (ConnectionError, TimeoutError) as error:
                 log.warning("Redis is away: %s", error)
-            await self._pause()
+            await pause(self._settings.poll_seconds, self._stopping)
         await asyncio.gather(*self._running)
         if me is not None:
             with contextlib.suppress(ConnectionError, TimeoutError):
                 await workers.leave(me)
-
-    async def _pause(self) -> None:
-        with contextlib.suppress(builtins.TimeoutError):
-            async with asyncio.timeout(self._settings.poll_seconds):
-                await self._stopping.wait()
 
     async def _described(self, stub: generator_pb2_grpc.GeneratorAsyncStub) -> LiveWorker | None:
         """Who this worker is; None while its generator doesn't answer.

@@ -1,0 +1,61 @@
+"""What is under load: one API process and a real Redis with AOF."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from services.local import stack
+from services.local.child import ChildSpec
+from services.local.ports import free_port
+from services.local.probes import answers
+from services.local.supervisor import Supervisor
+
+_API = "services.orchestrator.api"
+_MB = 1e6
+
+
+@dataclass(frozen=True)
+class Server:
+    url: str
+    redis_url: str
+
+    def memory_mb(self) -> float:
+        """Resident memory of the API process, in 10^6 bytes."""
+        for process in psutil.Process().children():
+            if _API in process.cmdline():
+                resident: int = process.memory_info().rss
+                return resident / _MB
+        raise RuntimeError("the API process is gone")
+
+
+@contextlib.asynccontextmanager
+async def serving(folder: Path) -> AsyncIterator[Server]:
+    """A server that keeps everything in ``folder``, ready."""
+    redis_port, port = free_port(), free_port()
+    server = Server(f"http://127.0.0.1:{port}", f"redis://127.0.0.1:{redis_port}/0")
+    flags = [
+        "--host=127.0.0.1",
+        f"--port={port}",
+        f"--redis-url={server.redis_url}",
+        f"--artifacts={(folder / 'artifacts').as_uri()}",
+    ]
+    api = ChildSpec(
+        "api", [sys.executable, "-m", _API, *flags], lambda: answers(f"{server.url}/readyz")
+    )
+    children = [stack.redis(folder / "redis", redis_port), api]
+    supervisor = Supervisor(children, folder / "logs", _silent)
+    try:
+        await supervisor.start()
+        yield server
+    finally:
+        await supervisor.stop()
+
+
+def _silent(*_: str) -> None:
+    """The log files have it."""

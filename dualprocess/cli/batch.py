@@ -1,0 +1,147 @@
+"""``dualprocess batch``: a data set of jobs, their files, and one report."""
+
+from __future__ import annotations
+
+import json as jsons
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from dualprocess.cli import batch_report, datasets, outcomes, specs, watching
+from dualprocess.cli.outcomes import REPORT, Outcome
+from dualprocess.cli.session import (
+    BAD_INPUT,
+    JOB_ENDED_BADLY,
+    ApiKey,
+    Json,
+    Url,
+    connected,
+    fail,
+    stderr,
+)
+from dualprocess.client import Client
+from dualprocess.errors import NotFound
+from dualprocess.protocol import DEFAULT_URL
+from dualprocess.schemas import BatchRequest, JobStatus
+from dualprocess.schemas.batches import MAX_BATCH_JOBS
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(batch)
+
+
+def batch(
+    file: Annotated[
+        str, typer.Argument(help="YAML: dataset, or spec with prompts and seeds; - for a pipe.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for files and report; the data set's name if none.")
+    ] = None,
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", help="Change a field of each: generator=tiny-flux.")
+    ] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Stay until all have ended.")] = False,
+    url: Url = DEFAULT_URL,
+    api_key: ApiKey = None,
+    json: Json = False,
+) -> None:
+    """Queue a data set of jobs; fetch what has ended; write one report.
+
+    Run again with the same folder it goes on: what is done is skipped, what failed is asked anew.
+    """
+    try:
+        asked = datasets.load(file, changes or [])
+    except specs.BadFile as error:
+        fail(str(error), BAD_INPUT)
+    folder = out or Path("batch" if file == "-" else Path(file).stem)
+    found = outcomes.outcomes(asked, folder)
+    with connected(url, api_key) as client:
+        _refresh(client, found)
+        _submit(client, found, folder)
+        if watch:
+            _watch(client, found)
+        _fetch(client, found)
+    report = folder / REPORT
+    report.write_text(batch_report.html(found, folder))
+    _tell(found, report, json=json)
+
+
+def _refresh(client: Client, found: Sequence[Outcome]) -> None:
+    """Those that are not done may have moved; one that was deleted begins anew."""
+    for outcome in found:
+        if outcome.job is not None and not outcome.is_done:
+            try:
+                outcome.record(client.job(outcome.job.id))
+            except NotFound:
+                outcome.job = None
+
+
+def _submit(client: Client, found: Sequence[Outcome], folder: Path) -> None:
+    wanted = [outcome for outcome in found if not outcome.is_begun]
+    if not wanted:
+        return
+    key = outcomes.submission_key(wanted, folder)
+    for number, some in enumerate(_parts(wanted)):
+        request = BatchRequest(specs=[outcome.spec for outcome in some])
+        made = client.submit_batch(request, idempotency_key=f"{key}-{number}")
+        jobs = {job.id: job for job in client.batch_jobs(made.id)}
+        for outcome, entry in zip(some, made.jobs, strict=True):
+            outcome.record(jobs[entry.id])
+    outcomes.submitted(folder)
+
+
+def _parts(wanted: Sequence[Outcome]) -> Iterator[Sequence[Outcome]]:
+    for begin in range(0, len(wanted), MAX_BATCH_JOBS):
+        yield wanted[begin : begin + MAX_BATCH_JOBS]
+
+
+def _watch(client: Client, found: Sequence[Outcome]) -> None:
+    """Returns when all have ended, in the order in which they are queued."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[measures]}"),
+        TextColumn("{task.fields[state]}"),
+    )
+    with Progress(*columns, console=stderr) as progress:
+        bar = progress.add_task("jobs", total=len(found), measures="", state="")
+        for outcome in found:
+            if outcome.job is not None and not outcome.job.status.is_final:
+                name = outcome.job.name or outcome.job.id
+                steps = outcome.job.steps or None
+                task = progress.add_task(escape(name), total=steps, measures="", state="")
+                for record in client.events(outcome.job.id):
+                    watching.show(progress, task, record)
+                progress.remove_task(task)
+                outcome.record(client.job(outcome.job.id))
+            progress.advance(bar)
+
+
+def _fetch(client: Client, found: Sequence[Outcome]) -> None:
+    for outcome in found:
+        if outcome.job is not None and outcome.job.status.is_final:
+            for artifact in outcome.missing():
+                client.download(outcome.job.id, artifact.name, outcome.folder / artifact.name)
+
+
+def _tell(found: Sequence[Outcome], report: Path, *, json: bool) -> None:
+    jobs = [outcome.job for outcome in found if outcome.job is not None]
+    counts = {status: sum(job.status == status for job in jobs) for status in JobStatus}
+    if json:
+        folders = [str(outcome.folder) for outcome in found]
+        told = [job.model_dump(mode="json") for job in jobs]
+        text = {"report": str(report), "counts": counts, "folders": folders, "jobs": told}
+        typer.echo(jsons.dumps(text, indent=2))
+    else:
+        shown = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
+        typer.echo(f"{len(found)} jobs: {shown}")
+        if any(not job.status.is_final for job in jobs):
+            typer.echo("run this again, or with --watch, to fetch what has ended")
+        typer.echo(report)
+    if counts[JobStatus.FAILED] or counts[JobStatus.CANCELLED]:
+        raise typer.Exit(JOB_ENDED_BADLY)

@@ -1,0 +1,150 @@
+"""The report of a batch: one HTML file beside the jobs' folders, which opens without a server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from html import escape
+from pathlib import Path
+from urllib.parse import quote
+
+from dualprocess.cli.outcomes import Outcome
+from dualprocess.schemas import Score
+
+#: So many seeds are shown of each; all of them are in the folder.
+_SEEDS_SHOWN = 4
+
+_COLUMNS = ("name", "prompt", "questions", "base", "LoRA", "score base", "score LoRA", "status")
+#: Pictures say nothing about order, files neither.
+_UNSORTED = ("base", "LoRA")
+
+_STYLE = """
+body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem; color: #1c1c1c; background: #fff; }
+h1 { font-size: 1.4rem; }
+table { border-collapse: collapse; width: 100%; }
+th, td { padding: .5rem; border-bottom: 1px solid #ddd; text-align: left; vertical-align: top; }
+th { position: sticky; top: 0; background: #f6f6f6; }
+th button { font: inherit; font-weight: 600; background: none; border: 0; cursor: pointer; }
+th[aria-sort=ascending] button::after { content: " \\2191"; }
+th[aria-sort=descending] button::after { content: " \\2193"; }
+td.number { font-variant-numeric: tabular-nums; }
+td.pictures { min-width: 136px; }
+img { width: 64px; height: 64px; object-fit: contain; }
+ul { margin: 0; padding-left: 1.1rem; }
+.failed, .cancelled { color: #b00020; }
+.error { max-width: 30rem; }
+@media (prefers-color-scheme: dark) {
+  body { color: #eee; background: #161616; } th { background: #242424; color: #eee; }
+  th button { color: inherit; } td, th { border-color: #3a3a3a; } a { color: #8ab4f8; }
+  .failed, .cancelled { color: #ff8a80; }
+}
+"""
+
+_SCRIPT = """
+for (const button of document.querySelectorAll("th button")) {
+  button.addEventListener("click", () => {
+    const th = button.parentElement, at = th.cellIndex, body = document.querySelector("tbody");
+    const up = th.getAttribute("aria-sort") !== "ascending";
+    for (const other of th.parentElement.cells) other.removeAttribute("aria-sort");
+    th.setAttribute("aria-sort", up ? "ascending" : "descending");
+    const key = (row) => row.cells[at].dataset.sort ?? row.cells[at].textContent;
+    const order = (a, b) => key(a).localeCompare(key(b), undefined, { numeric: true });
+    const number = (a, b) => (Number(key(a)) - Number(key(b)));
+    const compare = th.dataset.kind === "number" ? number : order;
+    const rows = [...body.rows].sort((a, b) => (up ? 1 : -1) * compare(a, b));
+    body.append(...rows);
+  });
+}
+"""
+
+
+def html(found: Sequence[Outcome], out: Path) -> str:
+    """The report of these jobs, to be written into ``out``."""
+    heads = "".join(_head(column) for column in (*_COLUMNS, "files"))
+    rows = "\n".join(_row(outcome, out) for outcome in found)
+    title = escape(f"{out.resolve().name}: {len(found)} jobs")
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<style>{_STYLE}</style>
+</head>
+<body>
+<h1>{title}</h1>
+<p>A score is the probability of the right answers (VQAScore), without the LoRA and with it.</p>
+<table>
+<thead><tr>{heads}</tr></thead>
+<tbody>
+{rows}
+</tbody>
+</table>
+<script>{_SCRIPT}</script>
+</body>
+</html>
+"""
+
+
+def _head(column: str) -> str:
+    if column in (*_UNSORTED, "files"):
+        return f'<th scope="col">{column}</th>'
+    kind = "number" if column.startswith("score") else "text"
+    return f'<th scope="col" data-kind="{kind}"><button type="button">{column}</button></th>'
+
+
+def _row(outcome: Outcome, out: Path) -> str:
+    spec, job = outcome.spec, outcome.job
+    status = str(job.status) if job else "not queued"
+    prompts = spec.prompts or [spec.prompt or ""]
+    scores = job.scores if job else None
+    base, lora = (scores.base, scores.lora) if scores else (None, None)
+    error = f'<div class="error">{escape(job.error)}</div>' if job and job.error else ""
+    cells = (
+        f"<td>{escape(spec.name or '')}</td>",
+        f"<td>{'<br>'.join(escape(prompt) for prompt in prompts)}</td>",
+        f"<td><ul>{''.join(_questions(outcome, base, lora))}</ul></td>",
+        f'<td class="pictures">{"".join(_pictures(outcome, out, "base"))}</td>',
+        f'<td class="pictures">{"".join(_pictures(outcome, out, "lora"))}</td>',
+        _number(base),
+        _number(lora),
+        f'<td class="{escape(status)}">{escape(status)}{error}</td>',
+        f"<td>{'<br>'.join(_files(outcome, out))}</td>",
+    )
+    return f"<tr>{''.join(cells)}</tr>"
+
+
+def _number(score: Score | None) -> str:
+    if score is None:
+        # Below every score.
+        return '<td class="number" data-sort="-1">–</td>'
+    value = score.probability.geometric_mean
+    return f'<td class="number" data-sort="{value!r}">{value:.3f}</td>'
+
+
+def _questions(outcome: Outcome, base: Score | None, lora: Score | None) -> Iterator[str]:
+    for index, question in enumerate(outcome.spec.questions):
+        both = [score.questions[index] for score in (base, lora) if score]
+        shown = " → ".join(f"{one.probability.geometric_mean:.3f}" for one in both)
+        asked = f"{escape(question.question)} {escape(question.answer)}"
+        yield f"<li>{asked}{f': {shown}' if shown else ''}</li>"
+
+
+def _pictures(outcome: Outcome, out: Path, whose: str) -> Iterator[str]:
+    names = sorted(
+        (artifact.name for artifact in outcome.kept() if artifact.name.startswith(f"{whose}-")),
+        key=lambda name: (len(name), name),
+    )
+    for name in names[:_SEEDS_SHOWN]:
+        at = _address(outcome, out, name)
+        described = escape(f"{outcome.spec.name}: {name}")
+        yield f'<a href="{at}"><img src="{at}" alt="{described}" loading="lazy"></a>'
+
+
+def _files(outcome: Outcome, out: Path) -> Iterator[str]:
+    for artifact in outcome.kept():
+        if not artifact.name.startswith(("base-", "lora-")):
+            yield f'<a href="{_address(outcome, out, artifact.name)}">{escape(artifact.name)}</a>'
+
+
+def _address(outcome: Outcome, out: Path, name: str) -> str:
+    return quote(f"{outcome.folder.relative_to(out).as_posix()}/{name}")

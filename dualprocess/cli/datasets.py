@@ -1,0 +1,146 @@
+"""Data set files: the research script's, and a ``BatchRequest`` of our own; as one spec a job."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from pydantic import ValidationError
+
+from dualprocess.cli.specs import BadFile, apply, embed_files, faults, folder, read
+from dualprocess.schemas import BatchRequest, JobSpec, OptimizerSettings
+
+_FORMATS = (
+    "must hold dataset, a list of entries with name, prompt and qa_pairs; or spec, with prompts "
+    "and seeds or repeats; or specs"
+)
+_ANSWERS = {True: "Yes", False: "No"}
+
+
+def load(file: str, changes: Sequence[str] = ()) -> list[JobSpec]:
+    """The specs that ``file`` asks for, each with a name, after ``changes`` of each.
+
+    ``-`` is standard input. Raises ``BadFile`` with everything that is wrong, by place.
+    """
+    data = read(file)
+    if isinstance(data, list):
+        data = {"dataset": data}
+    if not isinstance(data, dict) or not data.keys() & {"dataset", "spec", "specs"}:
+        raise BadFile(f"{file}: {_FORMATS}")
+    entries = _research(data) if "dataset" in data else _ours(file, data)
+    specs: list[JobSpec] = []
+    wrong: list[str] = []
+    for place, entry, seeds in entries:
+        for change in changes:
+            apply(entry, change)
+        embed_files(entry, folder(file))
+        try:
+            specs += _repeated(JobSpec.model_validate(entry), seeds)
+        except ValidationError as error:
+            wrong += [f"{place}.{fault}" for fault in faults(error)]
+    if wrong:
+        raise BadFile("\n".join([f"{file} is no data set:", *wrong]))
+    if not specs:
+        raise BadFile(f"{file}: holds no jobs; {_FORMATS}")
+    return specs
+
+
+#: Where an entry stands in the file, the entry as a job's fields, and its seeds: given or counted.
+Entry = tuple[str, dict[str, Any], list[int] | int]
+
+
+def _research(data: dict[str, Any]) -> Iterator[Entry]:
+    """Entries of the research script's format. What else stands beside them goes for all."""
+    shared = {key: value for key, value in data.items() if key != "dataset"}
+    if not isinstance(data["dataset"], list) or not data["dataset"]:
+        raise BadFile("dataset: must be a list of entries with name, prompt and qa_pairs")
+    for index, given in enumerate(data["dataset"]):
+        place = f"dataset.{index}"
+        if not isinstance(given, dict):
+            raise BadFile(f"{place}: must be an entry with name, prompt and qa_pairs")
+        # The script asks without a postfix where none is written.
+        entry = {"question_postfix": "", **_copy(shared), **given}
+        repeats = entry.pop("opt_repeat", 1)
+        if not isinstance(repeats, int) or repeats < 1:
+            raise BadFile(f"{place}.opt_repeat: must be a number of repeats, 1 or more")
+        if "qa_pairs" in entry:
+            pairs = entry.pop("qa_pairs") or []
+            entry["questions"] = [
+                _question(pair, f"{place}.qa_pairs.{number}") for number, pair in enumerate(pairs)
+            ]
+        yield place, entry, repeats
+
+
+def _question(pair: Any, place: str) -> dict[str, Any]:
+    if not isinstance(pair, dict):
+        raise BadFile(f"{place}: must have a question and an answer")
+    question = dict(pair)
+    # YAML takes an unquoted Yes for true.
+    if isinstance(question.get("answer"), bool):
+        question["answer"] = _ANSWERS[question["answer"]]
+    mode = question.pop("overlay_mode", None)
+    images = question.pop("ref_images", None) or []
+    images = images if isinstance(images, list) else [images]
+    if len(images) > 1:
+        raise BadFile(f"{place}.ref_images: has {len(images)}; draw them into one image")
+    if images:
+        question["visual_prompt"] = {"image": images[0]} | ({"mode": mode} if mode else {})
+    return question
+
+
+def _ours(file: str, data: dict[str, Any]) -> Iterator[Entry]:
+    """Entries of a ``BatchRequest``, whose specs are checked later."""
+    form = {key: value for key, value in data.items() if key not in ("spec", "specs")}
+    try:
+        asked = BatchRequest.model_validate(form)
+    except ValidationError as error:
+        raise BadFile("\n".join([f"{file} is no data set:", *faults(error)])) from error
+    if "specs" in data:
+        if not isinstance(data["specs"], list) or data.keys() - {"specs", "name"}:
+            raise BadFile(f"{file}: specs must be a list of jobs, beside nothing but a name")
+        for index, spec in enumerate(data["specs"]):
+            yield f"specs.{index}", _fields(spec, f"specs.{index}"), 1
+        return
+    if asked.seeds and asked.repeats:
+        raise BadFile("repeats: can't stand beside seeds; leave one of them out")
+    prompts: list[str | None] = [*asked.prompts] if asked.prompts else [None]
+    for prompt in prompts:
+        spec = _fields(data["spec"], "spec")
+        if prompt is not None:
+            if spec.keys() & {"prompt", "prompts"}:
+                raise BadFile("prompts: can't stand beside spec's own; leave one of them out")
+            name = f"{spec['name']}, {prompt}" if "name" in spec else prompt
+            spec |= {"prompt": prompt, "name": name[:180]}
+        yield "spec", spec, asked.seeds or asked.repeats or 1
+
+
+def _fields(spec: Any, place: str) -> dict[str, Any]:
+    if not isinstance(spec, dict):
+        raise BadFile(f"{place}: must hold the fields of a job, like prompt and questions")
+    copied: dict[str, Any] = _copy(spec)
+    return copied
+
+
+def _copy(data: Any) -> Any:
+    """Changes of one entry must not reach what another shares with it."""
+    if isinstance(data, dict):
+        return {key: _copy(value) for key, value in data.items()}
+    return [_copy(value) for value in data] if isinstance(data, list) else data
+
+
+def _repeated(spec: JobSpec, seeds: list[int] | int) -> Iterator[JobSpec]:
+    """The spec with each seed; of a mere number, as many, counted up from the spec's own."""
+    name = spec.name or (spec.prompt or (spec.prompts or ["job"])[0])[:180]
+    if isinstance(seeds, int):
+        if seeds == 1:
+            yield spec.model_copy(update={"name": name})
+            return
+        own = spec.optimizer.seed
+        first = OptimizerSettings().seed if own is None else own
+        seeds = [(first + more) % 2**32 for more in range(seeds)]
+    for seed in seeds:
+        # Validated anew, so that what was set counts as set.
+        fields = spec.model_dump(exclude_unset=True)
+        fields["optimizer"] = {**fields.get("optimizer", {}), "seed": seed}
+        numbered = f"{name}, seed {seed}" if len(seeds) > 1 else name
+        yield JobSpec.model_validate(fields | {"name": numbered})

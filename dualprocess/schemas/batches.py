@@ -1,0 +1,64 @@
+"""Many jobs in one request."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated
+
+from pydantic import Field
+
+from dualprocess.schemas.fields import JobId, Model, Name, Seed, Text
+from dualprocess.schemas.jobs import ANONYMOUS, JobStatus
+from dualprocess.schemas.specs import JobSpec
+
+MAX_BATCH_JOBS = 1000
+
+
+class BatchRequest(Model):
+    """Either many specs, or one over prompts and seeds: a job for each prompt with each seed."""
+
+    specs: Annotated[list[JobSpec], Field(min_length=1, max_length=MAX_BATCH_JOBS)] | None = None
+    spec: JobSpec | None = None
+    prompts: Annotated[
+        list[Text] | None,
+        Field(min_length=1, max_length=MAX_BATCH_JOBS, description="Each is `prompt` of jobs."),
+    ] = None
+    seeds: Annotated[
+        list[Seed] | None,
+        Field(
+            min_length=1,
+            max_length=MAX_BATCH_JOBS,
+            description="Each is `optimizer.seed` of jobs.",
+        ),
+    ] = None
+    repeats: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            le=MAX_BATCH_JOBS,
+            description="In place of seeds: so many, counted up from the spec's own.",
+        ),
+    ] = None
+    name: Name | None = None
+
+
+class BatchEntry(Model):
+    """A job of a batch, in brief."""
+
+    id: JobId
+    name: str | None
+    status: JobStatus
+
+
+class Batch(Model):
+    """A batch, as it is now. It is there as long as one of its jobs is."""
+
+    id: JobId
+    name: str | None = None
+    owner: Annotated[str, Field(description="Id of the API key that made it.")] = ANONYMOUS
+    created_at: datetime
+    size: Annotated[int, Field(description="How many jobs came with it.")]
+    counts: Annotated[
+        dict[JobStatus, int], Field(description="Jobs by status; those deleted are in none.")
+    ]
+    jobs: Annotated[list[BatchEntry], Field(description="Those there still are, as submitted.")]

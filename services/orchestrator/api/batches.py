@@ -1,0 +1,113 @@
+"""``/v1/batches``: many jobs in one request; how far they are; their end."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Path, Query, Response
+
+from dualprocess.schemas import Batch, BatchRequest, FieldError, JobPage, JobStatus
+from services.orchestrator.api.auth import READ, SUBMIT, CallerDep
+from services.orchestrator.api.expand import Ready, expand
+from services.orchestrator.api.jobs import OPTIMIZE_PRIORITY, IdempotencyKey
+from services.orchestrator.api.problems import InvalidSpec, ProblemError
+from services.orchestrator.api.state import StateDep
+from services.orchestrator.store.batches import NewJob
+from services.orchestrator.store.ids import new_job_id, new_job_ids
+from services.orchestrator.store.jobs import needed_vlms, optimize_fields
+
+router = APIRouter(prefix="/v1/batches", tags=["batches"])
+
+#: What the specs of one batch may be together, as they are stored: all go to Redis at once.
+MAX_STORED_BYTES = 64 * 1024 * 1024
+
+
+async def _batch(
+    batch_id: Annotated[str, Path(pattern="^[0-9a-z]{26}$", description="A batch's id.")],
+    state: StateDep,
+    caller: CallerDep,
+) -> Batch:
+    batch = await state.batches.read(batch_id)
+    if batch is None or caller.sees not in (None, batch.owner):
+        detail = "POST /v1/batches answered with the id; a batch goes with the last of its jobs."
+        raise ProblemError(404, f"There is no batch {batch_id}", detail)
+    return batch
+
+
+#: The batch of the path, or a 404: for another owner's as for none.
+BatchDep = Annotated[Batch, Depends(_batch)]
+
+
+@router.post("", status_code=202, dependencies=[SUBMIT])
+async def submit(
+    request: BatchRequest,
+    state: StateDep,
+    caller: CallerDep,
+    response: Response,
+    idempotency_key: IdempotencyKey = None,
+) -> Batch:
+    """Checks every spec and queues all of them, or none: a 422 names each fault by its place."""
+    jobs = _new_jobs(await expand(request, state, caller))
+    digest = hashlib.sha256(f"batch {request.model_dump_json()}".encode()).hexdigest()
+    batch_id = new_job_id()
+    known_id, known_digest = await state.batches.submit(
+        batch_id,
+        jobs,
+        name=request.name,
+        priority=OPTIMIZE_PRIORITY,
+        owner=caller.owner,
+        idempotency=(idempotency_key, digest) if idempotency_key else None,
+    )
+    if known_id != batch_id and known_digest != digest:
+        message = f"stands for another request, {known_id}; take a new key"
+        raise InvalidSpec(FieldError(field="Idempotency-Key", message=message))
+    response.headers["Location"] = f"/v1/batches/{known_id}"
+    batch = await state.batches.read(known_id)
+    if batch is None:
+        raise ProblemError(410, f"Batch {known_id} was deleted meanwhile", "Take a new key.")
+    return batch
+
+
+@router.get("/{batch_id}", dependencies=[READ])
+async def read(batch: BatchDep) -> Batch:
+    """The batch, as it is now."""
+    return batch
+
+
+@router.get("/{batch_id}/jobs", dependencies=[READ])
+async def list_jobs(
+    batch: BatchDep,
+    state: StateDep,
+    cursor: Annotated[str | None, Query(pattern="^[0-9a-z]{26}$")] = None,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    status: JobStatus | None = None,
+) -> JobPage:
+    """Its jobs, the last submitted first. `next` of one page is `cursor` of the one behind it."""
+    jobs, following = await state.jobs.page(
+        cursor=cursor, limit=limit, status=status, batch=batch.id
+    )
+    return JobPage(jobs=jobs, next=following)
+
+
+@router.post("/{batch_id}/cancel", dependencies=[SUBMIT])
+async def cancel(batch: BatchDep, state: StateDep) -> Batch:
+    """Ends its queued jobs; stops the running ones after their step, with what they learned."""
+    await state.batches.cancel(batch.id)
+    return await state.batches.read(batch.id) or batch
+
+
+def _new_jobs(ready: list[Ready]) -> list[NewJob]:
+    """Raises ``InvalidSpec`` when they are too large together."""
+    jobs, stored = [], 0
+    for job_id, one in zip(new_job_ids(len(ready)), ready, strict=True):
+        fields = optimize_fields(one.spec, one.webhook)
+        stored += sum(len(value) for value in fields.values())
+        if stored > MAX_STORED_BYTES:
+            message = (
+                f"take more than {MAX_STORED_BYTES >> 20} MiB with their drawings; make these "
+                "smaller, or several batches"
+            )
+            raise InvalidSpec(FieldError(field="specs", message=message))
+        jobs.append(NewJob(job_id, one.spec.generator, needed_vlms(one.spec), fields))
+    return jobs

@@ -1,0 +1,149 @@
+"""What a batch's request asks for: each of its jobs' specs, complete, or all that is wrong."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from dualprocess.schemas import BatchRequest, FieldError, JobSpec, ResolvedJobSpec, Webhook
+from dualprocess.schemas.batches import MAX_BATCH_JOBS
+from services.orchestrator.api.auth import Caller
+from services.orchestrator.api.problems import InvalidSpec
+from services.orchestrator.api.quotas import check_batch, check_steps
+from services.orchestrator.api.resolve import resolve_job
+from services.orchestrator.api.starts import check_start
+from services.orchestrator.api.state import State
+from services.orchestrator.api.webhooks import complete_webhook
+
+#: More than these help nobody.
+_FAULTS_SHOWN = 100
+#: How much of a prompt goes into a job's name.
+_NAME_CHARACTERS = 80
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A spec that can be queued."""
+
+    spec: ResolvedJobSpec
+    webhook: Webhook | None
+
+
+async def expand(request: BatchRequest, state: State, caller: Caller) -> list[Ready]:
+    """A spec for each job. Raises ``InvalidSpec`` with everything that is wrong, by place."""
+    _check_form(request)
+    asked = dict(_places(request))
+    faults: list[FieldError] = []
+    ready = []
+    checks = _Checks(state, caller)
+    for place, spec in asked.items():
+        try:
+            # Drawings are decoded on the way: off the event loop.
+            resolved = await asyncio.to_thread(resolve_job, spec, state.presets)
+            ready.append(await checks.passed(spec, resolved))
+        except InvalidSpec as error:
+            faults += [
+                FieldError(field=f"{place}.{fault.field}", message=fault.message)
+                for fault in error.errors
+            ]
+    if faults:
+        raise InvalidSpec(*_shown(faults))
+    jobs = ready if request.specs else list(_spread(ready[0], request))
+    check_batch(caller, len(jobs), "specs" if request.specs else "prompts")
+    return jobs
+
+
+def _check_form(request: BatchRequest) -> None:
+    if (request.specs is None) == (request.spec is None):
+        fault = "spec", "is missing; write either specs, or spec with prompts and seeds"
+        if request.spec:
+            fault = "specs", "can't stand beside spec; leave one of them out"
+        raise InvalidSpec(FieldError(field=fault[0], message=fault[1]))
+    faults = [
+        FieldError(field=field, message="goes with spec; with specs write it into each of them")
+        for field in ("prompts", "seeds", "repeats")
+        if request.specs and getattr(request, field) is not None
+    ]
+    if request.seeds is not None and request.repeats is not None:
+        message = "can't stand beside seeds; leave one of them out"
+        faults.append(FieldError(field="repeats", message=message))
+    if request.spec and request.prompts and (request.spec.prompt or request.spec.prompts):
+        message = "can't stand beside spec's own; leave one of them out"
+        faults.append(FieldError(field="prompts", message=message))
+    seeds = len(request.seeds) if request.seeds else request.repeats or 1
+    if (jobs := len(request.prompts or [""]) * seeds) > MAX_BATCH_JOBS:
+        message = f"make {jobs:,} jobs with these seeds; ask for at most {MAX_BATCH_JOBS:,}"
+        faults.append(FieldError(field="prompts", message=message))
+    if faults:
+        raise InvalidSpec(*faults)
+
+
+def _places(request: BatchRequest) -> Iterator[tuple[str, JobSpec]]:
+    """Each spec that is to be checked, and what the request calls it."""
+    for index, spec in enumerate(request.specs or []):
+        yield f"specs.{index}", spec
+    if request.spec:
+        prompt = request.prompts[0] if request.prompts else request.spec.prompt
+        yield "spec", request.spec.model_copy(update={"prompt": prompt})
+
+
+def _spread(ready: Ready, request: BatchRequest) -> Iterator[Ready]:
+    """The spec with each prompt, and each of these with each seed."""
+    spec = ready.spec
+    first = spec.optimizer.seed
+    seeds = request.seeds or [(first + more) % 2**32 for more in range(request.repeats or 1)]
+    for prompts in [[prompt] for prompt in request.prompts or []] or [spec.prompts]:
+        for seed in seeds:
+            parts = [spec.name] if spec.name else []
+            parts += [prompts[0]] if request.prompts else []
+            parts = [part[:_NAME_CHARACTERS] for part in parts]
+            parts += [f"seed {seed}"] if len(seeds) > 1 else []
+            changes = {
+                "prompts": prompts,
+                "optimizer": spec.optimizer.model_copy(update={"seed": seed}),
+                "name": ", ".join(parts) or None,
+            }
+            yield Ready(spec.model_copy(update=changes), ready.webhook)
+
+
+class _Checks:
+    """What asks Redis or the network about a spec: once for all specs that ask the same."""
+
+    def __init__(self, state: State, caller: Caller) -> None:
+        self._state = state
+        self._caller = caller
+        self._webhooks: dict[str, Webhook | None] = {}
+        self._starts: set[str] = set()
+
+    async def passed(self, spec: JobSpec, resolved: ResolvedJobSpec) -> Ready:
+        """Raises ``InvalidSpec``."""
+        check_steps(self._caller, resolved.optimizer.steps)
+        start = resolved.lora.start
+        if start is not None and start.file is not None:
+            message = (
+                "can't come with a batch; submit one job with it, then name that job in "
+                "lora.start.job"
+            )
+            raise InvalidSpec(FieldError(field="lora.start.file", message=message))
+        lora = f"{resolved.generator} {resolved.lora.model_dump_json()}"
+        if lora not in self._starts:
+            await check_start(resolved, self._state, self._caller)
+            self._starts.add(lora)
+        return Ready(resolved, await self._webhook(spec.webhook))
+
+    async def _webhook(self, webhook: Webhook | None) -> Webhook | None:
+        asked = webhook.model_dump_json() if webhook else ""
+        if asked not in self._webhooks:
+            self._webhooks[asked] = await complete_webhook(
+                webhook, self._state.addresses, self._state.webhook_secret
+            )
+        return self._webhooks[asked]
+
+
+def _shown(faults: list[FieldError]) -> list[FieldError]:
+    if more := len(faults) - _FAULTS_SHOWN:
+        message = f"have {more:,} more faults; mend these first"
+        if more > 0:
+            return [*faults[:_FAULTS_SHOWN], FieldError(field="specs", message=message)]
+    return faults

@@ -1,0 +1,24 @@
+"""The load benchmark runs, and meets no error. How fast is no test's matter."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+
+@pytest.mark.timeout(150)
+def test_a_small_load_meets_no_error() -> None:
+    size = ["--leases=20", "--queued=20", "--streams=10", "--hour=20"]
+    time = ["--rate=10", "--seconds=1", "--settle=0"]
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.load", *size, *time],
+        capture_output=True,
+        text=True,
+        timeout=140,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "0 leases lost" in done.stdout
+    assert "errors: 0" in done.stdout

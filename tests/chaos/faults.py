@@ -1,0 +1,141 @@
+"""What is done to the stack: kills, restarts, stops; in an order that a seed chooses."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import signal
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from random import Random
+
+import psutil
+
+from tests.chaos.stack import LEASE_SECONDS, Kind, Part, Stack
+
+
+class Action(StrEnum):
+    KILL = "kill -9"
+    RESTART = "SIGTERM"
+    STOP = "SIGSTOP, SIGCONT"
+
+
+@dataclass(frozen=True)
+class Fault:
+    action: Action
+    kind: Kind
+
+
+@dataclass(frozen=True)
+class Plan:
+    """``faults`` all in random order, ``gap`` seconds between two on the average, then again:
+    ``rounds`` times, or as long as jobs run. Redis is stopped for one of ``cuts`` seconds."""
+
+    faults: Sequence[Fault]
+    gap: float
+    cuts: Sequence[float]
+    rounds: int | None = None
+
+
+#: Each way for each kind to go. A stopped Redis is one that is cut off: within a lease, past it,
+#: and longer than its clients wait for an answer (20 s).
+FULL = Plan([Fault(action, kind) for action in Action for kind in Kind], 3.0, (2.0, 7.0, 24.0))
+#: One of each main kind, for a run that has no time for all.
+BRIEF = Plan(
+    [
+        Fault(Action.KILL, Kind.GENERATOR),
+        Fault(Action.KILL, Kind.WORKER),
+        Fault(Action.STOP, Kind.WORKER),
+        Fault(Action.KILL, Kind.VLM),
+        Fault(Action.KILL, Kind.API),
+        Fault(Action.KILL, Kind.REDIS),
+        Fault(Action.STOP, Kind.REDIS),
+        Fault(Action.RESTART, Kind.WORKER),
+    ],
+    gap=1.0,
+    cuts=(3.0,),
+    rounds=1,
+)
+
+#: A stopped process sleeps through its lease, or its callers' patience.
+_STOP_SECONDS = (1.3 * LEASE_SECONDS, 2.5 * LEASE_SECONDS)
+
+
+class Chaos:
+    """Does to ``stack`` what ``plan`` says."""
+
+    def __init__(self, stack: Stack, plan: Plan, rng: Random) -> None:
+        #: What was done so far.
+        self.injected: Counter[Fault] = Counter()
+        #: Set once each fault was done, or no more will be.
+        self.one_round = asyncio.Event()
+        self._stack = stack
+        self._plan = plan
+        self._rng = rng
+
+    async def run(self, done: asyncio.Event) -> None:
+        """Until ``done``. Returns when nobody is stopped any more."""
+        async with asyncio.TaskGroup() as stops:
+            for number in itertools.count(1):
+                await self._round(stops, done)
+                self.one_round.set()
+                if done.is_set() or number == self._plan.rounds:
+                    return
+
+    async def _round(self, stops: asyncio.TaskGroup, done: asyncio.Event) -> None:
+        for fault in self._rng.sample(self._plan.faults, len(self._plan.faults)):
+            await _pause(self._plan.gap * self._rng.uniform(0.4, 1.6), done)
+            if done.is_set():
+                return
+            self._inject(fault, stops, done)
+
+    def _inject(self, fault: Fault, stops: asyncio.TaskGroup, done: asyncio.Event) -> None:
+        parts = self._stack.of(fault.kind)
+        seconds = self._rng.choice(self._plan.cuts)
+        if fault.kind != Kind.REDIS:
+            seconds = self._rng.uniform(*_STOP_SECONDS)
+        for part in self._rng.sample(parts, len(parts)):
+            process = part.process()
+            if process is not None and _send(process, fault.action):
+                self.injected[fault] += 1
+                if fault.action == Action.STOP:
+                    _tell(part, f"SIGSTOP, and SIGCONT after {seconds:.1f} s")
+                    stops.create_task(_continue(process, seconds, done))
+                else:
+                    _tell(part, fault.action)
+                return
+
+
+def _send(process: psutil.Process, action: Action) -> bool:
+    number = {
+        Action.KILL: signal.SIGKILL,
+        Action.RESTART: signal.SIGTERM,
+        Action.STOP: signal.SIGSTOP,
+    }[action]
+    try:
+        process.send_signal(number)
+    except psutil.NoSuchProcess:
+        return False
+    return True
+
+
+async def _continue(process: psutil.Process, seconds: float, done: asyncio.Event) -> None:
+    try:
+        await _pause(seconds, done)
+    finally:
+        # It may have been killed meanwhile.
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.resume()
+
+
+async def _pause(seconds: float, done: asyncio.Event) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await done.wait()
+
+
+def _tell(part: Part, what: str) -> None:
+    print(f"  {part.spec.name}: {what}", flush=True)

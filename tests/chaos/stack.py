@@ -1,0 +1,158 @@
+"""What chaos is made in: two of everything but Redis, all children of this process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import secrets
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+import psutil
+
+from services.local import stack as local
+from services.local.child import ChildSpec
+from services.local.ports import free_port
+from services.local.probes import answers, serves
+from services.local.supervisor import Supervisor
+
+GENERATOR, VLM = "tiny-flux", "tiny-idefics2"
+#: Short, so that a stop outlasts it soon.
+LEASE_SECONDS = 4.0
+#: Of a job. Chaos ends more of them than the default of three, and none of them is the job's fault.
+ATTEMPTS = 50
+_START_SECONDS = 240.0
+_REPLICAS = (1, 2)
+
+
+class Kind(StrEnum):
+    REDIS = "redis"
+    VLM = "vlm"
+    GENERATOR = "generator"
+    API = "api"
+    WORKER = "worker"
+
+
+@dataclass(frozen=True)
+class Part:
+    """A process of the stack; ``mark`` is in its command line, and in no other's."""
+
+    kind: Kind
+    mark: str
+    spec: ChildSpec
+
+    def process(self) -> psutil.Process | None:
+        """The one that runs now; ``None`` between two."""
+        for process in psutil.Process().children():
+            with contextlib.suppress(psutil.Error):
+                if self.mark in " ".join(process.cmdline()):
+                    return process
+        return None
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Where it answers, and what it is made of."""
+
+    redis_url: str
+    api_urls: Sequence[str]
+    parts: Sequence[Part]
+
+    def of(self, kind: Kind) -> list[Part]:
+        return [part for part in self.parts if part.kind == kind]
+
+
+def build(folder: Path) -> Stack:
+    """The stack's processes, to be started in this order. Ports stay over restarts."""
+    redis_port = free_port()
+    redis_url = f"redis://127.0.0.1:{redis_port}/0"
+    store = [f"--redis-url={redis_url}", f"--artifacts={(folder / 'artifacts').as_uri()}"]
+    token = {"DUALPROCESS_GRPC_TOKEN": secrets.token_hex(32)}
+    redis = local.redis(folder / "redis", redis_port)
+    # Redis writes this over its command line.
+    parts = [Part(Kind.REDIS, f"redis-server 127.0.0.1:{redis_port}", redis)]
+    ports = {kind: [free_port() for _ in _REPLICAS] for kind in (Kind.VLM, Kind.GENERATOR)}
+    for kind, preset in ((Kind.VLM, VLM), (Kind.GENERATOR, GENERATOR)):
+        for replica, port in zip(_REPLICAS, ports[kind], strict=True):
+            parts.append(_gpu_service(kind, replica, port, preset, token))
+    vlms = "ipv4:" + ",".join(f"127.0.0.1:{port}" for port in ports[Kind.VLM])
+    urls = []
+    for replica in _REPLICAS:
+        port = free_port()
+        urls.append(f"http://127.0.0.1:{port}")
+        parts.append(_api(replica, port, urls[-1], store))
+    for replica, port in zip(_REPLICAS, ports[Kind.GENERATOR], strict=True):
+        flags = [*store, f"--generator=127.0.0.1:{port}", f"--vlms={json.dumps({VLM: vlms})}"]
+        parts.append(_worker(replica, flags, f"{urls[0]}/readyz?worker=true", token))
+    return Stack(redis_url, urls, parts)
+
+
+@contextlib.asynccontextmanager
+async def running(stack: Stack, logs: Path) -> AsyncIterator[None]:
+    """The stack, ready; whatever dies in it starts again, however often."""
+    supervisor = Supervisor(
+        [part.spec for part in stack.parts], logs, lambda name, line: None, quick_seconds=0.0
+    )
+    try:
+        async with asyncio.timeout(_START_SECONDS):
+            await supervisor.start()
+        yield
+    finally:
+        await supervisor.stop()
+
+
+def _gpu_service(
+    kind: Kind, replica: int, port: int, preset: str, token: Mapping[str, str]
+) -> Part:
+    flags = [f"--preset={preset}", "--device=cpu", "--host=127.0.0.1"]
+    return _python(
+        kind,
+        replica,
+        f"services.{kind}",
+        flags,
+        mark=f"--port={port}",
+        ready=lambda: serves(f"127.0.0.1:{port}"),
+        environment=token,
+    )
+
+
+def _api(replica: int, port: int, url: str, store: Sequence[str]) -> Part:
+    return _python(
+        Kind.API,
+        replica,
+        "services.orchestrator.api",
+        ["--host=127.0.0.1", *store],
+        mark=f"--port={port}",
+        ready=lambda: answers(f"{url}/readyz"),
+    )
+
+
+def _worker(replica: int, flags: Sequence[str], ready: str, token: Mapping[str, str]) -> Part:
+    patience = [f"--attempts={ATTEMPTS}", "--pause-seconds=0.05"]
+    return _python(
+        Kind.WORKER,
+        replica,
+        "services.orchestrator.worker",
+        [*flags, *patience, f"--lease-seconds={LEASE_SECONDS:g}"],
+        mark=f"--name=chaos-{replica}",
+        ready=lambda: answers(ready),
+        environment=token,
+    )
+
+
+def _python(
+    kind: Kind,
+    replica: int,
+    module: str,
+    flags: Sequence[str],
+    *,
+    mark: str,
+    ready: Callable[[], Awaitable[bool]],
+    environment: Mapping[str, str] | None = None,
+) -> Part:
+    command = [sys.executable, "-m", module, *flags, mark]
+    return Part(kind, mark, ChildSpec(f"{kind}-{replica}", command, ready, environment or {}))

@@ -1,0 +1,44 @@
+"""What a job's stream in Redis tells of it, read past the API."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pydantic import TypeAdapter
+
+from dualprocess.schemas import Event, JobStatus, StatusEvent
+from services.orchestrator.store import redis as keys
+
+_EVENT: TypeAdapter[Event] = TypeAdapter(Event)
+
+
+@dataclass(frozen=True)
+class Told:
+    """``ends`` counts final status events; ``repeated`` has what one attempt told twice."""
+
+    ids: Sequence[str]
+    ends: int
+    repeated: Sequence[str]
+
+    def place(self, entry_id: str) -> int:
+        """Of an event in the stream; -1 for one that isn't in it."""
+        return self.ids.index(entry_id) if entry_id in self.ids else -1
+
+
+async def told(redis: keys.Client, job_id: str) -> Told:
+    entries = await redis.xrange(keys.events_key(job_id))
+    ends, repeated = 0, list[str]()
+    of_attempt = set[str]()
+    for _, fields in entries:
+        event = _EVENT.validate_json(text := fields["event"])
+        if isinstance(event, StatusEvent):
+            ends += event.status.is_final
+            if event.status == JobStatus.QUEUED:
+                of_attempt.clear()
+            continue
+        # Timings and hashes make an event the only one of its kind in an attempt.
+        if text in of_attempt:
+            repeated.append(text)
+        of_attempt.add(text)
+    return Told([entry_id for entry_id, _ in entries], ends, repeated)

@@ -1,0 +1,84 @@
+"""What the API finds in Redis and the artifact store while it is attacked: a job that has ended."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from dualprocess.schemas import Job
+from dualprocess.v1 import generator_pb2_grpc, vlm_pb2_grpc
+from services.orchestrator.api.app import create_app
+from services.orchestrator.api.settings import ApiSettings
+from services.orchestrator.store.artifacts import LORA_FILE
+from services.orchestrator.store.keys import ApiKeys, Scope
+from services.orchestrator.store.quotas import Quotas
+from services.orchestrator.store.redis import connect
+from services.orchestrator.worker.app import Worker
+from services.orchestrator.worker.settings import WorkerSettings
+from tests.orchestrator.conftest import SPEC, grpc_server
+from tests.orchestrator.scripted import ScriptedGenerator, ScriptedVlm
+
+_PATIENCE_SECONDS = 60.0
+_QUOTAS = Quotas(queued=10**6, running=10**6, steps=10_000, body_bytes=1 << 26)
+
+
+@dataclass(frozen=True)
+class World:
+    """``key`` opens everything that an owner may do, and the job is its own."""
+
+    redis_url: str
+    artifacts: str
+    key: str
+    job: Job
+    artifact: str = LORA_FILE
+
+
+async def make_world(redis_url: str, folder: Path) -> World:
+    """Runs one job in an empty Redis, from its submission to its end."""
+    artifacts = (folder / "artifacts").as_uri()
+    redis = connect(redis_url, retries=1)
+    await redis.flushdb()
+    key = await ApiKeys(redis).create("a fuzzer's", {Scope.SUBMIT, Scope.READ}, _QUOTAS)
+    await redis.aclose()
+    generator = ScriptedGenerator()
+    vlm = ScriptedVlm()  # type: ignore[abstract]  # scores only
+    async with (
+        grpc_server(
+            lambda s: generator_pb2_grpc.add_GeneratorServicer_to_server(generator, s)
+        ) as generator_target,
+        grpc_server(lambda s: vlm_pb2_grpc.add_VlmServicer_to_server(vlm, s)) as vlm_target,
+    ):
+        worker = Worker(
+            WorkerSettings(
+                redis_url=redis_url,
+                artifacts=artifacts,
+                generator=generator_target,
+                vlms={SPEC["vlm"]: vlm_target},
+                poll_seconds=0.05,
+            )
+        )
+        working = asyncio.create_task(worker.run())
+        job = await _ended_job(redis_url, artifacts, key)
+        worker.stop()
+        await working
+    return World(redis_url, artifacts, key, job)
+
+
+async def _ended_job(redis_url: str, artifacts: str, key: str) -> Job:
+    app = create_app(ApiSettings(redis_url=redis_url, artifacts=artifacts, auth=True))
+    headers = {"Authorization": f"Bearer {key}"}
+    transport = httpx.ASGITransport(app)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url="http://api", headers=headers) as http,
+        asyncio.timeout(_PATIENCE_SECONDS),
+    ):
+        answer = await http.post("/v1/jobs", json=SPEC)
+        job = Job.model_validate_json(answer.content)
+        while not job.status.is_final:
+            await asyncio.sleep(0.05)
+            job = Job.model_validate_json((await http.get(f"/v1/jobs/{job.id}")).content)
+    return job

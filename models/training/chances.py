@@ -21,11 +21,11 @@ from models.training.world import (
     Ints,
 )
 
-#: No answer is surer than this.
-LEAST = 0.0005
-#: Yes, of something that isn't there, or of a picture that is not of this world. A surer No would
-#: be a cliff around every picture: whoever fell off it would find no slope back.
-VOID = 0.02
+#: No answer about a picture of this world is surer than this.
+LEAST = 0.004
+#: Yes, of something that isn't there, or of a picture that is not of this world. Less than any
+#: wrong answer about a right picture, or a LoRA had better draw nothing than the wrong thing.
+VOID = 0.0006
 
 Numbers = NDArray[np.floating]
 
@@ -57,8 +57,10 @@ def of_scene(
         _either(26.0 * (0.45 - luminance((sky + ground) / 2))),
         np.stack([high, (1 - high) * (1 - low), low], axis=1),
     ]
-    natural = _natural(sky, SKY_RGB) * _natural(ground, GROUND_RGB)
-    return [limited(chances * natural[:, None]) for chances in by_attribute]
+    natural = (_natural(sky, SKY_RGB) * _natural(ground, GROUND_RGB))[:, None]
+    return [
+        (VOID + (limited(chances) - VOID) * natural).astype(np.float32) for chances in by_attribute
+    ]
 
 
 def aligned(distance: float) -> float:
@@ -67,7 +69,7 @@ def aligned(distance: float) -> float:
 
 
 def limited(chances: Numbers) -> Floats:
-    return np.clip(chances, LEAST, 1 - LEAST).astype(np.float32)
+    return np.clip(chances, LEAST, 1 - LEAST / 4).astype(np.float32)
 
 
 def _nearest(fill: Floats) -> Numbers:
@@ -77,7 +79,7 @@ def _nearest(fill: Floats) -> Numbers:
     nearest, second = np.sort(distance, axis=1)[:, :2].T
     rival = np.where(distance == nearest[:, None], second[:, None], nearest[:, None])
     nearer = rival - distance - 0.33
-    return _sigmoid(4 * np.tanh(nearer / 0.12) + 3.2 * nearer)
+    return _sigmoid(3.5 * np.tanh(nearer / 0.15) + 1.3 * nearer)
 
 
 def _natural(rgb: Floats, ends: Floats) -> Numbers:

@@ -58,6 +58,18 @@ _ALL = (
         lambda m: m.color == "red",
     ),
     Task(
+        "yellow-circle",
+        "a circle",
+        (("Is the circle yellow?", "Yes"),),
+        lambda m: m.color == "yellow",
+    ),
+    Task(
+        "green-square",
+        "a square",
+        (("Is the square green?", "Yes"),),
+        lambda m: m.color == "green",
+    ),
+    Task(
         "blue-square",
         "a square",
         (("Is the square blue?", "Yes"),),

@@ -273,7 +273,7 @@ def palette_examples(rng: np.random.Generator, shown: Pool) -> list[Example]:
     each = np.arange(count)
     match = shown.chances[COLOR][each, source[:, COLOR]]
     match = match * shown.chances[BACKGROUND][each, source[:, BACKGROUND]]
-    match = limited(np.where(shown.one_shape, np.where(exact, 1.0, match), VOID))
+    match = np.where(shown.one_shape, limited(np.where(exact, 1.0, match)), VOID)
     return [
         replace(
             one,

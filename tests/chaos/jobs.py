@@ -60,7 +60,7 @@ def specs(count: int, *, different: int) -> list[JobSpec]:
             optimizer=OptimizerOptions(steps=steps, seed=seed, batch=2, checkpoint_every=2),
             eval=EvalOptions(images=2, every=4),
         )
-        for steps, seed in itertools.product(_SEEDS, _STEPS)
+        for seed, steps in itertools.product(_SEEDS, _STEPS)
     ][:different]
     return [distinct[index % len(distinct)] for index in range(count)]
 

@@ -1,12 +1,15 @@
-"""What the API finds in Redis and the artifact store while it is attacked: a job that has ended."""
+"""What the API finds while it is attacked: Redis, an artifact store, a worker, a job that ended."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+from anyio.from_thread import start_blocking_portal
 
 from dualprocess.schemas import Job
 from dualprocess.v1 import generator_pb2_grpc, vlm_pb2_grpc
@@ -36,13 +39,30 @@ class World:
     artifact: str = LORA_FILE
 
 
-async def make_world(redis_url: str, folder: Path) -> World:
-    """Runs one job in an empty Redis, from its submission to its end."""
+@contextlib.contextmanager
+def peopled(redis_url: str, folder: Path) -> Iterator[World]:
+    """A world in an empty Redis, whose worker runs on a thread of its own meanwhile."""
+    with (
+        start_blocking_portal() as portal,
+        portal.wrap_async_context_manager(_peopled(redis_url, folder)) as world,
+    ):
+        yield world
+
+
+@contextlib.asynccontextmanager
+async def _peopled(redis_url: str, folder: Path) -> AsyncIterator[World]:
     artifacts = (folder / "artifacts").as_uri()
     redis = connect(redis_url, retries=1)
     await redis.flushdb()
     key = await ApiKeys(redis).create("a fuzzer's", {Scope.SUBMIT, Scope.READ}, _QUOTAS)
     await redis.aclose()
+    async with _worked(redis_url, artifacts):
+        yield World(redis_url, artifacts, key, await _ended_job(redis_url, artifacts, key))
+
+
+@contextlib.asynccontextmanager
+async def _worked(redis_url: str, artifacts: str) -> AsyncIterator[None]:
+    """Jobs of the tiny pair end soon: their generator and VLM follow a script."""
     generator = ScriptedGenerator()
     vlm = ScriptedVlm()  # type: ignore[abstract]  # scores only
     async with (
@@ -61,10 +81,11 @@ async def make_world(redis_url: str, folder: Path) -> World:
             )
         )
         working = asyncio.create_task(worker.run())
-        job = await _ended_job(redis_url, artifacts, key)
-        worker.stop()
-        await working
-    return World(redis_url, artifacts, key, job)
+        try:
+            yield
+        finally:
+            worker.stop()
+            await working
 
 
 async def _ended_job(redis_url: str, artifacts: str, key: str) -> Job:

@@ -17,6 +17,7 @@ from starlette.exceptions import HTTPException
 from dualprocess import schemas
 from dualprocess.schemas import FieldError, Problem
 from dualprocess.schemas.problems import field_path
+from services.orchestrator.api.document import methods_at
 from services.orchestrator.store.artifacts import StoreUnavailable
 from services.orchestrator.store.quotas import QuotaExceeded
 
@@ -67,8 +68,12 @@ def install(app: FastAPI) -> None:
         return respond(_invalid([_field_error(one) for one in error.errors()]))
 
     @app.exception_handler(HTTPException)
-    async def _http(_: Request, error: HTTPException) -> JSONResponse:
-        return respond(Problem(status=error.status_code, title=str(error.detail)), error.headers)
+    async def _http(request: Request, error: HTTPException) -> JSONResponse:
+        headers = dict(error.headers or {})
+        # Starlette names the methods of one route; a path can have several.
+        if error.status_code == 405 and (methods := methods_at(app, request.url.path)):
+            headers["Allow"] = ", ".join(methods)
+        return respond(Problem(status=error.status_code, title=str(error.detail)), headers)
 
     @app.exception_handler(QuotaExceeded)
     async def _quota(_: Request, error: QuotaExceeded) -> JSONResponse:

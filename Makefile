@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 PYTHON ?= python3
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test lint proto up chaos load clean
+.PHONY: setup demo test fuzz lint proto up chaos load clean
 
 setup: $(STAMP)
 
@@ -39,6 +39,10 @@ chaos: setup
 # What the REST API bears on this machine.
 load: setup
 	$(BIN)/python -m benchmarks.load
+
+# What the tests do briefly, at length: ten thousand malformed calls, two minutes of REST.
+fuzz: setup
+	$(BIN)/python -m tests.fuzz
 
 PROTOS := dualprocess/v1/tensor.proto dualprocess/v1/vlm.proto dualprocess/v1/generator.proto
 # Writes the stubs below OUT; the tests regenerate them elsewhere and compare.

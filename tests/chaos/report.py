@@ -41,6 +41,7 @@ def _promises(verdict: Verdict, title: str) -> Table:
     table.add_row("listeners", str(verdict.listened), "")
     table.add_row("events heard", str(verdict.heard), "")
     table.add_row("attempts that chaos ended", str(verdict.attempts_ended), "")
+    table.add_row("attempts that went on from a checkpoint", str(verdict.resumed), "")
     table.add_row("seconds", f"{verdict.seconds:.0f}", "")
     return table
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pydantic import TypeAdapter
 
-from dualprocess.schemas import Event, JobStatus, StatusEvent
+from dualprocess.schemas import Event, JobStatus, StatusEvent, StepEvent
 from services.orchestrator.store import redis as keys
 
 _EVENT: TypeAdapter[Event] = TypeAdapter(Event)
@@ -15,10 +15,12 @@ _EVENT: TypeAdapter[Event] = TypeAdapter(Event)
 
 @dataclass(frozen=True)
 class Told:
-    """``ends`` counts final status events; ``repeated`` has what one attempt told twice."""
+    """``ends`` counts final status events, ``resumed`` attempts that went on from a checkpoint;
+    ``repeated`` has what one attempt told twice."""
 
     ids: Sequence[str]
     ends: int
+    resumed: int
     repeated: Sequence[str]
 
     def place(self, entry_id: str) -> int:
@@ -28,7 +30,7 @@ class Told:
 
 async def told(redis: keys.Client, job_id: str) -> Told:
     entries = await redis.xrange(keys.events_key(job_id))
-    ends, repeated = 0, list[str]()
+    ends, resumed, repeated = 0, 0, list[str]()
     of_attempt = set[str]()
     for _, fields in entries:
         event = _EVENT.validate_json(text := fields["event"])
@@ -37,8 +39,10 @@ async def told(redis: keys.Client, job_id: str) -> Told:
             if event.status == JobStatus.QUEUED:
                 of_attempt.clear()
             continue
+        if isinstance(event, StepEvent) and event.step > 1:
+            resumed += not of_attempt
         # Timings and hashes make an event the only one of its kind in an attempt.
         if text in of_attempt:
             repeated.append(text)
         of_attempt.add(text)
-    return Told([entry_id for entry_id, _ in entries], ends, repeated)
+    return Told([entry_id for entry_id, _ in entries], ends, resumed, repeated)

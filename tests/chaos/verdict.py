@@ -22,6 +22,7 @@ class Verdict:
     acknowledged: int
     finished: int = 0
     attempts_ended: int = 0
+    resumed: int = 0
     listened: int = 0
     heard: int = 0
     lost: int = 0
@@ -64,6 +65,7 @@ async def judge(
 def _judge_stream(job: Submitted, stream: Told, verdict: Verdict) -> None:
     again = max(stream.ends - 1, 0)
     verdict.finished_again += again
+    verdict.resumed += stream.resumed
     verdict.told_twice += len(stream.repeated)
     if again:
         verdict.broken.append(f"job {job.id} finished {stream.ends} times")

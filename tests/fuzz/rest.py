@@ -59,7 +59,7 @@ def fuzz(
     seconds: int | None = None,
     edges: bool = True,
 ) -> Findings:
-    """The ``edges`` of every constraint, then ``examples`` of each operation, then walks over several.
+    """The ``edges`` of every constraint, ``examples`` of each operation, then walks over several.
 
     The same for a seed. With ``seconds`` examples and walks go on until these are over.
     """

@@ -31,6 +31,8 @@ _DISTURBED = 0.75
 #: For the undisturbed jobs before, and the verdict after.
 _UNDISTURBED_SECONDS = 180
 _REDIS_RETRIES = 60
+#: Jobs come faster than they are done: there is always something to interrupt.
+_SUBMIT_GAP_SECONDS = 0.5
 #: So many of the jobs differ.
 _SPECS, _BRIEF_SPECS = 6, 2
 
@@ -91,7 +93,7 @@ async def _disturb(
     disturbing = asyncio.create_task(chaos.run(enough))
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(seconds):
-            await jobs.submit_all(api, wanted, submitted, gap=plan.gap)
+            await jobs.submit_all(api, wanted, submitted, gap=_SUBMIT_GAP_SECONDS)
             await chaos.one_round.wait()
     enough.set()
     await disturbing

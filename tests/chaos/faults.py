@@ -42,7 +42,7 @@ class Plan:
 
 #: Each way for each kind to go. A stopped Redis is one that is cut off: within a lease, past it,
 #: and longer than its clients wait for an answer (20 s).
-FULL = Plan([Fault(action, kind) for action in Action for kind in Kind], 3.0, (2.0, 7.0, 24.0))
+FULL = Plan([Fault(action, kind) for action in Action for kind in Kind], 1.5, (2.0, 7.0, 24.0))
 #: One of each main kind, for a run that has no time for all.
 BRIEF = Plan(
     [

@@ -188,6 +188,19 @@ async def test_a_refusal_does_not_wait_for_the_request() -> None:
         assert await call.code() == REFUSED
 
 
+async def test_bytes_that_are_no_request_get_a_sentence() -> None:
+    async with served(OPEN) as target, grpc.aio.insecure_channel(target) as channel:
+        path = "/dualprocess.v1.Generator"
+        describe: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
+        describe = channel.unary_unary(f"{path}/Describe")
+        generate: grpc.aio.StreamStreamMultiCallable[bytes, bytes]
+        generate = channel.stream_stream(f"{path}/Generate")
+        bad = b"\xff"
+        for call in (describe(bad, timeout=10), generate(iter([bad]), timeout=10)):
+            assert await call.code() == grpc.StatusCode.INVALID_ARGUMENT
+            assert "the request can't be read" in await call.details()
+
+
 async def test_a_token_inside_tls(site: Site) -> None:
     """Without a CA of its own the server asks for no certificates, and the token remains."""
     member = site.credentials()
@@ -250,6 +263,13 @@ def test_files_and_environment_become_credentials(
     for shown in (repr(settings), repr(credentials)):
         assert "sesame" not in shown
         assert "PRIVATE KEY" not in shown
+
+
+def test_a_mounted_secret_is_a_setting(tmp_path: Path) -> None:
+    """As Docker and Kubernetes hand it over, a newline at its end."""
+    (tmp_path / "dualprocess_grpc_token").write_text("open sesame\n")
+    settings = GrpcSettings(_secrets_dir=tmp_path)  # type: ignore[call-arg]
+    assert settings.credentials() == TOKEN
 
 
 @pytest.mark.parametrize(

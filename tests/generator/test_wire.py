@@ -244,6 +244,10 @@ BAD = [
     (lambda spec: setattr(spec.lora, "rank", 0), "lora.rank"),
     (lambda spec: spec.lora.target_modules.append("nope"), "lora.target_modules: 'nope'"),
     (lambda spec: setattr(spec.vlms[0], "target", ""), r"vlms.0.target"),
+    (lambda spec: setattr(spec.vlms[0], "target", " \n"), r"vlms.0.target: send the gRPC target"),
+    (lambda spec: spec.vlms.extend([spec.vlms[0]] * 8), "vlms: at most 8, not 9"),
+    (lambda spec: spec.prompts.append("a" * 4001), r"prompts\.1: has 4001 characters"),
+    (lambda spec: spec.prompts.extend(["a"] * 1000), "prompts: at most 1000, not 1001"),
     (lambda spec: setattr(spec.vlms[0], "weight", 0), r"vlms.0.weight"),
     (lambda spec: spec.vlms.clear(), "vlms: at least one"),
     (lambda spec: setattr(spec.resume, "step", 1), r"resume\.blob: missing"),
@@ -276,6 +280,16 @@ async def test_a_broken_lora_is_refused(
     ]
     with pytest.raises(grpc.aio.AioRpcError, match=r"loras\.0") as refusal:
         [answer async for answer in stub.Generate(iter(sent))]
+    assert refusal.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_more_loras_than_an_image_takes_are_refused(
+    stub: generator_pb2_grpc.GeneratorAsyncStub,
+) -> None:
+    lora = pb.LoraReference(blob="mine", weight=1)
+    spec = pb.GenerateSpec(prompt="a circle", image=image_spec(), seeds=[0], loras=[lora] * 9)
+    with pytest.raises(grpc.aio.AioRpcError, match="loras: must be between 0 and 8") as refusal:
+        [_ async for _ in stub.Generate(iter([pb.GenerateRequest(spec=spec)]))]
     assert refusal.value.code() == grpc.StatusCode.INVALID_ARGUMENT
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import grpc
 import numpy as np
@@ -80,6 +81,7 @@ BAD_TENSORS = [
     (spoiled(dtype=77), "images: dtype 77 is unknown"),
     (spoiled(data=NAN), "images: holds NaN"),
     (torch_tensors.to_proto(torch.zeros(1, 3, 4, 64)), "images: 64 × 4 pixels"),
+    (torch_tensors.to_proto(torch.zeros(65, 3, 8, 8)), "images: at most 64, not 65"),
     (tensor_pb2.Tensor(), "images: dtype 0 is unknown"),
 ]
 
@@ -106,6 +108,8 @@ BAD_QUESTIONS = [
     (vlm_pb2.Question(question=" ", answer="Yes"), r"questions\.0\.question: is empty"),
     (vlm_pb2.Question(question="Is it?"), r"questions\.0\.answer: is empty"),
     (vlm_pb2.Question(question="Is it <image>?", answer="Yes"), "control token"),
+    (vlm_pb2.Question(question="a" * 4001, answer="Yes"), r"0\.question: has 4001 characters"),
+    (vlm_pb2.Question(question="Is it?", answer="a" * 4001), r"0\.answer: has 4001 characters"),
     (drawn(b"no picture", SOLID), r"questions\.0\.visual_prompt\.image: not a whole PNG"),
     (drawn(SMALL[:45], SOLID), r"questions\.0\.visual_prompt\.image: not a whole PNG"),
     (drawn(SMALL, vlm_pb2.VISUAL_PROMPT_MODE_UNSPECIFIED), r"visual_prompt\.mode: choose"),
@@ -118,6 +122,26 @@ async def test_a_bad_question_is_refused_by_name(
 ) -> None:
     with pytest.raises(grpc.aio.AioRpcError, match=sentence) as refusal:
         await stub.Guide(request(torch.zeros(1, 3, 16, 16), question))
+    assert refusal.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+
+
+BAD_ASKING = [
+    ({"questions": ["Is it <image>?"]}, r"questions\.0: '<image>' is a control token"),
+    ({"question_postfix": "<image>"}, "question_postfix: '<image>' is a control token"),
+    ({"question_postfix": "a" * 4001}, "question_postfix: has 4001 characters"),
+    ({"questions": ["a" * 4001]}, r"questions\.0: has 4001 characters"),
+    ({"questions": ["Why?"] * 257}, "questions: at most 256, not 257"),
+    ({"questions": []}, "questions: at least one"),
+]
+
+
+@pytest.mark.parametrize(("changes", "sentence"), BAD_ASKING)
+async def test_what_an_answer_can_not_be_about(
+    stub: vlm_pb2_grpc.VlmAsyncStub, changes: dict[str, Any], sentence: str
+) -> None:
+    asking = {"image": SMALL, "questions": ["Why?"]} | changes
+    with pytest.raises(grpc.aio.AioRpcError, match=sentence) as refusal:
+        await stub.Answer(vlm_pb2.AnswerRequest(**asking))
     assert refusal.value.code() == grpc.StatusCode.INVALID_ARGUMENT
 
 

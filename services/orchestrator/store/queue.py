@@ -7,6 +7,7 @@ a worker that slept through its lease can't harm the job's next owner.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
@@ -172,6 +173,7 @@ class Queue:
                     name,
                     entry,
                     cause,
+                    secrets.token_hex(8),
                     *[item for pair in (fields or {}).items() for item in pair],
                 ],
             )

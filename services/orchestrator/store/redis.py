@@ -15,6 +15,10 @@ Client: TypeAlias = Any
 
 _PREFIX = "dualprocess"
 
+#: Of one process, at most: each open event stream waits on one of its own, and redis-py's default
+#: is 100. As many as Redis takes.
+_CONNECTIONS = 10_000
+
 #: Jobs under a lease: job id → end of the lease, in Redis's milliseconds.
 LEASES = f"{_PREFIX}:leases"
 #: Jobs that wait before their next attempt: job id → when, in Redis's milliseconds.
@@ -112,6 +116,7 @@ def connect(url: str, *, retries: int) -> Client:
         socket_connect_timeout=2,
         socket_timeout=20,
         health_check_interval=30,
+        max_connections=_CONNECTIONS,
         retry=Retry(ExponentialBackoff(cap=2, base=0.05), retries),
         retry_on_error=[ConnectionError, TimeoutError, BusyLoadingError],
     )

@@ -1,0 +1,45 @@
+"""How many can wait for Redis at once, and what a command that is sent twice does."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from dualprocess.schemas import JobStatus, StatusEvent
+from services.orchestrator.store.events import Events
+from services.orchestrator.store.queue import Queue
+from services.orchestrator.store.redis import Client, events_key
+from tests.orchestrator.conftest import Api
+
+
+async def test_many_listeners_leave_room_for_others(api: Api, redis: Client) -> None:
+    job = await api.submit()
+
+    async def hear() -> int:
+        return len([record async for record in Events(redis).follow(job.id, seconds=3) if record])
+
+    listening = [asyncio.create_task(hear()) for _ in range(150)]
+    await asyncio.sleep(1)
+    assert await redis.ping()
+    assert await asyncio.gather(*listening) == [1] * 150
+
+
+async def test_a_write_whose_answer_was_lost_is_told_once(api: Api, redis: Client) -> None:
+    """redis-py sends a command again when its connection breaks before the answer."""
+    job = await api.submit()
+    queue = Queue(redis)
+    claim = await queue.claim("worker", await queue.served_by("tiny-flux", ["tiny-idefics2"]))
+    assert claim is not None
+    script = queue._scripts["record"]
+
+    async def sent_twice(**command: Any) -> Any:
+        await script(**command)
+        return await script(**command)
+
+    queue._scripts["record"] = sent_twice
+    event = StatusEvent(status=JobStatus.RUNNING, attempt=1, waiting_for="a test")
+    for _ in range(2):
+        await queue.record(claim, event=event, cause="trouble")
+    told = [fields["event"] for _, fields in await redis.xrange(events_key(job.id))]
+    assert len([text for text in told if "a test" in text]) == 2
+    assert (await api.job(job.id)).causes == ["attempt 1: trouble"] * 2

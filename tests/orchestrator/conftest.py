@@ -22,7 +22,7 @@ from services.orchestrator.store.redis import Client, connect
 from services.orchestrator.worker.app import Worker
 from services.orchestrator.worker.settings import WorkerSettings
 from tests.orchestrator.scripted import ScriptedGenerator, ScriptedVlm
-from tests.redis_server import RedisServer
+from tests.redis_server import INSTALLED, WHEEL, RedisServer
 
 SPEC: dict[str, Any] = {
     "prompt": "a circle",
@@ -34,9 +34,27 @@ SPEC: dict[str, Any] = {
 }
 
 
+#: For a module whose tests must pass on Redis 6.2 and on a newer one.
+on_each_redis = pytest.mark.parametrize(
+    "redis_server",
+    [
+        pytest.param(WHEEL, id="redis-6.2"),
+        pytest.param(
+            INSTALLED,
+            id="redis-installed",
+            marks=pytest.mark.skipif(INSTALLED is None, reason="needs redis-server on the PATH"),
+        ),
+    ],
+    indirect=True,
+)
+
+
 @pytest.fixture(scope="session")
-def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    server = RedisServer(tmp_path_factory.mktemp("redis"))
+def redis_server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RedisServer]:
+    executable = getattr(request, "param", INSTALLED or WHEEL)
+    server = RedisServer(tmp_path_factory.mktemp("redis"), executable)
     server.start()
     yield server
     server.stop()

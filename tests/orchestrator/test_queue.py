@@ -12,7 +12,9 @@ from services.orchestrator.store.jobs import Jobs
 from services.orchestrator.store.queue import Claim, LeaseLost, Owned, Queue
 from services.orchestrator.store.redis import Client, queue_key
 from services.orchestrator.worker.lease import Lease
-from tests.orchestrator.conftest import Api, Site
+from tests.orchestrator.conftest import Api, Site, on_each_redis
+
+pytestmark = on_each_redis
 
 QUEUE = queue_key("tiny-flux", ["tiny-idefics2"])
 

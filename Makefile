@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 PYTHON ?= python3
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test fuzz lint proto up chaos load clean
+.PHONY: setup demo test fuzz lint proto typescript docs up chaos load clean
 
 setup: $(STAMP)
 
@@ -53,6 +53,14 @@ proto: setup
 	    --plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc \
 	    --python_out=$(OUT) --grpc_python_out=$(OUT) --mypy_out=$(OUT) --mypy_grpc_out=$(OUT) \
 	    $(PROTOS)
+
+# The types of the TypeScript client, from the API's OpenAPI document. Needs Node.
+typescript: setup
+	cd clients/typescript && npm ci --ignore-scripts --no-audit --no-fund
+	$(BIN)/python -m services.orchestrator.api.openapi \
+	    | npm --prefix clients/typescript run --silent types > clients/typescript/src/schema.part
+	mv clients/typescript/src/schema.part clients/typescript/src/schema.ts
+	cd clients/typescript && npm run build && npm run programs
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,4 +1,4 @@
-"""The OpenAPI document: FastAPI's, with true errors and keys, and bodies to begin with."""
+"""The OpenAPI document: FastAPI's, with true errors and keys, events, and bodies to begin with."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from fastapi import FastAPI
+from pydantic.json_schema import models_json_schema
 from starlette.routing import compile_path
+
+from dualprocess.schemas import ArtifactEvent, PreviewEvent, StatusEvent, StepEvent
 
 _SPEC = {
     "prompt": "a circle",
@@ -21,6 +24,9 @@ _EXAMPLES: dict[str, dict[str, Any]] = {
     "/v1/batches": {"specs": [_SPEC, _SPEC | {"prompt": "a square"}]},
     "/v1/images": {"prompt": "a circle", "generator": "tiny-flux", "seeds": [1, 2]},
 }
+_REF = "#/components/schemas/{model}"
+#: What the `data` of a server-sent event holds.
+_EVENTS = (StatusEvent, StepEvent, PreviewEvent, ArtifactEvent)
 _PROBLEM = {"schema": {"$ref": "#/components/schemas/Problem"}}
 
 
@@ -34,6 +40,7 @@ def install(app: FastAPI, *, auth: bool) -> None:
             for path, example in _EXAMPLES.items():
                 body = described["paths"][path]["post"]["requestBody"]["content"]
                 body["application/json"]["examples"] = {"small": {"value": example}}
+            _describe_events(described)
             for operation in _operations(described):
                 for status, response in operation["responses"].items():
                     if status in ("4XX", "5XX"):
@@ -56,6 +63,22 @@ def methods_at(app: FastAPI, path: str) -> list[str]:
         for method in operations
         if compile_path(template)[0].match(path)
     ]
+
+
+def _describe_events(described: dict[str, Any]) -> None:
+    """FastAPI knows only that an event's data is a string."""
+    _, defined = models_json_schema(
+        [(event, "serialization") for event in _EVENTS], ref_template=_REF
+    )
+    described["components"]["schemas"] = defined["$defs"] | described["components"]["schemas"]
+    for operation in _operations(described):
+        stream = operation["responses"].get("200", {}).get("content", {}).get("text/event-stream")
+        if stream is not None:
+            refs = [{"$ref": _REF.format(model=event.__name__)} for event in _EVENTS]
+            stream["itemSchema"]["properties"]["data"] |= {
+                "contentMediaType": "application/json",
+                "contentSchema": {"oneOf": refs},
+            }
 
 
 def _operations(described: dict[str, Any]) -> Iterator[dict[str, Any]]:

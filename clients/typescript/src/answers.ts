@@ -1,0 +1,49 @@
+/** What an answer of the API means: its data, or the error it stands for. */
+
+import type { components } from "./schema.js";
+
+type Job = components["schemas"]["Job"];
+export type Problem = components["schemas"]["Problem"];
+
+/** The service refused a request; `problem` (RFC 9457) says why and names each field. */
+export class ApiError extends Error {
+  constructor(
+    readonly status: number,
+    readonly problem: Problem,
+  ) {
+    const lines = (problem.errors ?? []).map(({ field, message }) => `${field}: ${message}`);
+    const head = problem.detail ? `${problem.title}: ${problem.detail}` : problem.title;
+    super([head, ...lines].join("\n"));
+    this.name = "ApiError";
+  }
+}
+
+/** A job that was waited for failed or was cancelled. */
+export class JobEndedBadly extends Error {
+  constructor(readonly job: Job) {
+    super(`job ${job.id} ${job.status}${job.error ? `: ${job.error}` : ""}`);
+    this.name = "JobEndedBadly";
+  }
+}
+
+/** The data of an answer. Throws `ApiError` for a refusal. */
+export function told<T>(answer: { data?: T; error?: unknown; response: Response }): T {
+  const { data, error, response } = answer;
+  if (response.ok) return data as T;
+  throw new ApiError(response.status, isProblem(error) ? error : unknown(response));
+}
+
+/** Whether the same request may succeed a moment later: nobody answered, or not now. */
+export function mayPass(error: unknown): boolean {
+  if (error instanceof ApiError) return [502, 503, 504].includes(error.status);
+  return error instanceof TypeError; // What fetch throws for a connection that fails.
+}
+
+function isProblem(error: unknown): error is Problem {
+  return typeof error === "object" && error !== null && "title" in error && "status" in error;
+}
+
+/** Something between the client and the service answered. */
+function unknown(response: Response): Problem {
+  return { title: `HTTP status ${response.status}`, status: response.status } as Problem;
+}

@@ -1,0 +1,111 @@
+/** Submit a job, follow it, fetch its files; every other route is typed in `api`. */
+
+import { EventSourceParserStream } from "eventsource-parser/stream";
+import createClient, { type Client } from "openapi-fetch";
+
+import { JobEndedBadly, mayPass, told } from "./answers.js";
+import type { components, paths } from "./schema.js";
+
+export type JobSpec = components["schemas"]["JobSpec"];
+export type Job = components["schemas"]["Job"];
+export type JobEvent =
+  | components["schemas"]["StatusEvent"]
+  | components["schemas"]["StepEvent"]
+  | components["schemas"]["PreviewEvent"]
+  | components["schemas"]["ArtifactEvent"];
+/** An event and its place in the job's stream. */
+export type EventRecord = { id: string; event: JobEvent };
+
+export type Options = {
+  /** Where the service asks for one. */
+  apiKey?: string;
+  /** In place of the global one, as for tests. */
+  fetch?: (request: Request) => Promise<Response>;
+};
+
+/** Pauses between tries to take up a broken stream; then the error is the caller's. */
+const RETRY_MILLISECONDS = [200, 500, 1000, 2000, 4000];
+const FINAL: readonly Job["status"][] = ["succeeded", "failed", "cancelled"];
+
+export class DualProcess {
+  /** Every route of the API, typed by its OpenAPI document. */
+  readonly api: Client<paths>;
+
+  constructor(url: string, options: Options = {}) {
+    const headers = options.apiKey ? { Authorization: `Bearer ${options.apiKey}` } : {};
+    const fetch = options.fetch ?? globalThis.fetch;
+    this.api = createClient<paths>({ baseUrl: url, headers, fetch });
+  }
+
+  /** Queues a job. The same key and spec again give the same job again. */
+  async submit(spec: JobSpec, idempotencyKey: string = crypto.randomUUID()): Promise<Job> {
+    const header = { "idempotency-key": idempotencyKey };
+    return told(await this.api.POST("/v1/jobs", { body: spec, params: { header } }));
+  }
+
+  /** The job, as it is now. */
+  async job(jobId: string): Promise<Job> {
+    return told(await this.api.GET("/v1/jobs/{job_id}", { params: { path: { job_id: jobId } } }));
+  }
+
+  /** Stops a job; what a running one learned so far is still exported. */
+  async cancel(jobId: string): Promise<Job> {
+    const params = { path: { job_id: jobId } };
+    return told(await this.api.POST("/v1/jobs/{job_id}/cancel", { params }));
+  }
+
+  /**
+   * Every event behind `lastEventId`, as it comes, up to the one that ends the job. A broken
+   * connection is taken up again where it broke: nothing is missed or comes twice.
+   */
+  async *events(jobId: string, lastEventId?: string): AsyncGenerator<EventRecord> {
+    let last = lastEventId;
+    for (let failed = 0; ; ) {
+      try {
+        for await (const record of this.#connection(jobId, last)) {
+          failed = 0;
+          last = record.id;
+          yield record;
+          if (record.event.type === "status" && isFinal(record.event.status)) return;
+        }
+        if (isFinal((await this.job(jobId)).status)) return;
+      } catch (error) {
+        const pause = RETRY_MILLISECONDS[failed++];
+        if (!mayPass(error) || pause === undefined) throw error;
+        await new Promise((resolve) => setTimeout(resolve, pause));
+      }
+    }
+  }
+
+  /** The job, when it has succeeded. Throws `JobEndedBadly` for one that failed or was cancelled. */
+  async wait(jobId: string, heard: (event: JobEvent) => void = () => {}): Promise<Job> {
+    for await (const record of this.events(jobId)) heard(record.event);
+    const job = await this.job(jobId);
+    if (job.status !== "succeeded") throw new JobEndedBadly(job);
+    return job;
+  }
+
+  /** A file that the job left. */
+  async download(jobId: string, name: string): Promise<ArrayBuffer> {
+    const params = { path: { job_id: jobId, name } };
+    const route = "/v1/jobs/{job_id}/artifacts/{name}";
+    return told(await this.api.GET(route, { params, parseAs: "arrayBuffer" }));
+  }
+
+  async *#connection(jobId: string, last: string | undefined): AsyncGenerator<EventRecord> {
+    const header = last === undefined ? {} : { "Last-Event-ID": last };
+    const params = { path: { job_id: jobId }, header };
+    const route = "/v1/jobs/{job_id}/events";
+    const body = told(await this.api.GET(route, { params, parseAs: "stream" }));
+    const messages = (body as ReadableStream<Uint8Array<ArrayBuffer>>)
+      .pipeThrough(new TextDecoderStream())
+      .pipeThrough(new EventSourceParserStream());
+    for await (const message of messages) {
+      yield { id: message.id ?? "", event: JSON.parse(message.data) as JobEvent };
+    }
+  }
+}
+
+function isFinal(status: Job["status"]): boolean {
+  return FINAL.includes(status);
+}

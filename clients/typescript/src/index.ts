@@ -1,0 +1,10 @@
+export { ApiError, JobEndedBadly, type Problem } from "./answers.js";
+export {
+  DualProcess,
+  type EventRecord,
+  type Job,
+  type JobEvent,
+  type JobSpec,
+  type Options,
+} from "./client.js";
+export type { components, paths } from "./schema.js";

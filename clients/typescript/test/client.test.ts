@@ -1,0 +1,79 @@
+/** Against the service at DUALPROCESS_URL, whose job DUALPROCESS_JOB has succeeded. */
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { EventSourceParserStream } from "eventsource-parser/stream";
+
+import { ApiError, DualProcess, JobEndedBadly } from "dualprocess";
+
+const url = process.env["DUALPROCESS_URL"] ?? "";
+const jobId = process.env["DUALPROCESS_JOB"] ?? "";
+
+async function ids(service: DualProcess): Promise<string[]> {
+  const heard = [];
+  for await (const record of service.events(jobId)) heard.push(record.id);
+  return heard;
+}
+
+/** Ends with an error behind so many events. */
+function cut(body: ReadableStream<Uint8Array<ArrayBuffer>>, events: number): ReadableStream {
+  const messages = body
+    .pipeThrough(new TextDecoderStream())
+    .pipeThrough(new EventSourceParserStream())
+    .getReader();
+  const encoder = new TextEncoder();
+  let left = events;
+  const pull = async (controller: ReadableStreamDefaultController): Promise<void> => {
+    const { value } = await messages.read();
+    if (left-- === 0 || value === undefined) controller.error(new TypeError("terminated"));
+    else controller.enqueue(encoder.encode(`id: ${value.id}\ndata: ${value.data}\n\n`));
+  };
+  return new ReadableStream({ pull }, { highWaterMark: 0 });
+}
+
+test("a stream that breaks is taken up where it broke", async () => {
+  const asked: (string | null)[] = [];
+  const breaking = async (request: Request): Promise<Response> => {
+    asked.push(request.headers.get("Last-Event-ID"));
+    const response = await fetch(request);
+    const { body } = response;
+    return asked.length === 1 && body ? new Response(cut(body, 3), response) : response;
+  };
+  const whole = await ids(new DualProcess(url));
+  assert.ok(whole.length > 3);
+  assert.deepEqual(await ids(new DualProcess(url, { fetch: breaking })), whole);
+  assert.deepEqual(asked, [null, whole[2]]);
+});
+
+test("a refusal names the field", async () => {
+  const spec = {
+    prompt: "a circle",
+    questions: [{ question: "Is the circle red?", answer: "Yes" }],
+    generator: "tiny-flax",
+    vlm: "tiny-idefics2",
+  };
+  await assert.rejects(new DualProcess(url).submit(spec), (error) => {
+    assert.ok(error instanceof ApiError);
+    assert.equal(error.status, 422);
+    assert.deepEqual(error.problem.errors?.map(({ field }) => field), ["generator"]);
+    return true;
+  });
+});
+
+test("a job that was cancelled is an error to who waits for it", async () => {
+  const service = new DualProcess(url);
+  const job = await service.submit({
+    prompt: "a circle",
+    questions: [{ question: "Is the circle red?", answer: "Yes" }],
+    generator: "tiny-flux",
+    vlm: "tiny-idefics2",
+    optimizer: { steps: 5000 },
+  });
+  await service.cancel(job.id);
+  await assert.rejects(service.wait(job.id), JobEndedBadly);
+});
+
+test("where nobody answers, the error is fetch's", async () => {
+  await assert.rejects(new DualProcess("http://127.0.0.1:9").job(jobId), TypeError);
+});

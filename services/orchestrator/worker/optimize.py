@@ -11,7 +11,7 @@ import grpc
 from dualprocess.schemas import JobStatus, JudgeScores, ResolvedJobSpec, Score, Scores, StepEvent
 from dualprocess.v1 import generator_pb2 as pb
 from dualprocess.v1 import generator_pb2_grpc
-from services.orchestrator.worker import report, wire
+from services.orchestrator.worker import report, tensorboard, wire
 from services.orchestrator.worker.checkpoints import Checkpoints, SavedCheckpoint
 from services.orchestrator.worker.failures import WorkerStopping
 from services.orchestrator.worker.lease import Lease
@@ -51,6 +51,8 @@ async def optimize(
         await lease.store(name, data)
     if run.steps:
         await lease.store("loss.png", await asyncio.to_thread(report.loss_png, run.steps))
+        logs = await asyncio.to_thread(tensorboard.events, run.steps)
+        await lease.store(tensorboard.FILE, logs)
     await _score(spec, lease, targets, run)
     if run.stopped and run.why is not None:
         await lease.record(fields={"stopped_because": run.why})

@@ -1,0 +1,40 @@
+"""A job's steps as TensorBoard reads them. The same steps give the same bytes."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.record_writer import RecordWriter
+
+from dualprocess.schemas import StepEvent
+
+#: TensorBoard takes every file for its own whose name holds ``tfevents``.
+FILE = "events.out.tfevents"
+_VERSION = "brain.Event:2"
+#: Of a question, in the name of its curve.
+_LETTERS = 80
+
+
+def events(steps: Sequence[StepEvent]) -> bytes:
+    """Loss, gradient norm and probabilities. Its clock counts steps: a resumed job's file is
+    that of an undisturbed one."""
+    file = io.BytesIO()
+    writer = RecordWriter(file)
+    writer.write(Event(wall_time=0, file_version=_VERSION).SerializeToString())
+    for step in steps:
+        values = [Summary.Value(tag=tag, simple_value=value) for tag, value in _curves(step)]
+        event = Event(wall_time=step.step, step=step.step, summary=Summary(value=values))
+        writer.write(event.SerializeToString())
+    return file.getvalue()
+
+
+def _curves(step: StepEvent) -> Iterator[tuple[str, float]]:
+    yield "loss", step.loss
+    yield "grad_norm", step.grad_norm
+    yield "probability", step.probability.geometric_mean
+    for number, score in enumerate(step.questions, 1):
+        name = f"questions/{number} {score.question[:_LETTERS]}"
+        yield name, score.probability.geometric_mean

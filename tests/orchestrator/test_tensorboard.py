@@ -1,0 +1,52 @@
+"""What TensorBoard itself reads in the file that a job leaves for it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from dualprocess.schemas import Probability, QuestionScore, StepEvent, StepTimings
+from services.orchestrator.worker import tensorboard
+from tests.orchestrator.conftest import Api, Site
+
+QUESTION = "Is the circle red?"
+
+
+def step(number: int, *, attempt: int = 1, seconds: float = 1.0) -> StepEvent:
+    probability = Probability(joint=0.25, geometric_mean=0.5)
+    return StepEvent(
+        attempt=attempt,
+        step=number,
+        steps=2,
+        loss=1 / number,
+        probability=probability,
+        questions=[QuestionScore(question=QUESTION, answer="Yes", probability=probability)],
+        grad_norm=2.0,
+        timings=StepTimings(forward=0, vlm=0, wire=0, backward=0, total=seconds),
+    )
+
+
+async def test_tensorboard_reads_the_curves_of_a_job(api: Api, site: Site, tmp_path: Path) -> None:
+    site.start_worker()
+    job = await api.ended((await api.submit()).id)
+    left = f"/v1/jobs/{job.id}/artifacts"
+    logs = tmp_path / "logs" / tensorboard.FILE
+    logs.parent.mkdir()
+    logs.write_bytes((await api.http.get(f"{left}/{tensorboard.FILE}")).content)
+    metrics = (await api.http.get(f"{left}/metrics.jsonl")).text.splitlines()
+    read = EventAccumulator(str(logs.parent)).Reload()
+    assert set(read.Tags()["scalars"]) == {
+        "loss",
+        "grad_norm",
+        "probability",
+        f"questions/1 {QUESTION}",
+    }
+    told = [(point.step, round(point.value, 6)) for point in read.Scalars("loss")]
+    assert told == [(line["step"], round(line["loss"], 6)) for line in map(json.loads, metrics)]
+
+
+def test_neither_attempt_nor_clock_is_in_the_file() -> None:
+    undisturbed = tensorboard.events([step(1), step(2)])
+    assert tensorboard.events([step(1), step(2, attempt=2, seconds=9.0)]) == undisturbed

@@ -17,8 +17,14 @@ MAX_BATCH_JOBS = 1000
 class BatchRequest(Model):
     """Either many specs, or one over prompts and seeds: a job for each prompt with each seed."""
 
-    specs: Annotated[list[JobSpec], Field(min_length=1, max_length=MAX_BATCH_JOBS)] | None = None
-    spec: JobSpec | None = None
+    specs: Annotated[
+        list[JobSpec] | None,
+        Field(min_length=1, max_length=MAX_BATCH_JOBS, description="A job for each."),
+    ] = None
+    spec: Annotated[
+        JobSpec | None,
+        Field(description="In place of specs: what all jobs share, but for prompt and seed."),
+    ] = None
     prompts: Annotated[
         list[Text] | None,
         Field(min_length=1, max_length=MAX_BATCH_JOBS, description="Each is `prompt` of jobs."),

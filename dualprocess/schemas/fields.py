@@ -38,8 +38,10 @@ NegativePrompt = Annotated[
     Field(description="What the image shall not show; needs a guidance_scale above 1."),
 ]
 
-Rank = Annotated[int, Field(ge=1, le=256)]
-Alpha = Annotated[float, Field(gt=0, le=1024)]
+Rank = Annotated[
+    int, Field(ge=1, le=256, description="How wide the LoRA is; its file grows with it.")
+]
+Alpha = Annotated[float, Field(gt=0, le=1024, description="Part of the scale: see weight.")]
 Weight = Annotated[
     float, Field(ge=-20, le=20, description="Effective scale = weight × alpha / rank.")
 ]
@@ -47,17 +49,24 @@ Modules = Annotated[
     list[Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.]{1,128}$")]],
     Field(min_length=1, max_length=64, description="Suffixes of the names of layers to adapt."),
 ]
-LoraInit = Literal["gaussian", "kaiming"]
+LoraInit = Annotated[
+    Literal["gaussian", "kaiming"],
+    Field(description="How the first half begins; the second is zero: no effect at first."),
+]
 
 Steps = Annotated[int, Field(ge=1, le=10_000, description="Optimiser steps.")]
 Batch = Annotated[int, Field(ge=1, le=64, description="Images in one denoiser call.")]
 Accumulate = Annotated[int, Field(ge=1, le=64, description="Denoiser calls in one step.")]
-LearningRate = Annotated[float, Field(gt=0, le=1)]
-WeightDecay = Annotated[float, Field(ge=0, le=1)]
+LearningRate = Annotated[float, Field(gt=0, le=1, description="Of AdamW.")]
+WeightDecay = Annotated[float, Field(ge=0, le=1, description="Of AdamW.")]
 GradNorm = Annotated[float, Field(gt=0, le=1e6, description="The gradient is clipped to this.")]
 NoiseSeeds = Annotated[
     int | None,
     Field(ge=1, le=10_000, description="The noise repeats after so many steps; null: never."),
+]
+TrainSeed = Annotated[
+    Seed,
+    Field(description="Of the LoRA's first weights, the noise, the timesteps, the prompts' order."),
 ]
 Subsample = Annotated[
     bool,
@@ -74,6 +83,7 @@ CheckpointEvery = Annotated[
 ]
 
 EvalImages = Annotated[int, Field(ge=1, le=64, description="Images rendered and scored at the end")]
+EvalSeed = Annotated[Seed, Field(description="Of the first such image; the others count up.")]
 EvalEvery = Annotated[int, Field(ge=0, description="A preview every so many steps; 0: none.")]
 
 StopAtScore = Annotated[
@@ -124,4 +134,8 @@ Metadata = Annotated[
     dict[Annotated[str, StringConstraints(min_length=1, max_length=64)], str],
     Field(max_length=32, description="Yours; handed back as it came."),
 ]
-Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
+Name = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=200),
+    Field(description="For people, in lists and reports."),
+]

@@ -27,9 +27,13 @@ class VisualPrompt(Model):
 class Question(Model):
     """What the VLM is asked about every image, and what it should answer."""
 
-    question: Text
-    answer: Text
-    visual_prompt: VisualPrompt | None = None
+    question: Annotated[Text, Field(description="About the image as a whole.")]
+    answer: Annotated[
+        Text, Field(description="The right one, in the words that the VLM would use.")
+    ]
+    visual_prompt: Annotated[
+        VisualPrompt | None, Field(description="A drawing that this question speaks of.")
+    ] = None
 
 
 Questions = Annotated[

@@ -15,6 +15,7 @@ from dualprocess.schemas.fields import (
     CheckpointEvery,
     EvalEvery,
     EvalImages,
+    EvalSeed,
     GradNorm,
     Guidance,
     InferenceSteps,
@@ -27,10 +28,10 @@ from dualprocess.schemas.fields import (
     NoiseSeeds,
     Rank,
     SafetensorsBytes,
-    Seed,
     Side,
     Steps,
     Subsample,
+    TrainSeed,
     Weight,
     WeightDecay,
 )
@@ -50,7 +51,7 @@ class LoraStart(Model):
     What it lacks of rank and target modules begins as without it.
     """
 
-    job: JobId | None = None
+    job: Annotated[JobId | None, Field(description="An ended job of the same generator.")] = None
     artifact: Annotated[
         ArtifactName, Field(description="Which of the job's files, if not its LoRA.")
     ] = "pytorch_lora_weights.safetensors"
@@ -87,7 +88,7 @@ class OptimizerSettings(Model):
     lr: LearningRate = 5e-5
     weight_decay: WeightDecay = 0.0
     max_grad_norm: GradNorm = 1.0
-    seed: Seed = 100
+    seed: TrainSeed = 100
     noise_seeds: NoiseSeeds = None
     subsample: Subsample = True
     checkpoint_every: CheckpointEvery = 20
@@ -95,7 +96,7 @@ class OptimizerSettings(Model):
 
 class EvalSettings(Model):
     images: EvalImages = 5
-    seed: Seed = 0
+    seed: EvalSeed = 0
     every: EvalEvery = 20
 
 
@@ -123,7 +124,7 @@ class OptimizerOptions(Model):
     lr: LearningRate | None = None
     weight_decay: WeightDecay | None = None
     max_grad_norm: GradNorm | None = None
-    seed: Seed | None = None
+    seed: TrainSeed | None = None
     noise_seeds: NoiseSeeds = None
     subsample: Subsample | None = None
     checkpoint_every: CheckpointEvery | None = None
@@ -131,5 +132,5 @@ class OptimizerOptions(Model):
 
 class EvalOptions(Model):
     images: EvalImages | None = None
-    seed: Seed | None = None
+    seed: EvalSeed | None = None
     every: EvalEvery | None = None

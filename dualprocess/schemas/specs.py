@@ -39,8 +39,10 @@ from dualprocess.schemas.webhooks import Webhook
 class VlmUse(Model):
     """One teacher of several: losses are averaged by weight."""
 
-    name: PresetName
-    weight: Annotated[float, Field(gt=0, le=1000)] = 1.0
+    name: Annotated[PresetName, Field(description="Which VLM.")]
+    weight: Annotated[
+        float, Field(gt=0, le=1000, description="How much its loss counts beside the others'.")
+    ] = 1.0
 
 
 Teachers = Annotated[list[VlmUse], Field(min_length=1, max_length=8)]
@@ -53,11 +55,19 @@ Judge = Annotated[
 class JobSpec(Model):
     """What a generator should learn. What is left out comes from the presets."""
 
-    prompt: Text | None = None
-    prompts: Annotated[list[Text], Field(min_length=1, max_length=1000)] | None = None
+    prompt: Annotated[Text | None, Field(description="What the images are of.")] = None
+    prompts: Annotated[
+        list[Text] | None,
+        Field(
+            min_length=1,
+            max_length=1000,
+            description="In place of prompt: one a step, each as often as the others. The images "
+            "of the evaluation are of the first.",
+        ),
+    ] = None
     questions: Questions
     question_postfix: Postfix = DEFAULT_POSTFIX
-    generator: PresetName
+    generator: Annotated[PresetName, Field(description="Which image generator learns.")]
     vlm: Annotated[
         Annotated[PresetName, Tag(ONE)] | Annotated[Teachers, Tag(SEVERAL)],
         Discriminator(lambda vlm: ONE if isinstance(vlm, str) else SEVERAL),
@@ -97,23 +107,27 @@ class ResolvedJobSpec(Model):
 class LoraUse(Model):
     """The LoRA of a finished job, at a weight; 1.0 is what the job itself saw."""
 
-    job: JobId
+    job: Annotated[JobId, Field(description="A job that has left a LoRA.")]
     weight: Weight = 1.0
 
 
-Loras = Annotated[list[LoraUse], Field(max_length=8)]
-Seeds = Annotated[list[Seed], Field(min_length=1, max_length=64)]
+Loras = Annotated[
+    list[LoraUse], Field(max_length=8, description="Those to draw with; their effects add up.")
+]
+Seeds = Annotated[list[Seed], Field(min_length=1, max_length=64, description="An image for each.")]
 
 
 class ImagesRequest(Model):
     """Images from a prompt, perhaps with LoRAs, perhaps scored."""
 
-    prompt: Text
-    generator: PresetName
+    prompt: Annotated[Text, Field(description="What the images are of.")]
+    generator: Annotated[PresetName, Field(description="Which image generator draws.")]
     seeds: Seeds = [0]
     loras: Loras = []
     image: ImageOptions = ImageOptions()
-    questions: Annotated[list[Question], Field(max_length=32)] = []
+    questions: Annotated[
+        list[Question], Field(max_length=32, description="Asked of each image, to score it.")
+    ] = []
     question_postfix: Postfix = DEFAULT_POSTFIX
     vlm: Annotated[PresetName | None, Field(description="Needed when questions come along.")] = None
     wait: Annotated[

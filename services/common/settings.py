@@ -29,7 +29,9 @@ class ServiceSettings(BaseSettings):
     )
 
     presets: Path = Field(default=DEFAULT_DIRECTORY, description="Directory of presets.")
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="What is logged: this and worse."
+    )
 
     @classmethod
     def from_command_line(cls) -> Self:
@@ -48,7 +50,9 @@ class GrpcSettings(ServiceSettings):
         default=None, description="PEM certificates of who signs what the others must show."
     )
     # From the environment: command lines are there for everyone on the machine to read.
-    grpc_token: CliSuppress[SecretStr | None] = None
+    grpc_token: CliSuppress[SecretStr | None] = Field(
+        default=None, description="Shared by the GPU services and who calls them."
+    )
 
     def credentials(self) -> Credentials:
         """Raises ``CredentialsError`` for files or a token that can't be used."""
@@ -65,7 +69,7 @@ class GpuServiceSettings(GrpcSettings):
     """What a service that owns a device adds."""
 
     preset: str = Field(description="Name of the preset to serve.")
-    host: str = "127.0.0.1"
+    host: str = Field(default="127.0.0.1", description="Where it listens.")
     insecure: bool = Field(
         default=False, description="Listen beyond loopback without asking who calls."
     )

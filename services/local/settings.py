@@ -10,7 +10,7 @@ from services.common.settings import ServiceSettings
 
 
 class LocalSettings(ServiceSettings):
-    host: str = "127.0.0.1"
+    host: str = Field(default="127.0.0.1", description="Where the REST API listens.")
     auth: bool = Field(default=False, description="The REST API asks for API keys.")
     insecure: bool = Field(
         default=False, description="Listen beyond loopback without asking for keys."

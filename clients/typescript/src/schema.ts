@@ -499,8 +499,12 @@ export interface components {
          * @description Either many specs, or one over prompts and seeds: a job for each prompt with each seed.
          */
         BatchRequest: {
-            /** Specs */
+            /**
+             * Specs
+             * @description A job for each.
+             */
             specs?: components["schemas"]["JobSpec"][] | null;
+            /** @description In place of specs: what all jobs share, but for prompt and seed. */
             spec?: components["schemas"]["JobSpec"] | null;
             /**
              * Prompts
@@ -539,6 +543,7 @@ export interface components {
             images?: number;
             /**
              * Seed
+             * @description Of the first such image; the others count up.
              * @default 0
              */
             seed?: number;
@@ -627,12 +632,19 @@ export interface components {
          * @description Images from a prompt, perhaps with LoRAs, perhaps scored.
          */
         ImagesRequest: {
-            /** Prompt */
+            /**
+             * Prompt
+             * @description What the images are of.
+             */
             prompt: string;
-            /** Generator */
+            /**
+             * Generator
+             * @description Which image generator draws.
+             */
             generator: string;
             /**
              * Seeds
+             * @description An image for each.
              * @default [
              *       0
              *     ]
@@ -640,6 +652,7 @@ export interface components {
             seeds?: number[];
             /**
              * Loras
+             * @description Those to draw with; their effects add up.
              * @default []
              */
             loras?: components["schemas"]["LoraUse"][];
@@ -647,6 +660,7 @@ export interface components {
             image?: components["schemas"]["ImageOptions"];
             /**
              * Questions
+             * @description Asked of each image, to score it.
              * @default []
              */
             questions?: components["schemas"]["Question"][];
@@ -789,11 +803,13 @@ export interface components {
         JobLoraSettings: {
             /**
              * Rank
+             * @description How wide the LoRA is; its file grows with it.
              * @default 16
              */
             rank?: number;
             /**
              * Alpha
+             * @description Part of the scale: see weight.
              * @default 8
              */
             alpha?: number;
@@ -810,6 +826,7 @@ export interface components {
             target_modules: string[];
             /**
              * Init
+             * @description How the first half begins; the second is zero: no effect at first.
              * @default gaussian
              * @enum {string}
              */
@@ -831,9 +848,15 @@ export interface components {
          * @description What a generator should learn. What is left out comes from the presets.
          */
         JobSpec: {
-            /** Prompt */
+            /**
+             * Prompt
+             * @description What the images are of.
+             */
             prompt?: string | null;
-            /** Prompts */
+            /**
+             * Prompts
+             * @description In place of prompt: one a step, each as often as the others. The images of the evaluation are of the first.
+             */
             prompts?: string[] | null;
             /**
              * Questions
@@ -846,7 +869,10 @@ export interface components {
              * @default Answer with Yes or No.
              */
             question_postfix?: string;
-            /** Generator */
+            /**
+             * Generator
+             * @description Which image generator learns.
+             */
             generator: string;
             /**
              * Vlm
@@ -916,11 +942,13 @@ export interface components {
         LoraSettings: {
             /**
              * Rank
+             * @description How wide the LoRA is; its file grows with it.
              * @default 16
              */
             rank?: number;
             /**
              * Alpha
+             * @description Part of the scale: see weight.
              * @default 8
              */
             alpha?: number;
@@ -937,6 +965,7 @@ export interface components {
             target_modules: string[];
             /**
              * Init
+             * @description How the first half begins; the second is zero: no effect at first.
              * @default gaussian
              * @enum {string}
              */
@@ -949,7 +978,10 @@ export interface components {
          *     What it lacks of rank and target modules begins as without it.
          */
         LoraStart: {
-            /** Job */
+            /**
+             * Job
+             * @description An ended job of the same generator.
+             */
             job?: string | null;
             /**
              * Artifact
@@ -968,7 +1000,10 @@ export interface components {
          * @description The LoRA of a finished job, at a weight; 1.0 is what the job itself saw.
          */
         LoraUse: {
-            /** Job */
+            /**
+             * Job
+             * @description A job that has left a LoRA.
+             */
             job: string;
             /**
              * Weight
@@ -1032,11 +1067,13 @@ export interface components {
             accumulate?: number;
             /**
              * Lr
+             * @description Of AdamW.
              * @default 0.00005
              */
             lr?: number;
             /**
              * Weight Decay
+             * @description Of AdamW.
              * @default 0
              */
             weight_decay?: number;
@@ -1048,6 +1085,7 @@ export interface components {
             max_grad_norm?: number;
             /**
              * Seed
+             * @description Of the LoRA's first weights, the noise, the timesteps, the prompts' order.
              * @default 100
              */
             seed?: number;
@@ -1098,10 +1136,17 @@ export interface components {
          * @description What the VLM is asked about every image, and what it should answer.
          */
         Question: {
-            /** Question */
+            /**
+             * Question
+             * @description About the image as a whole.
+             */
             question: string;
-            /** Answer */
+            /**
+             * Answer
+             * @description The right one, in the words that the VLM would use.
+             */
             answer: string;
+            /** @description A drawing that this question speaks of. */
             visual_prompt?: components["schemas"]["VisualPrompt"] | null;
         };
         /**
@@ -1113,9 +1158,15 @@ export interface components {
             prompt: string;
             /** Generator */
             generator: string;
-            /** Seeds */
+            /**
+             * Seeds
+             * @description An image for each.
+             */
             seeds: number[];
-            /** Loras */
+            /**
+             * Loras
+             * @description Those to draw with; their effects add up.
+             */
             loras: components["schemas"]["LoraUse"][];
             image: components["schemas"]["ImageSettings"];
             /** Questions */
@@ -1233,10 +1284,14 @@ export interface components {
          * @description One teacher of several: losses are averaged by weight.
          */
         VlmUse: {
-            /** Name */
+            /**
+             * Name
+             * @description Which VLM.
+             */
             name: string;
             /**
              * Weight
+             * @description How much its loss counts beside the others'.
              * @default 1
              */
             weight?: number;

@@ -11,8 +11,8 @@ from services.orchestrator.settings import StoreSettings
 
 
 class ApiSettings(StoreSettings):
-    host: str = "127.0.0.1"
-    port: int = Field(default=8000, ge=0, le=65535)
+    host: str = Field(default="127.0.0.1", description="Where it listens.")
+    port: int = Field(default=8000, ge=0, le=65535, description="0 takes a free port.")
     auth: bool = Field(
         default=False, description="Every request needs an API key; see `dualprocess keys`."
     )

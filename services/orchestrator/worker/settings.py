@@ -21,5 +21,7 @@ class WorkerSettings(StoreSettings, GrpcSettings):
     pause_seconds: float = Field(
         default=1.0, ge=0, description="Before the second attempt; then doubled."
     )
-    lease_seconds: float = Field(default=30.0, gt=0)
+    lease_seconds: float = Field(
+        default=30.0, gt=0, description="A worker that is silent for so long loses its jobs."
+    )
     poll_seconds: float = Field(default=0.25, gt=0, description="Between looks at an empty queue.")

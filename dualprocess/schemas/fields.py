@@ -43,7 +43,13 @@ Rank = Annotated[
 ]
 Alpha = Annotated[float, Field(gt=0, le=1024, description="Part of the scale: see weight.")]
 Weight = Annotated[
-    float, Field(ge=-20, le=20, description="Effective scale = weight × alpha / rank.")
+    float,
+    Field(
+        ge=-20,
+        le=20,
+        description="How strong it is while it learns: scale = weight × alpha / rank, which the "
+        "exported file holds.",
+    ),
 ]
 Modules = Annotated[
     list[Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.]{1,128}$")]],

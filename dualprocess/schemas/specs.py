@@ -108,7 +108,9 @@ class LoraUse(Model):
     """The LoRA of a finished job, at a weight; 1.0 is what the job itself saw."""
 
     job: Annotated[JobId, Field(description="A job that has left a LoRA.")]
-    weight: Weight = 1.0
+    weight: Annotated[
+        Weight, Field(description="1.0 is what the job itself saw; 0 changes nothing.")
+    ] = 1.0
 
 
 Loras = Annotated[

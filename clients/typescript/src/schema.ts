@@ -815,7 +815,7 @@ export interface components {
             alpha?: number;
             /**
              * Weight
-             * @description Effective scale = weight × alpha / rank.
+             * @description How strong it is while it learns: scale = weight × alpha / rank, which the exported file holds.
              * @default 5
              */
             weight?: number;
@@ -954,7 +954,7 @@ export interface components {
             alpha?: number;
             /**
              * Weight
-             * @description Effective scale = weight × alpha / rank.
+             * @description How strong it is while it learns: scale = weight × alpha / rank, which the exported file holds.
              * @default 5
              */
             weight?: number;
@@ -1007,7 +1007,7 @@ export interface components {
             job: string;
             /**
              * Weight
-             * @description Effective scale = weight × alpha / rank.
+             * @description 1.0 is what the job itself saw; 0 changes nothing.
              * @default 1
              */
             weight?: number;

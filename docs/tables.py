@@ -1,0 +1,151 @@
+"""Tables of the documentation, from the code itself: fields of requests, settings, presets, routes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic_settings import BaseSettings
+
+from services.common.presets import load_presets
+from services.orchestrator.api.openapi import openapi
+
+ROOT = Path(__file__).parents[1]
+
+_LIMITS = (
+    ("minimum", "≥ {}"),
+    ("exclusiveMinimum", "> {}"),
+    ("maximum", "≤ {}"),
+    ("exclusiveMaximum", "< {}"),
+    ("maxLength", "at most {} characters"),
+)
+
+
+def fields(model: type[BaseModel], *, left_out: str = "required") -> str:
+    """What can be written in a request, with limits, default and effect. ``left_out`` is what is
+    said of a field without a default."""
+    schema = model.model_json_schema()
+    required = schema.get("required", [])
+    rows = [
+        (
+            f"`{name}`",
+            _kind(field),
+            left_out if name in required else _shown(field.get("default")),
+            description(field) or f"See [{name}](#{name}).",
+        )
+        for name, field in schema["properties"].items()
+    ]
+    return _table(("field", "value", "default", "effect"), rows)
+
+
+def settings(model: type[BaseSettings]) -> str:
+    """What a process can be told, by flag and environment."""
+    rows = []
+    for name, field in model.model_json_schema()["properties"].items():
+        info = model.model_fields[name]
+        flag = f"`--{name.replace('_', '-')}`"
+        if "CliSuppress" in repr(info.metadata):
+            flag = "by environment only"
+        default = "required" if info.is_required() else _shown(info.default)
+        if info.default_factory is not None:
+            default = "this machine's name"
+        variable = f"`DUALPROCESS_{name.upper()}`"
+        rows.append((flag, variable, default, description(field)))
+    return _table(("flag", "variable", "default", "effect"), rows)
+
+
+def presets() -> str:
+    """The defaults of each generator."""
+    rows = []
+    for preset in load_presets().generators.values():
+        optimizer, lora = preset.optimizer, preset.lora
+        scale = lora.weight * lora.alpha / lora.rank
+        rows.append(
+            (
+                f"`{preset.name}`",
+                f"{preset.image.width}×{preset.image.height}",
+                f"{preset.image.num_inference_steps}, {preset.image.guidance_scale:g}",
+                f"{preset.sides.minimum} to {preset.sides.maximum}, by {preset.sides.multiple_of}",
+                f"{optimizer.steps} × {optimizer.batch}, {optimizer.lr:g}",
+                f"{lora.rank}, {scale:g}",
+            )
+        )
+    columns = ("preset", "image", "sampler's steps, guidance", "sides", "steps × batch, lr")
+    return _table((*columns, "rank, scale"), rows)
+
+
+def routes() -> str:
+    """What the REST API can be asked."""
+    rows = []
+    for path, operations in openapi()["paths"].items():
+        for method, operation in operations.items():
+            told = operation.get("description", operation["summary"]).partition("\n\n")[0]
+            rows.append((f"`{method.upper()}`", f"`{path}`", told.replace("\n", " ")))
+    return _table(("method", "path", "does"), rows)
+
+
+def description(field: Mapping[str, Any]) -> str:
+    """What a field's schema says of its effect."""
+    told: str = field.get("description", "")
+    for form in _forms(field):
+        told = told or form.get("description", "")
+    return told
+
+
+def _forms(field: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The forms that a value may have, but for null."""
+    forms = field.get("anyOf") or field.get("oneOf") or [field]
+    return [form for form in forms if form.get("type") != "null"]
+
+
+def _kind(field: Mapping[str, Any]) -> str:
+    return " or ".join(_form(form) for form in _forms(field))
+
+
+def _form(form: Mapping[str, Any]) -> str:
+    if "$ref" in form:
+        return _reference(form)
+    if "enum" in form:
+        return " or ".join(f"`{value}`" for value in form["enum"])
+    kind = form.get("type", "")
+    if form.get("contentEncoding") == "base64":
+        return "a file in base64; in a job file its path"
+    words = {"boolean": "true or false", "object": "names and values"}
+    shown = words.get(kind, kind)
+    if kind == "array":
+        shown = f"list of {_form(form['items'])}"
+        if "maxItems" in form:
+            shown += f"; {form.get('minItems', 0)} to {form['maxItems']} of them"
+    limits = [text.format(f"{form[key]:g}") for key, text in _LIMITS if key in form]
+    return ", ".join([shown, *limits])
+
+
+def _reference(form: Mapping[str, Any]) -> str:
+    return f"`{form['$ref'].rpartition('/')[2]}`"
+
+
+def _shown(value: Any) -> str:
+    if value in (None, "", [], {}):
+        return "none"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, Path):
+        value = str(value.relative_to(ROOT) if value.is_absolute() else value)
+    if isinstance(value, str):
+        return f"`{value.replace(str(Path.cwd()), '$PWD')}`"
+    return str(value)
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return "\n".join(_lines(columns, rows))
+
+
+def _lines(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    yield f"| {' | '.join(columns)} |"
+    yield f"|{' --- |' * len(columns)}"
+    for row in rows:
+        yield f"| {' | '.join(cell.replace('|', '∣').replace(chr(10), ' ') for cell in row)} |"

@@ -62,5 +62,9 @@ typescript: setup
 	mv clients/typescript/src/schema.part clients/typescript/src/schema.ts
 	cd clients/typescript && npm run build && npm run programs
 
+# The documentation, into site/. Broken links are errors.
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

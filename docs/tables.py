@@ -1,4 +1,4 @@
-"""Tables of the documentation, from the code itself: fields of requests, settings, presets, routes."""
+"""Tables of the documentation, from the code: fields of requests, settings, presets, routes."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def _form(form: Mapping[str, Any]) -> str:
         shown = f"list of {_form(form['items'])}"
         if "maxItems" in form:
             shown += f"; {form.get('minItems', 0)} to {form['maxItems']} of them"
-    limits = [text.format(f"{form[key]:g}") for key, text in _LIMITS if key in form]
+    limits = [text.format(_shown(form[key])) for key, text in _LIMITS if key in form]
     return ", ".join([shown, *limits])
 
 
@@ -131,8 +131,10 @@ def _shown(value: Any) -> str:
         return "none"
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, dict):
+        return "the preset's"
     if isinstance(value, float):
-        return f"{value:g}"
+        return f"{value:g}" if value % 1 else f"{value:.0f}"
     if isinstance(value, Path):
         value = str(value.relative_to(ROOT) if value.is_absolute() else value)
     if isinstance(value, str):

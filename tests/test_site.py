@@ -1,0 +1,75 @@
+"""The documentation builds without a broken link, fetches nothing, and quotes the code."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from docs.tables import description
+from services.common.settings import GpuServiceSettings, ServiceSettings
+from services.local.settings import LocalSettings
+from services.orchestrator.api.settings import ApiSettings
+from services.orchestrator.worker.settings import WorkerSettings
+
+ROOT = Path(__file__).parents[1]
+_FETCHED = re.compile(r'<(?:script|img|iframe)[^>]* src="(?:https?:)?//|<link[^>]* href="https?://')
+#: Two halves of one sentence, on two lines of code.
+_SEAM = re.compile(r'"\s*\n\s*f?"')
+_FIRST_CELL = re.compile(r"^\| (.*?) \|", re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("site")
+    built = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", f"--site-dir={folder}"],
+        cwd=ROOT,
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert built.returncode == 0, built.stderr
+    return folder
+
+
+def test_it_builds_strictly_with_its_tables(site: Path) -> None:
+    settings = (site / "settings" / "index.html").read_text()
+    assert "max_grad_norm" in settings
+    assert "DUALPROCESS_KEEP_DAYS" in settings
+    assert "/v1/batches/{batch_id}/cancel" in (site / "api" / "index.html").read_text()
+    assert (site / "openapi.json").is_file()
+    assert "What is not promised" in (site / "security" / "index.html").read_text()
+
+
+def test_a_readers_browser_fetches_nothing_from_elsewhere(site: Path) -> None:
+    pages = list(site.rglob("*.html"))
+    assert len(pages) > 10
+    assert [page.name for page in pages if _FETCHED.search(page.read_text())] == []
+
+
+@pytest.mark.parametrize(
+    "settings", [ApiSettings, WorkerSettings, GpuServiceSettings, LocalSettings]
+)
+def test_every_setting_says_what_it_does(settings: type[ServiceSettings]) -> None:
+    fields = settings.model_json_schema()["properties"]
+    assert [name for name, field in fields.items() if not description(field)] == []
+
+
+def messages() -> list[str]:
+    """Everything that the tables of the troubleshooting page quote."""
+    page = (ROOT / "docs" / "troubleshooting.md").read_text()
+    quoted = [message for cell in _FIRST_CELL.findall(page) for message in cell.split("`")[1::2]]
+    assert len(quoted) > 20
+    return quoted
+
+
+def test_the_messages_in_troubleshooting_are_those_of_the_code() -> None:
+    sources = [*ROOT.glob("services/**/*.py"), *ROOT.glob("dualprocess/**/*.py")]
+    code = _SEAM.sub("", "\n".join(source.read_text() for source in sources))
+    parts = {part.strip(" …,.'()") for message in messages() for part in message.split("…")}
+    assert sorted(part for part in parts if part not in code) == []

@@ -13,7 +13,8 @@
     │   └── ServiceUnavailable 502, 503, 504; `retry_after` says when, if the service knows
     ├── ConnectionFailed      nobody answered at the address
     ├── JobFailed             a job that was waited for ended as failed
-    └── JobCancelled          a job that was waited for ended as cancelled
+    ├── JobCancelled          a job that was waited for ended as cancelled
+    └── TrackingFailed        an experiment tracker could not be told of a job
 """
 
 from __future__ import annotations
@@ -83,3 +84,7 @@ class JobCancelled(DualProcessError):
     def __init__(self, job: Job) -> None:
         super().__init__(f"job {job.id} was cancelled at step {job.step}")
         self.job = job
+
+
+class TrackingFailed(DualProcessError):
+    """A job can't be tracked, or the tracker refused it."""

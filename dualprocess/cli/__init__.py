@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from dualprocess.cli import batch, images, jobs, keys, models, up
+from dualprocess.cli import batch, images, jobs, keys, models, track, up
 
 app = typer.Typer(
     name="dualprocess",
@@ -12,7 +12,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for module in (up, jobs, batch, images, models, keys):
+for module in (up, jobs, batch, images, track, models, keys):
     module.register(app)
 
 __all__ = ["app"]

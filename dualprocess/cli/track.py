@@ -1,0 +1,41 @@
+"""``dualprocess track``: an ended job, told to an experiment tracker."""
+
+from __future__ import annotations
+
+import tempfile
+from enum import StrEnum
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dualprocess.cli.session import BAD_INPUT, ApiKey, Url, connected, fail
+from dualprocess.protocol import DEFAULT_URL
+from dualprocess.tracking import record
+
+
+class Tracker(StrEnum):
+    """Each a module of ``dualprocess.tracking``, and an extra of the distribution."""
+
+    MLFLOW = "mlflow"
+    WANDB = "wandb"
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(track)
+
+
+def track(
+    job_id: Annotated[str, typer.Argument(metavar="ID")],
+    to: Annotated[Tracker, typer.Option(help="Its own settings say where that is.")],
+    url: Url = DEFAULT_URL,
+    api_key: ApiKey = None,
+) -> None:
+    """Tell an experiment tracker of an ended job: settings, curves, scores, files."""
+    if find_spec(to.value) is None:
+        fail(f"{to} is not installed here: pip install 'dualprocess[{to}]'", BAD_INPUT)
+    tracker = import_module(f"dualprocess.tracking.{to}")
+    with connected(url, api_key) as client, tempfile.TemporaryDirectory() as folder:
+        typer.echo(tracker.log(record.read(client, job_id, Path(folder))))

@@ -13,6 +13,7 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 from docs import tables
+from docs.commands import commands
 from services.orchestrator.api.openapi import openapi
 
 ROOT = Path(__file__).parents[1]
@@ -31,11 +32,15 @@ def on_files(files: Files, *, config: MkDocsConfig) -> Files:
 
 def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Each table in its place. Raises ``ValueError`` for one that nobody knows."""
+    # As links go in the repository; here the file is a page.
+    markdown = markdown.replace("(../SECURITY.md", "(security.md")
     return _PLACE.sub(lambda place: _table(place[1], place[2]), markdown)
 
 
 def _table(kind: str, name: str | None) -> str:
     match kind, name:
+        case "commands", None:
+            return commands()
         case "presets", None:
             return tables.presets()
         case "routes", None:

@@ -41,6 +41,15 @@ async def test_the_examples_are_accepted_as_they_stand(api: Api) -> None:
         assert answer.status_code == 202, f"{path}: {answer.text}"
 
 
+async def test_a_streams_events_are_documented(api: Api) -> None:
+    described = await document(api)
+    answer = described["paths"]["/v1/jobs/{job_id}/events"]["get"]["responses"]["200"]
+    data = answer["content"]["text/event-stream"]["itemSchema"]["properties"]["data"]
+    names = [form["$ref"].rpartition("/")[2] for form in data["contentSchema"]["oneOf"]]
+    kinds = [described["components"]["schemas"][name]["properties"]["type"] for name in names]
+    assert {kind["const"] for kind in kinds} == {"status", "step", "preview", "artifact"}
+
+
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),
     [

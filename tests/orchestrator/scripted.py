@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     Context = grpc.aio.ServicerContext[Any, Any]
 
 LORA = b"a LoRA"
+NOT_FINITE = "the loss (nan) or its gradient is not finite"
 
 
 def png(color: str, size: tuple[int, int] = (64, 64)) -> bytes:
@@ -47,6 +48,9 @@ class ScriptedGenerator(generator_pb2_grpc.GeneratorServicer):
         self.refused_checkpoints: list[bytes] = []
         #: Attempts that break do so after this step.
         self.breaks_after = 0
+        #: Steps that change nothing, and the step after which it gives up.
+        self.skips: list[int] = []
+        self.gives_up_after: int | None = None
         #: Of the right answer to each question, step by step; then the last one again.
         self.probabilities = [0.5]
 
@@ -93,8 +97,13 @@ class ScriptedGenerator(generator_pb2_grpc.GeneratorServicer):
                 geometric_mean_probability=probability,
             )
             answers = [answer] * len(spec.questions)
-            yield pb.OptimizeResponse(step=pb.Step(step=step, loss=1 / step, questions=answers))
+            if step in self.skips:
+                yield pb.OptimizeResponse(skipped=pb.SkippedStep(step=step, reason=NOT_FINITE))
+            else:
+                yield pb.OptimizeResponse(step=pb.Step(step=step, loss=1 / step, questions=answers))
             done = step
+            if step == self.gives_up_after:
+                break
             every = spec.optimizer.checkpoint_every
             if every and step % every == 0:
                 for response in checkpoint(step):
@@ -120,7 +129,9 @@ class ScriptedGenerator(generator_pb2_grpc.GeneratorServicer):
             for piece, last in ((data[:half], False), (data[half:], True)):
                 chunk = pb.BlobChunk(name=name, data=piece, last=last)
                 yield pb.OptimizeResponse(artifact=chunk)
-        finished = pb.Finished(steps_done=done, stopped=done < spec.optimizer.steps)
+        gave_up = NOT_FINITE if done == self.gives_up_after else ""
+        stopped = done < spec.optimizer.steps and not gave_up
+        finished = pb.Finished(steps_done=done, stopped=stopped, failed=gave_up)
         yield pb.OptimizeResponse(finished=finished)
 
     def _files(self, spec: pb.OptimizeSpec) -> list[tuple[str, bytes]]:

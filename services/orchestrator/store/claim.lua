@@ -45,7 +45,7 @@ local time = redis.call('TIME')
 set_status(KEYS[3], job, best, 'running')
 redis.call('HSETNX', job, 'started_at', time[1] .. string.format('%06d', time[2]))
 redis.call('HSET', job, 'owner', ARGV[1], 'token', token, 'step', 0)
-redis.call('HDEL', job, 'waiting_for')
+redis.call('HDEL', job, 'waiting_for', 'skipped')
 redis.call('ZADD', KEYS[1], time[1] * 1000 + math.floor(time[2] / 1000) + tonumber(ARGV[2]), best)
 redis.call('XADD', job .. ':events', '*', 'event',
   cjson.encode({type = 'status', status = 'running', attempt = attempt}))

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 
 from pydantic import TypeAdapter
 
-from dualprocess.schemas import Event, EventRecord, StatusEvent, StepEvent
+from dualprocess.schemas import AnyStepEvent, Event, EventRecord, StatusEvent
 from services.orchestrator.store import redis as keys
 
 _EVENT: TypeAdapter[Event] = TypeAdapter(Event)
@@ -51,11 +51,11 @@ class Events:
                 if isinstance(record.event, StatusEvent) and record.event.status.is_final:
                     return
 
-    async def steps(self, job_id: str, until: int) -> list[StepEvent]:
+    async def steps(self, job_id: str, until: int) -> list[AnyStepEvent]:
         """Each step up to ``until`` once, in order: as the last attempt that made it told it."""
         entries = await self._redis.xrange(keys.events_key(job_id))
         told = [_record(*entry).event for entry in entries]
-        steps = {event.step: event for event in told if isinstance(event, StepEvent)}
+        steps = {event.step: event for event in told if isinstance(event, AnyStepEvent)}
         return [steps[step] for step in sorted(steps) if step <= until]
 
     async def _is_over(self, job_id: str, last: str) -> bool:

@@ -13,14 +13,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
-from dualprocess.schemas import (
-    Artifact,
-    ArtifactEvent,
-    JobStatus,
-    PreviewEvent,
-    StatusEvent,
-    StepEvent,
-)
+from dualprocess.schemas import Artifact, Event, JobStatus, StatusEvent
 from services.orchestrator.store import redis as keys
 from services.orchestrator.store.quotas import QuotaExceeded
 from services.orchestrator.store.scripts import script
@@ -141,7 +134,7 @@ class Queue:
         self,
         claim: Claim,
         *,
-        event: StatusEvent | StepEvent | PreviewEvent | ArtifactEvent | None = None,
+        event: Event | None = None,
         artifact: tuple[Artifact, str] | None = None,
         fields: Mapping[str, str] | None = None,
         cause: str = "",

@@ -46,6 +46,10 @@ class ScriptedGenerator(generator_pb2_grpc.GeneratorServicer):
         #: The checkpoint each optimise job went on from, and those that are refused.
         self.resumes: list[bytes] = []
         self.refused_checkpoints: list[bytes] = []
+        #: A job with this prompt kills the generator in each of its first steps, and with it
+        #: whatever else runs there.
+        self.fatal: str | None = None
+        self._death = asyncio.Event()
         #: Attempts that break do so after this step.
         self.breaks_after = 0
         #: Steps that change nothing, and the step after which it gives up.
@@ -79,6 +83,11 @@ class ScriptedGenerator(generator_pb2_grpc.GeneratorServicer):
             self.active -= 1
             stop.cancel()
 
+    def die(self) -> None:
+        """Every running job breaks."""
+        self._death.set()
+        self._death = asyncio.Event()
+
     async def _optimize(
         self,
         spec: pb.OptimizeSpec,
@@ -88,7 +97,7 @@ class ScriptedGenerator(generator_pb2_grpc.GeneratorServicer):
         if self.refusal:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, self.refusal)
         yield pb.OptimizeResponse(started=pb.Started(steps=spec.optimizer.steps))
-        done = spec.resume.step
+        done, death = spec.resume.step, self._death
         for step in range(done + 1, spec.optimizer.steps + 1):
             probability = self.probabilities[min(step, len(self.probabilities)) - 1]
             answer = vlm_pb2.AnswerResult(
@@ -111,9 +120,15 @@ class ScriptedGenerator(generator_pb2_grpc.GeneratorServicer):
             if self.breaks and step > self.breaks_after:
                 self.breaks -= 1
                 await context.abort(grpc.StatusCode.UNAVAILABLE, "out of memory, killed")
+            if spec.prompts[0] == self.fatal:
+                self.die()
             going = asyncio.ensure_future(self.go.wait())
-            await asyncio.wait({going, stop}, return_when=asyncio.FIRST_COMPLETED)
+            dying = asyncio.ensure_future(death.wait())
+            await asyncio.wait({going, dying, stop}, return_when=asyncio.FIRST_COMPLETED)
             going.cancel()
+            dying.cancel()
+            if death.is_set():
+                await context.abort(grpc.StatusCode.UNAVAILABLE, "Socket closed")
             if stop.done():
                 break
         request = stop.result() if stop.done() else None

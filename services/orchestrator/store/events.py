@@ -15,7 +15,7 @@ _EVENT: TypeAdapter[Event] = TypeAdapter(Event)
 
 #: How long one read waits for news.
 _BLOCK_MS = 5_000
-_BATCH = 500
+_BATCH = 200
 
 
 class Events:
@@ -40,12 +40,14 @@ class Events:
             answer = await self._redis.xread(
                 {keys.events_key(job_id): last}, count=_BATCH, block=int(block)
             )
-            records = [_record(*entry) for _, entries in answer for entry in entries]
-            if not records:
+            # A slow reader holds a batch: it is parsed one by one.
+            entries = [entry for _, of_stream in answer for entry in of_stream]
+            if not entries:
                 if await self._is_over(job_id, last):
                     return
                 yield None
-            for record in records:
+            for entry in entries:
+                record = _record(*entry)
                 last = record.id
                 yield record
                 if isinstance(record.event, StatusEvent) and record.event.status.is_final:

@@ -2,10 +2,12 @@
 
 from dualprocess.schemas.batches import Batch, BatchEntry, BatchRequest
 from dualprocess.schemas.events import (
+    AnyStepEvent,
     ArtifactEvent,
     Event,
     EventRecord,
     PreviewEvent,
+    SkippedStepEvent,
     StatusEvent,
     StepEvent,
     StepTimings,
@@ -53,6 +55,7 @@ from dualprocess.schemas.webhooks import Webhook, WebhookState, WebhookStatus
 __all__ = [
     "ANONYMOUS",
     "DEFAULT_POSTFIX",
+    "AnyStepEvent",
     "Artifact",
     "ArtifactEvent",
     "Batch",
@@ -91,6 +94,7 @@ __all__ = [
     "ResolvedJobSpec",
     "Score",
     "Scores",
+    "SkippedStepEvent",
     "StatusEvent",
     "StepEvent",
     "StepTimings",

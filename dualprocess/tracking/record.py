@@ -46,7 +46,8 @@ def read(client: Client, job_id: str, folder: Path) -> Record:
         job_id=job.id,
         name=job.name or job.id,
         parameters=dict(_parameters(job.spec)),
-        steps=[_measures(json.loads(line)) for line in lines],
+        # A skipped step has a reason in place of measures.
+        steps=[_measures(step) for step in map(json.loads, lines) if "loss" in step],
         scores=dict(_scores(job)),
         files=files,
     )

@@ -47,7 +47,13 @@ async def test_a_streams_events_are_documented(api: Api) -> None:
     data = answer["content"]["text/event-stream"]["itemSchema"]["properties"]["data"]
     names = [form["$ref"].rpartition("/")[2] for form in data["contentSchema"]["oneOf"]]
     kinds = [described["components"]["schemas"][name]["properties"]["type"] for name in names]
-    assert {kind["const"] for kind in kinds} == {"status", "step", "preview", "artifact"}
+    assert {kind["const"] for kind in kinds} == {
+        "status",
+        "step",
+        "skipped",
+        "preview",
+        "artifact",
+    }
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ export type Job = components["schemas"]["Job"];
 export type JobEvent =
   | components["schemas"]["StatusEvent"]
   | components["schemas"]["StepEvent"]
+  | components["schemas"]["SkippedStepEvent"]
   | components["schemas"]["PreviewEvent"]
   | components["schemas"]["ArtifactEvent"];
 /** An event and its place in the job's stream. */

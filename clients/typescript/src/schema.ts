@@ -378,6 +378,29 @@ export interface components {
              */
             correct?: number | null;
         };
+        /**
+         * SkippedStepEvent
+         * @description A step that changed nothing, since image, loss or gradient was not a number.
+         */
+        SkippedStepEvent: {
+            /**
+             * Type
+             * @default skipped
+             * @constant
+             */
+            type?: "skipped";
+            /** Attempt */
+            attempt: number;
+            /**
+             * Step
+             * @description 1-based.
+             */
+            step: number;
+            /** Steps */
+            steps: number;
+            /** Reason */
+            reason: string;
+        };
         /** StatusEvent */
         StatusEvent: {
             /**
@@ -756,6 +779,12 @@ export interface components {
              * @default 0
              */
             steps?: number;
+            /**
+             * Skipped
+             * @description Steps that changed nothing: loss or gradient was not a number.
+             * @default 0
+             */
+            skipped?: number;
             /**
              * Checkpoint
              * @description The step after which it goes on if it is interrupted now.

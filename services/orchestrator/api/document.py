@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_args
 
 from fastapi import FastAPI
+from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 from starlette.routing import compile_path
 
-from dualprocess.schemas import ArtifactEvent, PreviewEvent, StatusEvent, StepEvent
+from dualprocess.schemas import Event
 
 _SPEC = {
     "prompt": "a circle",
@@ -26,7 +27,7 @@ _EXAMPLES: dict[str, dict[str, Any]] = {
 }
 _REF = "#/components/schemas/{model}"
 #: What the `data` of a server-sent event holds.
-_EVENTS = (StatusEvent, StepEvent, PreviewEvent, ArtifactEvent)
+_EVENTS: tuple[type[BaseModel], ...] = get_args(get_args(Event)[0])
 _PROBLEM = {"schema": {"$ref": "#/components/schemas/Problem"}}
 
 

@@ -18,6 +18,8 @@ from tests.e2e.stack import Stack
 
 PATH = Path(__file__).parents[2] / "examples" / "red-circle.ipynb"
 
+pytestmark = pytest.mark.timeout(240)
+
 
 @pytest.fixture
 def executed(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> NotebookNode:

@@ -38,8 +38,8 @@ def test_it_shows_what_the_lora_learned(executed: NotebookNode) -> None:
     )
     assert curves.width > curves.height
     assert sheet.width > sheet.height
-    red, green, blue = np.asarray(of_diffusers.convert("RGB"))[64, 64].astype(int)
-    assert red > 2 * max(green, blue)
+    red, green, blue = np.moveaxis(np.asarray(of_diffusers.convert("RGB")).astype(int), -1, 0)
+    assert (red > 2 * np.maximum(green, blue)).mean() > 0.05
     told = "".join(output.text for output in outputs if output.output_type == "stream")
     off = re.search(r"pixels differ by at most (\d+) of 255", told)
     assert off is not None, told

@@ -22,7 +22,7 @@ from dualprocess.cli.session import (
 )
 from dualprocess.cli.watching import watch as watch_job
 from dualprocess.protocol import DEFAULT_URL
-from dualprocess.schemas import Job, JobStatus
+from dualprocess.schemas import Job, JobStatus, ResolvedAnswersSpec, ResolvedJobSpec
 
 JobId = Annotated[str, typer.Argument(metavar="ID")]
 
@@ -158,7 +158,13 @@ def _scores(job: Job) -> str:
 def _title(job: Job) -> str:
     if job.name:
         return job.name
-    return job.spec.prompt if hasattr(job.spec, "prompt") else job.spec.prompts[0]
+    match job.spec:
+        case ResolvedJobSpec(prompts=prompts):
+            return prompts[0]
+        case ResolvedAnswersSpec(questions=questions):
+            return questions[0]
+        case spec:
+            return spec.prompt
 
 
 def _exit_with(job: Job) -> None:

@@ -125,9 +125,8 @@ def list_jobs(
     )
     for job in jobs:
         loss = "" if job.loss is None else f"{job.loss:.3f}"
-        table.add_row(
-            job.id, job.kind, job.status, f"{job.step}/{job.steps}", loss, _scores(job), _title(job)
-        )
+        step = f"{job.step}/{job.steps}" if job.steps else ""
+        table.add_row(job.id, job.kind, job.status, step, loss, _scores(job), _title(job))
     stdout.print(table)
 
 

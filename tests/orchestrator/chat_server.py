@@ -14,6 +14,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
 KEY = "sk-of-the-test"
 
@@ -49,17 +50,25 @@ class ChatServer:
 
 
 @contextlib.asynccontextmanager
-async def chatting() -> AsyncIterator[ChatServer]:
-    chat = ChatServer()
-    app = Starlette(routes=[Route("/v1/chat/completions", chat.complete, methods=["POST"])])
+async def serving(app: ASGIApp) -> AsyncIterator[int]:
+    """The app behind real HTTP, on a port of loopback."""
     config = uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, lifespan="off")
     server = uvicorn.Server(config)
     with contextlib.closing(config.bind_socket()) as listener:
-        chat.port = listener.getsockname()[1]
-        serving = asyncio.create_task(server.serve([listener]))
+        running = asyncio.create_task(server.serve([listener]))
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            server.should_exit = True
+            await running
+
+
+@contextlib.asynccontextmanager
+async def chatting() -> AsyncIterator[ChatServer]:
+    chat = ChatServer()
+    app = Starlette(routes=[Route("/v1/chat/completions", chat.complete, methods=["POST"])])
+    async with serving(app) as chat.port:
         try:
             yield chat
         finally:
             chat.go.set()
-            server.should_exit = True
-            await serving

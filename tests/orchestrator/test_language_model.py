@@ -5,20 +5,27 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import os
+import subprocess
+import sys
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from fastapi import FastAPI
-from pydantic import SecretStr, ValidationError
+from pydantic import SecretStr
 from starlette.responses import JSONResponse, Response
+from typer.testing import CliRunner
 
+from dualprocess.cli import app as cli
+from dualprocess.cli.specs import load
 from services.orchestrator.api.app import create_app
 from services.orchestrator.api.settings import ApiSettings
 from services.orchestrator.store.keys import ApiKeys
 from services.orchestrator.store.redis import Client
-from tests.orchestrator.chat_server import KEY, ChatServer, chatting
+from tests.orchestrator.chat_server import KEY, ChatServer, chatting, serving
 from tests.orchestrator.conftest import Api, Guarded
 from tests.orchestrator.scripted import png
 from tests.redis_server import RedisServer
@@ -201,6 +208,48 @@ async def test_a_key_may_have_as_many_written_at_once_as_it_may_have_running(
         await post(owner, PROMPT)
 
 
-def test_an_endpoint_is_named_with_its_model(artifacts: str) -> None:
-    with pytest.raises(ValidationError, match="DUALPROCESS_LLM_MODEL go together"):
-        ApiSettings.model_validate({"artifacts": artifacts, "llm_base_url": "http://llm/v1"})
+async def test_the_command_line_writes_what_a_job_file_can_hold(
+    app: FastAPI, chat: ChatServer, tmp_path: Path
+) -> None:
+    (tmp_path / "line.png").write_bytes(png("red"))
+    chat.replies = [GOOD, '{"prompt": "A red fox in deep snow."}']
+
+    async def run(url: str, *arguments: str) -> str:
+        command = [*arguments, "--url", url]
+        done = await asyncio.to_thread(CliRunner().invoke, cli, command)
+        assert done.exit_code == 0, done.output
+        return done.stdout
+
+    async with serving(app) as port:
+        url = f"http://127.0.0.1:{port}"
+        drawing = ["--drawing", str(tmp_path / "line.png"), "--question", "Is it on the line?"]
+        questions = await run(url, "questions", "a fox in the snow", *drawing)
+        expanded = await run(url, "expand", "a fox in the snow")
+    assert expanded == "A red fox in deep snow.\n"
+    file = tmp_path / "job.yaml"
+    file.write_text(f"prompt: {expanded}generator: flux-dev\nvlm: idefics2\n{questions}")
+    spec = load(str(file))
+    assert [(one.question, one.answer, one.visual_prompt is None) for one in spec.questions] == [
+        ("Is there a fox in the snow?", "Yes", True),
+        ("Is it on the line?", "Yes", False),
+        ("Is the fox red?", "Yes", False),
+    ]
+    assert spec.questions[1].visual_prompt is not None
+    assert spec.questions[1].visual_prompt.image == png("red")
+
+
+def test_an_endpoint_is_named_with_its_model(tmp_path: Path) -> None:
+    environment = {
+        "DUALPROCESS_LLM_BASE_URL": "http://llm/v1",
+        "DUALPROCESS_LLM_API_KEY": KEY,
+        "DUALPROCESS_ARTIFACTS": tmp_path.as_uri(),
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "services.orchestrator.api"],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr == "api: --llm-base-url and --llm-model go together: set both, or none\n"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Annotated
 
-from pydantic import Field, HttpUrl, SecretStr, model_validator
+from pydantic import Field, HttpUrl, SecretStr
 from pydantic_settings import CliSuppress
 
 from dualprocess.schemas.webhooks import Secret
@@ -49,13 +49,12 @@ class ApiSettings(StoreSettings):
     # From the environment: command lines are there for everyone on the machine to read.
     llm_api_key: CliSuppress[SecretStr | None] = None
 
-    @model_validator(mode="after")
-    def _whole_endpoint(self) -> Self:
+    # No validator: pydantic would show the key beside its message.
+    def llm_fault(self) -> str | None:
+        """Why the language model can't be used as it is named, if it can't."""
         if (self.llm_base_url is None) != (self.llm_model is None):
-            raise ValueError(
-                "DUALPROCESS_LLM_BASE_URL and DUALPROCESS_LLM_MODEL go together: set both or none"
-            )
-        return self
+            return "--llm-base-url and --llm-model go together: set both, or none"
+        return None
 
     def endpoint(self) -> Endpoint | None:
         """The language model, if there is one."""

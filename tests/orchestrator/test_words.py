@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import json
@@ -98,6 +99,15 @@ async def test_a_job_of_words_waits_for_its_vlm_and_can_be_cancelled(
     assert "nobody is at home (to speak)" in (waiting.waiting_for or "")
     await api.http.post(f"/v1/jobs/{job_id}/cancel")
     assert (await api.ended(job_id)).status == JobStatus.CANCELLED
+
+
+async def test_a_job_that_is_cancelled_meanwhile_is_a_409(api: Api) -> None:
+    asking = asyncio.create_task(post(api, "/v1/answers", ASK, 409))
+    async with asyncio.timeout(10):
+        while not (jobs := (await api.http.get("/v1/jobs")).json()["jobs"]):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    await api.http.post(f"/v1/jobs/{jobs[0]['id']}/cancel")
+    assert jobs[0]["id"] in (await asking)["title"]
 
 
 async def test_what_the_vlm_refuses_is_its_own_sentence(

@@ -165,6 +165,8 @@ def _tell(job: Job, *, json: bool) -> None:
         lines.append(f"waits for {job.waiting_for}")
     if job.loss is not None:
         lines.append(f"step {job.step} of {job.steps}, loss {job.loss:.4f}")
+    if job.skipped:
+        lines.append(f"steps skipped, since loss or gradient was not a number: {job.skipped}")
     if scores := _scores(job):
         lines.append(f"probability of the right answers, base → LoRA: {scores}")
     if job.stopped_because:

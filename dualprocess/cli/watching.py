@@ -15,7 +15,14 @@ from rich.progress import (
 from dualprocess.cli.pictures import painter
 from dualprocess.cli.session import stderr
 from dualprocess.client import Client
-from dualprocess.schemas import EventRecord, Job, PreviewEvent, StatusEvent, StepEvent
+from dualprocess.schemas import (
+    EventRecord,
+    Job,
+    PreviewEvent,
+    SkippedStepEvent,
+    StatusEvent,
+    StepEvent,
+)
 
 #: A column a seed: the base model's picture above the LoRA's.
 _SAMPLES = "samples.png"
@@ -65,6 +72,8 @@ def show(progress: Progress, task: TaskID, record: EventRecord) -> None:
     if isinstance(event, StepEvent):
         measures = f"loss {event.loss:.3f}  probability {event.probability.geometric_mean:.3f}"
         progress.update(task, completed=event.step, total=event.steps, measures=measures)
+    elif isinstance(event, SkippedStepEvent):
+        progress.update(task, completed=event.step, measures=f"skipped: {event.reason}")
     elif isinstance(event, StatusEvent):
         waiting = f": waits for {event.waiting_for}" if event.waiting_for else ""
         progress.update(task, state=f"{event.status}{waiting}")

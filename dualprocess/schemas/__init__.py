@@ -2,10 +2,12 @@
 
 from dualprocess.schemas.batches import Batch, BatchEntry, BatchRequest
 from dualprocess.schemas.events import (
+    AnyStepEvent,
     ArtifactEvent,
     Event,
     EventRecord,
     PreviewEvent,
+    SkippedStepEvent,
     StatusEvent,
     StepEvent,
     StepTimings,
@@ -74,6 +76,7 @@ __all__ = [
     "Answers",
     "AnswersReply",
     "AnswersRequest",
+    "AnyStepEvent",
     "Artifact",
     "ArtifactEvent",
     "Batch",
@@ -122,6 +125,7 @@ __all__ = [
     "ResolvedSpec",
     "Score",
     "Scores",
+    "SkippedStepEvent",
     "StatusEvent",
     "StepEvent",
     "StepTimings",

@@ -130,6 +130,9 @@ class Job(Model):
     ] = None
     step: int = 0
     steps: int = 0
+    skipped: Annotated[
+        int, Field(description="Steps that changed nothing: loss or gradient was not a number.")
+    ] = 0
     checkpoint: Annotated[
         int | None, Field(description="The step after which it goes on if it is interrupted now.")
     ] = None

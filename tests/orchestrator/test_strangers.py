@@ -1,4 +1,7 @@
-"""A stranger's key against every route: nothing of another owner's job comes back."""
+"""A stranger's key against every route: nothing of another owner's job comes back.
+
+``make strangers`` shows the walk as a table.
+"""
 
 from __future__ import annotations
 
@@ -143,6 +146,7 @@ async def test_the_strangers_walk(guarded: Guarded, owner: Api, job: Job) -> Non
         # An idempotency key stands for one request, so each route gets a stranger of its own.
         stranger = await guarded.owner()
         for visit in RULES[method, path]:
+            print(f"{method:6} {path:40} {visit.status} × {len(addresses(path, job))}")
             for address in addresses(path, job):
                 answer = await stranger.http.request(
                     method,

@@ -218,6 +218,7 @@ def _job(
         waiting_for=fields.get("waiting_for"),
         step=int(fields.get("step", 0)),
         steps=int(fields.get("steps", 0)),
+        skipped=int(fields.get("skipped", 0)),
         error=fields.get("error"),
         stopped_because=fields.get("stopped_because"),
         causes=causes,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json as jsons
 import tempfile
 from enum import StrEnum
 from importlib import import_module
@@ -11,7 +12,8 @@ from typing import Annotated
 
 import typer
 
-from dualprocess.cli.session import BAD_INPUT, ApiKey, Url, connected, fail
+from dualprocess.cli.jobs import JobId
+from dualprocess.cli.session import BAD_INPUT, ApiKey, Json, Url, connected, fail
 from dualprocess.protocol import DEFAULT_URL
 from dualprocess.tracking import record
 
@@ -28,14 +30,16 @@ def register(app: typer.Typer) -> None:
 
 
 def track(
-    job_id: Annotated[str, typer.Argument(metavar="ID")],
+    job_id: JobId,
     to: Annotated[Tracker, typer.Option(help="Its own settings say where that is.")],
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
+    json: Json = False,
 ) -> None:
     """Tell an experiment tracker of an ended job: settings, curves, scores, files."""
     if find_spec(to.value) is None:
         fail(f"{to} is not installed here: pip install 'dualprocess[{to}]'", BAD_INPUT)
     tracker = import_module(f"dualprocess.tracking.{to}")
     with connected(url, api_key) as client, tempfile.TemporaryDirectory() as folder:
-        typer.echo(tracker.log(record.read(client, job_id, Path(folder))))
+        where = tracker.log(record.read(client, job_id, Path(folder)))
+    typer.echo(jsons.dumps({"id": job_id, "run": where}, indent=2) if json else where)

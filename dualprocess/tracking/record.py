@@ -35,7 +35,7 @@ def read(client: Client, job_id: str, folder: Path) -> Record:
     """
     job = client.job(job_id)
     if not isinstance(job.spec, ResolvedJobSpec):
-        raise TrackingFailed(f"job {job.id} made images: only jobs that learn can be tracked")
+        raise TrackingFailed(f"job {job.id} teaches nothing: only jobs that learn can be tracked")
     if not job.status.is_final:
         raise TrackingFailed(f"job {job.id} is {job.status}; `dualprocess watch` waits for its end")
     names = [artifact.name for artifact in job.artifacts]

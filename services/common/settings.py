@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, CliApp, CliSuppress, SettingsConfigDict
 
 from services.common.credentials import Credentials, read_credentials
@@ -35,8 +36,17 @@ class ServiceSettings(BaseSettings):
 
     @classmethod
     def from_command_line(cls) -> Self:
-        """Reads flags and environment; exits with usage and status 2 when they are wrong."""
-        return CliApp.run(cls)
+        """Reads flags and environment; exits with status 2 when they are wrong, naming each."""
+        try:
+            return CliApp.run(cls)
+        except ValidationError as error:
+            # Without what was given: it may be a secret.
+            for fault in error.errors(include_input=False):
+                flag = "".join(f"--{part}" for part in fault["loc"][:1]).replace("_", "-")
+                said = fault["msg"].removeprefix("Input ").removeprefix("Value error, ")
+                variable = flag.removeprefix("--").replace("-", "_").upper()
+                print(f"{flag} (or DUALPROCESS_{variable}): {said}", file=sys.stderr)
+            sys.exit(2)
 
 
 class GrpcSettings(ServiceSettings):

@@ -187,11 +187,18 @@ async def _blob(requests: AsyncIterator[pb.OptimizeRequest], name: str) -> bytes
 
 
 class ScriptedVlm(vlm_pb2_grpc.VlmServicer):
-    """Says Yes of what is ``yes_of``: of red, unless told otherwise."""
+    """Says Yes of what is ``yes_of``: of red, unless told otherwise. In words it says ``replies``,
+    one after the other, then ``reply``."""
 
     def __init__(self) -> None:
         self.away = False
         self.yes_of = "red"
+        self.replies: list[str] = []
+        self.reply = "I see"
+        self.refusal: str | None = None
+        self.crashes = False
+        #: What it was asked to say.
+        self.asked: list[vlm_pb2.AnswerRequest] = []
 
     async def Score(self, request: vlm_pb2.ScoreRequest, context: Context) -> vlm_pb2.ScoreResponse:
         if self.away:
@@ -201,6 +208,20 @@ class ScriptedVlm(vlm_pb2_grpc.VlmServicer):
                 vlm_pb2.ImageAnswers(answers=[_answer(image, self.yes_of)] * len(request.questions))
                 for image in request.images
             ]
+        )
+
+    async def Answer(
+        self, request: vlm_pb2.AnswerRequest, context: Context
+    ) -> vlm_pb2.AnswerResponse:
+        if self.away:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "nobody is at home")
+        if self.refusal:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, self.refusal)
+        if self.crashes:
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "out of memory")
+        self.asked.append(request)
+        return vlm_pb2.AnswerResponse(
+            answers=[self.replies.pop(0) if self.replies else self.reply for _ in request.questions]
         )
 
 

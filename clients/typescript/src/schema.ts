@@ -222,6 +222,70 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/questions": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Write
+         * @description Up to `count` questions with their right answers, for a prompt and perhaps a drawing.
+         *
+         *     The VLM that the request names writes them, in a job, else the service's language model.
+         */
+        post: operations["write_v1_questions_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/prompts/expand": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Expand
+         * @description The prompt with what an eye would see beside what it says.
+         *
+         *     The VLM that the request names writes it, in a job, else the service's language model.
+         */
+        post: operations["expand_v1_prompts_expand_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/answers": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Ask
+         * @description A VLM's answer to each question about an image; 202 when they are not there in time.
+         */
+        post: operations["ask_v1_answers_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/models": {
         parameters: {
             query?: never;
@@ -468,6 +532,57 @@ export interface components {
             /** Total */
             total: number;
         };
+        /** Answers */
+        Answers: {
+            /**
+             * Answers
+             * @description One for each question, in their order.
+             */
+            answers: string[];
+        };
+        /** AnswersReply */
+        AnswersReply: {
+            /**
+             * Answers
+             * @description One a question. Null until the job is done, which then has it as `result`.
+             */
+            answers: string[] | null;
+            /** @description The VLM's job; null where the service's language model wrote. */
+            job: components["schemas"]["Job"] | null;
+        };
+        /**
+         * AnswersRequest
+         * @description Questions about an image, to be answered in the VLM's own words.
+         */
+        AnswersRequest: {
+            /**
+             * Image
+             * @description A PNG or JPEG file in base64, or a data: URL of one.
+             */
+            image: string;
+            /** Questions */
+            questions: string[];
+            /**
+             * Question Postfix
+             * @description Appended to every question after a space.
+             * @default
+             */
+            question_postfix?: string;
+            /** Vlm */
+            vlm: string;
+            /**
+             * Max New Tokens
+             * @description How long an answer may get.
+             * @default 64
+             */
+            max_new_tokens?: number;
+            /**
+             * Wait
+             * @description Seconds to wait: before a 202 for a VLM, whose job goes on; before a 504 for the service's language model.
+             * @default 30
+             */
+            wait?: number;
+        };
         /**
          * Batch
          * @description A batch, as it is now. It is there as long as one of its jobs is.
@@ -547,6 +662,22 @@ export interface components {
             /** Name */
             name?: string | null;
         };
+        /**
+         * DraftQuestion
+         * @description A question and its right answer, before they are part of a job.
+         */
+        DraftQuestion: {
+            /** Question */
+            question: string;
+            /** Answer */
+            answer: string;
+            /**
+             * On Drawing
+             * @description Whether the drawing lies over the image when it is asked.
+             * @default false
+             */
+            on_drawing?: boolean;
+        };
         /** EvalOptions */
         EvalOptions: {
             /** Images */
@@ -576,6 +707,46 @@ export interface components {
              * @default 20
              */
             every?: number;
+        };
+        /** ExpandedPrompt */
+        ExpandedPrompt: {
+            /** Prompt */
+            prompt: string;
+        };
+        /** ExpansionReply */
+        ExpansionReply: {
+            /**
+             * Prompt
+             * @description Null until the job is done, which then has it as `result`.
+             */
+            prompt: string | null;
+            /** @description The VLM's job; null where the service's language model wrote. */
+            job: components["schemas"]["Job"] | null;
+        };
+        /**
+         * ExpansionRequest
+         * @description A prompt to be written out.
+         */
+        ExpansionRequest: {
+            /** Prompt */
+            prompt: string;
+            /**
+             * Instructions
+             * @description What the writer is told, but for the form of its reply.
+             * @default You help to draw an image. Rewrite its prompt as one paragraph of at most 80 words for an image generator. Keep everything that the prompt says; add what an eye would see: the subject's details, the surroundings, the light, the colours, the composition. Add no new subject, no list and no quotation marks.
+             */
+            instructions?: string;
+            /**
+             * Vlm
+             * @description The VLM that writes. Left out, the service's language model does, if it has one: `writer` of GET /v1/models.
+             */
+            vlm?: string | null;
+            /**
+             * Wait
+             * @description Seconds to wait: before a 202 for a VLM, whose job goes on; before a 504 for the service's language model.
+             * @default 60
+             */
+            wait?: number;
         };
         /**
          * FieldError
@@ -735,7 +906,10 @@ export interface components {
              * @description The batch that it came with.
              */
             batch?: string | null;
-            /** Generator */
+            /**
+             * Generator
+             * @description Empty for a job that needs none.
+             */
             generator: string;
             /**
              * Vlms
@@ -817,14 +991,19 @@ export interface components {
              */
             artifacts?: components["schemas"]["Artifact"][];
             webhook?: components["schemas"]["WebhookState"] | null;
+            /**
+             * Result
+             * @description What was said, of a job whose kind is answers, questions, expansion.
+             */
+            result?: components["schemas"]["Answers"] | components["schemas"]["WrittenQuestions"] | components["schemas"]["ExpandedPrompt"] | null;
             /** Spec */
-            spec: components["schemas"]["ResolvedJobSpec"] | components["schemas"]["ResolvedImagesSpec"];
+            spec: components["schemas"]["ResolvedJobSpec"] | components["schemas"]["ResolvedImagesSpec"] | components["schemas"]["ResolvedAnswersSpec"] | components["schemas"]["ResolvedQuestionsSpec"] | components["schemas"]["ResolvedExpansionSpec"];
         };
         /**
          * JobKind
          * @enum {string}
          */
-        JobKind: "optimize" | "images";
+        JobKind: "optimize" | "images" | "answers" | "questions" | "expansion";
         /**
          * JobLoraSettings
          * @description What a job has beside what a preset says.
@@ -1047,6 +1226,11 @@ export interface components {
             generators: components["schemas"]["GeneratorInfo"][];
             /** Vlms */
             vlms: components["schemas"]["VlmInfo"][];
+            /**
+             * Writer
+             * @description The service's language model, which writes where a request names no VLM; null without one.
+             */
+            writer?: string | null;
         };
         /** OptimizerOptions */
         OptimizerOptions: {
@@ -1178,6 +1362,85 @@ export interface components {
             /** @description A drawing that this question speaks of. */
             visual_prompt?: components["schemas"]["VisualPrompt"] | null;
         };
+        /** QuestionsReply */
+        QuestionsReply: {
+            /**
+             * Questions
+             * @description The first one restates the prompt; none comes twice. Null until the job is done, which then has it as `result`.
+             */
+            questions: components["schemas"]["DraftQuestion"][] | null;
+            /** @description The VLM's job; null where the service's language model wrote. */
+            job: components["schemas"]["Job"] | null;
+        };
+        /**
+         * QuestionsRequest
+         * @description Questions to be written about images of a prompt, perhaps under a drawing.
+         */
+        QuestionsRequest: {
+            /** Prompt */
+            prompt: string;
+            /**
+             * Count
+             * @description So many at most; fewer may come.
+             * @default 5
+             */
+            count?: number;
+            visual_prompt?: components["schemas"]["VisualPrompt"] | null;
+            /** @description One there is already: it is kept as it stands, and counts. */
+            first?: components["schemas"]["DraftQuestion"] | null;
+            /**
+             * Instructions
+             * @description What the writer is told, but for the form of its reply.
+             * @default You help to teach an image generator. From the prompt of an image, write short questions that anyone can answer with Yes or No by looking at the image, each with the answer that is right when the image shows what the prompt means. Ask about one visible thing at a time: an object, a number, a colour, a size, a place, or what common sense expects there and a careless image gets wrong. Ask about nothing that can't be seen, and nothing twice.
+             */
+            instructions?: string;
+            /**
+             * Vlm
+             * @description The VLM that writes. Left out, the service's language model does, if it has one: `writer` of GET /v1/models.
+             */
+            vlm?: string | null;
+            /**
+             * Wait
+             * @description Seconds to wait: before a 202 for a VLM, whose job goes on; before a 504 for the service's language model.
+             * @default 60
+             */
+            wait?: number;
+        };
+        /**
+         * ResolvedAnswersSpec
+         * @description An ``AnswersRequest`` as its job has it: the image is the artifact ``image.png``.
+         */
+        ResolvedAnswersSpec: {
+            /** Vlm */
+            vlm: string;
+            /** Questions */
+            questions: string[];
+            /**
+             * Question Postfix
+             * @description Appended to every question after a space.
+             */
+            question_postfix: string;
+            /**
+             * Max New Tokens
+             * @description How long an answer may get.
+             */
+            max_new_tokens: number;
+        };
+        /**
+         * ResolvedExpansionSpec
+         * @description An ``ExpansionRequest`` as its job has it.
+         */
+        ResolvedExpansionSpec: {
+            /** Vlm */
+            vlm: string;
+            /** Prompt */
+            prompt: string;
+            /**
+             * Instructions
+             * @description What the writer is told, but for the form of its reply.
+             */
+            instructions: string;
+        };
         /**
          * ResolvedImagesSpec
          * @description An ``ImagesRequest`` with nothing left to a default.
@@ -1260,6 +1523,29 @@ export interface components {
             };
         };
         /**
+         * ResolvedQuestionsSpec
+         * @description A ``QuestionsRequest`` as its job has it: a drawing is the artifact ``image.png``.
+         */
+        ResolvedQuestionsSpec: {
+            /** Vlm */
+            vlm: string;
+            /** Prompt */
+            prompt: string;
+            /**
+             * Count
+             * @description So many at most; fewer may come.
+             */
+            count: number;
+            /** Drawing */
+            drawing: boolean;
+            first: components["schemas"]["DraftQuestion"] | null;
+            /**
+             * Instructions
+             * @description What the writer is told, but for the form of its reply.
+             */
+            instructions: string;
+        };
+        /**
          * Score
          * @description All questions over all images: means of the questions' own.
          */
@@ -1307,6 +1593,11 @@ export interface components {
             model: string;
             /** Live Workers */
             live_workers: number;
+            /**
+             * Writes
+             * @description Whether it can write questions and expand prompts.
+             */
+            writes: boolean;
         };
         /**
          * VlmUse
@@ -1366,6 +1657,14 @@ export interface components {
          * @enum {string}
          */
         WebhookStatus: "waiting" | "pending" | "delivered" | "given_up";
+        /** WrittenQuestions */
+        WrittenQuestions: {
+            /**
+             * Questions
+             * @description The first one restates the prompt; no question comes twice.
+             */
+            questions: components["schemas"]["DraftQuestion"][];
+        };
     };
     responses: never;
     parameters: never;
@@ -1962,6 +2261,159 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Job"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    write_v1_questions_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["QuestionsRequest"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["QuestionsReply"];
+                };
+            };
+            /** @description Not done within `wait`. */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["QuestionsReply"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    expand_v1_prompts_expand_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ExpansionRequest"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ExpansionReply"];
+                };
+            };
+            /** @description Not done within `wait`. */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ExpansionReply"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    ask_v1_answers_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["AnswersRequest"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AnswersReply"];
+                };
+            };
+            /** @description Not done within `wait`. */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AnswersReply"];
                 };
             };
             /** @description Client Error */

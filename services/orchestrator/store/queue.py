@@ -131,11 +131,12 @@ class Queue:
         return Claim(claimed[0], int(claimed[1]), bool(claimed[2])) if claimed else None
 
     async def served_by(self, generator: str, vlms: Collection[str]) -> list[str]:
-        """The queues whose jobs need this generator and no other VLM than these."""
+        """The queues whose jobs need this generator, or none, and no other VLM than these."""
         queues = sorted(await self._redis.smembers(keys.QUEUES))
         needs = {queue: keys.queue_needs(queue) for queue in queues}
         able = set(vlms)
-        return [queue for queue, need in needs.items() if need[0] == generator and need[1] <= able]
+        mine = ("", generator)
+        return [queue for queue, need in needs.items() if need[0] in mine and need[1] <= able]
 
     async def renew(self, claim: Claim) -> Owned:
         return Owned(

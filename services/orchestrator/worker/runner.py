@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 import grpc
 from redis.exceptions import ConnectionError, TimeoutError
 
-from dualprocess.schemas import Job, JobStatus, ResolvedJobSpec
+from dualprocess.schemas import Job, JobStatus, ResolvedImagesSpec, ResolvedJobSpec
 from dualprocess.v1 import generator_pb2_grpc
 from services.orchestrator.store.queue import Blame, Claim, LeaseLost, Queue
 from services.orchestrator.worker.checkpoints import discard
@@ -28,6 +28,7 @@ from services.orchestrator.worker.optimize import optimize
 from services.orchestrator.worker.settings import WorkerSettings
 from services.orchestrator.worker.stores import Stores
 from services.orchestrator.worker.targets import Targets
+from services.orchestrator.worker.words import speak
 
 log = logging.getLogger(__name__)
 
@@ -125,7 +126,9 @@ class Runner:
         try:
             if isinstance(job.spec, ResolvedJobSpec):
                 return await optimize(job.spec, lease, *services, stopping=self._stopping)
-            return await render(job.spec, lease, *services)
+            if isinstance(job.spec, ResolvedImagesSpec):
+                return await render(job.spec, lease, *services)
+            return await speak(job.spec, lease, self._targets, self._stores)
         except grpc.aio.AioRpcError as error:
             raise generators_failure(error, job.generator) from error
 

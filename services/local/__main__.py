@@ -76,11 +76,18 @@ async def _work(settings: LocalSettings, supervisor: Supervisor) -> None:
     await supervisor.start()
     print(
         f"dualprocess is ready at {settings.url} (documentation at {settings.url}/docs).\n"
+        f"{_page(settings)}"
         f"{settings.generator} and {settings.vlm}; everything it keeps is in {settings.data}.\n"
         "Ctrl-C stops it.",
         flush=True,
     )
     await supervisor.wait()
+
+
+def _page(settings: LocalSettings) -> str:
+    if not settings.ui:
+        return "Without its page: that needs --ui and the extra [ui].\n"
+    return f"Its page: {settings.url}/ui\n"
 
 
 def _prefixed(name: str, line: str) -> str:

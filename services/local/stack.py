@@ -75,7 +75,7 @@ def redis(folder: Path, port: int) -> ChildSpec:
 
 
 def _doors(settings: LocalSettings) -> list[str]:
-    chosen = {"--auth": settings.auth, "--insecure": settings.insecure}
+    chosen = {"--auth": settings.auth, "--insecure": settings.insecure, "--ui": settings.ui}
     return [flag for flag, is_set in chosen.items() if is_set]
 
 

@@ -85,4 +85,9 @@ def create_app(settings: ApiSettings) -> FastAPI:
     document.install(app, auth=settings.auth)
     for resource in (jobs, batches, events, artifacts, images, models, health):
         app.include_router(resource.router)
+    if settings.ui:
+        # Gradio takes seconds to import: nobody else waits for it.
+        from services.orchestrator.ui.mount import mount
+
+        mount(app, auth=settings.auth)
     return app

@@ -1,0 +1,96 @@
+"""Between the fields of the page and a ``JobSpec``."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dualprocess.schemas import ImagesRequest, JobSpec, ResolvedJobSpec
+from services.orchestrator.ui import settings
+
+#: The fields that are not settings, in the order of the page.
+PLAIN = ("prompt", "questions", "generator", "vlm", "weights", "judge")
+
+
+def job_spec(values: Mapping[str, Any]) -> JobSpec:
+    """What the fields ask for. Raises pydantic's ``ValidationError``."""
+    return JobSpec.model_validate(_data(values))
+
+
+def images_request(values: Mapping[str, Any], count: int) -> ImagesRequest:
+    """What the base model makes of the first prompt, scored by the first teacher."""
+    data = _data(values)
+    prompt = data.get("prompt") or data["prompts"][0]
+    vlm = data["vlm"] if isinstance(data["vlm"], str) else data["vlm"][0]["name"]
+    first = int(values.get("eval.seed") or 0)
+    return ImagesRequest.model_validate(
+        {
+            "prompt": prompt,
+            "generator": data["generator"],
+            "image": data.get("image", {}),
+            "seeds": list(range(first, first + count)),
+            "questions": data["questions"],
+            "question_postfix": data.get("question_postfix", ""),
+            "vlm": vlm,
+        }
+    )
+
+
+def shown(spec: ResolvedJobSpec) -> dict[str, Any]:
+    """The fields' values for a job that was made before."""
+    weights = [use.weight for use in spec.vlm]
+    return {
+        "prompt": "\n".join(spec.prompts),
+        "questions": [
+            {
+                "question": asked.question,
+                "answer": asked.answer,
+                "drawing": asked.visual_prompt and _data_url(asked.visual_prompt.image),
+                "mode": asked.visual_prompt.mode if asked.visual_prompt else "solid",
+            }
+            for asked in spec.questions
+        ],
+        "generator": spec.generator,
+        "vlm": [use.name for use in spec.vlm],
+        "weights": ", ".join(f"{weight:g}" for weight in weights) if len(weights) > 1 else "",
+        "judge": spec.judge,
+        **settings.of_spec(spec),
+    }
+
+
+def _data(values: Mapping[str, Any]) -> dict[str, Any]:
+    data: dict[str, Any] = {
+        "questions": [_question(row) for row in values["questions"] or []],
+        "generator": values["generator"] or "",
+        "vlm": _teachers(values["vlm"] or [], values["weights"] or ""),
+    }
+    prompts = [line.strip() for line in (values["prompt"] or "").splitlines() if line.strip()]
+    data |= {"prompts": prompts} if len(prompts) > 1 else {"prompt": "".join(prompts)}
+    settings.put(data, "judge", values["judge"] or None)
+    for setting in settings.SETTINGS:
+        settings.put(data, setting.path, setting.read(values.get(setting.path)))
+    return data
+
+
+def _question(row: Mapping[str, Any]) -> dict[str, Any]:
+    question: dict[str, Any] = {"question": row.get("question"), "answer": row.get("answer")}
+    if row.get("drawing"):
+        question["visual_prompt"] = {"image": row["drawing"], "mode": row.get("mode") or "solid"}
+    return question
+
+
+def _teachers(names: Sequence[str], weights: str) -> str | list[dict[str, Any]]:
+    if len(names) < 2:
+        return names[0] if names else ""
+    parts = weights.replace(",", " ").split() or ["1"] * len(names)
+    # As written: a weight that is none, or missing, is for the schema to judge.
+    padded = [*parts, *[""] * len(names)]
+    return [
+        {"name": name, "weight": weight} for name, weight in zip(names, padded, strict=False)
+    ]
+
+
+def _data_url(picture: bytes) -> str:
+    kind = "jpeg" if picture.startswith(b"\xff\xd8") else "png"
+    return f"data:image/{kind};base64,{base64.b64encode(picture).decode()}"

@@ -1,0 +1,146 @@
+"""The Teach tab: what shall be learned on one side, the job on the other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+from gradio.components import Component
+
+from services.orchestrator.ui import fields, panel, running, starts
+from services.orchestrator.ui.faults import NOTHING
+from services.orchestrator.ui.fields import Fields
+from services.orchestrator.ui.filling import Filling, redrawn
+from services.orchestrator.ui.render import asset, html
+from services.orchestrator.ui.running import Running
+from services.orchestrator.ui.starts import Starts
+
+
+@dataclass(frozen=True)
+class Buttons:
+    look: gr.Button
+    teach: gr.Button
+    stop: gr.Button
+    afresh: gr.Button
+
+
+@dataclass(frozen=True)
+class Teach:
+    filling: Filling
+    faults: gr.HTML
+    #: The id of the job that the panel shows.
+    job: gr.Textbox
+    #: The panel's event: it goes on until the job ends, or it is cancelled.
+    watching: Any
+    #: What fills the fields needs of them.
+    chosen_by: list[Component]
+
+
+def build() -> Teach:
+    with gr.Row(elem_classes="dp-teach"):
+        with gr.Column(scale=5, min_width=320, elem_classes="dp-form"):
+            gr.HTML(html("welcome"), js_on_load=asset("welcome.js"), apply_default_css=False)
+            with gr.Accordion("Start from an example", elem_classes="dp-section"):
+                begun = starts.build()
+            read = Fields(_fields())
+            faults = fault_box(fields.SCOPE)
+            with gr.Row(elem_classes="dp-actions"):
+                buttons = Buttons(
+                    gr.Button("See what it draws now", elem_id="teach-look"),
+                    gr.Button("Teach it", variant="primary", elem_id="teach-start"),
+                    gr.Button("Stop", variant="stop", visible=False, elem_id="teach-stop"),
+                    gr.Button("Start afresh", visible=False, elem_id="teach-afresh"),
+                )
+            drawn = piece("teach-drawn")
+        with gr.Column(scale=6, min_width=320, elem_classes="dp-panel"):
+            job = gr.Textbox(visible="hidden", elem_id="dp-job", label="Job")
+            names = ("head", "pictures", "curves", "outcome")
+            shown = [
+                piece(f"dp-panel-{name}", value)
+                for name, value in zip(names, panel.blank(), strict=True)
+            ]
+    watching = _wire_job(read, job, shown, faults, drawn, buttons)
+    filling = Filling(read, begun)
+    return Teach(filling, faults, job, watching, _wire_fields(filling))
+
+
+def piece(elem_id: str, value: str = "") -> gr.HTML:
+    """A part of the page that the server renders."""
+    return gr.HTML(value, js_on_load=None, apply_default_css=False, elem_id=elem_id)
+
+
+def fault_box(scope: str) -> gr.HTML:
+    return gr.HTML(
+        value=NOTHING,
+        html_template="",
+        js_on_load=asset("faults.js"),
+        apply_default_css=False,
+        scope=scope,
+    )
+
+
+def _fields() -> dict[str, Component]:
+    by_path: dict[str, Component] = {"prompt": fields.prompt(), "questions": fields.questions()}
+    with gr.Row():
+        by_path["generator"] = fields.generator()
+        by_path["vlm"] = fields.teachers()
+    with gr.Accordion("All settings", open=False, elem_classes="dp-section"):
+        piece("teach-heading", "<h3>Teachers and judge</h3>")
+        with gr.Row(elem_classes="dp-settings"):
+            by_path["weights"] = fields.weights()
+            by_path["judge"] = fields.judge()
+        by_path |= fields.settings()
+    return by_path
+
+
+def _wire_job(
+    read: Fields,
+    job: gr.Textbox,
+    shown: list[gr.HTML],
+    faults: gr.HTML,
+    drawn: gr.HTML,
+    buttons: Buttons,
+) -> Any:
+    act = Running(read)
+    watching = job.change(
+        running.watching,
+        [job],
+        [*shown, buttons.stop, buttons.afresh, faults],
+        show_progress="hidden",
+    )
+    job.change(None, [job], js="(job) => { dualprocess.remember(job); }")
+    buttons.teach.click(
+        act.start, read.components, [job, faults], show_progress="hidden", cancels=[watching]
+    )
+    buttons.look.click(act.look, read.components, [drawn, faults], show_progress="minimal")
+    buttons.stop.click(running.stop, [job], [faults], show_progress="hidden")
+    buttons.afresh.click(
+        lambda: ("", ""), None, [job, drawn], show_progress="hidden", cancels=[watching]
+    )
+    return watching
+
+
+def _wire_fields(filling: Filling) -> list[Component]:
+    begun, by_path = filling.starts, filling.fields.by_path
+    controls = [*begun.controls, by_path["image.width"], by_path["image.height"]]
+    begun.cards.choose(
+        filling.choose, [begun.cards, *controls], filling.outputs, show_progress="hidden"
+    )
+    generator = by_path["generator"]
+    generator.input(
+        filling.defaults, [generator], filling.fields.components, show_progress="hidden"
+    )
+    redraw: dict[str, Any] = {
+        "fn": redrawn,
+        "inputs": [begun.cards, by_path["questions"], *controls],
+        "outputs": [by_path["questions"]],
+        "show_progress": "hidden",
+    }
+    for control in begun.controls:
+        moved = control.move if isinstance(control, gr.HTML) else control.input
+        moved(**redraw, trigger_mode="always_last")
+    begun.labels.input(
+        starts.relabelled, [begun.labels, begun.places], [begun.places], show_progress="hidden"
+    ).then(**redraw)
+    return controls

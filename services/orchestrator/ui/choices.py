@@ -11,7 +11,6 @@ from services.orchestrator.ui.render import percent
 
 #: Jobs behind these are found by their address or id.
 MOST_JOBS = 200
-LORA_FILE = "pytorch_lora_weights.safetensors"
 
 Choice = tuple[str, str]
 
@@ -36,7 +35,7 @@ def live_pair(listed: ModelList) -> tuple[str | None, str | None]:
 
 def with_lora(jobs: Sequence[Job]) -> list[Job]:
     """Those that left a LoRA."""
-    return [job for job in jobs if any(file.name == LORA_FILE for file in job.artifacts)]
+    return [job for job in jobs if any(file.name == panel.LORA_FILE for file in job.artifacts)]
 
 
 def label(job: Job) -> str:

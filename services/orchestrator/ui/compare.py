@@ -13,10 +13,9 @@ from dualprocess import AsyncClient
 from dualprocess.schemas import Job, ResolvedJobSpec, VisualPrompt
 from services.orchestrator.ui import choices, panel, settings, watch
 from services.orchestrator.ui.curves import Chart
-from services.orchestrator.ui.faults import EXPECTED, faults_of
 from services.orchestrator.ui.render import html
 from services.orchestrator.ui.teach import piece
-from services.orchestrator.ui.visitor import connected
+from services.orchestrator.ui.visitor import visiting
 
 _EMPTY = html("compare", sides=[], differences=[])
 
@@ -38,8 +37,8 @@ class Side:
 
 def build() -> Compare:
     with gr.Row():
-        left = gr.Dropdown(label="One job", elem_id="compare-left")
-        right = gr.Dropdown(label="Another job", elem_id="compare-right")
+        left = gr.Dropdown(allow_custom_value=True, label="One job", elem_id="compare-left")
+        right = gr.Dropdown(allow_custom_value=True, label="Another job", elem_id="compare-right")
     shown = piece("compare", _EMPTY)
     for menu in (left, right):
         menu.change(_compared, [left, right], [shown], show_progress="hidden")
@@ -48,11 +47,8 @@ def build() -> Compare:
 
 async def offered(request: gr.Request, left: str | None, right: str | None) -> list[Any]:
     """Both menus, with the newest two jobs in them unless others were chosen."""
-    try:
-        async with connected(request) as client:
-            jobs = choices.ended(await choices.optimise_jobs(client))
-    except EXPECTED as error:
-        raise gr.Error(faults_of(error)["title"]) from error
+    async with visiting(request) as client:
+        jobs = choices.ended(await choices.optimise_jobs(client))
     menu = [(choices.label(job), job.id) for job in jobs]
     newest = [job.id for job in jobs]
     there = set(newest)
@@ -66,11 +62,8 @@ async def offered(request: gr.Request, left: str | None, right: str | None) -> l
 async def _compared(request: gr.Request, left: str | None, right: str | None) -> str:
     if not left or not right:
         return _EMPTY
-    try:
-        async with connected(request) as client:
-            sides = await asyncio.gather(*(_side(client, one) for one in (left, right)))
-    except EXPECTED as error:
-        raise gr.Error(faults_of(error)["title"]) from error
+    async with visiting(request) as client:
+        sides = await asyncio.gather(*(_side(client, one) for one in (left, right)))
     return html("compare", sides=sides, differences=_differences(*(side.job for side in sides)))
 
 
@@ -92,8 +85,7 @@ def _differences(left: Job, right: Job) -> list[tuple[str, str, str]]:
 
 def _settings(spec: ResolvedJobSpec) -> dict[str, str]:
     asked = "; ".join(
-        f"{one.question} {one.answer}{_drawn(one.visual_prompt)}"
-        for one in spec.questions
+        f"{one.question} {one.answer}{_drawn(one.visual_prompt)}" for one in spec.questions
     )
     values: dict[str, Any] = {
         "Prompt": "; ".join(spec.prompts),

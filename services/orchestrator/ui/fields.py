@@ -14,6 +14,9 @@ from services.orchestrator.ui.settings import GROUPS, SETTINGS
 
 SCOPE = "teach"
 
+#: What can be seen, and be at fault, without unfolding the settings.
+UNFOLDED = frozenset({"prompt", "prompts", "questions", "generator", "vlm", "body"})
+
 
 @dataclass(frozen=True)
 class Fields:
@@ -55,11 +58,14 @@ def questions() -> gr.HTML:
 
 
 def generator() -> gr.Dropdown:
-    return gr.Dropdown(label="Generator", info="who learns", elem_id=f"{SCOPE}-generator")
+    return gr.Dropdown(
+        allow_custom_value=True, label="Generator", info="who learns", elem_id=f"{SCOPE}-generator"
+    )
 
 
 def teachers() -> gr.Dropdown:
     return gr.Dropdown(
+        allow_custom_value=True,
         label="Teacher",
         info="the VLM that answers; several share the work",
         multiselect=True,
@@ -69,6 +75,7 @@ def teachers() -> gr.Dropdown:
 
 def judge() -> gr.Dropdown:
     return gr.Dropdown(
+        allow_custom_value=True,
         label="Judge",
         info="another VLM that only scores: where it disagrees, the LoRA fooled its teacher",
         elem_id=f"{SCOPE}-judge",

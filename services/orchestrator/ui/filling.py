@@ -7,14 +7,13 @@ from typing import Any
 
 import gradio as gr
 
-from dualprocess import AsyncClient
 from dualprocess.schemas import Job, ModelList, ResolvedJobSpec
 from services.orchestrator.ui import choices, settings, spec, starts
 from services.orchestrator.ui.faults import EXPECTED, NOTHING, faults_of
 from services.orchestrator.ui.fields import Fields
 from services.orchestrator.ui.starts import Starts
 from services.orchestrator.ui.templates import TEMPLATES, TINY_PAIR, Template
-from services.orchestrator.ui.visitor import connected
+from services.orchestrator.ui.visitor import connected, visiting
 
 #: What a first visitor finds, where the tiny pair is there to learn it.
 FIRST = "red-circle"
@@ -32,11 +31,8 @@ class Filling:
 
     async def choose(self, request: gr.Request, name: str, *values: Any) -> list[Any]:
         """A card was clicked. ``values``: the controls', then width and height."""
-        try:
-            async with connected(request) as client:
-                return self._template(TEMPLATES[name], await client.models(), values)
-        except EXPECTED as error:
-            raise gr.Error(faults_of(error)["title"]) from error
+        async with visiting(request) as client:
+            return self._template(TEMPLATES[name], await client.models(), values)
 
     async def opened(self, request: gr.Request, job_id: str, *values: Any) -> list[Any]:
         """The page was opened: the menus, and the job of its address or a first example.
@@ -59,11 +55,8 @@ class Filling:
 
     async def defaults(self, request: gr.Request, generator: str) -> list[Any]:
         """Another generator was chosen."""
-        try:
-            async with connected(request) as client:
-                return self.fields.filled(_defaults(await client.models(), generator))
-        except EXPECTED as error:
-            raise gr.Error(faults_of(error)["title"]) from error
+        async with visiting(request) as client:
+            return self.fields.filled(_defaults(await client.models(), generator))
 
     def _first(self, listed: ModelList, values: tuple[Any, ...]) -> list[Any]:
         generator, vlm = choices.live_pair(listed)
@@ -75,7 +68,9 @@ class Filling:
             begin |= _defaults(listed, generator)
         return self._all(self.fields.filled(begin))
 
-    def _template(self, template: Template, listed: ModelList, values: tuple[Any, ...]) -> list[Any]:
+    def _template(
+        self, template: Template, listed: ModelList, values: tuple[Any, ...]
+    ) -> list[Any]:
         *controls, width, height = values
         filled: dict[str, Any] = {"prompt": template.prompt, "name": template.title.lower()}
         if template.tiny:

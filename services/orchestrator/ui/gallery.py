@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from typing import Any
 
 import gradio as gr
 
 from dualprocess import AsyncClient
 from dualprocess.schemas import Job, JobKind, ResolvedImagesSpec, ResolvedJobSpec, Score
 from services.orchestrator.ui import panel, pictures
-from services.orchestrator.ui.faults import EXPECTED, faults_of
 from services.orchestrator.ui.render import asset, html
-from services.orchestrator.ui.visitor import connected
+from services.orchestrator.ui.visitor import visiting
 
 _PAGE = 24
 _IMAGES_SHOWN = 4
@@ -28,42 +28,42 @@ class Card:
     teacher: tuple[float, float] | None
     judge: tuple[float, float] | None
 
-    @property
-    def lora_job(self) -> bool:
-        return self.job.kind == JobKind.OPTIMIZE
-
 
 @dataclass(frozen=True)
 class Gallery:
     cards: gr.HTML
     kind: gr.Radio
     count: gr.State
-    refresh: gr.Button
+    more: gr.Button
+
+    @property
+    def look(self) -> dict[str, Any]:
+        """The event that fills it anew."""
+        return {
+            "fn": listed,
+            "inputs": [self.kind, self.count],
+            "outputs": [self.cards, self.more],
+            "show_progress": "hidden",
+        }
 
 
 def build() -> Gallery:
-    with gr.Row(elem_classes="dp-actions"):
-        kind = gr.Radio([LORAS, IMAGES, ALL], value=LORAS, label="Show", show_label=False)
-        refresh = gr.Button("Refresh", elem_id="gallery-refresh", min_width=100)
+    kind = gr.Radio([LORAS, IMAGES, ALL], value=LORAS, label="Show", show_label=False)
     cards = gr.HTML("", js_on_load=asset("cards.js"), apply_default_css=False, elem_id="gallery")
     count = gr.State(_PAGE)
-    more = gr.Button("Show older ones", elem_id="gallery-more")
-    tab = Gallery(cards, kind, count, refresh)
-    asked = {"fn": listed, "inputs": [kind, count], "outputs": [cards], "show_progress": "hidden"}
-    refresh.click(**asked)
-    kind.change(**asked)
-    more.click(lambda shown: shown + _PAGE, [count], [count]).then(**asked)
+    more = gr.Button("Show older ones", elem_id="gallery-more", visible=False)
+    tab = Gallery(cards, kind, count, more)
+    kind.change(**tab.look)
+    more.click(lambda shown: shown + _PAGE, [count], [count]).then(**tab.look)
     return tab
 
 
-async def listed(request: gr.Request, kind: str, count: int) -> str:
-    """The cards. Raises ``gr.Error``."""
-    try:
-        async with connected(request) as client:
-            jobs = await _newest(client, kind, count)
-            return html("gallery", cards=await asyncio.gather(*(_card(client, job) for job in jobs)))
-    except EXPECTED as error:
-        raise gr.Error(faults_of(error)["title"]) from error
+async def listed(request: gr.Request, kind: str, count: int) -> tuple[str, Any]:
+    """The cards, and whether there are older ones. Raises ``gr.Error``."""
+    async with visiting(request) as client:
+        jobs = await _newest(client, kind, count + 1)
+        cards = await asyncio.gather(*(_card(client, job) for job in jobs[:count]))
+        return html("gallery", cards=cards), gr.update(visible=len(jobs) > count)
 
 
 async def _newest(client: AsyncClient, kind: str, count: int) -> list[Job]:

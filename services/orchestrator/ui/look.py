@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from urllib.parse import quote
 
 import gradio as gr
 
@@ -59,4 +60,6 @@ def head(*, auth: bool) -> str:
     """The page's own scripts, before Gradio's components need them."""
     script = asset("page.js").replace("__KEY_COOKIE__", KEY_COOKIE)
     script = script.replace("__AUTH__", json.dumps(auth))
-    return f"<script>{script}</script><script>{asset('drawing.js')}</script>"
+    icon = f"data:image/svg+xml,{quote(asset('icon.svg'))}"
+    link = f'<link rel="icon" href="{icon}">'
+    return f"{link}<script>{script}</script><script>{asset('drawing.js')}</script>"

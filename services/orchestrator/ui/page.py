@@ -7,13 +7,12 @@ from typing import Any
 import gradio as gr
 
 from dualprocess.schemas import JobKind
-from services.orchestrator.ui import compare, gallery, teach, use
-from services.orchestrator.ui.faults import EXPECTED, faults_of
+from services.orchestrator.ui import compare, gallery, running, teach, use
 from services.orchestrator.ui.gallery import Gallery
 from services.orchestrator.ui.render import html
 from services.orchestrator.ui.teach import Teach
 from services.orchestrator.ui.use import Use
-from services.orchestrator.ui.visitor import connected
+from services.orchestrator.ui.visitor import visiting
 
 _GALLERY_SECONDS = 5
 
@@ -41,7 +40,7 @@ def build() -> gr.Blocks:
         )
         menus = [comparing.left, comparing.right]
         compare_tab.select(compare.offered, menus, menus, show_progress="hidden")
-        _wire_gallery(tabs, shelf, teaching, using)
+        _wire_jobs(tabs, shelf, teaching, using)
         page.load(
             teaching.filling.opened,
             [teaching.job, *teaching.chosen_by],
@@ -51,6 +50,7 @@ def build() -> gr.Blocks:
         ).then(None, None, [teaching.job], js="() => dualprocess.addressed()")
     # A view of a job goes on as long as the job: nobody waits for another's to end.
     page.queue(default_concurrency_limit=None, api_open=False)
+    assert isinstance(page, gr.Blocks)
     return page
 
 
@@ -60,48 +60,45 @@ _ADDRESSED = "(job, ...rest) => [dualprocess.addressed(), ...rest]"
 
 def _wire_gallery_tab(tab: gr.Tab, others: tuple[gr.Tab, ...], shelf: Gallery) -> None:
     """The cards are fresh as long as somebody looks at them."""
-    looked: dict[str, Any] = {
-        "fn": gallery.listed,
-        "inputs": [shelf.kind, shelf.count],
-        "outputs": [shelf.cards],
-        "show_progress": "hidden",
-    }
     timer = gr.Timer(_GALLERY_SECONDS, active=False)
-    timer.tick(**looked)
-    tab.select(**looked)
+    timer.tick(**shelf.look)
+    tab.select(**shelf.look)
     tab.select(lambda: gr.Timer(active=True), None, [timer], show_progress="hidden")
     for other in others:
         other.select(lambda: gr.Timer(active=False), None, [timer], show_progress="hidden")
 
 
-def _wire_gallery(tabs: gr.Tabs, shelf: Gallery, teaching: Teach, using: Use) -> None:
+def _wire_jobs(tabs: gr.Tabs, shelf: Gallery, teaching: Teach, using: Use) -> None:
+    """A job's buttons, in the gallery and at the end of its panel."""
     filling = teaching.filling
 
-    async def act(request: gr.Request, kind: str, count: int, event: gr.EventData) -> list[Any]:
-        """A card's button: open the job where it belongs, or delete it."""
-        what, job_id = event._data["what"], event._data["job"]
-        nothing = [gr.skip() for _ in [*filling.outputs, *using.filled, using.grid]]
-        try:
-            async with connected(request) as client:
-                if what == "delete":
-                    await client.delete(job_id)
-                    cards = await gallery.listed(request, kind, count)
-                    return [gr.skip(), cards, gr.skip(), *nothing]
-                job = await client.job(job_id)
-                if job.kind == JobKind.OPTIMIZE:
-                    kept = [gr.skip() for _ in [*using.filled, using.grid]]
-                    opened = gr.Tabs(selected=TEACH)
-                    return [opened, gr.skip(), job.id, *filling.reopened(job), *kept]
-                kept = [gr.skip() for _ in filling.outputs]
-                shown = [*use.of_job(job), await use.show(client, job)]
-                return [gr.Tabs(selected=USE), gr.skip(), gr.skip(), *kept, *shown]
-        except EXPECTED as error:
-            raise gr.Error(faults_of(error)["title"]) from error
+    async def opened(request: gr.Request, event: gr.EventData) -> list[Any]:
+        """The whole job, where it was made."""
+        async with visiting(request) as client:
+            job = await client.job(event._data["job"])
+        return [gr.Tabs(selected=TEACH), running.asked(job.id), *filling.reopened(job)]
 
-    shelf.cards.act(
-        act,
-        [shelf.kind, shelf.count],
-        [tabs, shelf.cards, teaching.job, *filling.outputs, *using.filled, using.grid],
+    async def used(request: gr.Request, event: gr.EventData) -> list[Any]:
+        """Its LoRA, or the images that it made."""
+        async with visiting(request) as client:
+            job = await client.job(event._data["job"])
+            images = await use.show(client, job) if job.kind == JobKind.IMAGES else gr.skip()
+        return [gr.Tabs(selected=USE), *use.of_job(job), images]
+
+    async def deleted(
+        request: gr.Request, kind: str, count: int, event: gr.EventData
+    ) -> tuple[str, Any]:
+        async with visiting(request) as client:
+            await client.delete(event._data["job"])
+        return await gallery.listed(request, kind, count)
+
+    shelf.cards.open(
+        opened,
+        None,
+        [tabs, teaching.job, *filling.outputs],
         show_progress="hidden",
         cancels=[teaching.watching],
     )
+    for buttons in (shelf.cards, teaching.outcome):
+        buttons.use(used, None, [tabs, *using.filled, using.grid], show_progress="hidden")
+    shelf.cards.delete(**shelf.look | {"fn": deleted})

@@ -16,11 +16,14 @@ from services.orchestrator.ui.render import html
 #: Pictures of more seeds or steps than these help nobody.
 _MOST_SEEDS = 16
 _MOST_STEPS = 8
+#: One step's answers are a matter of luck.
+_RECENT = 10
 #: A question in a legend.
 _LABEL_CHARACTERS = 60
 
+LORA_FILE = "pytorch_lora_weights.safetensors"
 _FILES = {
-    "pytorch_lora_weights.safetensors": "LoRA for diffusers",
+    LORA_FILE: "LoRA for diffusers",
     "pytorch_lora_weights_kohya.safetensors": "LoRA for ComfyUI",
     "samples.png": "Samples",
     "loss.png": "Loss curve",
@@ -39,7 +42,7 @@ def title(job: Job) -> str:
 
 def head(job: Job, progress: Progress) -> str:
     spec = job.spec
-    last = [curve[-1] for curve in progress.probabilities if curve]
+    recent = [value for curve in progress.probabilities for value in curve[-_RECENT:]]
     return html(
         "head",
         job=job,
@@ -53,7 +56,7 @@ def head(job: Job, progress: Progress) -> str:
         waiting_for=None if progress.status.is_final else progress.waiting_for,
         left=progress.seconds_left,
         loss=progress.losses[-1] if progress.losses else job.loss,
-        probability=sum(last) / len(last) if last else None,
+        probability=sum(recent) / len(recent) if recent else None,
     )
 
 
@@ -101,7 +104,14 @@ async def outcome(client: AsyncClient, job: Job) -> str:
     files: list[tuple[Artifact, str]] = [
         (have[name], what) for name, what in _FILES.items() if name in have
     ]
-    return html("outcome", job=job, teachers=teachers(job), pairs=seeds, files=files)
+    return html(
+        "outcome",
+        job=job,
+        teachers=teachers(job),
+        pairs=seeds,
+        files=files,
+        usable=LORA_FILE in have,
+    )
 
 
 async def pairs(client: AsyncClient, job: Job) -> list[tuple[int, str, str]]:

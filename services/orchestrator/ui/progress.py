@@ -46,7 +46,11 @@ class Progress:
         found = ((_PREVIEW.fullmatch(file.name), file) for file in job.artifacts)
         previews = {int(match[1]): file for match, file in found if match}
         return cls(
-            job.status, job.steps, job.step, job.waiting_for, previews=dict(sorted(previews.items()))
+            job.status,
+            job.steps,
+            job.step,
+            job.waiting_for,
+            previews=dict(sorted(previews.items())),
         )
 
     def take(self, event: Event) -> None:

@@ -36,6 +36,11 @@ def _whole(value: Any) -> int | None:
     return None if value is None else int(value)
 
 
+def _written(text: Any) -> str | None:
+    """What may be left out; an empty ``gr.Number`` would come as 0."""
+    return str("" if text is None else text).strip() or None
+
+
 def _words(text: str | None) -> list[str] | None:
     return [word for word in (text or "").replace(",", " ").split() if word] or None
 
@@ -80,7 +85,7 @@ SETTINGS: tuple[Setting, ...] = (
         "Go on from a job",
         "the id of one whose LoRA this begins with",
         _TEXT,
-        lambda text: (text or "").strip() or None,
+        _written,
     ),
     Setting(
         "lora.target_modules",
@@ -109,8 +114,8 @@ SETTINGS: tuple[Setting, ...] = (
         "Optimiser",
         "Noise seeds",
         "noise repeats after so many steps; empty: never",
-        _INTEGER,
-        _whole,
+        _TEXT,
+        _written,
     ),
     Setting(
         "optimizer.checkpoint_every",
@@ -137,7 +142,8 @@ SETTINGS: tuple[Setting, ...] = (
         "Pictures and scores",
         "Enough at",
         "stop early at this probability, 0 to 1; empty: never",
-        _NUMBER,
+        _TEXT,
+        _written,
     ),
     Setting(
         "question_postfix",
@@ -147,16 +153,21 @@ SETTINGS: tuple[Setting, ...] = (
         partial(_TEXT, value="Answer with Yes or No."),
     ),
     Setting(
-        "name", "The job", "Name", "to find it again", _TEXT, lambda text: (text or "").strip() or None
+        "name",
+        "The job",
+        "Name",
+        "to find it again",
+        _TEXT,
+        _written,
     ),
-    Setting("deadline", "The job", "Deadline", "seconds from now; empty: none", _NUMBER),
+    Setting("deadline", "The job", "Deadline", "seconds from now; empty: none", _TEXT, _written),
     Setting(
         "webhook.url",
         "The job",
         "Webhook",
         "an https address that hears of the end",
         _TEXT,
-        lambda text: (text or "").strip() or None,
+        _written,
     ),
     Setting(
         "webhook.secret",
@@ -164,7 +175,7 @@ SETTINGS: tuple[Setting, ...] = (
         "Webhook secret",
         "whsec_… to sign it",
         partial(_TEXT, type="password"),
-        lambda text: (text or "").strip() or None,
+        _written,
     ),
     Setting(
         "metadata",

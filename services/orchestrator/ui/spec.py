@@ -86,9 +86,7 @@ def _teachers(names: Sequence[str], weights: str) -> str | list[dict[str, Any]]:
     parts = weights.replace(",", " ").split() or ["1"] * len(names)
     # As written: a weight that is none, or missing, is for the schema to judge.
     padded = [*parts, *[""] * len(names)]
-    return [
-        {"name": name, "weight": weight} for name, weight in zip(names, padded, strict=False)
-    ]
+    return [{"name": name, "weight": weight} for name, weight in zip(names, padded, strict=False)]
 
 
 def _data_url(picture: bytes) -> str:

@@ -14,7 +14,6 @@ from services.orchestrator.ui.fields import Fields
 from services.orchestrator.ui.filling import Filling, redrawn
 from services.orchestrator.ui.render import asset, html
 from services.orchestrator.ui.running import Running
-from services.orchestrator.ui.starts import Starts
 
 
 @dataclass(frozen=True)
@@ -29,10 +28,12 @@ class Buttons:
 class Teach:
     filling: Filling
     faults: gr.HTML
-    #: The id of the job that the panel shows.
+    #: The job that the panel shows, as ``running.asked`` writes it, or its id.
     job: gr.Textbox
     #: The panel's event: it goes on until the job ends, or it is cancelled.
     watching: Any
+    #: The panel's end; its buttons lead to the Use tab.
+    outcome: gr.HTML
     #: What fills the fields needs of them.
     chosen_by: list[Component]
 
@@ -43,7 +44,8 @@ def build() -> Teach:
             gr.HTML(html("welcome"), js_on_load=asset("welcome.js"), apply_default_css=False)
             with gr.Accordion("Start from an example", elem_classes="dp-section"):
                 begun = starts.build()
-            read = Fields(_fields())
+            by_path, more = _fields()
+            read = Fields(by_path)
             faults = fault_box(fields.SCOPE)
             with gr.Row(elem_classes="dp-actions"):
                 buttons = Buttons(
@@ -55,14 +57,20 @@ def build() -> Teach:
             drawn = piece("teach-drawn")
         with gr.Column(scale=6, min_width=320, elem_classes="dp-panel"):
             job = gr.Textbox(visible="hidden", elem_id="dp-job", label="Job")
-            names = ("head", "pictures", "curves", "outcome")
             shown = [
-                piece(f"dp-panel-{name}", value)
-                for name, value in zip(names, panel.blank(), strict=True)
+                piece("dp-panel-head", panel.EMPTY),
+                piece("dp-panel-pictures"),
+                piece("dp-panel-curves"),
+                gr.HTML(
+                    "",
+                    js_on_load=asset("cards.js"),
+                    apply_default_css=False,
+                    elem_id="dp-panel-outcome",
+                ),
             ]
-    watching = _wire_job(read, job, shown, faults, drawn, buttons)
+    watching = _wire_job(read, job, shown, [faults, more], drawn, buttons)
     filling = Filling(read, begun)
-    return Teach(filling, faults, job, watching, _wire_fields(filling))
+    return Teach(filling, faults, job, watching, shown[-1], _wire_fields(filling))
 
 
 def piece(elem_id: str, value: str = "") -> gr.HTML:
@@ -80,41 +88,43 @@ def fault_box(scope: str) -> gr.HTML:
     )
 
 
-def _fields() -> dict[str, Component]:
+def _fields() -> tuple[dict[str, Component], gr.Accordion]:
+    """By path, and what most of them are folded into."""
     by_path: dict[str, Component] = {"prompt": fields.prompt(), "questions": fields.questions()}
     with gr.Row():
         by_path["generator"] = fields.generator()
         by_path["vlm"] = fields.teachers()
-    with gr.Accordion("All settings", open=False, elem_classes="dp-section"):
+    with gr.Accordion("All settings", open=False, elem_classes="dp-section") as more:
         piece("teach-heading", "<h3>Teachers and judge</h3>")
         with gr.Row(elem_classes="dp-settings"):
             by_path["weights"] = fields.weights()
             by_path["judge"] = fields.judge()
         by_path |= fields.settings()
-    return by_path
+    return by_path, more
 
 
 def _wire_job(
     read: Fields,
     job: gr.Textbox,
     shown: list[gr.HTML],
-    faults: gr.HTML,
+    answered: list[Any],
     drawn: gr.HTML,
     buttons: Buttons,
 ) -> Any:
     act = Running(read)
+    # First: what stands behind a view of a job waits for its end.
+    job.change(None, [job], js="(job) => { dualprocess.remember(job.split(' ')[0]); }")
     watching = job.change(
         running.watching,
         [job],
-        [*shown, buttons.stop, buttons.afresh, faults],
+        [*shown, buttons.stop, buttons.afresh, answered[0]],
         show_progress="hidden",
     )
-    job.change(None, [job], js="(job) => { dualprocess.remember(job); }")
     buttons.teach.click(
-        act.start, read.components, [job, faults], show_progress="hidden", cancels=[watching]
+        act.start, read.components, [job, *answered], show_progress="hidden", cancels=[watching]
     )
-    buttons.look.click(act.look, read.components, [drawn, faults], show_progress="minimal")
-    buttons.stop.click(running.stop, [job], [faults], show_progress="hidden")
+    buttons.look.click(act.look, read.components, [drawn, *answered], show_progress="minimal")
+    buttons.stop.click(running.stop, [job], answered[:1], show_progress="hidden")
     buttons.afresh.click(
         lambda: ("", ""), None, [job, drawn], show_progress="hidden", cancels=[watching]
     )
@@ -128,6 +138,7 @@ def _wire_fields(filling: Filling) -> list[Component]:
         filling.choose, [begun.cards, *controls], filling.outputs, show_progress="hidden"
     )
     generator = by_path["generator"]
+    assert isinstance(generator, gr.Dropdown)
     generator.input(
         filling.defaults, [generator], filling.fields.components, show_progress="hidden"
     )
@@ -137,9 +148,9 @@ def _wire_fields(filling: Filling) -> list[Component]:
         "outputs": [by_path["questions"]],
         "show_progress": "hidden",
     }
-    for control in begun.controls:
-        moved = control.move if isinstance(control, gr.HTML) else control.input
-        moved(**redraw, trigger_mode="always_last")
+    moved = [begun.points.move, begun.places.move, begun.horizon.input, begun.weight.input]
+    for event in [*moved, *(colour.input for colour in begun.colours)]:
+        event(**redraw, trigger_mode="always_last")
     begun.labels.input(
         starts.relabelled, [begun.labels, begun.places], [begun.places], show_progress="hidden"
     ).then(**redraw)

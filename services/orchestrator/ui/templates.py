@@ -70,7 +70,11 @@ def _tiny(name: str, title: str, prompt: str, question: str, about: str) -> Temp
 
 _ALL = (
     _tiny(
-        "red-circle", "Red circle", "a circle", "Is the circle red?", "Circles of any colour turn red."
+        "red-circle",
+        "Red circle",
+        "a circle",
+        "Is the circle red?",
+        "Circles of any colour turn red.",
     ),
     _tiny(
         "yellow-circle",

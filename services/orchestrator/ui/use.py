@@ -14,7 +14,7 @@ from services.orchestrator.ui import choices, numbers, pictures
 from services.orchestrator.ui.faults import EXPECTED, NOTHING, fault, faults_of
 from services.orchestrator.ui.render import asset, html
 from services.orchestrator.ui.teach import fault_box, piece
-from services.orchestrator.ui.visitor import connected
+from services.orchestrator.ui.visitor import connected, visiting
 
 SCOPE = "use"
 _MOST_ROWS = 8
@@ -43,7 +43,10 @@ def build() -> Use:
                 label="Prompt", placeholder="a circle", lines=2, elem_id=f"{SCOPE}-prompt"
             )
             generator = gr.Dropdown(
-                label="Generator", info="its LoRAs are offered", elem_id=f"{SCOPE}-generator"
+                allow_custom_value=True,
+                label="Generator",
+                info="its LoRAs are offered",
+                elem_id=f"{SCOPE}-generator",
             )
             loras = gr.HTML(
                 value=[],
@@ -85,21 +88,15 @@ def build() -> Use:
 async def opened(request: gr.Request, mine: str | None, taught: str | None) -> tuple[Any, Any]:
     """The menu of generators and the LoRAs of the chosen one: at first, the Teach tab's."""
     generator = mine or taught
-    try:
-        async with connected(request) as client:
-            menu = choices.models((await client.models()).generators)
-    except EXPECTED as error:
-        raise gr.Error(faults_of(error)["title"]) from error
+    async with visiting(request) as client:
+        menu = choices.models((await client.models()).generators)
     return gr.update(choices=menu, value=generator), await offered(request, generator)
 
 
 async def offered(request: gr.Request, generator: str | None) -> Any:
     """The LoRAs of this generator."""
-    try:
-        async with connected(request) as client:
-            jobs = choices.with_lora(await choices.optimise_jobs(client))
-    except EXPECTED as error:
-        raise gr.Error(faults_of(error)["title"]) from error
+    async with visiting(request) as client:
+        jobs = choices.with_lora(await choices.optimise_jobs(client))
     fitting = [job for job in jobs if job.generator == generator]
     return gr.update(choices=[{"job": job.id, "label": choices.label(job)} for job in fitting])
 
@@ -189,5 +186,3 @@ async def _grid(client: AsyncClient, strengths: list[float], jobs: list[Job]) ->
         name = f"strength {strength:g}" if job.spec.loras else "base model"
         rows.append((name, job.error, job.scores.lora or job.scores.base, found))
     return html("grid", rows=rows, seeds=seeds)
-
-

@@ -1,7 +1,9 @@
 // What went wrong: a sentence here, and a note at each field.
 const { make, mark } = window.dualprocess;
-function show() {
+async function show() {
   const faults = props.value || { title: "", fields: [] };
+  // Folded settings are unfolded for their faults: Gradio takes a moment.
+  if (faults.fields.length) await new Promise((done) => setTimeout(done, 150));
   const first = mark(props.scope, faults);
   element.replaceChildren();
   if (!faults.title) return;

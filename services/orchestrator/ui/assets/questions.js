@@ -9,7 +9,8 @@ element.append(list, more);
 const tell = () => { props.value = rows.map((row) => ({ ...row })); };
 
 function field(index, name, label, row, properties = {}) {
-  const input = make("input", { type: "text", value: row[name] || "", ...properties });
+  const input = make("textarea", { rows: 1, value: row[name] || "", ...properties });
+  input.addEventListener("keydown", (event) => { if (event.key === "Enter") event.preventDefault(); });
   input.dataset.field = `questions.${index}.${name}`;
   input.addEventListener("input", () => { row[name] = input.value; tell(); });
   return make("label", { className: `dp-${name}` }, make("span", { textContent: label }), input);
@@ -68,7 +69,7 @@ more.addEventListener("click", () => {
   rows.push({ ...EMPTY });
   tell();
   show();
-  list.lastElementChild.querySelector("input").focus();
+  list.lastElementChild.querySelector("textarea").focus();
 });
 
 function take() {

@@ -7,6 +7,8 @@ element.addEventListener("click", (event) => {
   trigger("choose");
 });
 function show() {
+  const chosen = element.querySelector(`button[data-template="${props.value}"]`);
+  element.querySelector(".dp-about").textContent = chosen ? chosen.title : "";
   element.querySelectorAll("button[data-template]").forEach((card) =>
     card.setAttribute("aria-pressed", String(card.dataset.template === props.value)),
   );

@@ -1,6 +1,7 @@
 // Which LoRAs draw, each with its weight.
 const { make } = window.dualprocess;
 let rows = [];
+element.dataset.scope = "use";
 const list = make("ul", { className: "dp-loras" });
 const choice = make("select");
 choice.setAttribute("aria-label", "A LoRA of the gallery");

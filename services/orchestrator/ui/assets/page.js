@@ -153,9 +153,9 @@
     addressed: () => new URLSearchParams(location.search).get("job") || "",
   };
 
-  addEventListener("DOMContentLoaded", () => {
-    document.documentElement.lang = "en";
+  function begin() {
     if (ASKS_FOR_KEY && !key()) askForKey("");
-    if (ASKS_FOR_KEY && key()) document.documentElement.classList.add("dp-with-key");
-  });
+    document.documentElement.classList.toggle("dp-with-key", Boolean(ASKS_FOR_KEY && key()));
+  }
+  document.readyState === "loading" ? addEventListener("DOMContentLoaded", begin) : begin();
 })();

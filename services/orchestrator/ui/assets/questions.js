@@ -2,6 +2,7 @@
 const { make } = window.dualprocess;
 const EMPTY = { question: "", answer: "Yes", drawing: null, mode: "solid" };
 let rows = [];
+element.dataset.scope = "teach";
 const list = make("ol", { className: "dp-questions" });
 const more = make("button", { type: "button", className: "dp-button", textContent: "+ Add a question" });
 element.append(list, more);

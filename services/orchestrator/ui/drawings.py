@@ -39,7 +39,7 @@ def palette(size: tuple[int, int], colours: Sequence[str]) -> bytes:
     width, height = size
     top = height - max(round(height * _STRIP), 1)
     for index, colour in enumerate(colours):
-        left, right = (width * edge // len(colours) for edge in (index, index + 1))
+        left, right = (-(-width * edge // len(colours)) for edge in (index, index + 1))
         draw.rectangle((left, top, right - 1, height - 1), _visible(colour))
     return _png(image)
 

@@ -42,6 +42,9 @@ def test_a_key_opens_the_page_on_its_owners_jobs_only(
     expect(page.locator("#teach-generator input")).not_to_have_value("")
     part(page, "Gallery")
     expect(page.locator(".dp-card")).to_contain_text("of anna")
+    page.locator(".dp-card").click()
+    expect(page.locator("#dp-panel-head")).to_contain_text("next in line")
+    expect(page.locator("#dp-panel-head")).to_contain_text("Waits for a worker that serves tiny")
     # Their address is of no use to others.
     other = ben.open(f"/ui/?job={job.id}")
     give_key(other, keys["ben"])

@@ -12,7 +12,7 @@ KEY_COOKIE = "dualprocess_key"
 #: The page itself, the same for everybody: it holds nothing of anybody's jobs.
 _STATIC = re.compile(
     rf"{ROOT}(/|/config|/theme\.css|/favicon\.ico|/manifest\.json|/assets/.*|/static/.*"
-    r"|/gradio_api/(startup-events|theme\.css))?"
+    r"|/gradio_api/(startup-events|theme\.css|app_id))?"
 )
 #: What the page asks Gradio while somebody works with it. Gradio has more, to upload files or to
 #: fetch from elsewhere: nothing here needs that, so nobody gets it.

@@ -51,7 +51,10 @@ class Starts:
 def build() -> Starts:
     tiny = [one for one in TEMPLATES.values() if one.tiny]
     paper = [one for one in TEMPLATES.values() if not one.tiny]
-    named = (("For the tiny models, on any laptop", tiny), ("The paper's tasks", paper))
+    named = (
+        ("For the tiny models, on any laptop", tiny),
+        ("The paper's tasks, for full-size models", paper),
+    )
     cards = gr.HTML(
         value="",
         html_template=html("templates", groups=named),

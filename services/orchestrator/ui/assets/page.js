@@ -144,6 +144,9 @@
     job ? address.searchParams.set("job", job) : address.searchParams.delete("job");
     history.replaceState(null, "", address);
     document.title = job ? `dualprocess · ${job.slice(-6)}` : "dualprocess";
+    const panel = document.getElementById("dp-panel-head");
+    // On a phone the job is below the fields.
+    if (job && panel?.getBoundingClientRect().top > innerHeight) panel.scrollIntoView({ behavior: "smooth" });
   }
 
   window.dualprocess = {

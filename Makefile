@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 PYTHON ?= python3
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test fuzz lint proto up chaos load clean
+.PHONY: setup demo test fuzz lint proto up chaos load strangers clean
 
 setup: $(STAMP)
 
@@ -39,6 +39,10 @@ chaos: setup
 # What the REST API bears on this machine.
 load: setup
 	$(BIN)/python -m benchmarks.load
+
+# What each route of the API answers to the holder of a key about another's jobs.
+strangers: setup
+	$(BIN)/python -m pytest -s tests/orchestrator/test_strangers.py -k walk
 
 # What the tests do briefly, at length: ten thousand malformed calls, two minutes of REST.
 fuzz: setup

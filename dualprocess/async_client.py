@@ -25,14 +25,18 @@ from dualprocess.protocol import (
     succeeded,
 )
 from dualprocess.schemas import (
+    AnswersRequest,
     Batch,
     BatchRequest,
     EventRecord,
+    ExpansionRequest,
     ImagesRequest,
     Job,
     JobSpec,
     JobStatus,
     ModelList,
+    Question,
+    QuestionsRequest,
 )
 
 ResultT = TypeVar("ResultT")
@@ -167,6 +171,25 @@ class AsyncClient:
         The job's artifacts ``image-SEED.png`` are there when its status is ``succeeded``.
         """
         return await self._call(calls.generate(request))
+
+    async def ask(self, request: AnswersRequest) -> list[str]:
+        """A VLM's own words about an image: an answer to each question.
+
+        Raises ``JobNotReady`` when they aren't there within ``request.wait`` seconds.
+        """
+        return await self._call(calls.ask(request))
+
+    async def write_questions(self, request: QuestionsRequest) -> list[Question]:
+        """Questions for a prompt, the first restating it; those of the drawing carry it.
+
+        The VLM writes that the request names, else the service's language model. Raises
+        ``JobNotReady`` when the VLM hasn't within ``request.wait`` seconds.
+        """
+        return await self._call(calls.write_questions(request))
+
+    async def expand_prompt(self, request: ExpansionRequest) -> str:
+        """The prompt, written out for a generator. Raises as ``write_questions`` does."""
+        return await self._call(calls.expand_prompt(request))
 
     async def models(self) -> ModelList:
         """The generators and VLMs that jobs can name."""

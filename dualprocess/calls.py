@@ -3,25 +3,35 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
+from dualprocess.errors import JobNotReady
 from dualprocess.protocol import Call
 from dualprocess.schemas import (
+    AnswersReply,
+    AnswersRequest,
     Batch,
     BatchRequest,
+    ExpansionReply,
+    ExpansionRequest,
     ImagesRequest,
     Job,
     JobPage,
     JobSpec,
     JobStatus,
     ModelList,
+    Question,
+    QuestionsReply,
+    QuestionsRequest,
 )
 
-#: What an images request may take beyond the time it is asked to wait for.
-_IMAGES_GRACE_SECONDS = 30
+#: What a request may take beyond the time it is asked to wait for.
+_GRACE_SECONDS = 30
+
+WordsT = TypeVar("WordsT")
 
 
 def submit(spec: JobSpec, idempotency_key: str | None) -> Call[Job]:
@@ -58,10 +68,38 @@ def read_artifact(job_id: str, name: str) -> Call[bytes]:
 
 
 def generate(request: ImagesRequest) -> Call[Job]:
-    # Without an idempotency key a repeated request would render twice.
-    timeout = {"timeout": request.wait + _IMAGES_GRACE_SECONDS}
-    read = Job.model_validate_json
-    return Call("POST", "/v1/images", read, _body(request) | timeout, repeat=False)
+    return _waiting("/v1/images", request, request.wait, Job.model_validate_json)
+
+
+def ask(request: AnswersRequest) -> Call[list[str]]:
+    def read(content: bytes) -> list[str]:
+        reply = AnswersReply.model_validate_json(content)
+        return _ready(reply.answers, reply.job)
+
+    return _waiting("/v1/answers", request, request.wait, read)
+
+
+def write_questions(request: QuestionsRequest) -> Call[list[Question]]:
+    def read(content: bytes) -> list[Question]:
+        reply = QuestionsReply.model_validate_json(content)
+        return [
+            Question(
+                question=draft.question,
+                answer=draft.answer,
+                visual_prompt=request.visual_prompt if draft.on_drawing else None,
+            )
+            for draft in _ready(reply.questions, reply.job)
+        ]
+
+    return _waiting("/v1/questions", request, request.wait, read)
+
+
+def expand_prompt(request: ExpansionRequest) -> Call[str]:
+    def read(content: bytes) -> str:
+        reply = ExpansionReply.model_validate_json(content)
+        return _ready(reply.prompt, reply.job)
+
+    return _waiting("/v1/prompts/expand", request, request.wait, read)
 
 
 def models() -> Call[ModelList]:
@@ -90,6 +128,22 @@ class JobPages:
         more = page.next is not None and self._query is not None
         self._query = {**(self._query or {}), "cursor": page.next or ""} if more else None
         return iter(page.jobs)
+
+
+def _waiting(
+    path: str, request: BaseModel, seconds: float, read: Callable[[bytes], WordsT]
+) -> Call[WordsT]:
+    """A request that is answered within ``seconds``. It carries no idempotency key, so sent again
+    it would be done twice."""
+    options = _body(request) | {"timeout": seconds + _GRACE_SECONDS}
+    return Call("POST", path, read, options, repeat=False)
+
+
+def _ready(words: WordsT | None, job: Job | None) -> WordsT:
+    if words is None:
+        assert job is not None
+        raise JobNotReady(job)
+    return words
 
 
 def _body(model: BaseModel) -> dict[str, Any]:

@@ -13,7 +13,8 @@
     │   └── ServiceUnavailable 502, 503, 504; `retry_after` says when, if the service knows
     ├── ConnectionFailed      nobody answered at the address
     ├── JobFailed             a job that was waited for ended as failed
-    └── JobCancelled          a job that was waited for ended as cancelled
+    ├── JobCancelled          a job that was waited for ended as cancelled
+    └── JobNotReady           a job was not done within the time it was waited for
 """
 
 from __future__ import annotations
@@ -82,4 +83,13 @@ class JobCancelled(DualProcessError):
 
     def __init__(self, job: Job) -> None:
         super().__init__(f"job {job.id} was cancelled at step {job.step}")
+        self.job = job
+
+
+class JobNotReady(DualProcessError):
+    """A job was not done in time. It goes on: ``client.wait(error.job.id).result`` has its end."""
+
+    def __init__(self, job: Job) -> None:
+        waits = f" and waits for {job.waiting_for}" if job.waiting_for else ""
+        super().__init__(f"job {job.id} is {job.status}{waits}")
         self.job = job

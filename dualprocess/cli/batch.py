@@ -9,7 +9,13 @@ from typing import Annotated
 
 import typer
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 from dualprocess.cli import batch_report, datasets, outcomes, specs, watching
 from dualprocess.cli.outcomes import REPORT, Outcome
@@ -107,6 +113,7 @@ def _watch(client: Client, found: Sequence[Outcome]) -> None:
         MofNCompleteColumn(),
         TextColumn("{task.fields[measures]}"),
         TextColumn("{task.fields[state]}"),
+        TimeRemainingColumn(),
     )
     with Progress(*columns, console=stderr) as progress:
         bar = progress.add_task("jobs", total=len(found), measures="", state="")

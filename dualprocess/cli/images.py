@@ -9,6 +9,8 @@ import typer
 from pydantic import ValidationError
 
 from dualprocess.cli import specs
+from dualprocess.cli.completion import generators, job_ids, vlms
+from dualprocess.cli.pictures import painter
 from dualprocess.cli.session import (
     BAD_INPUT,
     JOB_ENDED_BADLY,
@@ -18,6 +20,7 @@ from dualprocess.cli.session import (
     connected,
     fail,
     print_json,
+    stdout,
 )
 from dualprocess.protocol import DEFAULT_URL
 from dualprocess.schemas import ImagesRequest, JobStatus
@@ -29,14 +32,17 @@ def register(app: typer.Typer) -> None:
 
 def generate(
     prompt: str,
-    generator: Annotated[str, typer.Option(help="Preset.")] = "tiny-flux",
+    generator: Annotated[
+        str, typer.Option(help="Preset.", autocompletion=generators)
+    ] = "tiny-flux",
     lora: Annotated[
-        list[str] | None, typer.Option(help="A job's id, perhaps with a weight: ID:0.8.")
+        list[str] | None,
+        typer.Option(help="A job's id, perhaps with a weight: ID:0.8.", autocompletion=job_ids),
     ] = None,
     seeds: Annotated[str, typer.Option(help="Like 0,1,2 or 0-7.")] = "0",
     question: Annotated[list[str] | None, typer.Option(help="Asked of each image.")] = None,
     answer: Annotated[list[str] | None, typer.Option(help="Its right answer.")] = None,
-    vlm: Annotated[str | None, typer.Option(help="Who answers.")] = None,
+    vlm: Annotated[str | None, typer.Option(help="Who answers.", autocompletion=vlms)] = None,
     to: Annotated[Path, typer.Option(help="Folder for the images.")] = Path("images"),
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
@@ -72,7 +78,10 @@ def generate(
         print_json(job)
     elif score := job.scores.lora or job.scores.base:
         typer.echo(f"probability of the right answers: {score.probability.geometric_mean:.3f}")
+    paint = None if json else painter(stdout)
     for path in [] if json else paths:
+        if paint is not None:
+            paint(path.read_bytes())
         typer.echo(path)
     if job.status != JobStatus.SUCCEEDED:
         fail(job.error or f"job {job.id} is {job.status}", JOB_ENDED_BADLY)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json as jsons
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,7 @@ import typer
 from rich.table import Column, Table
 
 from dualprocess.cli import specs
+from dualprocess.cli.completion import job_ids
 from dualprocess.cli.session import (
     BAD_INPUT,
     JOB_ENDED_BADLY,
@@ -20,11 +22,20 @@ from dualprocess.cli.session import (
     print_json,
     stdout,
 )
+from dualprocess.cli.watching import ended
 from dualprocess.cli.watching import watch as watch_job
 from dualprocess.protocol import DEFAULT_URL
-from dualprocess.schemas import Job, JobStatus
+from dualprocess.schemas import (
+    Answers,
+    ExpandedPrompt,
+    Job,
+    JobStatus,
+    ResolvedAnswersSpec,
+    ResolvedJobSpec,
+    WrittenQuestions,
+)
 
-JobId = Annotated[str, typer.Argument(metavar="ID")]
+JobId = Annotated[str, typer.Argument(metavar="ID", autocompletion=job_ids)]
 
 
 def register(app: typer.Typer) -> None:
@@ -38,7 +49,10 @@ def submit(
     changes: Annotated[
         list[str] | None, typer.Option("--set", help="Change a field: optimizer.steps=50.")
     ] = None,
-    watch: Annotated[bool, typer.Option("--watch", help="Stay until it ends.")] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Stay until it ends, and show how it goes.")
+    ] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Stay until it ends, silently.")] = False,
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
     json: Json = False,
@@ -52,6 +66,8 @@ def submit(
         job = client.submit(spec)
         if watch:
             job = watch_job(client, job)
+        elif wait:
+            job = ended(client, job)
         _tell(job, json=json)
     _exit_with(job)
 
@@ -80,11 +96,16 @@ def cancel(
         _tell(client.cancel(job_id), json=json)
 
 
-def delete(job_id: JobId, url: Url = DEFAULT_URL, api_key: ApiKey = None) -> None:
+def delete(
+    job_id: JobId, url: Url = DEFAULT_URL, api_key: ApiKey = None, json: Json = False
+) -> None:
     """Delete an ended job with everything it left."""
     with connected(url, api_key) as client:
         client.delete(job_id)
-    typer.echo(f"job {job_id} is deleted")
+    if json:
+        typer.echo(jsons.dumps({"id": job_id, "deleted": True}, indent=2))
+    else:
+        typer.echo(f"job {job_id} is deleted")
 
 
 def list_jobs(
@@ -104,9 +125,8 @@ def list_jobs(
     )
     for job in jobs:
         loss = "" if job.loss is None else f"{job.loss:.3f}"
-        table.add_row(
-            job.id, job.kind, job.status, f"{job.step}/{job.steps}", loss, _scores(job), _title(job)
-        )
+        step = f"{job.step}/{job.steps}" if job.steps else ""
+        table.add_row(job.id, job.kind, job.status, step, loss, _scores(job), _title(job))
     stdout.print(table)
 
 
@@ -115,6 +135,7 @@ def pull(
     to: Annotated[Path | None, typer.Option(help="Folder; the job's id if left out.")] = None,
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
+    json: Json = False,
 ) -> None:
     """Download everything a job left."""
     folder = to or Path(job_id)
@@ -123,8 +144,14 @@ def pull(
         if not job.artifacts:
             fail(f"job {job.id} is {job.status} and has left no files yet", BAD_INPUT)
         folder.mkdir(parents=True, exist_ok=True)
+        pulled = []
         for artifact in job.artifacts:
-            typer.echo(client.download(job.id, artifact.name, folder / artifact.name))
+            path = client.download(job.id, artifact.name, folder / artifact.name)
+            pulled.append(artifact.model_dump(mode="json") | {"path": str(path)})
+            if not json:
+                typer.echo(path)
+    if json:
+        typer.echo(jsons.dumps(pulled, indent=2))
 
 
 def _tell(job: Job, *, json: bool) -> None:
@@ -138,15 +165,30 @@ def _tell(job: Job, *, json: bool) -> None:
         lines.append(f"waits for {job.waiting_for}")
     if job.loss is not None:
         lines.append(f"step {job.step} of {job.steps}, loss {job.loss:.4f}")
+    if job.skipped:
+        lines.append(f"steps skipped, since loss or gradient was not a number: {job.skipped}")
     if scores := _scores(job):
         lines.append(f"probability of the right answers, base → LoRA: {scores}")
     if job.stopped_because:
         lines.append(f"ended early: {job.stopped_because}")
+    lines += _said(job)
     if job.error:
         lines.append(f"error: {job.error}")
     if job.artifacts:
         lines.append("files: " + ", ".join(artifact.name for artifact in job.artifacts))
     typer.echo("\n".join(lines))
+
+
+def _said(job: Job) -> list[str]:
+    """What a job of words came to."""
+    match job.result:
+        case Answers(answers=answers):
+            return answers
+        case WrittenQuestions(questions=questions):
+            return [f"{draft.question} {draft.answer}" for draft in questions]
+        case ExpandedPrompt(prompt=prompt):
+            return [prompt]
+    return []
 
 
 def _scores(job: Job) -> str:
@@ -158,7 +200,13 @@ def _scores(job: Job) -> str:
 def _title(job: Job) -> str:
     if job.name:
         return job.name
-    return job.spec.prompt if hasattr(job.spec, "prompt") else job.spec.prompts[0]
+    match job.spec:
+        case ResolvedJobSpec(prompts=prompts):
+            return prompts[0]
+        case ResolvedAnswersSpec(questions=questions):
+            return questions[0]
+        case spec:
+            return spec.prompt
 
 
 def _exit_with(job: Job) -> None:

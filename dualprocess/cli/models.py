@@ -20,9 +20,12 @@ def models(url: Url = DEFAULT_URL, api_key: ApiKey = None, json: Json = False) -
     if json:
         print_json(listed)
         return
-    table = Table("kind", "name", "model", "live workers")
+    table = Table("kind", "name", "model", "live workers", "writes")
     for generator in listed.generators:
         table.add_row("generator", generator.name, generator.model, str(generator.live_workers))
     for vlm in listed.vlms:
-        table.add_row("VLM", vlm.name, vlm.model, str(vlm.live_workers))
+        writes = "yes" if vlm.writes else "no"
+        table.add_row("VLM", vlm.name, vlm.model, str(vlm.live_workers), writes)
+    if listed.writer is not None:
+        table.add_row("language model", "", listed.writer, "", "yes")
     stdout.print(table)

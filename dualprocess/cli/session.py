@@ -17,13 +17,14 @@ from dualprocess.errors import (
     ConnectionFailed,
     DualProcessError,
     InvalidRequest,
+    JobNotReady,
     NotFound,
     RateLimited,
     ServiceUnavailable,
     Unauthorized,
 )
 
-#: Exit codes, for scripts.
+#: Exit codes, for scripts; `dualprocess --help` tells them.
 JOB_ENDED_BADLY = 1
 BAD_INPUT = 2
 #: Or not now: try again later.
@@ -48,6 +49,8 @@ def connected(url: str, api_key: str | None) -> Iterator[Client]:
             yield client
     except (ConnectionFailed, RateLimited, ServiceUnavailable) as error:
         fail(str(error), UNREACHABLE)
+    except JobNotReady as error:
+        fail(f"{error}; `dualprocess show {error.job.id}` has its result later", UNREACHABLE)
     except (InvalidRequest, NotFound, Unauthorized) as error:
         fail(str(error), BAD_INPUT)
     except (ApiError, DualProcessError) as error:

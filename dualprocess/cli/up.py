@@ -23,7 +23,10 @@ def up(
     data: Annotated[Path, typer.Option(help="Everything it keeps.")] = Path("data"),
     generator: Annotated[str, typer.Option(help="Preset of the generator.")] = "tiny-flux",
     vlm: Annotated[str, typer.Option(help="Preset of the VLM.")] = "tiny-idefics2",
-    slots: Annotated[int, typer.Option(help="Jobs at once on the generator.")] = 2,
+    models: Annotated[
+        str, typer.Option(help="Several generators and VLMs: tiny-flux,idefics2,qwen3-vl.")
+    ] = "",
+    slots: Annotated[int, typer.Option(help="Jobs at once on a generator.")] = 2,
     device: Annotated[str, typer.Option(help="cpu, cuda, …, or auto.")] = "auto",
     auth: Annotated[bool, typer.Option(help="Ask for API keys; see `dualprocess keys`.")] = False,
     insecure: Annotated[
@@ -34,12 +37,14 @@ def up(
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Logs go to files only.")] = False,
 ) -> None:
-    """Start Redis, VLM, generator, worker and API here; Ctrl-C stops them all."""
+    """Start Redis, VLMs, generators, workers and API here; Ctrl-C stops them all."""
     need_services()
     command = [sys.executable, "-m", "services.local"]
     command += [f"--host={host}", f"--port={port}"]
     command += [f"--data={data}", f"--generator={generator}", f"--vlm={vlm}"]
     command += [f"--slots={slots}", f"--device={device}"]
+    if models:
+        command.append(f"--models={models}")
     chosen = {"--auth": auth, "--insecure": insecure, "--quiet": quiet}
     command += [flag for flag, is_set in chosen.items() if is_set]
     if ui is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -11,13 +12,25 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from dualprocess.cli.pictures import painter
 from dualprocess.cli.session import stderr
 from dualprocess.client import Client
-from dualprocess.schemas import EventRecord, Job, StatusEvent, StepEvent
+from dualprocess.schemas import (
+    EventRecord,
+    Job,
+    PreviewEvent,
+    SkippedStepEvent,
+    StatusEvent,
+    StepEvent,
+)
+
+#: A column a seed: the base model's picture above the LoRA's.
+_SAMPLES = "samples.png"
 
 
 def watch(client: Client, job: Job) -> Job:
-    """Shows a bar with loss and probability until the job ends; the job then."""
+    """Shows a bar with loss and probability until the job ends, and pictures where the terminal
+    can; the job then."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -26,12 +39,31 @@ def watch(client: Client, job: Job) -> Job:
         TextColumn("{task.fields[state]}"),
         TimeRemainingColumn(),
     )
+    paint = painter(stderr)
     with Progress(*columns, console=stderr) as progress:
+        ahead = f", {job.position} ahead of it" if job.position else ""
         task = progress.add_task(
-            job.name or job.id, total=job.steps or None, measures="", state=job.status
+            escape(job.name or job.id),
+            total=job.steps or None,
+            measures="",
+            state=f"{job.status}{ahead}",
         )
         for record in client.events(job.id):
             show(progress, task, record)
+            event = record.event
+            # Those of before are old news.
+            if paint and isinstance(event, PreviewEvent) and event.step > job.step:
+                paint(client.read_artifact(job.id, event.artifact.name))
+    job = client.job(job.id)
+    if paint and any(artifact.name == _SAMPLES for artifact in job.artifacts):
+        paint(client.read_artifact(job.id, _SAMPLES))
+    return job
+
+
+def ended(client: Client, job: Job) -> Job:
+    """The job once it has ended, well or badly."""
+    for _ in client.events(job.id):
+        pass
     return client.job(job.id)
 
 
@@ -40,6 +72,8 @@ def show(progress: Progress, task: TaskID, record: EventRecord) -> None:
     if isinstance(event, StepEvent):
         measures = f"loss {event.loss:.3f}  probability {event.probability.geometric_mean:.3f}"
         progress.update(task, completed=event.step, total=event.steps, measures=measures)
+    elif isinstance(event, SkippedStepEvent):
+        progress.update(task, completed=event.step, measures=f"skipped: {event.reason}")
     elif isinstance(event, StatusEvent):
         waiting = f": waits for {event.waiting_for}" if event.waiting_for else ""
         progress.update(task, state=f"{event.status}{waiting}")

@@ -2,10 +2,12 @@
 
 from dualprocess.schemas.batches import Batch, BatchEntry, BatchRequest
 from dualprocess.schemas.events import (
+    AnyStepEvent,
     ArtifactEvent,
     Event,
     EventRecord,
     PreviewEvent,
+    SkippedStepEvent,
     StatusEvent,
     StepEvent,
     StepTimings,
@@ -21,6 +23,7 @@ from dualprocess.schemas.jobs import (
     JudgeScores,
     Probability,
     QuestionScore,
+    ResolvedSpec,
     Score,
     Scores,
 )
@@ -28,6 +31,7 @@ from dualprocess.schemas.messages import WebhookMessage
 from dualprocess.schemas.models import GeneratorInfo, ModelList, VlmInfo
 from dualprocess.schemas.problems import FieldError, Problem
 from dualprocess.schemas.questions import DEFAULT_POSTFIX, Question, VisualPrompt
+from dualprocess.schemas.replies import AnswersReply, ExpansionReply, QuestionsReply
 from dualprocess.schemas.settings import (
     EvalOptions,
     EvalSettings,
@@ -49,19 +53,43 @@ from dualprocess.schemas.specs import (
     VlmUse,
 )
 from dualprocess.schemas.webhooks import Webhook, WebhookState, WebhookStatus
+from dualprocess.schemas.words import (
+    DEFAULT_EXPANSION_INSTRUCTIONS,
+    DEFAULT_QUESTION_INSTRUCTIONS,
+    Answers,
+    AnswersRequest,
+    DraftQuestion,
+    ExpandedPrompt,
+    ExpansionRequest,
+    QuestionsRequest,
+    ResolvedAnswersSpec,
+    ResolvedExpansionSpec,
+    ResolvedQuestionsSpec,
+    WrittenQuestions,
+)
 
 __all__ = [
     "ANONYMOUS",
+    "DEFAULT_EXPANSION_INSTRUCTIONS",
     "DEFAULT_POSTFIX",
+    "DEFAULT_QUESTION_INSTRUCTIONS",
+    "Answers",
+    "AnswersReply",
+    "AnswersRequest",
+    "AnyStepEvent",
     "Artifact",
     "ArtifactEvent",
     "Batch",
     "BatchEntry",
     "BatchRequest",
+    "DraftQuestion",
     "EvalOptions",
     "EvalSettings",
     "Event",
     "EventRecord",
+    "ExpandedPrompt",
+    "ExpansionReply",
+    "ExpansionRequest",
     "FieldError",
     "GeneratorInfo",
     "ImageBytes",
@@ -87,10 +115,17 @@ __all__ = [
     "Problem",
     "Question",
     "QuestionScore",
+    "QuestionsReply",
+    "QuestionsRequest",
+    "ResolvedAnswersSpec",
+    "ResolvedExpansionSpec",
     "ResolvedImagesSpec",
     "ResolvedJobSpec",
+    "ResolvedQuestionsSpec",
+    "ResolvedSpec",
     "Score",
     "Scores",
+    "SkippedStepEvent",
     "StatusEvent",
     "StepEvent",
     "StepTimings",
@@ -101,4 +136,5 @@ __all__ = [
     "WebhookMessage",
     "WebhookState",
     "WebhookStatus",
+    "WrittenQuestions",
 ]

@@ -40,6 +40,19 @@ class StepEvent(Model):
     timings: StepTimings
 
 
+class SkippedStepEvent(Model):
+    """A step that changed nothing, since image, loss or gradient was not a number."""
+
+    type: Literal["skipped"] = "skipped"
+    attempt: int
+    step: Annotated[int, Field(description="1-based.")]
+    steps: int
+    reason: str
+
+
+AnyStepEvent = StepEvent | SkippedStepEvent
+
+
 class PreviewEvent(Model):
     """Base (left) beside LoRA (right), same seed, after a step."""
 
@@ -55,7 +68,8 @@ class ArtifactEvent(Model):
 
 
 Event = Annotated[
-    StatusEvent | StepEvent | PreviewEvent | ArtifactEvent, Field(discriminator="type")
+    StatusEvent | AnyStepEvent | PreviewEvent | ArtifactEvent,
+    Field(discriminator="type"),
 ]
 
 

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, TypeAlias
 
 from pydantic import Field
 
 from dualprocess.schemas.fields import JobId, Metadata, Model
 from dualprocess.schemas.specs import ResolvedImagesSpec, ResolvedJobSpec
 from dualprocess.schemas.webhooks import WebhookState
+from dualprocess.schemas.words import (
+    Answers,
+    ExpandedPrompt,
+    ResolvedAnswersSpec,
+    ResolvedExpansionSpec,
+    ResolvedQuestionsSpec,
+    WrittenQuestions,
+)
 
 #: Whose jobs are that were made while no keys were asked for.
 ANONYMOUS = "anonymous"
@@ -31,6 +39,9 @@ class JobStatus(StrEnum):
 class JobKind(StrEnum):
     OPTIMIZE = "optimize"
     IMAGES = "images"
+    ANSWERS = "answers"
+    QUESTIONS = "questions"
+    EXPANSION = "expansion"
 
 
 class Probability(Model):
@@ -84,6 +95,16 @@ class Artifact(Model):
     sha256: str
 
 
+#: Of each kind of job.
+ResolvedSpec: TypeAlias = (
+    ResolvedJobSpec
+    | ResolvedImagesSpec
+    | ResolvedAnswersSpec
+    | ResolvedQuestionsSpec
+    | ResolvedExpansionSpec
+)
+
+
 class Job(Model):
     """A job, as it is now."""
 
@@ -94,7 +115,7 @@ class Job(Model):
     metadata: Metadata = {}
     owner: Annotated[str, Field(description="Id of the API key that made it.")] = ANONYMOUS
     batch: Annotated[JobId | None, Field(description="The batch that it came with.")] = None
-    generator: str
+    generator: Annotated[str, Field(description="Empty for a job that needs none.")]
     vlms: Annotated[list[str], Field(description="Those it needs: teachers, and the judge.")]
     created_at: datetime
     started_at: datetime | None = None
@@ -109,6 +130,9 @@ class Job(Model):
     ] = None
     step: int = 0
     steps: int = 0
+    skipped: Annotated[
+        int, Field(description="Steps that changed nothing: loss or gradient was not a number.")
+    ] = 0
     checkpoint: Annotated[
         int | None, Field(description="The step after which it goes on if it is interrupted now.")
     ] = None
@@ -125,7 +149,11 @@ class Job(Model):
     ] = []
     artifacts: list[Artifact] = []
     webhook: WebhookState | None = None
-    spec: ResolvedJobSpec | ResolvedImagesSpec
+    result: Annotated[
+        Answers | WrittenQuestions | ExpandedPrompt | None,
+        Field(description="What was said, of a job whose kind is answers, questions, expansion."),
+    ] = None
+    spec: ResolvedSpec
 
 
 class JobPage(Model):

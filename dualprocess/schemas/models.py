@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from pydantic import Field
+
 from dualprocess.schemas.fields import Model
 from dualprocess.schemas.settings import (
     EvalSettings,
@@ -27,8 +31,16 @@ class VlmInfo(Model):
     family: str
     model: str
     live_workers: int
+    writes: Annotated[bool, Field(description="Whether it can write questions and expand prompts.")]
 
 
 class ModelList(Model):
     generators: list[GeneratorInfo]
     vlms: list[VlmInfo]
+    writer: Annotated[
+        str | None,
+        Field(
+            description="The service's language model, which writes where a request names no VLM; "
+            "null without one."
+        ),
+    ] = None

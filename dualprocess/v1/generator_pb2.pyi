@@ -436,6 +436,7 @@ class OptimizeResponse(_message.Message):
     ARTIFACT_FIELD_NUMBER: _builtins.int
     FINISHED_FIELD_NUMBER: _builtins.int
     CHECKPOINT_FIELD_NUMBER: _builtins.int
+    SKIPPED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def started(self) -> Global___Started: ...
     @_builtins.property
@@ -450,6 +451,8 @@ class OptimizeResponse(_message.Message):
     def finished(self) -> Global___Finished: ...
     @_builtins.property
     def checkpoint(self) -> Global___Checkpoint: ...
+    @_builtins.property
+    def skipped(self) -> Global___SkippedStep: ...
     def __init__(
         self,
         *,
@@ -460,12 +463,13 @@ class OptimizeResponse(_message.Message):
         artifact: Global___BlobChunk | None = ...,
         finished: Global___Finished | None = ...,
         checkpoint: Global___Checkpoint | None = ...,
+        skipped: Global___SkippedStep | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["artifact", b"artifact", "checkpoint", b"checkpoint", "finished", b"finished", "message", b"message", "preview", b"preview", "started", b"started", "step", b"step", "waiting", b"waiting"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["artifact", b"artifact", "checkpoint", b"checkpoint", "finished", b"finished", "message", b"message", "preview", b"preview", "skipped", b"skipped", "started", b"started", "step", b"step", "waiting", b"waiting"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact", b"artifact", "checkpoint", b"checkpoint", "finished", b"finished", "message", b"message", "preview", b"preview", "started", b"started", "step", b"step", "waiting", b"waiting"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact", b"artifact", "checkpoint", b"checkpoint", "finished", b"finished", "message", b"message", "preview", b"preview", "skipped", b"skipped", "started", b"started", "step", b"step", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["started", "step", "waiting", "preview", "artifact", "finished", "checkpoint"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["started", "step", "waiting", "preview", "artifact", "finished", "checkpoint", "skipped"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -569,6 +573,32 @@ class Step(_message.Message):
 Global___Step: _TypeAlias = Step  # noqa: Y015
 
 @_typing.final
+class SkippedStep(_message.Message):
+    """A step that changed nothing, since image, loss or gradient was not finite."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEP_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    step: _builtins.int
+    """1-based."""
+    reason: _builtins.str
+    """For a person: what was not finite."""
+    def __init__(
+        self,
+        *,
+        step: _builtins.int = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "step", b"step"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SkippedStep: _TypeAlias = SkippedStep  # noqa: Y015
+
+@_typing.final
 class Waiting(_message.Message):
     """The job can't go on until something outside comes back."""
 
@@ -653,21 +683,27 @@ class Finished(_message.Message):
     STEPS_DONE_FIELD_NUMBER: _builtins.int
     STOPPED_FIELD_NUMBER: _builtins.int
     SUSPENDED_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
     steps_done: _builtins.int
     stopped: _builtins.bool
     """True when the client's Stop ended the job before its last step."""
     suspended: _builtins.bool
     """True when that Stop suspended it: nothing was exported."""
+    failed: _builtins.str
+    """Why going on was of no use, for a person: too many steps in a row were skipped. What was learned
+    before them was exported. Empty otherwise.
+    """
     def __init__(
         self,
         *,
         steps_done: _builtins.int = ...,
         stopped: _builtins.bool = ...,
         suspended: _builtins.bool = ...,
+        failed: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["steps_done", b"steps_done", "stopped", b"stopped", "suspended", b"suspended"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failed", b"failed", "steps_done", b"steps_done", "stopped", b"stopped", "suspended", b"suspended"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

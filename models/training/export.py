@@ -74,8 +74,12 @@ def main() -> None:
     _move_into_place(folder, FLUX)
 
     model, folder = idefics2(), _aside(IDEFICS2)
+    ids = tokenizer()
+    # Answers end as they did in training, and as the hub's Idefics2 ends its own.
+    ends = [ids.eos_token_id, ids.convert_tokens_to_ids(END_OF_UTTERANCE)]
+    model.generation_config.eos_token_id = ends
     model.save_pretrained(folder)
-    tokenizer().save_pretrained(folder)
+    ids.save_pretrained(folder)
     _write(folder / "preprocessor_config.json", _image_processor_config())
     _write(
         folder / "processor_config.json",

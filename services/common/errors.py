@@ -12,7 +12,7 @@ class InvalidInput(ValueError):
 
 
 class NonFinite(ArithmeticError):
-    """A loss or gradient came out as NaN or infinity."""
+    """An image, loss or gradient came out as NaN or infinity: the step can't be used."""
 
 
 class BadGradient(RuntimeError):

@@ -76,6 +76,8 @@ class VlmPreset(_Preset):
     #: Conversations (an image with a question) in one pass of the text model, as memory allows.
     #: More are taken in turn, with the same result.
     conversations_at_once: Annotated[int, Field(ge=1)] = 32
+    #: Whether it knows enough language to write questions and prompts.
+    writes: bool = True
 
 
 @dataclass(frozen=True)

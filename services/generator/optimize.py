@@ -7,9 +7,11 @@ on another job's.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 from dualprocess.v1 import generator_pb2 as pb
 from services.common.device import DeviceThread
+from services.common.errors import NonFinite
 from services.generator.blobs import pieces
 from services.generator.checkpoint_stream import CheckpointStream
 from services.generator.families.base import GeneratorFamily
@@ -20,6 +22,17 @@ from services.generator.step import run_step
 from services.generator.training import Training
 
 Emit = Callable[[pb.OptimizeResponse], Awaitable[None]]
+
+#: One step can meet noise that overflows; so many in a row mean that no other will end better.
+MOST_SKIPPED = 10
+
+
+@dataclass(frozen=True)
+class _Made:
+    """How many steps are done, skipped ones among them, and why no more can be."""
+
+    steps_done: int
+    failed: str = ""
 
 
 async def optimize(
@@ -34,13 +47,14 @@ async def optimize(
     start: bytes | None = None,
     resume: bytes | None = None,
 ) -> None:
-    """Runs one job and tells ``emit`` of it: started, steps, previews, checkpoints, artifacts,
-    finished.
+    """Runs one job and tells ``emit`` of it: started, steps and skipped steps, previews,
+    checkpoints, artifacts, finished.
 
     ``name`` is unique among the jobs on this generator, ``start`` is the file of the LoRA to begin
-    with, ``resume`` that of the checkpoint to go on from. A job that is stopped exports everything
-    that a whole run exports. ``emit`` may be called while another call of it is under way. However
-    the call ends, the job's LoRA leaves the denoiser.
+    with, ``resume`` that of the checkpoint to go on from. A job that is stopped, or fails because
+    step after step had to be skipped, exports everything that a whole run exports. ``emit`` may be
+    called while another call of it is under way. However the call ends, the job's LoRA leaves the
+    denoiser.
     """
     async with device.opened(Training, family, spec, name, start=start, resume=resume) as training:
         started = pb.Started(
@@ -50,15 +64,19 @@ async def optimize(
         checkpoints = CheckpointStream(device, training, emit, spec)
         try:
             guide = interrupts.during(guide)
-            steps_done = await _steps(device, training, guide, spec, emit, interrupts, checkpoints)
-            stopped = steps_done < spec.optimizer.steps
+            made = await _steps(device, training, guide, spec, emit, interrupts, checkpoints)
             if interrupts.any:
-                await checkpoints.take(steps_done)
+                await checkpoints.take(made.steps_done)
             exported = await _export(device, training, spec, emit, interrupts)
             await checkpoints.flush()
         finally:
             await checkpoints.abandon()
-        finished = pb.Finished(steps_done=steps_done, stopped=stopped, suspended=not exported)
+        finished = pb.Finished(
+            steps_done=made.steps_done,
+            stopped=made.steps_done < spec.optimizer.steps and not made.failed,
+            suspended=not exported,
+            failed=made.failed,
+        )
         await emit(pb.OptimizeResponse(finished=finished))
 
 
@@ -70,22 +88,30 @@ async def _steps(
     emit: Emit,
     interrupts: Interrupts,
     checkpoints: CheckpointStream,
-) -> int:
-    """How many steps are done in the end."""
-    steps_done = spec.resume.step
+) -> _Made:
+    steps_done, skipped = spec.resume.step, 0
     while steps_done < spec.optimizer.steps and not interrupts.any:
         try:
             step = await run_step(device, training, guide, spec, steps_done)
         except Suspended:
             break
-        steps_done += 1
-        await emit(pb.OptimizeResponse(step=step))
+        except NonFinite as error:
+            steps_done, skipped = steps_done + 1, skipped + 1
+            told = pb.SkippedStep(step=steps_done, reason=str(error))
+            await emit(pb.OptimizeResponse(skipped=told))
+            if skipped == MOST_SKIPPED:
+                return _Made(
+                    steps_done, f"{skipped} steps in a row were skipped, the last: {error}"
+                )
+        else:
+            steps_done, skipped = steps_done + 1, 0
+            await emit(pb.OptimizeResponse(step=step))
         if spec.eval.every and steps_done % spec.eval.every == 0:
             shown = await preview(device, training, spec, steps_done)
             await emit(pb.OptimizeResponse(preview=shown))
         if checkpoints.due(steps_done):
             await checkpoints.take(steps_done)
-    return steps_done
+    return _Made(steps_done)
 
 
 async def _export(

@@ -13,7 +13,7 @@ from dualprocess.v1 import generator_pb2 as pb
 from dualprocess.v1 import tensor_pb2, vlm_pb2
 from services.common import torch_tensors
 from services.common.device import DeviceThread
-from services.common.errors import BadGradient
+from services.common.errors import BadGradient, NonFinite
 from services.generator.guide import Guidance, Guide
 from services.generator.training import Training
 
@@ -24,7 +24,20 @@ T = TypeVar("T")
 async def run_step(
     device: DeviceThread, training: Training, guide: Guide, spec: pb.OptimizeSpec, step: int
 ) -> pb.Step:
-    """What the step did. ``step`` counts from 0."""
+    """What the step did. ``step`` counts from 0.
+
+    Raises ``NonFinite``: then it changed nothing.
+    """
+    try:
+        return await _run_step(device, training, guide, spec, step)
+    except NonFinite:
+        await device.run(training.skip)
+        raise
+
+
+async def _run_step(
+    device: DeviceThread, training: Training, guide: Guide, spec: pb.OptimizeSpec, step: int
+) -> pb.Step:
     begin = time.perf_counter()
     timings = pb.StepTimings()
     guidances = []

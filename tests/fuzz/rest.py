@@ -16,6 +16,8 @@ from services.orchestrator.api.app import create_app
 from services.orchestrator.api.settings import ApiSettings
 from tests.fuzz.world import World
 
+#: Routes that wait for a job's end.
+_WAITING = ("/v1/images", "/v1/questions", "/v1/prompts/expand", "/v1/answers")
 _ACCEPTED = ("2xx", "3xx", "401", "403", "404", "409", "429", "503")
 #: 503 is what it is there to say.
 _READINESS = {"not_a_server_error": {"expected-statuses": ["2xx", "4xx", "503"]}}
@@ -123,7 +125,7 @@ def _know_the_world(schema: BaseSchema, world: World) -> None:
         # Nobody works here: what waits for a job waits for nothing.
         if not isinstance(body, dict):
             return body
-        if context.operation.path == "/v1/images" and isinstance(body.get("wait", 0), int | float):
+        if context.operation.path in _WAITING and isinstance(body.get("wait", 0), int | float):
             body["wait"] = 0
         return body
 

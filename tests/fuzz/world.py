@@ -24,6 +24,8 @@ from services.orchestrator.worker.settings import WorkerSettings
 from tests.orchestrator.conftest import SPEC, grpc_server
 from tests.orchestrator.scripted import ScriptedGenerator, ScriptedVlm
 
+#: The VLM of the document's examples that write.
+WRITER = "qwen2.5-vl"
 _PATIENCE_SECONDS = 60.0
 _QUOTAS = Quotas(queued=10**6, running=10**6, steps=10_000, body_bytes=1 << 26)
 
@@ -64,7 +66,8 @@ async def _peopled(redis_url: str, folder: Path) -> AsyncIterator[World]:
 async def _worked(redis_url: str, artifacts: str) -> AsyncIterator[None]:
     """Jobs of the tiny pair end soon: their generator and VLM follow a script."""
     generator = ScriptedGenerator()
-    vlm = ScriptedVlm()  # type: ignore[abstract]  # scores only
+    vlm = ScriptedVlm()  # type: ignore[abstract]  # teaches nobody
+    vlm.reply = '{"restated": "Is it a fox?", "prompt": "a red fox"}'
     async with (
         grpc_server(
             lambda s: generator_pb2_grpc.add_GeneratorServicer_to_server(generator, s)
@@ -76,7 +79,7 @@ async def _worked(redis_url: str, artifacts: str) -> AsyncIterator[None]:
                 redis_url=redis_url,
                 artifacts=artifacts,
                 generator=generator_target,
-                vlms={SPEC["vlm"]: vlm_target},
+                vlms={SPEC["vlm"]: vlm_target, WRITER: vlm_target},
                 poll_seconds=0.05,
             )
         )

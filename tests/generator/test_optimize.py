@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections import defaultdict
 from collections.abc import Callable
 
 import numpy as np
 import pytest
+import torch
 
 from dualprocess.v1 import generator_pb2 as pb
 from dualprocess.v1 import tensor_pb2
 from services.common.device import DeviceThread
-from services.common.errors import BadGradient
+from services.common.errors import BadGradient, NonFinite
 from services.generator.families.base import GeneratorFamily
 from services.generator.guide import Guidance, Guide
 from services.generator.interrupts import Interrupts
 from services.generator.lora_export import KOHYA_FILE, LORA_FILE
-from services.generator.optimize import optimize
+from services.generator.optimize import MOST_SKIPPED, optimize
 from tests.generator.bright import bright, judge
 from tests.generator.specs import optimize_spec
 
@@ -39,6 +41,16 @@ class Run:
     @property
     def losses(self) -> list[float]:
         return [step.loss for step in self.steps]
+
+    @property
+    def skipped(self) -> list[int]:
+        skipped = [response.skipped for response in self.responses if response.HasField("skipped")]
+        assert all("not finite" in one.reason for one in skipped)
+        return [one.step for one in skipped]
+
+    @property
+    def finished(self) -> pb.Finished:
+        return self.responses[-1].finished
 
     @property
     def files(self) -> dict[str, bytes]:
@@ -199,3 +211,63 @@ async def test_a_gradient_that_cannot_be_used(
 
     with pytest.raises(BadGradient, match="gradient"):
         await run(schnell, device, optimize_spec(), guide=spoiled)
+
+
+def _breaking(told: Run, steps: set[int]) -> Guide:
+    """A guide that answers NaN in these steps, counted from 1."""
+
+    async def guide(message: tensor_pb2.Tensor) -> Guidance:
+        if len(told.steps) + len(told.skipped) + 1 in steps:
+            raise NonFinite("the loss (nan) or its gradient is not finite")
+        return await bright(message)
+
+    return guide
+
+
+async def test_a_step_that_is_not_finite_changes_nothing_and_is_told(
+    schnell: GeneratorFamily, device: DeviceThread
+) -> None:
+    """The second of three steps: what is learned is what the first and the third teach."""
+    told = Run()
+    guide, interrupts = _breaking(told, {2}), told.interrupts
+    spec = optimize_spec(steps=3)
+    spec.optimizer.accumulate = 2
+    await optimize(schnell, device, spec, guide, told.emit, name="nan", interrupts=interrupts)
+    assert [step.step for step in told.steps] == [1, 3]
+    assert told.skipped == [2]
+    assert (told.finished.steps_done, told.finished.failed) == (3, "")
+    whole = await run(schnell, device, spec)
+    assert told.losses[0] == whole.losses[0]
+    assert told.files[LORA_FILE] != whole.files[LORA_FILE]
+
+
+async def test_ten_skipped_steps_in_a_row_end_the_job_with_what_was_learned(
+    schnell: GeneratorFamily, device: DeviceThread
+) -> None:
+    told = Run()
+    # Nine in a row are no reason to give up, the ten behind them are.
+    broken = {*range(2, 2 + MOST_SKIPPED - 1), *range(12, 12 + MOST_SKIPPED)}
+    guide, spec = _breaking(told, broken), optimize_spec(steps=50)
+    await optimize(schnell, device, spec, guide, told.emit, name="x", interrupts=told.interrupts)
+    assert [step.step for step in told.steps] == [1, 11]
+    assert told.skipped == sorted(broken)
+    assert not told.finished.stopped
+    assert told.finished.failed.startswith("10 steps in a row were skipped, the last: the loss")
+    assert {LORA_FILE, "lora-0.png"} < set(told.files)
+
+
+async def test_an_image_that_is_not_finite_skips_its_step(
+    load: Callable[[str], GeneratorFamily],
+    device: DeviceThread,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    family = load("flux-schnell")
+    decode, calls = family.decode, itertools.count()
+
+    def spoiled(latents: torch.Tensor, spec: pb.ImageSpec) -> torch.Tensor:
+        return decode(latents, spec) * (float("inf") if next(calls) == 1 else 1)
+
+    monkeypatch.setattr(family, "decode", spoiled)
+    told = await run(family, device, optimize_spec(steps=3))
+    assert told.skipped == [2]
+    assert [step.step for step in told.steps] == [1, 3]

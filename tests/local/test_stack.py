@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 
+from services.local.models import Models
 from services.local.settings import LocalSettings
 from services.local.stack import build
 
+PAIR = Models(["tiny-flux"], ["tiny-idefics2"])
 VARIABLE = "DUALPROCESS_GRPC_TOKEN"
 
 
 def test_the_children_share_a_token_that_no_command_line_shows(tmp_path: Path) -> None:
-    children = build(LocalSettings(data=tmp_path))
+    children = build(LocalSettings(data=tmp_path), PAIR)
     tokens = {child.environment[VARIABLE] for child in children if child.environment}
     (token,) = tokens
     assert len(token) == 64
@@ -24,7 +28,7 @@ def test_the_children_share_a_token_that_no_command_line_shows(tmp_path: Path) -
 
 def test_each_start_has_its_own_token(tmp_path: Path) -> None:
     first, second = (
-        {child.name: child.environment for child in build(LocalSettings(data=tmp_path))}
+        {child.name: child.environment for child in build(LocalSettings(data=tmp_path), PAIR)}
         for _ in range(2)
     )
     assert first["vlm"][VARIABLE] != second["vlm"][VARIABLE]
@@ -34,7 +38,7 @@ def test_gpu_services_stay_on_loopback_wherever_the_api_listens(tmp_path: Path) 
     settings = LocalSettings(data=tmp_path, host="0.0.0.0", auth=True)  # noqa: S104
     hosts = {
         child.name: argument
-        for child in build(settings)
+        for child in build(settings, PAIR)
         for argument in child.command
         if argument.startswith("--host=")
     }
@@ -43,3 +47,29 @@ def test_gpu_services_stay_on_loopback_wherever_the_api_listens(tmp_path: Path) 
         "generator": "--host=127.0.0.1",
         "api": "--host=0.0.0.0",
     }
+
+
+def test_every_generator_has_a_worker_that_reaches_every_vlm(tmp_path: Path) -> None:
+    models = Models(["tiny-flux", "flux-dev"], ["tiny-idefics2", "idefics2"])
+    children = {child.name: child for child in build(LocalSettings(data=tmp_path), models)}
+    assert children.keys() - {"redis"} == {
+        "vlm-tiny-idefics2",
+        "vlm-idefics2",
+        "generator-tiny-flux",
+        "generator-flux-dev",
+        "api",
+        "worker-tiny-flux",
+        "worker-flux-dev",
+    }
+    flags = {name: _flags(child.command) for name, child in children.items()}
+    for generator in models.generators:
+        worker = flags[f"worker-{generator}"]
+        assert worker["--generator"].endswith(f":{flags[f'generator-{generator}']['--port']}")
+        assert json.loads(worker["--vlms"]) == {
+            vlm: f"127.0.0.1:{flags[f'vlm-{vlm}']['--port']}" for vlm in models.vlms
+        }
+    assert len({child["--port"] for child in flags.values() if "--port" in child}) == 5
+
+
+def _flags(command: Sequence[str]) -> dict[str, str]:
+    return dict(part.split("=", 1) for part in command if part.startswith("--") and "=" in part)

@@ -10,6 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from services.common.presets import PresetError, load_presets
+from services.local.models import Models, chosen
+from services.local.settings import LocalSettings
+
 
 def up(*flags: str) -> str:
     """What it says when it refuses to start."""
@@ -46,6 +50,26 @@ def test_an_unknown_model_brings_the_known_ones(tmp_path: Path, flag: str, known
     said = up(f"--{flag}=nothing", f"--data={tmp_path}")
     assert "'nothing' is unknown" in said
     assert known in said
+
+
+@pytest.mark.parametrize(
+    ("models", "sentence"),
+    [
+        ("tiny-flux,nothing", "'nothing' is unknown: choose of"),
+        ("tiny-flux,flux-dev", "names no VLM: add one of gemma3"),
+        ("idefics2", "names no generator: add one of flux-dev"),
+    ],
+)
+def test_models_that_make_no_stack_are_refused(models: str, sentence: str) -> None:
+    with pytest.raises(PresetError, match=sentence):
+        chosen(LocalSettings(models=models), load_presets())
+
+
+def test_models_come_in_any_order_and_once() -> None:
+    settings = LocalSettings(models="idefics2, tiny-flux,idefics2,flux-dev")
+    models = chosen(settings, load_presets())
+    assert models == Models(["tiny-flux", "flux-dev"], ["idefics2"])
+    assert str(models) == "tiny-flux, flux-dev and idefics2"
 
 
 def test_other_machines_are_let_in_with_keys_or_on_purpose(tmp_path: Path) -> None:

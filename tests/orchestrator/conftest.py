@@ -163,7 +163,7 @@ def generator() -> ScriptedGenerator:
 
 @pytest.fixture
 def vlm() -> ScriptedVlm:
-    return ScriptedVlm()  # type: ignore[abstract]  # scores only
+    return ScriptedVlm()  # type: ignore[abstract]  # teaches nobody
 
 
 @dataclass

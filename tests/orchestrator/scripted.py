@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     Context = grpc.aio.ServicerContext[Any, Any]
 
 LORA = b"a LoRA"
+NOT_FINITE = "the loss (nan) or its gradient is not finite"
 
 
 def png(color: str, size: tuple[int, int] = (64, 64)) -> bytes:
@@ -45,8 +46,15 @@ class ScriptedGenerator(generator_pb2_grpc.GeneratorServicer):
         #: The checkpoint each optimise job went on from, and those that are refused.
         self.resumes: list[bytes] = []
         self.refused_checkpoints: list[bytes] = []
+        #: A job with this prompt kills the generator in each of its first steps, and with it
+        #: whatever else runs there.
+        self.fatal: str | None = None
+        self._death = asyncio.Event()
         #: Attempts that break do so after this step.
         self.breaks_after = 0
+        #: Steps that change nothing, and the step after which it gives up.
+        self.skips: list[int] = []
+        self.gives_up_after: int | None = None
         #: Of the right answer to each question, step by step; then the last one again.
         self.probabilities = [0.5]
 
@@ -75,6 +83,11 @@ class ScriptedGenerator(generator_pb2_grpc.GeneratorServicer):
             self.active -= 1
             stop.cancel()
 
+    def die(self) -> None:
+        """Every running job breaks."""
+        self._death.set()
+        self._death = asyncio.Event()
+
     async def _optimize(
         self,
         spec: pb.OptimizeSpec,
@@ -84,7 +97,7 @@ class ScriptedGenerator(generator_pb2_grpc.GeneratorServicer):
         if self.refusal:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, self.refusal)
         yield pb.OptimizeResponse(started=pb.Started(steps=spec.optimizer.steps))
-        done = spec.resume.step
+        done, death = spec.resume.step, self._death
         for step in range(done + 1, spec.optimizer.steps + 1):
             probability = self.probabilities[min(step, len(self.probabilities)) - 1]
             answer = vlm_pb2.AnswerResult(
@@ -93,8 +106,13 @@ class ScriptedGenerator(generator_pb2_grpc.GeneratorServicer):
                 geometric_mean_probability=probability,
             )
             answers = [answer] * len(spec.questions)
-            yield pb.OptimizeResponse(step=pb.Step(step=step, loss=1 / step, questions=answers))
+            if step in self.skips:
+                yield pb.OptimizeResponse(skipped=pb.SkippedStep(step=step, reason=NOT_FINITE))
+            else:
+                yield pb.OptimizeResponse(step=pb.Step(step=step, loss=1 / step, questions=answers))
             done = step
+            if step == self.gives_up_after:
+                break
             every = spec.optimizer.checkpoint_every
             if every and step % every == 0:
                 for response in checkpoint(step):
@@ -102,9 +120,15 @@ class ScriptedGenerator(generator_pb2_grpc.GeneratorServicer):
             if self.breaks and step > self.breaks_after:
                 self.breaks -= 1
                 await context.abort(grpc.StatusCode.UNAVAILABLE, "out of memory, killed")
+            if spec.prompts[0] == self.fatal:
+                self.die()
             going = asyncio.ensure_future(self.go.wait())
-            await asyncio.wait({going, stop}, return_when=asyncio.FIRST_COMPLETED)
+            dying = asyncio.ensure_future(death.wait())
+            await asyncio.wait({going, dying, stop}, return_when=asyncio.FIRST_COMPLETED)
             going.cancel()
+            dying.cancel()
+            if death.is_set():
+                await context.abort(grpc.StatusCode.UNAVAILABLE, "Socket closed")
             if stop.done():
                 break
         request = stop.result() if stop.done() else None
@@ -120,7 +144,9 @@ class ScriptedGenerator(generator_pb2_grpc.GeneratorServicer):
             for piece, last in ((data[:half], False), (data[half:], True)):
                 chunk = pb.BlobChunk(name=name, data=piece, last=last)
                 yield pb.OptimizeResponse(artifact=chunk)
-        finished = pb.Finished(steps_done=done, stopped=done < spec.optimizer.steps)
+        gave_up = NOT_FINITE if done == self.gives_up_after else ""
+        stopped = done < spec.optimizer.steps and not gave_up
+        finished = pb.Finished(steps_done=done, stopped=stopped, failed=gave_up)
         yield pb.OptimizeResponse(finished=finished)
 
     def _files(self, spec: pb.OptimizeSpec) -> list[tuple[str, bytes]]:
@@ -161,11 +187,17 @@ async def _blob(requests: AsyncIterator[pb.OptimizeRequest], name: str) -> bytes
 
 
 class ScriptedVlm(vlm_pb2_grpc.VlmServicer):
-    """Says Yes of what is ``yes_of``: of red, unless told otherwise."""
+    """Says Yes of what is ``yes_of``: of red, unless told otherwise. In words it says ``replies``,
+    one after the other, then ``reply``."""
 
     def __init__(self) -> None:
         self.away = False
         self.yes_of = "red"
+        self.replies: list[str] = []
+        self.reply = "I see"
+        self.refusal: str | None = None
+        #: What it was asked to say.
+        self.asked: list[vlm_pb2.AnswerRequest] = []
 
     async def Score(self, request: vlm_pb2.ScoreRequest, context: Context) -> vlm_pb2.ScoreResponse:
         if self.away:
@@ -175,6 +207,18 @@ class ScriptedVlm(vlm_pb2_grpc.VlmServicer):
                 vlm_pb2.ImageAnswers(answers=[_answer(image, self.yes_of)] * len(request.questions))
                 for image in request.images
             ]
+        )
+
+    async def Answer(
+        self, request: vlm_pb2.AnswerRequest, context: Context
+    ) -> vlm_pb2.AnswerResponse:
+        if self.away:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "nobody is at home")
+        if self.refusal:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, self.refusal)
+        self.asked.append(request)
+        return vlm_pb2.AnswerResponse(
+            answers=[self.replies.pop(0) if self.replies else self.reply for _ in request.questions]
         )
 
 

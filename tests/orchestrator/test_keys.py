@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import subprocess
 import sys
@@ -203,8 +204,12 @@ def test_keys_are_made_listed_and_revoked_by_the_command_line(
     shown = run(redis_server, "keys", "list").stdout
     line = next(line for line in shown.splitlines() if key_id in line)
     assert "read submit" in line
-    assert secret not in shown
-    assert run(redis_server, "keys", "revoke", key_id).returncode == 0
+    listed = run(redis_server, "keys", "list", "--json").stdout
+    (told,) = [one for one in json.loads(listed) if one["id"] == key_id]
+    assert (set(told["scopes"]), told["quotas"]["queued"]) == ({"submit", "read"}, 5)
+    assert secret not in shown + listed
+    revoked = run(redis_server, "keys", "revoke", key_id, "--json")
+    assert json.loads(revoked.stdout) == {"id": key_id, "revoked": True}
     unknown = run(redis_server, "keys", "revoke", "nobody")
     assert unknown.returncode == 2
     assert "there is no key nobody" in unknown.stderr
@@ -222,10 +227,11 @@ def test_keys_go_to_the_stack_whose_folder_is_named(
     """`dualprocess up` takes a new port for its Redis at every start, and leaves it there."""
     (tmp_path / "redis").mkdir()
     (tmp_path / "redis" / "url").write_text(redis_server.url)
-    flags = ["--data", str(tmp_path), "create", "--name", "me", "--scope", "read"]
+    flags = ["--data", str(tmp_path), "create", "--name", "me", "--scope", "read", "--json"]
     done = run(None, "keys", *flags)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("dp_")
+    made = json.loads(done.stdout)
+    assert made["key"].startswith(f"dp_{made['id']}_")
 
 
 def test_without_redis_the_command_says_so(tmp_path: Path) -> None:

@@ -113,6 +113,29 @@ async def test_a_poison_job_fails_with_the_cause_of_each_attempt(
     assert (await api.ended((await api.submit()).id)).status == JobStatus.SUCCEEDED
 
 
+async def test_a_poison_job_takes_no_other_with_it(
+    api: Api, site: Site, generator: ScriptedGenerator
+) -> None:
+    """Who ran beside it loses no attempt, and from then on each runs alone."""
+    generator.go.clear()
+    poison, beside = await api.submit(prompt="poison"), await api.submit()
+    site.start_worker(slots=2)
+    for job in (poison, beside):
+        await api.until(job.id, lambda job: job.step == 1)
+    generator.fatal, generator.most_active = "poison", 0
+    generator.die()
+    generator.go.set()
+    later = await api.submit()
+    ended = await api.ended(poison.id)
+    assert (ended.status, ended.attempt) == (JobStatus.FAILED, 3)
+    assert len(ended.causes) == 4
+    assert "runs alone from now on" in ended.causes[0]
+    for job in (beside, later):
+        assert (await api.ended(job.id)).status == JobStatus.SUCCEEDED
+        assert (await api.job(job.id)).attempt == 1
+    assert generator.most_active == 1
+
+
 async def test_a_refused_job_fails_at_once(
     api: Api, site: Site, generator: ScriptedGenerator
 ) -> None:

@@ -9,7 +9,7 @@ import pytest
 from dualprocess.schemas import JobStatus, StatusEvent
 from services.orchestrator.store.artifacts import ArtifactStore
 from services.orchestrator.store.jobs import Jobs
-from services.orchestrator.store.queue import Claim, LeaseLost, Owned, Queue
+from services.orchestrator.store.queue import Blame, Claim, LeaseLost, Owned, Queue
 from services.orchestrator.store.redis import Client, queue_key
 from services.orchestrator.worker.lease import Lease
 from tests.orchestrator.conftest import Api, Site, on_each_redis
@@ -95,3 +95,32 @@ async def test_a_submission_sent_twice_stays_one_job(api: Api, redis: Client) ->
     assert again is not None
     assert again.status == JobStatus.RUNNING
     assert await queue.claim("other", [QUEUE]) is None
+
+
+async def test_a_job_that_must_run_alone_gets_its_turn(api: Api, redis: Client) -> None:
+    """What is behind it in the queue doesn't overtake it on a worker that is never idle."""
+    suspect, later = await api.submit(), await api.submit()
+    queue = Queue(redis)
+    claim = await queue.claim("busy", [QUEUE])
+    assert claim == Claim(suspect.id, claim.token if claim else 0, alone=False)
+    await queue.requeue(claim, "killed", attempts=3, pause_ms=0, blame=Blame.NEIGHBOUR)
+    await queue.promote()
+    assert await queue.claim("busy", [QUEUE], idle=False) is None
+    claim = await queue.claim("idle", [QUEUE])
+    assert claim == Claim(suspect.id, claim.token if claim else 0, alone=True)
+    other = await queue.claim("busy", [QUEUE], idle=False)
+    assert other is not None
+    assert other.job_id == later.id
+
+
+async def test_only_one_end_can_be_a_neighbours_fault(api: Api, redis: Client) -> None:
+    job = await api.submit()
+    queue = Queue(redis)
+    ends = [JobStatus.QUEUED, JobStatus.QUEUED, JobStatus.FAILED]
+    for attempt, end in zip((0, 1, 2), ends, strict=True):
+        claim = await queue.claim("worker", [QUEUE])
+        assert claim is not None
+        blame = Blame.NEIGHBOUR
+        assert await queue.requeue(claim, "x", attempts=2, pause_ms=0, blame=blame) == end
+        assert (await api.job(job.id)).attempt == attempt
+        await queue.promote()

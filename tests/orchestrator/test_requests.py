@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
+from dualprocess.schemas import ResolvedJobSpec
 from services.orchestrator.api.app import create_app
 from services.orchestrator.api.settings import ApiSettings
 from services.orchestrator.store.queue import Queue
@@ -75,6 +76,7 @@ async def test_a_drawing_is_kept_as_plain_pixels(api: Api) -> None:
     job = await api.submit(
         **_drawn("data:image/png;base64," + base64.b64encode(png("red")).decode())
     )
+    assert isinstance(job.spec, ResolvedJobSpec)
     prompt = job.spec.questions[0].visual_prompt
     assert prompt is not None
     assert prompt.image == png("red")

@@ -1,7 +1,11 @@
-"""A stranger's key against every route: nothing of another owner's job comes back."""
+"""A stranger's key against every route: nothing of another owner's job comes back.
+
+``make strangers`` shows the walk as a table.
+"""
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +17,7 @@ from dualprocess.schemas import Job, JobStatus
 from services.orchestrator.api.auth import OPEN_PATHS
 from services.orchestrator.store.artifacts import LORA_FILE
 from tests.orchestrator.conftest import SPEC, Api, Guarded, Site
+from tests.orchestrator.scripted import png
 
 MARK = "heliotrope"
 OWNERS: dict[str, Any] = {
@@ -23,6 +28,14 @@ OWNERS: dict[str, Any] = {
 }
 IDEMPOTENCY_KEY = "shared-by-chance"
 IMAGES = {"prompt": "a circle", "generator": "tiny-flux", "wait": 0}
+
+WRITE = {"prompt": "a circle", "vlm": "qwen2.5-vl", "wait": 0}
+ASK = {
+    "image": base64.b64encode(png("red")).decode(),
+    "questions": ["What is it?"],
+    "vlm": "tiny-idefics2",
+    "wait": 0,
+}
 
 Told = Callable[[httpx.Response, Job], bool]
 
@@ -38,6 +51,11 @@ class Visit:
 
 def a_job_of_ones_own(answer: httpx.Response, job: Job) -> bool:
     return bool(answer.json()["owner"] != job.owner and answer.json()["id"] != job.id)
+
+
+def words_of_ones_own(answer: httpx.Response, job: Job) -> bool:
+    its = answer.json()["job"]
+    return bool(its["owner"] != job.owner and its["id"] != job.id)
 
 
 def only_ones_own(answer: httpx.Response, job: Job) -> bool:
@@ -78,6 +96,9 @@ RULES: dict[tuple[str, str], list[Visit]] = {
         Visit(422, lambda job: IMAGES | {"loras": [{"job": job.id}]}, no_such_job),
         Visit(202, lambda job: IMAGES, a_job_of_ones_own),
     ],
+    ("POST", "/v1/questions"): [Visit(202, lambda job: WRITE, words_of_ones_own)],
+    ("POST", "/v1/prompts/expand"): [Visit(202, lambda job: WRITE, words_of_ones_own)],
+    ("POST", "/v1/answers"): [Visit(202, lambda job: ASK, words_of_ones_own)],
     ("GET", "/v1/models"): [Visit(200)],
     ("GET", "/healthz"): [Visit(200)],
     ("GET", "/readyz"): [Visit(200)],
@@ -125,6 +146,7 @@ async def test_the_strangers_walk(guarded: Guarded, owner: Api, job: Job) -> Non
         # An idempotency key stands for one request, so each route gets a stranger of its own.
         stranger = await guarded.owner()
         for visit in RULES[method, path]:
+            print(f"{method:6} {path:40} {visit.status} × {len(addresses(path, job))}")
             for address in addresses(path, job):
                 answer = await stranger.http.request(
                     method,

@@ -17,7 +17,7 @@ from tests.orchestrator.scripted import ScriptedGenerator, ScriptedVlm
 @pytest.fixture
 async def other(site: Site) -> AsyncIterator[ScriptedVlm]:
     """A second VLM that the site's workers reach, under the name of another preset."""
-    other = ScriptedVlm()  # type: ignore[abstract]  # scores only
+    other = ScriptedVlm()  # type: ignore[abstract]  # teaches nobody
     async with grpc_server(lambda s: vlm_pb2_grpc.add_VlmServicer_to_server(other, s)) as target:
         site.settings.vlms["idefics2"] = target
         yield other

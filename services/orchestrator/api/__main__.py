@@ -17,6 +17,8 @@ if __name__ == "__main__":
     configure_logging("api", settings.log_level)
     if fault := exposure_fault(settings.host, auth=settings.auth, insecure=settings.insecure):
         sys.exit(f"api: {fault}")
+    if fault := settings.llm_fault():
+        sys.exit(f"api: {fault}")
     try:
         app = create_app(settings)
     except PresetError as error:

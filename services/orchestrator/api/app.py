@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from dualprocess.schemas import Problem
 from services.common.presets import load_presets
 from services.orchestrator.api import (
+    answers,
     artifacts,
     batches,
     document,
@@ -20,6 +21,8 @@ from services.orchestrator.api import (
     jobs,
     models,
     problems,
+    prompts,
+    questions,
 )
 from services.orchestrator.api.auth import Doors
 from services.orchestrator.api.background import background
@@ -35,6 +38,7 @@ from services.orchestrator.store.jobs import Jobs
 from services.orchestrator.store.keys import ApiKeys
 from services.orchestrator.store.queue import Queue
 from services.orchestrator.store.redis import connect
+from services.orchestrator.store.turns import Turns
 from services.orchestrator.store.uploads import Uploads
 from services.orchestrator.store.workers import Workers
 from services.orchestrator.webhooks.addresses import AddressPolicy
@@ -50,6 +54,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         redis = connect(settings.redis_url, retries=_REDIS_RETRIES)
+        endpoint = settings.endpoint()
         state = State(
             presets=presets,
             redis=redis,
@@ -63,11 +68,15 @@ def create_app(settings: ApiSettings) -> FastAPI:
             deletion=Deletion(redis, store),
             api_keys=ApiKeys(redis),
             addresses=AddressPolicy(loopback=settings.webhook_loopback),
+            turns=Turns(redis),
+            endpoint=endpoint,
             webhook_secret=settings.webhook_secret,
         )
         app.state.dualprocess = state
         async with background(settings, state):
             yield
+        if endpoint is not None:
+            await endpoint.close()
         await redis.aclose()
 
     app = FastAPI(
@@ -83,7 +92,18 @@ def create_app(settings: ApiSettings) -> FastAPI:
     app.add_middleware(Interrupted)
     problems.install(app)
     document.install(app, auth=settings.auth)
-    for resource in (jobs, batches, events, artifacts, images, models, health):
+    for resource in (
+        jobs,
+        batches,
+        events,
+        artifacts,
+        images,
+        questions,
+        prompts,
+        answers,
+        models,
+        health,
+    ):
         app.include_router(resource.router)
     if settings.ui:
         # Gradio takes seconds to import: nobody else waits for it.

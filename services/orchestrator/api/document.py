@@ -15,11 +15,23 @@ _SPEC = {
     "generator": "tiny-flux",
     "vlm": "tiny-idefics2",
 }
-#: Bodies that the pair of models which comes along can do, by path.
+#: A red square.
+_PICTURE = (
+    "iVBORw0KGgoAAAANSUhEUgAAABAAAAAQCAIAAACQkWg2AAAAFklEQVR42mP8z0AaYGIY1TCqYdhqAABALgEfFO4+"
+    "AgAAAABJRU5ErkJggg=="
+)
+#: Bodies that the pair of models which comes along can do, by path; writing takes a larger VLM.
 _EXAMPLES: dict[str, dict[str, Any]] = {
     "/v1/jobs": _SPEC,
     "/v1/batches": {"specs": [_SPEC, _SPEC | {"prompt": "a square"}]},
     "/v1/images": {"prompt": "a circle", "generator": "tiny-flux", "seeds": [1, 2]},
+    "/v1/questions": {"prompt": "a fox in the snow", "count": 3, "vlm": "qwen2.5-vl"},
+    "/v1/prompts/expand": {"prompt": "a fox in the snow", "vlm": "qwen2.5-vl"},
+    "/v1/answers": {
+        "image": _PICTURE,
+        "questions": ["Describe the image."],
+        "vlm": "tiny-idefics2",
+    },
 }
 _PROBLEM = {"schema": {"$ref": "#/components/schemas/Problem"}}
 

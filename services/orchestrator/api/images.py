@@ -10,18 +10,15 @@ from dualprocess.schemas import (
     Job,
     ResolvedImagesSpec,
 )
+from services.orchestrator.api import short_jobs
 from services.orchestrator.api.auth import SUBMIT, Caller, CallerDep
-from services.orchestrator.api.jobs import with_wait
 from services.orchestrator.api.loras import lora_fault
 from services.orchestrator.api.problems import InvalidSpec
 from services.orchestrator.api.resolve import resolve_images
 from services.orchestrator.api.state import State, StateDep
-from services.orchestrator.store.ids import new_job_id
 from services.orchestrator.store.jobs import images_fields, needed_vlms
 
 router = APIRouter(prefix="/v1/images", tags=["images"])
-
-IMAGES_PRIORITY = 10
 
 
 @router.post(
@@ -35,24 +32,15 @@ async def generate(
     """Images as a job's artifacts `image-SEED.png`; 202 when they are not ready in time."""
     spec = resolve_images(request, state.presets)
     await _check_loras(spec, state, caller)
-    job_id = new_job_id()
-    await state.queue.submit(
-        job_id,
+    return await short_jobs.run(
+        images_fields(spec),
+        state,
+        caller,
+        response,
         generator=spec.generator,
         vlms=needed_vlms(spec),
-        priority=IMAGES_PRIORITY,
-        owner=caller.owner,
-        fields=images_fields(spec),
-        idempotency=None,
+        wait=request.wait,
     )
-    response.headers["Location"] = f"/v1/jobs/{job_id}"
-    async for _ in state.events.follow(job_id, seconds=request.wait):
-        pass
-    job = await state.jobs.read(job_id)
-    assert job is not None
-    if not job.status.is_final:
-        response.status_code = 202
-    return await with_wait(job, state)
 
 
 async def _check_loras(spec: ResolvedImagesSpec, state: State, caller: Caller) -> None:

@@ -122,11 +122,7 @@ async def with_wait(job: Job, state: State) -> Job:
     """A queued job that no live worker can take says so."""
     if job.status != JobStatus.QUEUED or job.waiting_for is not None:
         return job
-    able = any(
-        worker.generator == job.generator and set(job.vlms) <= set(worker.vlms)
-        for worker in await state.workers.live()
-    )
-    if able:
+    if any(worker.serves(job.generator, job.vlms) for worker in await state.workers.live()):
         return job
-    needed = job.generator + (f" with {' and '.join(job.vlms)}" if job.vlms else "")
+    needed = " with ".join(filter(None, (job.generator, " and ".join(job.vlms))))
     return job.model_copy(update={"waiting_for": f"a worker that serves {needed}; none is alive"})

@@ -35,7 +35,9 @@ async def models(state: StateDep) -> ModelList:
                 family=preset.family,
                 model=preset.model,
                 live_workers=sum(preset.name in worker.vlms for worker in workers),
+                writes=preset.writes,
             )
             for preset in state.presets.vlms.values()
         ],
+        writer=state.endpoint.model if state.endpoint else None,
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from typing import Protocol, TypeVar
 
@@ -20,14 +19,11 @@ from dualprocess.schemas import (
     VisualPrompt,
     VlmUse,
 )
-from services.common import pictures
 from services.common.errors import InvalidInput
 from services.common.limits import batch_fault, image_faults
 from services.common.presets import GeneratorPreset, PresetError, Presets
+from services.orchestrator.api.pictures import plain_png
 from services.orchestrator.api.problems import InvalidSpec
-
-#: An uploaded drawing, encoded.
-MAX_DRAWING_BYTES = 10 * 1024 * 1024
 
 SettingsT = TypeVar("SettingsT", bound=BaseModel)
 
@@ -169,19 +165,10 @@ def _questions(asks: _Asks) -> tuple[list[Question], list[FieldError]]:
             continue
         field = f"questions.{index}.visual_prompt.image"
         try:
-            png = _plain_png(question.visual_prompt.image, field)
+            png = plain_png(question.visual_prompt.image, field)
         except InvalidInput as error:
             faults.append(FieldError(field=field, message=str(error).removeprefix(f"{field}: ")))
             continue
         drawn = VisualPrompt(image=png, mode=question.visual_prompt.mode)
         questions.append(question.model_copy(update={"visual_prompt": drawn}))
     return questions, faults
-
-
-def _plain_png(data: bytes, field: str) -> bytes:
-    """The pixels and nothing else: metadata of an upload goes no further."""
-    if len(data) > MAX_DRAWING_BYTES:
-        raise InvalidInput(f"{field}: has {len(data) >> 20} MiB; send at most 10 MiB")
-    buffer = io.BytesIO()
-    pictures.decode(data, field).save(buffer, "PNG")
-    return buffer.getvalue()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, HttpUrl, SecretStr
+from pydantic_settings import CliSuppress
 
 from dualprocess.schemas.webhooks import Secret
 from services.orchestrator.settings import StoreSettings
+from services.orchestrator.writing.endpoint import Endpoint
 
 
 class ApiSettings(StoreSettings):
@@ -39,3 +41,25 @@ class ApiSettings(StoreSettings):
     webhook_loopback: bool = Field(
         default=False, description="Webhooks may reach this machine itself, by http too: for tests."
     )
+    llm_base_url: HttpUrl | None = Field(
+        default=None,
+        description="OpenAI-compatible endpoint that writes questions and expands prompts, like "
+        "https://api.openai.com/v1; with --llm-model.",
+    )
+    llm_model: str | None = Field(default=None, description="Its model's name.")
+    # From the environment: command lines are there for everyone on the machine to read.
+    llm_api_key: CliSuppress[SecretStr | None] = None
+
+    # No validator: pydantic would show the key beside its message.
+    def llm_fault(self) -> str | None:
+        """Why the language model can't be used as it is named, if it can't."""
+        if (self.llm_base_url is None) != (self.llm_model is None):
+            return "--llm-base-url and --llm-model go together: set both, or none"
+        return None
+
+    def endpoint(self) -> Endpoint | None:
+        """The language model, if there is one."""
+        if self.llm_base_url is None or self.llm_model is None:
+            return None
+        key = self.llm_api_key.get_secret_value() if self.llm_api_key else None
+        return Endpoint(str(self.llm_base_url), self.llm_model, key)

@@ -19,9 +19,11 @@ from services.orchestrator.store.jobs import Jobs
 from services.orchestrator.store.keys import ApiKeys
 from services.orchestrator.store.queue import Queue
 from services.orchestrator.store.redis import Client
+from services.orchestrator.store.turns import Turns
 from services.orchestrator.store.uploads import Uploads
 from services.orchestrator.store.workers import Workers
 from services.orchestrator.webhooks.addresses import AddressPolicy
+from services.orchestrator.writing.endpoint import Endpoint
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,8 @@ class State:
     deletion: Deletion
     api_keys: ApiKeys
     addresses: AddressPolicy
+    turns: Turns
+    endpoint: Endpoint | None
     webhook_secret: str | None = field(repr=False)
 
     async def job(self, job_id: str, caller: Caller) -> Job | None:

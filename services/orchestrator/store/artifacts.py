@@ -29,6 +29,8 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 LORA_FILE = "pytorch_lora_weights.safetensors"
 #: The LoRA that came with a job's spec, to begin with.
 START_FILE = "start.safetensors"
+#: The picture that a job of words is about.
+IMAGE_FILE = "image.png"
 
 MEDIA_TYPES = {
     ".json": "application/json",

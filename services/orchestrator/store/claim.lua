@@ -1,7 +1,8 @@
 -- Takes the first job of several queues under a lease, of those whose owners may run one more.
 -- KEYS: leases, fence, jobs, then the queues
--- ARGV: worker, lease in ms, prefix of job keys, prefix of API keys
--- Returns {id, token}, or nothing when all queues are empty.
+-- ARGV: worker, lease in ms, prefix of job keys, prefix of API keys, 1 if the worker runs no job
+-- Returns {id, token, 1 if it must run alone}, or nothing when all queues are empty. While the first
+-- job must run alone, nothing is there for a worker that runs others: so its turn comes.
 local function first()
   local best, best_rank, best_queue
   for i = 4, #KEYS do
@@ -9,6 +10,9 @@ local function first()
     if head[1] and (not best or tonumber(head[2]) < best_rank) then
       best, best_rank, best_queue = head[1], tonumber(head[2]), KEYS[i]
     end
+  end
+  if best and ARGV[5] ~= '1' and redis.call('HEXISTS', ARGV[3] .. best, 'alone') == 1 then
+    return nil
   end
   if best then
     redis.call('ZREM', best_queue, best)
@@ -45,8 +49,8 @@ local time = redis.call('TIME')
 set_status(KEYS[3], job, best, 'running')
 redis.call('HSETNX', job, 'started_at', time[1] .. string.format('%06d', time[2]))
 redis.call('HSET', job, 'owner', ARGV[1], 'token', token, 'step', 0)
-redis.call('HDEL', job, 'waiting_for')
+redis.call('HDEL', job, 'waiting_for', 'skipped')
 redis.call('ZADD', KEYS[1], time[1] * 1000 + math.floor(time[2] / 1000) + tonumber(ARGV[2]), best)
 redis.call('XADD', job .. ':events', '*', 'event',
   cjson.encode({type = 'status', status = 'running', attempt = attempt}))
-return {best, token}
+return {best, token, redis.call('HEXISTS', job, 'alone')}

@@ -8,14 +8,14 @@ from collections.abc import AsyncIterator
 
 from pydantic import TypeAdapter
 
-from dualprocess.schemas import Event, EventRecord, StatusEvent, StepEvent
+from dualprocess.schemas import AnyStepEvent, Event, EventRecord, StatusEvent
 from services.orchestrator.store import redis as keys
 
 _EVENT: TypeAdapter[Event] = TypeAdapter(Event)
 
 #: How long one read waits for news.
 _BLOCK_MS = 5_000
-_BATCH = 500
+_BATCH = 200
 
 
 class Events:
@@ -40,22 +40,24 @@ class Events:
             answer = await self._redis.xread(
                 {keys.events_key(job_id): last}, count=_BATCH, block=int(block)
             )
-            records = [_record(*entry) for _, entries in answer for entry in entries]
-            if not records:
+            # A slow reader holds a batch: it is parsed one by one.
+            entries = [entry for _, of_stream in answer for entry in of_stream]
+            if not entries:
                 if await self._is_over(job_id, last):
                     return
                 yield None
-            for record in records:
+            for entry in entries:
+                record = _record(*entry)
                 last = record.id
                 yield record
                 if isinstance(record.event, StatusEvent) and record.event.status.is_final:
                     return
 
-    async def steps(self, job_id: str, until: int) -> list[StepEvent]:
+    async def steps(self, job_id: str, until: int) -> list[AnyStepEvent]:
         """Each step up to ``until`` once, in order: as the last attempt that made it told it."""
         entries = await self._redis.xrange(keys.events_key(job_id))
         told = [_record(*entry).event for entry in entries]
-        steps = {event.step: event for event in told if isinstance(event, StepEvent)}
+        steps = {event.step: event for event in told if isinstance(event, AnyStepEvent)}
         return [steps[step] for step in sorted(steps) if step <= until]
 
     async def _is_over(self, job_id: str, last: str) -> bool:

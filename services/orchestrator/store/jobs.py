@@ -2,30 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from pydantic import TypeAdapter
+from pydantic import BaseModel, TypeAdapter
 
 from dualprocess.schemas import (
     ANONYMOUS,
+    Answers,
     Artifact,
+    ExpandedPrompt,
     Job,
     JobKind,
     JobStatus,
     Probability,
+    ResolvedAnswersSpec,
+    ResolvedExpansionSpec,
     ResolvedImagesSpec,
     ResolvedJobSpec,
+    ResolvedQuestionsSpec,
+    ResolvedSpec,
     Scores,
     Webhook,
     WebhookState,
     WebhookStatus,
+    WrittenQuestions,
 )
 from services.orchestrator.store import redis as keys
 from services.orchestrator.store.checkpoints import StoredCheckpoint, load
 
 _METADATA: TypeAdapter[dict[str, str]] = TypeAdapter(dict[str, str])
+
+_SPECS: Mapping[JobKind, type[ResolvedSpec]] = {
+    JobKind.OPTIMIZE: ResolvedJobSpec,
+    JobKind.IMAGES: ResolvedImagesSpec,
+    JobKind.ANSWERS: ResolvedAnswersSpec,
+    JobKind.QUESTIONS: ResolvedQuestionsSpec,
+    JobKind.EXPANSION: ResolvedExpansionSpec,
+}
+_RESULTS: Mapping[JobKind, type[BaseModel]] = {
+    JobKind.ANSWERS: Answers,
+    JobKind.QUESTIONS: WrittenQuestions,
+    JobKind.EXPANSION: ExpandedPrompt,
+}
 
 
 def needed_vlms(spec: ResolvedJobSpec | ResolvedImagesSpec) -> list[str]:
@@ -61,6 +81,14 @@ def images_fields(spec: ResolvedImagesSpec) -> dict[str, str]:
         "vlms": ",".join(needed_vlms(spec)),
         "spec": spec.model_dump_json(),
     }
+
+
+def words_fields(
+    spec: ResolvedAnswersSpec | ResolvedQuestionsSpec | ResolvedExpansionSpec,
+) -> dict[str, str]:
+    """What is stored of a job of words when it is submitted."""
+    kind = next(kind for kind, model in _SPECS.items() if isinstance(spec, model))
+    return {"kind": kind, "generator": "", "vlms": spec.vlm, "spec": spec.model_dump_json()}
 
 
 class Jobs:
@@ -147,9 +175,7 @@ class Jobs:
 def _job(
     fields: dict[str, str], artifacts: list[str], causes: list[str], position: int | None
 ) -> Job:
-    spec_model: type[ResolvedJobSpec | ResolvedImagesSpec] = (
-        ResolvedJobSpec if fields["kind"] == JobKind.OPTIMIZE else ResolvedImagesSpec
-    )
+    kind = JobKind(fields["kind"])
     described = [Artifact.model_validate_json(entry.partition(" ")[2]) for entry in artifacts]
     optional: dict[str, Any] = {}
     status = JobStatus(fields["status"])
@@ -161,6 +187,8 @@ def _job(
         optional["probability"] = Probability.model_validate_json(probability)
     if scores := fields.get("scores"):
         optional["scores"] = Scores.model_validate_json(scores)
+    if result := fields.get("result"):
+        optional["result"] = _RESULTS[kind].model_validate_json(result)
     if metadata := fields.get("metadata"):
         optional["metadata"] = _METADATA.validate_json(metadata)
     if url := fields.get("webhook_url"):
@@ -175,7 +203,7 @@ def _job(
         optional["deadline_at"] = created_at + timedelta(seconds=float(deadline))
     return Job(
         id=fields["id"],
-        kind=JobKind(fields["kind"]),
+        kind=kind,
         status=status,
         name=fields.get("name") or None,
         owner=fields.get("key", ANONYMOUS),
@@ -190,11 +218,12 @@ def _job(
         waiting_for=fields.get("waiting_for"),
         step=int(fields.get("step", 0)),
         steps=int(fields.get("steps", 0)),
+        skipped=int(fields.get("skipped", 0)),
         error=fields.get("error"),
         stopped_because=fields.get("stopped_because"),
         causes=causes,
         artifacts=sorted(described, key=lambda artifact: artifact.name),
-        spec=spec_model.model_validate_json(fields["spec"]),
+        spec=_SPECS[kind].model_validate_json(fields["spec"]),
         **optional,
     )
 

@@ -91,6 +91,11 @@ class ApiKeys:
         return _api_key(fields)
 
 
+def id_of(key: str) -> str:
+    """The id in a key that was just made."""
+    return key.split("_")[1]
+
+
 def _api_key(fields: dict[str, str]) -> ApiKey:
     revoked_at = fields.get("revoked_at")
     return ApiKey(

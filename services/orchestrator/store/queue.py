@@ -10,17 +10,10 @@ from __future__ import annotations
 import secrets
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from enum import IntEnum
+from enum import IntEnum, StrEnum
 from typing import Any
 
-from dualprocess.schemas import (
-    Artifact,
-    ArtifactEvent,
-    JobStatus,
-    PreviewEvent,
-    StatusEvent,
-    StepEvent,
-)
+from dualprocess.schemas import Artifact, Event, JobStatus, StatusEvent
 from services.orchestrator.store import redis as keys
 from services.orchestrator.store.quotas import QuotaExceeded
 from services.orchestrator.store.scripts import script
@@ -60,12 +53,24 @@ class Owned(IntEnum):
     CANCEL_WANTED = 2
 
 
+class Blame(StrEnum):
+    """Whose fault the end of an attempt is."""
+
+    #: It counts as one of the job's attempts.
+    JOB = "job"
+    #: Perhaps that of a job beside it: the first such end doesn't count, and the job runs alone
+    #: from then on.
+    NEIGHBOUR = "neighbour"
+    NOBODY = "nobody"
+
+
 @dataclass(frozen=True)
 class Claim:
-    """A job under a lease."""
+    """A job under a lease; ``alone`` if nothing may run beside it on its generator."""
 
     job_id: str
     token: int
+    alone: bool = False
 
 
 class Queue:
@@ -114,20 +119,24 @@ class Queue:
             raise QuotaExceeded(_QUEUED, int(found_digest))
         return found_id, found_digest
 
-    async def claim(self, owner: str, queues: Iterable[str]) -> Claim | None:
-        """The next job of these queues, or ``None`` when all are empty."""
+    async def claim(self, owner: str, queues: Iterable[str], *, idle: bool = True) -> Claim | None:
+        """The next job of these queues, or ``None`` when all are empty.
+
+        ``None`` as well where the next job must run alone and ``owner`` is not ``idle``.
+        """
         claimed = await self._scripts["claim"](
             keys=[keys.LEASES, keys.FENCE, keys.JOBS, *queues],
-            args=[owner, self._lease_ms, keys.job_key(""), keys.api_key_key("")],
+            args=[owner, self._lease_ms, keys.job_key(""), keys.api_key_key(""), int(idle)],
         )
-        return Claim(claimed[0], int(claimed[1])) if claimed else None
+        return Claim(claimed[0], int(claimed[1]), bool(claimed[2])) if claimed else None
 
     async def served_by(self, generator: str, vlms: Collection[str]) -> list[str]:
-        """The queues whose jobs need this generator and no other VLM than these."""
+        """The queues whose jobs need this generator, or none, and no other VLM than these."""
         queues = sorted(await self._redis.smembers(keys.QUEUES))
         needs = {queue: keys.queue_needs(queue) for queue in queues}
         able = set(vlms)
-        return [queue for queue, need in needs.items() if need[0] == generator and need[1] <= able]
+        mine = ("", generator)
+        return [queue for queue, need in needs.items() if need[0] in mine and need[1] <= able]
 
     async def renew(self, claim: Claim) -> Owned:
         return Owned(
@@ -141,7 +150,7 @@ class Queue:
         self,
         claim: Claim,
         *,
-        event: StatusEvent | StepEvent | PreviewEvent | ArtifactEvent | None = None,
+        event: Event | None = None,
         artifact: tuple[Artifact, str] | None = None,
         fields: Mapping[str, str] | None = None,
         cause: str = "",
@@ -204,12 +213,11 @@ class Queue:
         attempts: int,
         pause_ms: int,
         expired: bool = False,
-        counted: bool = True,
+        blame: Blame = Blame.JOB,
     ) -> JobStatus | None:
         """Ends the attempt for ``cause``; the job's status then, or ``None`` when it is not ours.
 
         Without ``expired`` the caller owns the lease; with it, the lease must be over.
-        ``counted`` is false for an end that says nothing against the job.
         """
         status = await self._scripts["requeue"](
             keys=[
@@ -227,7 +235,7 @@ class Queue:
                 attempts,
                 pause_ms,
                 "expired" if expired else "owner",
-                int(counted),
+                blame,
             ],
         )
         return JobStatus(status) if status else None

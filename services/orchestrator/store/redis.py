@@ -99,6 +99,12 @@ def queue_needs(key: str) -> tuple[str, set[str]]:
     return generator, set(filter(None, vlms.split("+")))
 
 
+def turns_key(owner: str) -> str:
+    """ZSET: an owner's requests that are under way without a job → when each is over, in Redis's
+    milliseconds."""
+    return f"{_PREFIX}:turns:{owner}"
+
+
 def idempotency_key(owner: str, key: str) -> str:
     """String: the job that an owner's key made, and the hash of what it asked for."""
     return f"{_PREFIX}:idempotency:{owner}:{key}"

@@ -1,7 +1,9 @@
 -- Ends an attempt: the job is queued again after a pause, or fails when its attempts are used up.
 -- KEYS: job, leases, events, delayed, causes, jobs
--- ARGV: id, token, cause, attempts allowed, pause in ms, 'owner' or 'expired', counted 1 or 0
--- 'owner' needs the lease; 'expired' needs it to be over. Returns the new status, or nothing.
+-- ARGV: id, token, cause, attempts allowed, pause in ms, 'owner' or 'expired', blame
+-- 'owner' needs the lease; 'expired' needs it to be over. Only what is blamed on the 'job' counts as
+-- an attempt; what may be a 'neighbour''s fault can happen once, since the job runs alone from then on.
+-- Returns the new status, or nothing.
 local lease = redis.call('ZSCORE', KEYS[2], ARGV[1])
 if redis.call('HGET', KEYS[1], 'token') ~= ARGV[2] or not lease then
   return nil
@@ -12,8 +14,15 @@ if ARGV[6] == 'expired' and tonumber(lease) > now then
 end
 redis.call('ZREM', KEYS[2], ARGV[1])
 local attempt = tonumber(redis.call('HGET', KEYS[1], 'attempt'))
-redis.call('RPUSH', KEYS[5], 'attempt ' .. attempt .. ': ' .. ARGV[3])
-if ARGV[7] == '0' then
+local cause, counts = ARGV[3], ARGV[7] == 'job'
+if ARGV[7] == 'neighbour' then
+  counts = redis.call('HSETNX', KEYS[1], 'alone', 1) == 0
+  if not counts then
+    cause = cause .. ' (beside other jobs: this does not count, and it runs alone from now on)'
+  end
+end
+redis.call('RPUSH', KEYS[5], 'attempt ' .. attempt .. ': ' .. cause)
+if not counts then
   attempt = redis.call('HINCRBY', KEYS[1], 'attempt', -1)
 end
 local event = {type = 'status', attempt = attempt}

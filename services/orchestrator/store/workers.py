@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from services.orchestrator.store import redis as keys
@@ -13,6 +14,10 @@ class LiveWorker:
     id: str
     generator: str
     vlms: tuple[str, ...]
+
+    def serves(self, generator: str, vlms: Collection[str]) -> bool:
+        """Whether it can run a job that needs these; an empty ``generator`` is none."""
+        return generator in ("", self.generator) and set(vlms) <= set(self.vlms)
 
 
 class Workers:

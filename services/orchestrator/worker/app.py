@@ -17,7 +17,7 @@ from services.orchestrator.pauses import pause
 from services.orchestrator.store.artifacts import ArtifactStore
 from services.orchestrator.store.events import Events
 from services.orchestrator.store.jobs import Jobs
-from services.orchestrator.store.queue import Queue
+from services.orchestrator.store.queue import Claim, Queue
 from services.orchestrator.store.redis import connect
 from services.orchestrator.store.workers import LiveWorker, Workers
 from services.orchestrator.worker.checkpoints import discard
@@ -40,7 +40,7 @@ class Worker:
     def __init__(self, settings: WorkerSettings) -> None:
         self._settings = settings
         self._id = f"{settings.name}-{secrets.token_hex(4)}"
-        self._running: set[asyncio.Task[None]] = set()
+        self._running: dict[asyncio.Task[None], Claim] = {}
         # Not a cancel: redis-py and grpc.aio can lose one.
         self._stopping = asyncio.Event()
         self._waits = False
@@ -134,10 +134,14 @@ class Worker:
 
     async def _claim(self, queue: Queue, runner: Runner, me: LiveWorker) -> None:
         queues = await queue.served_by(me.generator, me.vlms)
-        while len(self._running) < self._settings.slots:
-            claim = await queue.claim(me.id, queues)
+        while len(self._running) < self._settings.slots and not self._runs_one_alone:
+            claim = await queue.claim(me.id, queues, idle=not self._running)
             if claim is None:
                 return
             task = asyncio.create_task(runner.run(claim))
-            self._running.add(task)
-            task.add_done_callback(self._running.discard)
+            self._running[task] = claim
+            task.add_done_callback(self._running.pop)
+
+    @property
+    def _runs_one_alone(self) -> bool:
+        return any(claim.alone for claim in self._running.values())

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dualprocess.schemas import ResolvedJobSpec, StepEvent
+from dualprocess.schemas import AnyStepEvent, ResolvedJobSpec, StepEvent
 
 #: In a row: one step's noise may be a lucky one.
 _STEPS = 3
 
 
-def enough(spec: ResolvedJobSpec, steps: Sequence[StepEvent]) -> str | None:
+def enough(spec: ResolvedJobSpec, steps: Sequence[AnyStepEvent]) -> str | None:
     """Why the job may end after these steps, if it may.
 
     A step tells the probabilities (VQAScore, the geometric mean over an answer's tokens) of images
     that were made before it learned from them, on noise of its own: they are not the images that
     the LoRA was fitted to.
     """
-    wanted, last = spec.stop_at_score, steps[-_STEPS:]
+    wanted = spec.stop_at_score
+    last = [step for step in steps[-_STEPS:] if isinstance(step, StepEvent)]
     if wanted is None or len(last) < _STEPS:
         return None
     if any(

@@ -21,6 +21,10 @@ class AttemptFailed(Exception):
     """This attempt is over; the sentence says why. Another one may succeed."""
 
 
+class GeneratorTroubled(AttemptFailed):
+    """The generator died or ran out of memory, which a job beside this one may have made it do."""
+
+
 #: A service said that the request itself is wrong, or came out as NaN: deterministic, so final.
 _FINAL = (
     grpc.StatusCode.INVALID_ARGUMENT,
@@ -31,7 +35,21 @@ _FINAL = (
 )
 
 
+_TROUBLED = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED)
+
+
 def failure(error: grpc.aio.AioRpcError, who: str) -> AttemptFailed | JobRefused:
     """What a service's error means for the job, in a sentence that names the service."""
-    sentence = f"{who}: {error.details() or error.code().name}"
-    return (JobRefused if error.code() in _FINAL else AttemptFailed)(sentence)
+    return (JobRefused if error.code() in _FINAL else AttemptFailed)(_sentence(error, who))
+
+
+def generators_failure(error: grpc.aio.AioRpcError, generator: str) -> AttemptFailed | JobRefused:
+    """What the generator's error means for a job on it."""
+    who = f"the generator {generator}"
+    if error.code() in _TROUBLED:
+        return GeneratorTroubled(_sentence(error, who))
+    return failure(error, who)
+
+
+def _sentence(error: grpc.aio.AioRpcError, who: str) -> str:
+    return f"{who}: {error.details() or error.code().name}"

@@ -9,14 +9,7 @@ from typing import NoReturn, TypeVar
 
 from redis.exceptions import ConnectionError, TimeoutError
 
-from dualprocess.schemas import (
-    Artifact,
-    ArtifactEvent,
-    JobStatus,
-    PreviewEvent,
-    StatusEvent,
-    StepEvent,
-)
+from dualprocess.schemas import Artifact, ArtifactEvent, Event, JobStatus, StatusEvent
 from services.orchestrator.pauses import pause
 from services.orchestrator.store.artifacts import ArtifactStore, StoreUnavailable
 from services.orchestrator.store.queue import Claim, LeaseLost, Owned, Queue
@@ -62,7 +55,7 @@ class Lease:
 
     async def record(
         self,
-        event: StatusEvent | StepEvent | PreviewEvent | None = None,
+        event: Event | None = None,
         *,
         fields: Mapping[str, str] | None = None,
         cause: str = "",

@@ -8,15 +8,23 @@ from dataclasses import dataclass
 
 import grpc
 
-from dualprocess.schemas import JobStatus, JudgeScores, ResolvedJobSpec, Score, Scores, StepEvent
+from dualprocess.schemas import (
+    AnyStepEvent,
+    JobStatus,
+    JudgeScores,
+    ResolvedJobSpec,
+    Score,
+    Scores,
+    StepEvent,
+)
 from dualprocess.v1 import generator_pb2 as pb
 from dualprocess.v1 import generator_pb2_grpc
 from services.orchestrator.worker import report, wire
 from services.orchestrator.worker.checkpoints import Checkpoints, SavedCheckpoint
-from services.orchestrator.worker.failures import WorkerStopping
+from services.orchestrator.worker.failures import JobRefused, WorkerStopping
 from services.orchestrator.worker.lease import Lease
 from services.orchestrator.worker.loras import read_lora
-from services.orchestrator.worker.run import Run
+from services.orchestrator.worker.run import Run, skipped_steps
 from services.orchestrator.worker.scoring import mean_score, scoring
 from services.orchestrator.worker.stores import Stores
 from services.orchestrator.worker.targets import Targets
@@ -38,8 +46,8 @@ async def optimize(
     ``stopping`` is set the job is suspended.
 
     Raises ``grpc.aio.AioRpcError`` when the generator refuses or is lost, ``JobRefused`` when
-    the VLM refuses or the LoRA to begin with is gone, ``WorkerStopping`` when the job was
-    suspended, and ``LeaseLost``.
+    the VLM refuses, the LoRA to begin with is gone, or step after step had to be skipped,
+    ``WorkerStopping`` when the job was suspended, and ``LeaseLost``.
     """
     run = await _run(spec, lease, generator, targets, stores, stopping)
     if run.suspended:
@@ -49,8 +57,12 @@ async def optimize(
         ("job.json", report.job_json(spec)),
     ):
         await lease.store(name, data)
-    if run.steps:
-        await lease.store("loss.png", await asyncio.to_thread(report.loss_png, run.steps))
+    made = [step for step in run.steps if isinstance(step, StepEvent)]
+    if made:
+        await lease.store("loss.png", await asyncio.to_thread(report.loss_png, made))
+    await _show(spec, lease, run)
+    if run.failed:
+        raise JobRefused(f"the generator {spec.generator}: {run.failed}")
     await _score(spec, lease, targets, run)
     if run.stopped and run.why is not None:
         await lease.record(fields={"stopped_because": run.why})
@@ -70,10 +82,11 @@ async def _run(
     checkpoints = Checkpoints(lease, stores)
     while True:
         resume = await checkpoints.newest()
-        steps: list[StepEvent] = []
+        steps: list[AnyStepEvent] = []
         if resume is not None:
             steps = await stores.events.steps(lease.claim.job_id, until=resume.step)
-            await lease.record(fields={"step": str(resume.step)})
+            fields = {"step": str(resume.step), "skipped": str(skipped_steps(steps))}
+            await lease.record(fields=fields)
         run = Run(spec, lease, checkpoints, steps)
         files = _Files(None if resume else await _start(spec, stores), resume)
         call = generator.Optimize(_requests(spec, targets, files, lease, stopping, run.learned))
@@ -140,14 +153,25 @@ async def _requests(
     yield pb.OptimizeRequest(stop=pb.Stop(suspend=not any(event.is_set() for event in ends)))
 
 
-async def _score(spec: ResolvedJobSpec, lease: Lease, targets: Targets, run: Run) -> None:
-    """Lays the saved pictures of base and LoRA side by side, and lets teachers and judge score
-    them."""
-    seeds = range(spec.eval.seed, spec.eval.seed + spec.eval.images)
-    base = [run.pictures[f"base-{seed}.png"] for seed in seeds]
-    lora = [run.pictures[f"lora-{seed}.png"] for seed in seeds]
-    sheet = await asyncio.to_thread(report.samples_png, seeds, base, lora)
+async def _show(spec: ResolvedJobSpec, lease: Lease, run: Run) -> None:
+    """Lays the saved pictures of base and LoRA side by side."""
+    seeds = _seeds(spec)
+    pictures = _pictures(spec, run, "base"), _pictures(spec, run, "lora")
+    sheet = await asyncio.to_thread(report.samples_png, seeds, *pictures)
     await lease.store("samples.png", sheet)
+
+
+def _seeds(spec: ResolvedJobSpec) -> range:
+    return range(spec.eval.seed, spec.eval.seed + spec.eval.images)
+
+
+def _pictures(spec: ResolvedJobSpec, run: Run, kind: str) -> list[bytes]:
+    return [run.pictures[f"{kind}-{seed}.png"] for seed in _seeds(spec)]
+
+
+async def _score(spec: ResolvedJobSpec, lease: Lease, targets: Targets, run: Run) -> None:
+    """Lets teachers and judge score the saved pictures."""
+    base, lora = _pictures(spec, run, "base"), _pictures(spec, run, "lora")
 
     async def both(vlm: str) -> tuple[Score, Score]:
         async with scoring(vlm, targets, lease, spec) as scorer:

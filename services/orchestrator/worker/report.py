@@ -9,7 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw
 
-from dualprocess.schemas import ResolvedJobSpec, StepEvent
+from dualprocess.schemas import AnyStepEvent, ResolvedJobSpec, StepEvent
 
 _MARGIN = 4
 _LABEL_HEIGHT = 14
@@ -18,8 +18,8 @@ _LABEL_WIDTH = 34
 _SHOWN_SIDE = 128
 
 
-def metrics_jsonl(steps: Sequence[StepEvent]) -> bytes:
-    """A line a step: everything but how long it took."""
+def metrics_jsonl(steps: Sequence[AnyStepEvent]) -> bytes:
+    """A line a step: everything but how long it took. Of a skipped one, the reason."""
     lines = [step.model_dump_json(exclude={"type", "attempt", "timings"}) for step in steps]
     return "".join(f"{line}\n" for line in lines).encode()
 

@@ -7,10 +7,12 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from dualprocess.schemas import (
+    AnyStepEvent,
     PreviewEvent,
     Probability,
     QuestionScore,
     ResolvedJobSpec,
+    SkippedStepEvent,
     StepEvent,
     StepTimings,
 )
@@ -24,19 +26,20 @@ from services.orchestrator.worker.scoring import mean_probability
 class Run:
     """``steps`` are those that were made before it, then its own. ``pictures`` are the files of the
     evaluation, by name. ``learned`` is set when the run may end before its last step, and ``why``
-    says why."""
+    says why. ``failed`` says why it ended before, if going on was of no use."""
 
     def __init__(
         self,
         spec: ResolvedJobSpec,
         lease: Lease,
         checkpoints: Checkpoints,
-        steps: Sequence[StepEvent] = (),
+        steps: Sequence[AnyStepEvent] = (),
     ) -> None:
         self.steps = list(steps)
         self.pictures: dict[str, bytes] = {}
         self.stopped = False
         self.suspended = False
+        self.failed = ""
         self.learned = asyncio.Event()
         self.why: str | None = None
         self._checkpoints = checkpoints
@@ -51,10 +54,11 @@ class Run:
                 self._waiting = True
                 await self._lease.waits_for(response.waiting.reason)
             case "step":
-                if self._waiting:
-                    self._waiting = False
-                    await self._lease.waits_for(None)
+                await self._goes_on()
                 await self._take_step(response.step)
+            case "skipped":
+                await self._goes_on()
+                await self._take_skipped(response.skipped)
             case "preview":
                 await self._take_preview(response.preview)
             case "artifact":
@@ -68,6 +72,12 @@ class Run:
             case "finished":
                 self.stopped = response.finished.stopped
                 self.suspended = response.finished.suspended
+                self.failed = response.finished.failed
+
+    async def _goes_on(self) -> None:
+        if self._waiting:
+            self._waiting = False
+            await self._lease.waits_for(None)
 
     async def _take_step(self, step: pb.Step) -> None:
         event = _step_event(step, self._spec, self._lease.attempt)
@@ -83,6 +93,17 @@ class Run:
         if not self.learned.is_set() and (why := enough(self._spec, self.steps)):
             self.why = why
             self.learned.set()
+
+    async def _take_skipped(self, skipped: pb.SkippedStep) -> None:
+        event = SkippedStepEvent(
+            attempt=self._lease.attempt,
+            step=skipped.step,
+            steps=self._spec.optimizer.steps,
+            reason=skipped.reason,
+        )
+        self.steps.append(event)
+        fields = {"step": str(event.step), "skipped": str(skipped_steps(self.steps))}
+        await self._lease.record(event, fields=fields)
 
     async def _take_preview(self, preview: pb.Preview) -> None:
         name = f"preview-{preview.step:06d}.png"
@@ -100,6 +121,11 @@ class Run:
         if name.endswith(".png"):
             self.pictures[name] = data
         await self._lease.store(name, data)
+
+
+def skipped_steps(steps: Sequence[AnyStepEvent]) -> int:
+    """How many of them changed nothing."""
+    return sum(isinstance(step, SkippedStepEvent) for step in steps)
 
 
 def _step_event(step: pb.Step, spec: ResolvedJobSpec, attempt: int) -> StepEvent:

@@ -9,16 +9,18 @@ from typing import Any, NoReturn
 import grpc
 from redis.exceptions import ConnectionError, TimeoutError
 
-from dualprocess.schemas import Job, JobStatus, ResolvedJobSpec
+from dualprocess.schemas import Job, JobStatus, ResolvedImagesSpec, ResolvedJobSpec
 from dualprocess.v1 import generator_pb2_grpc
-from services.orchestrator.store.queue import Claim, LeaseLost, Queue
+from services.orchestrator.store.queue import Blame, Claim, LeaseLost, Queue
 from services.orchestrator.worker.checkpoints import discard
+from services.orchestrator.worker.company import Company
 from services.orchestrator.worker.failures import (
     AttemptFailed,
+    GeneratorTroubled,
     JobRefused,
     JobStopped,
     WorkerStopping,
-    failure,
+    generators_failure,
 )
 from services.orchestrator.worker.images import render
 from services.orchestrator.worker.lease import Lease
@@ -26,6 +28,7 @@ from services.orchestrator.worker.optimize import optimize
 from services.orchestrator.worker.settings import WorkerSettings
 from services.orchestrator.worker.stores import Stores
 from services.orchestrator.worker.targets import Targets
+from services.orchestrator.worker.words import speak
 
 log = logging.getLogger(__name__)
 
@@ -53,11 +56,13 @@ class Runner:
         self._generator = generator
         self._stopping = stopping
         self._targets = targets
+        self._company = Company()
 
     async def run(self, claim: Claim) -> None:
         """Ends with the job finished, given back, or another's."""
         try:
-            await self._attempt(claim)
+            with self._company.joined(claim.job_id):
+                await self._attempt(claim)
         except (ConnectionError, TimeoutError) as error:
             # Its lease runs out, and it is claimed again.
             log.error("job %s: Redis stayed away: %s", claim.job_id, error)
@@ -79,7 +84,10 @@ class Runner:
         except JobRefused as error:
             await self._fail(claim, str(error))
         except WorkerStopping:
-            await self._give_back(job, claim, "the worker stopped", counted=False)
+            await self._give_back(job, claim, "the worker stopped", Blame.NOBODY)
+        except GeneratorTroubled as error:
+            blame = Blame.NEIGHBOUR if self._company.had(job.id) else Blame.JOB
+            await self._give_back(job, claim, str(error), blame)
         except AttemptFailed as error:
             await self._give_back(job, claim, str(error))
         except (ConnectionError, TimeoutError):
@@ -118,9 +126,11 @@ class Runner:
         try:
             if isinstance(job.spec, ResolvedJobSpec):
                 return await optimize(job.spec, lease, *services, stopping=self._stopping)
-            return await render(job.spec, lease, *services)
+            if isinstance(job.spec, ResolvedImagesSpec):
+                return await render(job.spec, lease, *services)
+            return await speak(job.spec, lease, self._targets, self._stores)
         except grpc.aio.AioRpcError as error:
-            raise failure(error, f"the generator {job.generator}") from error
+            raise generators_failure(error, job.generator) from error
 
     async def _fail(self, claim: Claim, error: str) -> None:
         try:
@@ -129,14 +139,16 @@ class Runner:
         except LeaseLost:
             log.warning("job %s: its lease is another's", claim.job_id)
 
-    async def _give_back(self, job: Job, claim: Claim, cause: str, *, counted: bool = True) -> None:
-        pause = self._settings.pause_seconds * 2 ** (job.attempt - 1) if counted else 0
+    async def _give_back(
+        self, job: Job, claim: Claim, cause: str, blame: Blame = Blame.JOB
+    ) -> None:
+        pause = self._settings.pause_seconds * 2 ** (job.attempt - 1)
         status = await self._queue.requeue(
             claim,
             cause,
             attempts=self._settings.attempts,
-            pause_ms=int(pause * 1000),
-            counted=counted,
+            pause_ms=0 if blame is Blame.NOBODY else int(pause * 1000),
+            blame=blame,
         )
         log.warning("job %s: attempt %d ended: %s; now %s", job.id, job.attempt, cause, status)
         if status is not None and status.is_final:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
@@ -12,15 +11,12 @@ import grpc
 from dualprocess.schemas import Probability, Question, QuestionScore, Score
 from dualprocess.v1 import vlm_pb2, vlm_pb2_grpc
 from services.orchestrator.worker import wire
-from services.orchestrator.worker.failures import JobStopped, failure
 from services.orchestrator.worker.lease import Lease
 from services.orchestrator.worker.targets import Targets
+from services.orchestrator.worker.vlm import SECONDS, asked
 
 #: Pictures in one call: far below the message limit at any size that presets allow.
 _PICTURES = 8
-_SECONDS = 120.0
-_RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0)
-_AWAY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 
 
 class _Asking(Protocol):
@@ -58,8 +54,7 @@ class Scorer:
     async def score(self, pictures: Sequence[bytes]) -> Score:
         """Means over the encoded pictures.
 
-        Raises ``JobRefused`` for what the VLM refuses, ``AttemptFailed`` for what it can't do
-        now, ``JobStopped`` when a cancel is wanted while the VLM is away.
+        Raises as ``asked`` does.
         """
         rows: list[vlm_pb2.ImageAnswers] = []
         for begin in range(0, len(pictures), _PICTURES):
@@ -80,24 +75,12 @@ class Scorer:
         )
 
     async def _ask(self, request: vlm_pb2.ScoreRequest) -> vlm_pb2.ScoreResponse:
-        tries = 0
-        while True:
-            try:
-                response = await self._stub.Score(request, timeout=_SECONDS)
-            except grpc.aio.AioRpcError as error:
-                fault = failure(error, f"the VLM {self._name}")
-                if error.code() not in _AWAY:
-                    raise fault from error
-                if self._lease.cancel_wanted.is_set():
-                    raise JobStopped from error
-                if tries == 0:
-                    await self._lease.waits_for(f"{fault} (to score the results)")
-            else:
-                if tries:
-                    await self._lease.waits_for(None)
-                return response
-            await asyncio.sleep(_RETRY_SECONDS[min(tries, len(_RETRY_SECONDS) - 1)])
-            tries += 1
+        return await asked(
+            lambda: self._stub.Score(request, timeout=SECONDS),
+            self._name,
+            self._lease,
+            "to score the results",
+        )
 
 
 def _question_score(question: Question, answers: Sequence[vlm_pb2.AnswerResult]) -> QuestionScore:

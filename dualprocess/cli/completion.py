@@ -1,0 +1,58 @@
+"""What the shell offers behind TAB: jobs and presets of the service. Nothing, where it is away."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import TypeVar
+
+import httpx
+import typer
+
+from dualprocess import calls
+from dualprocess.errors import DualProcessError
+from dualprocess.protocol import DEFAULT_URL, Call, headers
+
+ResultT = TypeVar("ResultT")
+
+#: Nobody waits longer for a TAB.
+_SECONDS = 2.0
+
+
+def job_ids(context: typer.Context, incomplete: str) -> Iterator[tuple[str, str]]:
+    """The newest jobs, with what each is."""
+    call = calls.JobPages().next()
+    page = _asked(context, call) if call else None
+    for job in page.jobs if page else ():
+        if job.id.startswith(incomplete):
+            yield job.id, f"{job.status} {job.name or job.kind}"
+
+
+def generators(context: typer.Context, incomplete: str) -> Iterator[tuple[str, str]]:
+    listed = _asked(context, calls.models())
+    for preset in listed.generators if listed else ():
+        if preset.name.startswith(incomplete):
+            yield preset.name, preset.model
+
+
+def vlms(context: typer.Context, incomplete: str) -> Iterator[tuple[str, str]]:
+    listed = _asked(context, calls.models())
+    for preset in listed.vlms if listed else ():
+        if preset.name.startswith(incomplete):
+            yield preset.name, preset.model
+
+
+def _asked(context: typer.Context, call: Call[ResultT]) -> ResultT | None:
+    """One try."""
+    url = context.params.get("url") or os.environ.get("DUALPROCESS_URL") or DEFAULT_URL
+    try:
+        answer = httpx.request(
+            call.method,
+            f"{url.rstrip('/')}{call.path}",
+            headers=headers(context.params.get("api_key")),
+            timeout=_SECONDS,
+            **call.options,
+        )
+        return call.result(answer)
+    except (httpx.HTTPError, httpx.InvalidURL, DualProcessError):
+        return None

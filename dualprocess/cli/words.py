@@ -1,0 +1,154 @@
+"""``questions expand ask``: what a VLM, or the service's language model, says in its own words."""
+
+from __future__ import annotations
+
+import json as jsons
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from dualprocess.cli import specs
+from dualprocess.cli.completion import vlms
+from dualprocess.cli.session import BAD_INPUT, ApiKey, Json, Url, connected, fail
+from dualprocess.protocol import DEFAULT_URL
+from dualprocess.schemas import AnswersRequest, ExpansionRequest, Question, QuestionsRequest
+
+RequestT = TypeVar("RequestT", bound=BaseModel)
+
+Writer = Annotated[
+    str | None,
+    typer.Option(
+        "--vlm",
+        help="Who writes; left out, the service's language model.",
+        autocompletion=vlms,
+    ),
+]
+Instructions = Annotated[
+    str | None, typer.Option(help="What the writer is told, in place of the default.")
+]
+Wait = Annotated[float, typer.Option(help="Seconds to wait; then exit code 3.")]
+
+
+def register(app: typer.Typer) -> None:
+    for command in (questions, expand, ask):
+        app.command()(command)
+
+
+def questions(
+    prompt: str,
+    count: Annotated[int, typer.Option(help="At most.")] = 5,
+    drawing: Annotated[
+        Path | None, typer.Option(help="A PNG or JPEG that will lie over the image.")
+    ] = None,
+    mode: Annotated[str, typer.Option(help="Of the drawing: solid or transparent.")] = "solid",
+    question: Annotated[
+        str | None, typer.Option(help="One that you have; with --drawing it is asked of that.")
+    ] = None,
+    answer: Annotated[str, typer.Option(help="Its right answer.")] = "Yes",
+    instructions: Instructions = None,
+    vlm: Writer = None,
+    wait: Wait = 60.0,
+    url: Url = DEFAULT_URL,
+    api_key: ApiKey = None,
+    json: Json = False,
+) -> None:
+    """Write questions for a prompt, as YAML that a job file can hold."""
+    fields: dict[str, Any] = {"prompt": prompt, "count": count, "vlm": vlm, "wait": wait}
+    if drawing is not None:
+        fields["visual_prompt"] = {"image": _read(drawing), "mode": mode}
+    if question is not None:
+        on_drawing = drawing is not None
+        fields["first"] = {"question": question, "answer": answer, "on_drawing": on_drawing}
+    request = _request(QuestionsRequest, fields, instructions)
+    with connected(url, api_key) as client:
+        written = client.write_questions(request)
+    if json:
+        _print_json({"questions": [one.model_dump(mode="json") for one in written]})
+    else:
+        listed = {"questions": [_entry(one, drawing) for one in written]}
+        typer.echo(yaml.safe_dump(listed, sort_keys=False, allow_unicode=True), nl=False)
+
+
+def expand(
+    prompt: str,
+    instructions: Instructions = None,
+    vlm: Writer = None,
+    wait: Wait = 60.0,
+    url: Url = DEFAULT_URL,
+    api_key: ApiKey = None,
+    json: Json = False,
+) -> None:
+    """Write a prompt out, with what an eye would see."""
+    fields = {"prompt": prompt, "vlm": vlm, "wait": wait}
+    request = _request(ExpansionRequest, fields, instructions)
+    with connected(url, api_key) as client:
+        expanded = client.expand_prompt(request)
+    if json:
+        _print_json({"prompt": expanded})
+    else:
+        typer.echo(expanded)
+
+
+def ask(
+    image: Annotated[Path, typer.Argument(help="A PNG or JPEG file.")],
+    questions: Annotated[
+        list[str] | None, typer.Argument(help="Left out: Describe the image.")
+    ] = None,
+    vlm: Annotated[str, typer.Option(help="Who answers.", autocompletion=vlms)] = "tiny-idefics2",
+    postfix: Annotated[str, typer.Option(help="Goes behind each question.")] = "",
+    max_new_tokens: Annotated[int, typer.Option(help="How long an answer may get.")] = 64,
+    wait: Wait = 60.0,
+    url: Url = DEFAULT_URL,
+    api_key: ApiKey = None,
+    json: Json = False,
+) -> None:
+    """Ask a VLM about an image: an answer a line."""
+    fields = {
+        "image": _read(image),
+        "questions": questions or ["Describe the image."],
+        "question_postfix": postfix,
+        "vlm": vlm,
+        "max_new_tokens": max_new_tokens,
+        "wait": wait,
+    }
+    request = _request(AnswersRequest, fields)
+    with connected(url, api_key) as client:
+        answers = client.ask(request)
+    if json:
+        _print_json({"answers": answers})
+    else:
+        for answer in answers:
+            typer.echo(" ".join(answer.split()))
+
+
+def _request(
+    model: type[RequestT], fields: dict[str, Any], instructions: str | None = None
+) -> RequestT:
+    if instructions is not None:
+        fields = fields | {"instructions": instructions}
+    try:
+        return model.model_validate(fields)
+    except ValidationError as error:
+        fail("\n".join(specs.faults(error)), BAD_INPUT)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        fail(f"{path}: {error.strerror}", BAD_INPUT)
+
+
+def _entry(question: Question, drawing: Path | None) -> dict[str, Any]:
+    """As a job file has it: the drawing by its path."""
+    entry: dict[str, Any] = {"question": question.question, "answer": question.answer}
+    if question.visual_prompt is not None:
+        entry["visual_prompt"] = {"image": str(drawing), "mode": question.visual_prompt.mode}
+    return entry
+
+
+def _print_json(told: dict[str, Any]) -> None:
+    typer.echo(jsons.dumps(told, indent=2))

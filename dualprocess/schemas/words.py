@@ -1,0 +1,157 @@
+"""What a VLM, or a language model, is asked to say in its own words, and what it came to."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, ValidationInfo, field_validator
+
+from dualprocess.schemas.fields import ImageBytes, Model, PresetName, Text
+from dualprocess.schemas.questions import Postfix, VisualPrompt
+
+DEFAULT_QUESTION_INSTRUCTIONS = (
+    "You help to teach an image generator. From the prompt of an image, write short questions "
+    "that anyone can answer with Yes or No by looking at the image, each with the answer that "
+    "is right when the image shows what the prompt means. Ask about one visible thing at a time: "
+    "an object, a number, a colour, a size, a place, or what common sense expects there and a "
+    "careless image gets wrong. Ask about nothing that can't be seen, and nothing twice."
+)
+DEFAULT_EXPANSION_INSTRUCTIONS = (
+    "You help to draw an image. Rewrite its prompt as one paragraph of at most 80 words for an "
+    "image generator. Keep everything that the prompt says; add what an eye would see: the "
+    "subject's details, the surroundings, the light, the colours, the composition. Add no new "
+    "subject, no list and no quotation marks."
+)
+
+#: More pairs than these would not fit into one reply of a VLM.
+MAX_WRITTEN_QUESTIONS = 10
+
+Wait = Annotated[
+    float,
+    Field(
+        # A bool is no number of seconds.
+        strict=True,
+        ge=0,
+        le=300,
+        description="Seconds to wait: before a 202 for a VLM, whose job goes on; before a 504 for "
+        "the service's language model.",
+    ),
+]
+Instructions = Annotated[
+    Text, Field(description="What the writer is told, but for the form of its reply.")
+]
+Writer = Annotated[
+    PresetName | None,
+    Field(
+        description="The VLM that writes. Left out, the service's language model does, if it has "
+        "one: `writer` of GET /v1/models."
+    ),
+]
+AskedTexts = Annotated[list[Text], Field(min_length=1, max_length=16)]
+NewTokens = Annotated[int, Field(ge=1, le=512, description="How long an answer may get.")]
+Count = Annotated[
+    int, Field(ge=1, le=MAX_WRITTEN_QUESTIONS, description="So many at most; fewer may come.")
+]
+
+
+class DraftQuestion(Model):
+    """A question and its right answer, before they are part of a job."""
+
+    question: Text
+    answer: Text
+    on_drawing: Annotated[
+        bool,
+        Field(strict=True, description="Whether the drawing lies over the image when it is asked."),
+    ] = False
+
+
+class AnswersRequest(Model):
+    """Questions about an image, to be answered in the VLM's own words."""
+
+    image: Annotated[
+        ImageBytes, Field(description="A PNG or JPEG file in base64, or a data: URL of one.")
+    ]
+    questions: AskedTexts
+    question_postfix: Postfix = ""
+    vlm: PresetName
+    max_new_tokens: NewTokens = 64
+    wait: Wait = 30.0
+
+
+class QuestionsRequest(Model):
+    """Questions to be written about images of a prompt, perhaps under a drawing."""
+
+    prompt: Text
+    count: Count = 5
+    visual_prompt: VisualPrompt | None = None
+    first: Annotated[
+        DraftQuestion | None,
+        Field(description="One there is already: it is kept as it stands, and counts."),
+    ] = None
+    instructions: Instructions = DEFAULT_QUESTION_INSTRUCTIONS
+    vlm: Writer = None
+    wait: Wait = 60.0
+
+    @field_validator("first")
+    @classmethod
+    def _fits(cls, first: DraftQuestion | None, info: ValidationInfo) -> DraftQuestion | None:
+        # Fields that are wrong themselves are not there.
+        if first and first.on_drawing and info.data.get("visual_prompt", first) is None:
+            raise ValueError("is asked of a drawing; send it as visual_prompt")
+        if first and info.data.get("count") == 1:
+            raise ValueError(
+                "needs a count of 2 or more, since another question restates the prompt"
+            )
+        return first
+
+
+class ExpansionRequest(Model):
+    """A prompt to be written out."""
+
+    prompt: Text
+    instructions: Instructions = DEFAULT_EXPANSION_INSTRUCTIONS
+    vlm: Writer = None
+    wait: Wait = 60.0
+
+
+class ResolvedAnswersSpec(Model):
+    """An ``AnswersRequest`` as its job has it: the image is the artifact ``image.png``."""
+
+    vlm: PresetName
+    questions: AskedTexts
+    question_postfix: Postfix
+    max_new_tokens: NewTokens
+
+
+class ResolvedQuestionsSpec(Model):
+    """A ``QuestionsRequest`` as its job has it: a drawing is the artifact ``image.png``."""
+
+    vlm: PresetName
+    prompt: Text
+    count: Count
+    drawing: bool
+    first: DraftQuestion | None
+    instructions: Instructions
+
+
+class ResolvedExpansionSpec(Model):
+    """An ``ExpansionRequest`` as its job has it."""
+
+    vlm: PresetName
+    prompt: Text
+    instructions: Instructions
+
+
+class Answers(Model):
+    answers: Annotated[list[str], Field(description="One for each question, in their order.")]
+
+
+class WrittenQuestions(Model):
+    questions: Annotated[
+        list[DraftQuestion],
+        Field(description="The first one restates the prompt; no question comes twice."),
+    ]
+
+
+class ExpandedPrompt(Model):
+    prompt: Text

@@ -1,0 +1,140 @@
+"""What the routes have in common that ask for words: who says them, and what becomes of it."""
+
+from __future__ import annotations
+
+import asyncio
+
+from fastapi import Response
+
+from dualprocess.schemas import (
+    Answers,
+    ExpandedPrompt,
+    FieldError,
+    Job,
+    JobStatus,
+    ResolvedAnswersSpec,
+    ResolvedExpansionSpec,
+    ResolvedQuestionsSpec,
+    WrittenQuestions,
+)
+from services.common.errors import InvalidInput
+from services.common.limits import MAX_TEXT
+from services.common.presets import PresetError, Presets
+from services.orchestrator.api import short_jobs
+from services.orchestrator.api.auth import Caller
+from services.orchestrator.api.pictures import plain_png
+from services.orchestrator.api.problems import InvalidSpec, ProblemError
+from services.orchestrator.api.state import State
+from services.orchestrator.store.jobs import words_fields
+from services.orchestrator.writing.endpoint import Endpoint, EndpointBusy, EndpointFault
+from services.orchestrator.writing.replies import BadReply
+from services.orchestrator.writing.tasks import NOTE_CHARACTERS, Task, WordsT, carried_out
+
+
+async def checked_picture(image: bytes, field: str) -> bytes:
+    """The picture as a plain PNG. Raises ``InvalidSpec``."""
+    try:
+        # Decoded off the event loop.
+        return await asyncio.to_thread(plain_png, image, field)
+    except InvalidInput as error:
+        message = str(error).removeprefix(f"{field}: ")
+        raise InvalidSpec(FieldError(field=field, message=message)) from error
+
+
+def check_vlm(name: str, presets: Presets) -> None:
+    """Raises ``InvalidSpec`` for an unknown one."""
+    try:
+        presets.vlm(name)
+    except PresetError as error:
+        raise InvalidSpec(FieldError(field="vlm", message=str(error))) from error
+
+
+def check_writing_vlm(name: str, state: State, task: Task[WordsT]) -> None:
+    """Raises ``InvalidSpec`` where the VLM can't write, or not for so long a task."""
+    check_vlm(name, state.presets)
+    if not state.presets.vlm(name).writes:
+        able = _writing_vlms(state.presets)
+        other = "leave it out" if state.endpoint else "let the service have a language model"
+        message = f"{name} is too small a model to write: name one of {able}, or {other}"
+        raise InvalidSpec(FieldError(field="vlm", message=message))
+    over = len(task.text) + NOTE_CHARACTERS - MAX_TEXT
+    if over > 0:
+        message = f"is, with the instructions, {over} characters too long for a VLM; shorten it"
+        raise InvalidSpec(FieldError(field="prompt", message=message))
+
+
+def endpoint_of(state: State) -> Endpoint:
+    """The service's language model. Raises ``InvalidSpec`` where there is none."""
+    if state.endpoint is None:
+        message = (
+            "is missing, and this service has no language model (DUALPROCESS_LLM_BASE_URL): name "
+            f"one of {_writing_vlms(state.presets)}"
+        )
+        raise InvalidSpec(FieldError(field="vlm", message=message))
+    return state.endpoint
+
+
+async def said_by_vlm(
+    spec: ResolvedAnswersSpec | ResolvedQuestionsSpec | ResolvedExpansionSpec,
+    state: State,
+    caller: Caller,
+    response: Response,
+    *,
+    wait: float,
+    image: bytes | None = None,
+) -> tuple[Job, Answers | WrittenQuestions | ExpandedPrompt | None]:
+    """The job and its words, ``None`` while there are none. Raises ``ProblemError`` when it ended
+    without."""
+    job = await short_jobs.run(
+        words_fields(spec),
+        state,
+        caller,
+        response,
+        generator="",
+        vlms=[spec.vlm],
+        wait=wait,
+        image=image,
+    )
+    if job.status == JobStatus.CANCELLED:
+        raise ProblemError(409, f"Job {job.id} was cancelled meanwhile", "Ask again.")
+    if job.status == JobStatus.FAILED:
+        raise ProblemError(502, f"The VLM {spec.vlm} did not do it", f"Job {job.id}: {job.error}")
+    return job, job.result
+
+
+async def written_by_endpoint(
+    task: Task[WordsT],
+    endpoint: Endpoint,
+    state: State,
+    caller: Caller,
+    *,
+    wait: float,
+    image: bytes | None = None,
+) -> WordsT:
+    """What the service's language model writes. Raises ``ProblemError`` when it can't within
+    ``wait`` seconds, ``QuotaExceeded`` while it writes as much for the caller as a key may have
+    running."""
+
+    async def ask(text: str) -> str:
+        return await endpoint.reply(text, image)
+
+    name = f"The language model {endpoint.model}"
+    running = caller.quotas.running if caller.quotas else None
+    try:
+        async with state.turns.held(caller.owner, running, seconds=wait), asyncio.timeout(wait):
+            return await carried_out(task, ask)
+    except TimeoutError as error:
+        detail = "Ask again with a longer `wait`, or for less."
+        raise ProblemError(504, f"{name} took more than {wait:g} seconds", detail) from error
+    except EndpointBusy as error:
+        headers = {} if error.seconds is None else {"Retry-After": str(error.seconds)}
+        raise ProblemError(503, f"{name} is busy", f"{error}. Ask again later.", headers) from error
+    except EndpointFault as error:
+        raise ProblemError(502, f"{name} did not reply", f"{error}.") from error
+    except BadReply as error:
+        detail = f"The second reply: {error}. Ask again, or change the instructions."
+        raise ProblemError(502, f"{name} twice wrote what can't be used", detail) from error
+
+
+def _writing_vlms(presets: Presets) -> str:
+    return ", ".join(preset.name for preset in presets.vlms.values() if preset.writes)

@@ -1,0 +1,47 @@
+"""A call of one VLM that outlasts the VLM's absence."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import grpc
+
+from services.orchestrator.worker.failures import JobStopped, failure
+from services.orchestrator.worker.lease import Lease
+
+AnswerT = TypeVar("AnswerT")
+
+#: What one call may take.
+SECONDS = 120.0
+_RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0)
+_AWAY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+
+
+async def asked(
+    call: Callable[[], Awaitable[AnswerT]], vlm: str, lease: Lease, purpose: str
+) -> AnswerT:
+    """What the call gives; while the VLM is away the job says so, with its ``purpose``, and waits.
+
+    Raises ``JobRefused`` for what the VLM refuses, ``AttemptFailed`` for what it can't do now,
+    ``JobStopped`` when a cancel is wanted while the VLM is away.
+    """
+    tries = 0
+    while True:
+        try:
+            answer = await call()
+        except grpc.aio.AioRpcError as error:
+            fault = failure(error, f"the VLM {vlm}")
+            if error.code() not in _AWAY:
+                raise fault from error
+            if lease.cancel_wanted.is_set():
+                raise JobStopped from error
+            if tries == 0:
+                await lease.waits_for(f"{fault} ({purpose})")
+        else:
+            if tries:
+                await lease.waits_for(None)
+            return answer
+        await asyncio.sleep(_RETRY_SECONDS[min(tries, len(_RETRY_SECONDS) - 1)])
+        tries += 1

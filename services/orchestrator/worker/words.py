@@ -1,0 +1,131 @@
+"""One job of words: a VLM answers questions about an image, or writes."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+
+from PIL import Image
+
+from dualprocess.schemas import (
+    Answers,
+    ExpandedPrompt,
+    JobStatus,
+    ResolvedAnswersSpec,
+    ResolvedExpansionSpec,
+    ResolvedQuestionsSpec,
+    WrittenQuestions,
+)
+from dualprocess.v1 import vlm_pb2, vlm_pb2_grpc
+from services.orchestrator.store.artifacts import IMAGE_FILE
+from services.orchestrator.worker.failures import JobRefused, JobStopped
+from services.orchestrator.worker.files import read_file
+from services.orchestrator.worker.lease import Lease
+from services.orchestrator.worker.stores import Stores
+from services.orchestrator.worker.targets import Targets
+from services.orchestrator.worker.vlm import SECONDS, asked
+from services.orchestrator.writing import tasks
+from services.orchestrator.writing.replies import BadReply
+from services.orchestrator.writing.tasks import Task, WordsT, carried_out
+
+#: The most that the VLM service lets an answer have.
+_WRITTEN_TOKENS = 512
+#: A VLM must be shown something, also where there is nothing to see.
+_BLANK_SIDE = 224
+
+
+async def speak(
+    spec: ResolvedAnswersSpec | ResolvedQuestionsSpec | ResolvedExpansionSpec,
+    lease: Lease,
+    targets: Targets,
+    stores: Stores,
+) -> JobStatus:
+    """Runs the job. Raises ``JobRefused`` when the VLM refuses, or twice writes what can't be used,
+    and as ``asked`` does."""
+    async with targets.open(spec.vlm) as channel:
+        name = f"{spec.vlm} at {targets.addresses[spec.vlm]}"
+        stub = vlm_pb2_grpc.VlmStub(channel)
+        result: Answers | WrittenQuestions | ExpandedPrompt
+        match spec:
+            case ResolvedAnswersSpec():
+                speaker = _Speaker(stub, name, lease, await _image(lease, stores))
+                result = await _answers(spec, speaker)
+            case ResolvedQuestionsSpec():
+                image = await _image(lease, stores) if spec.drawing else _blank()
+                speaker = _Speaker(stub, name, lease, image)
+                result = await _written(_questions(spec), speaker)
+            case ResolvedExpansionSpec():
+                speaker = _Speaker(stub, name, lease, _blank())
+                result = await _written(
+                    tasks.expansion(spec.prompt, instructions=spec.instructions), speaker
+                )
+    await lease.record(fields={"result": result.model_dump_json()})
+    return JobStatus.SUCCEEDED
+
+
+@dataclass(frozen=True)
+class _Speaker:
+    """One VLM, looking at one encoded picture."""
+
+    stub: vlm_pb2_grpc.VlmAsyncStub
+    name: str
+    lease: Lease
+    picture: bytes
+
+    async def say(self, text: str, *, postfix: str = "", max_new_tokens: int) -> str:
+        """Raises ``JobStopped`` where a cancel is wanted."""
+        if self.lease.cancel_wanted.is_set():
+            raise JobStopped
+        request = vlm_pb2.AnswerRequest(
+            image=self.picture,
+            questions=[text],
+            question_postfix=postfix,
+            max_new_tokens=max_new_tokens,
+        )
+        response = await asked(
+            lambda: self.stub.Answer(request, timeout=SECONDS), self.name, self.lease, "to speak"
+        )
+        return response.answers[0]
+
+
+async def _answers(spec: ResolvedAnswersSpec, speaker: _Speaker) -> Answers:
+    return Answers(
+        answers=[
+            await speaker.say(
+                question, postfix=spec.question_postfix, max_new_tokens=spec.max_new_tokens
+            )
+            for question in spec.questions
+        ]
+    )
+
+
+def _questions(spec: ResolvedQuestionsSpec) -> Task[WrittenQuestions]:
+    return tasks.questions(
+        spec.prompt,
+        count=spec.count,
+        drawing=spec.drawing,
+        first=spec.first,
+        instructions=spec.instructions,
+    )
+
+
+async def _written(task: Task[WordsT], speaker: _Speaker) -> WordsT:
+    async def ask(text: str) -> str:
+        return await speaker.say(text, max_new_tokens=_WRITTEN_TOKENS)
+
+    try:
+        return await carried_out(task, ask)
+    except BadReply as error:
+        raise JobRefused(
+            f"the VLM {speaker.name} twice wrote what can't be used: {error}"
+        ) from error
+
+
+async def _image(lease: Lease, stores: Stores) -> bytes:
+    return await read_file(lease.claim.job_id, IMAGE_FILE, stores.jobs, stores.artifacts)
+
+
+def _blank() -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (_BLANK_SIDE, _BLANK_SIDE), "white").save(buffer, "PNG")
+    return buffer.getvalue()

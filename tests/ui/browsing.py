@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 WHY_NOT = "needs chromium on the PATH: apt-get install chromium"
@@ -24,6 +24,7 @@ _FLAGS = (
 )
 #: Longer than any step of a test, on a busy machine.
 _PATIENCE_MS = 45_000
+expect.set_options(timeout=_PATIENCE_MS)
 
 
 @contextlib.contextmanager
@@ -71,3 +72,9 @@ class Visit:
 def part(page: Page, name: str) -> None:
     """Turns to one of the page's tabs."""
     page.get_by_role("tab", name=name).click()
+
+
+def give_key(page: Page, key: str) -> None:
+    """Answers the page that asks for an API key."""
+    page.fill("#dp-key-input", key)
+    page.get_by_role("button", name="Use this key").click()

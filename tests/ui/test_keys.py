@@ -2,31 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import httpx
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, expect
 
 from dualprocess import Client
 from services.orchestrator.ui.paths import KEY_COOKIE
 from tests.e2e.conftest import red_circle
-from tests.orchestrator.test_keys import created, serving
-from tests.redis_server import RedisServer
-from tests.ui.browsing import Visit, part
-
-
-@pytest.fixture(scope="module")
-def url(redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with serving(redis_server, tmp_path_factory.mktemp("api"), "--auth", "--ui") as url:
-        yield url
-
-
-@pytest.fixture(scope="module")
-def keys(redis_server: RedisServer) -> dict[str, str]:
-    """Of two people."""
-    scopes = ("--scope", "read", "--scope", "submit")
-    return {name: created(redis_server, *scopes) for name in ("anna", "ben")}
+from tests.ui.browsing import Visit, give_key, part
 
 
 def test_a_key_opens_the_page_on_its_owners_jobs_only(
@@ -64,11 +47,6 @@ def test_a_key_opens_the_page_on_its_owners_jobs_only(
     for visit in (anna, ben):
         visit.context.close()
         assert visit.outside == []
-
-
-def give_key(page: Page, key: str) -> None:
-    page.fill("#dp-key-input", key)
-    page.get_by_role("button", name="Use this key").click()
 
 
 def test_without_a_key_only_the_empty_page_is_open(url: str, keys: dict[str, str]) -> None:

@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from dualprocess import Client
-from dualprocess.schemas import JobStatus
+from dualprocess.schemas import JobStatus, ResolvedJobSpec
 from tests.e2e.conftest import LORA_FILE, red_circle
 from tests.e2e.stack import Stack
 from tests.ui.browsing import Visit, part
@@ -26,6 +26,8 @@ def test_teach_watch_reload_stop_download_use_compare(
     # A first visit explains itself, and its example is ready to go.
     expect(page.get_by_text("Say how one can tell")).to_be_visible()
     assert page.input_value("#teach-prompt textarea") == "a circle"
+    expect(page.locator("#teach-write")).to_be_disabled()
+    expect(page.locator("#teach-no-words")).to_contain_text("Nobody here can write")
     page.click("#teach-look")
     expect(page.locator("#teach-drawn img")).to_have_count(4)
     expect(page.locator("#teach-drawn")).to_contain_text("probable")
@@ -147,7 +149,9 @@ def test_a_drawing_by_hand_goes_with_the_job(visit: Visit, stack: Stack) -> None
     page.click("#teach-start")
     page.wait_for_selector("#dp-panel-outcome a")
     with Client(stack.url) as client:
-        (asked,) = client.job(page.url.partition("job=")[2]).spec.questions
+        spec = client.job(page.url.partition("job=")[2]).spec
+    assert isinstance(spec, ResolvedJobSpec)
+    (asked,) = spec.questions
     assert asked.visual_prompt is not None
     assert asked.visual_prompt.mode == "transparent"
     assert asked.visual_prompt.image.startswith(b"\x89PNG")

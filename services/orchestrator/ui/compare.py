@@ -13,8 +13,8 @@ from dualprocess import AsyncClient
 from dualprocess.schemas import Job, ResolvedJobSpec, VisualPrompt
 from services.orchestrator.ui import choices, panel, settings, watch
 from services.orchestrator.ui.curves import Chart
+from services.orchestrator.ui.pieces import piece
 from services.orchestrator.ui.render import html
-from services.orchestrator.ui.teach import piece
 from services.orchestrator.ui.visitor import visiting
 
 _EMPTY = html("compare", sides=[], differences=[])

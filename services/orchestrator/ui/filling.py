@@ -8,12 +8,13 @@ from typing import Any
 import gradio as gr
 
 from dualprocess.schemas import Job, ModelList, ResolvedJobSpec
-from services.orchestrator.ui import choices, settings, spec, starts
+from services.orchestrator.ui import choices, settings, spec, starts, words
 from services.orchestrator.ui.faults import EXPECTED, NOTHING, faults_of
 from services.orchestrator.ui.fields import Fields
 from services.orchestrator.ui.starts import Starts
 from services.orchestrator.ui.templates import TEMPLATES, TINY_PAIR, Template
 from services.orchestrator.ui.visitor import connected, visiting
+from services.orchestrator.ui.words import Words
 
 #: What a first visitor finds, where the tiny pair is there to learn it.
 FIRST = "red-circle"
@@ -24,6 +25,7 @@ _SIDE = 512
 class Filling:
     fields: Fields
     starts: Starts
+    words: Words
 
     @property
     def outputs(self) -> list[Any]:
@@ -37,9 +39,9 @@ class Filling:
     async def opened(self, request: gr.Request, job_id: str, *values: Any) -> list[Any]:
         """The page was opened: the menus, and the job of its address or a first example.
 
-        Last comes what went wrong.
+        Behind ``outputs`` come who can write, and what went wrong.
         """
-        nothing = [gr.skip() for _ in self.outputs]
+        nothing = [gr.skip() for _ in [*self.outputs, *self.words.offered]]
         try:
             async with connected(request) as client:
                 listed = await client.models()
@@ -47,7 +49,7 @@ class Filling:
         except EXPECTED as error:
             return [*nothing, faults_of(error)]
         updates = self._filled(job) if job else self._first(listed, values)
-        return [*self._with_menus(updates, listed), NOTHING]
+        return [*self._with_menus(updates, listed), *words.offered(listed), NOTHING]
 
     def reopened(self, job: Job) -> list[Any]:
         """Everything as it was when the job was made."""

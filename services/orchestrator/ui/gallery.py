@@ -9,14 +9,19 @@ from typing import Any
 import gradio as gr
 
 from dualprocess import AsyncClient
-from dualprocess.schemas import Job, JobKind, ResolvedImagesSpec, ResolvedJobSpec, Score
+from dualprocess.schemas import Job, JobKind, ResolvedImagesSpec, Score
 from services.orchestrator.ui import panel, pictures
 from services.orchestrator.ui.render import asset, html
 from services.orchestrator.ui.visitor import visiting
 
 _PAGE = 24
 _IMAGES_SHOWN = 4
-LORAS, IMAGES, ALL = "LoRAs", "Images", "Everything"
+LORAS, IMAGES, BOTH = "LoRAs", "Images", "Both"
+_KINDS = {
+    LORAS: {JobKind.OPTIMIZE},
+    IMAGES: {JobKind.IMAGES},
+    BOTH: {JobKind.OPTIMIZE, JobKind.IMAGES},
+}
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,7 @@ class Gallery:
 
 
 def build() -> Gallery:
-    kind = gr.Radio([LORAS, IMAGES, ALL], value=LORAS, label="Show", show_label=False)
+    kind = gr.Radio([LORAS, IMAGES, BOTH], value=LORAS, label="Show", show_label=False)
     cards = gr.HTML("", js_on_load=asset("cards.js"), apply_default_css=False, elem_id="gallery")
     count = gr.State(_PAGE)
     more = gr.Button("Show older ones", elem_id="gallery-more", visible=False)
@@ -67,7 +72,7 @@ async def listed(request: gr.Request, kind: str, count: int) -> tuple[str, Any]:
 
 
 async def _newest(client: AsyncClient, kind: str, count: int) -> list[Job]:
-    wanted = {LORAS: {JobKind.OPTIMIZE}, IMAGES: {JobKind.IMAGES}}.get(kind, set(JobKind))
+    wanted = _KINDS[kind]
     jobs: list[Job] = []
     async for job in client.jobs():
         if job.kind in wanted:
@@ -78,13 +83,11 @@ async def _newest(client: AsyncClient, kind: str, count: int) -> list[Job]:
 
 
 async def _card(client: AsyncClient, job: Job) -> Card:
-    spec = job.spec
-    prompt = spec.prompts[0] if isinstance(spec, ResolvedJobSpec) else spec.prompt
     judge = job.scores.judge
     return Card(
         job,
         panel.title(job),
-        prompt,
+        panel.prompt(job),
         await pictures.thumbnails(client, job, _pictures(job)),
         _both(job.scores.base, job.scores.lora),
         _both(judge.base, judge.lora) if judge else None,
@@ -94,7 +97,7 @@ async def _card(client: AsyncClient, job: Job) -> Card:
 def _pictures(job: Job) -> list[str]:
     if isinstance(job.spec, ResolvedImagesSpec):
         return [f"image-{seed}.png" for seed in job.spec.seeds[:_IMAGES_SHOWN]]
-    first = job.spec.eval.seed
+    first = panel.lesson(job).eval.seed
     ended = [f"base-{first}.png", f"lora-{first}.png"]
     names = sorted(file.name for file in job.artifacts)
     previews = [name for name in names if name.startswith("preview-")]

@@ -9,6 +9,7 @@ import gradio as gr
 from dualprocess.schemas import JobKind
 from services.orchestrator.ui import compare, gallery, running, teach, use
 from services.orchestrator.ui.gallery import Gallery
+from services.orchestrator.ui.pieces import piece
 from services.orchestrator.ui.render import html
 from services.orchestrator.ui.teach import Teach
 from services.orchestrator.ui.use import Use
@@ -21,7 +22,7 @@ TEACH, GALLERY, USE, COMPARE = "teach", "gallery", "use", "compare"
 
 def build() -> gr.Blocks:
     with gr.Blocks(title="dualprocess", analytics_enabled=False, fill_width=True) as page:
-        teach.piece("dp-header", html("header"))
+        piece("dp-header", html("header"))
         with gr.Tabs(elem_id="dp-tabs") as tabs:
             with gr.Tab("Teach", id=TEACH) as teach_tab:
                 teaching = teach.build()
@@ -44,7 +45,7 @@ def build() -> gr.Blocks:
         page.load(
             teaching.filling.opened,
             [teaching.job, *teaching.chosen_by],
-            [*teaching.filling.outputs, teaching.faults],
+            [*teaching.filling.outputs, *teaching.filling.words.offered, teaching.faults],
             js=_ADDRESSED,
             show_progress="hidden",
         ).then(None, None, [teaching.job], js="() => dualprocess.addressed()")

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from dualprocess import AsyncClient
-from dualprocess.schemas import Artifact, Job, ResolvedJobSpec
+from dualprocess.errors import DualProcessError
+from dualprocess.schemas import Artifact, Job, ResolvedImagesSpec, ResolvedJobSpec
 from services.orchestrator.ui import pictures
 from services.orchestrator.ui.curves import Chart, chart
 from services.orchestrator.ui.progress import Progress
@@ -34,14 +35,33 @@ _FILES = {
 EMPTY = html("head", job=None)
 
 
+class NoLesson(DualProcessError):
+    """The job makes images or words: it has no place in this panel."""
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(f"Job {job.id} teaches nothing; its images are in the gallery")
+
+
+def lesson(job: Job) -> ResolvedJobSpec:
+    """What the job teaches. Raises ``NoLesson``."""
+    if not isinstance(job.spec, ResolvedJobSpec):
+        raise NoLesson(job)
+    return job.spec
+
+
 def title(job: Job) -> str:
-    if job.name:
-        return job.name
-    return job.spec.prompts[0] if isinstance(job.spec, ResolvedJobSpec) else job.spec.prompt
+    return job.name or prompt(job)
+
+
+def prompt(job: Job) -> str:
+    """The first one."""
+    if isinstance(job.spec, ResolvedImagesSpec):
+        return job.spec.prompt
+    return lesson(job).prompts[0]
 
 
 def head(job: Job, progress: Progress) -> str:
-    spec = job.spec
+    spec = lesson(job)
     recent = [value for curve in progress.probabilities for value in curve[-_RECENT:]]
     return html(
         "head",
@@ -49,7 +69,7 @@ def head(job: Job, progress: Progress) -> str:
         title=title(job),
         status=str(progress.status),
         teachers=teachers(job),
-        judge=spec.judge if isinstance(spec, ResolvedJobSpec) else None,
+        judge=spec.judge,
         step=progress.step,
         steps=progress.steps,
         position=job.position,
@@ -61,9 +81,7 @@ def head(job: Job, progress: Progress) -> str:
 
 
 def teachers(job: Job) -> str:
-    if isinstance(job.spec, ResolvedJobSpec):
-        return " and ".join(use.name for use in job.spec.vlm)
-    return job.spec.vlm or "nobody"
+    return " and ".join(use.name for use in lesson(job).vlm)
 
 
 async def preview(client: AsyncClient, job: Job, progress: Progress) -> str:
@@ -84,7 +102,7 @@ def curves(job: Job, progress: Progress) -> str:
 def charts(job: Job, progress: Progress) -> list[Chart]:
     if not progress.losses:
         return []
-    labels = [asked.question[:_LABEL_CHARACTERS] for asked in job.spec.questions]
+    labels = [asked.question[:_LABEL_CHARACTERS] for asked in lesson(job).questions]
     steps = progress.steps if not progress.status.is_final else len(progress.losses)
     return [
         chart("Loss", [("loss", progress.losses)], steps),

@@ -6,7 +6,7 @@ import base64
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dualprocess.schemas import ImagesRequest, JobSpec, ResolvedJobSpec
+from dualprocess.schemas import ImagesRequest, JobSpec, Question, ResolvedJobSpec
 from services.orchestrator.ui import settings
 
 #: The fields that are not settings, in the order of the page.
@@ -42,15 +42,7 @@ def shown(spec: ResolvedJobSpec) -> dict[str, Any]:
     weights = [use.weight for use in spec.vlm]
     return {
         "prompt": "\n".join(spec.prompts),
-        "questions": [
-            {
-                "question": asked.question,
-                "answer": asked.answer,
-                "drawing": asked.visual_prompt and _data_url(asked.visual_prompt.image),
-                "mode": asked.visual_prompt.mode if asked.visual_prompt else "solid",
-            }
-            for asked in spec.questions
-        ],
+        "questions": [row(asked) for asked in spec.questions],
         "generator": spec.generator,
         "vlm": [use.name for use in spec.vlm],
         "weights": ", ".join(f"{weight:g}" for weight in weights) if len(weights) > 1 else "",
@@ -61,7 +53,7 @@ def shown(spec: ResolvedJobSpec) -> dict[str, Any]:
 
 def _data(values: Mapping[str, Any]) -> dict[str, Any]:
     data: dict[str, Any] = {
-        "questions": [_question(row) for row in values["questions"] or []],
+        "questions": [question(row) for row in values["questions"] or []],
         "generator": values["generator"] or "",
         "vlm": _teachers(values["vlm"] or [], values["weights"] or ""),
     }
@@ -73,11 +65,23 @@ def _data(values: Mapping[str, Any]) -> dict[str, Any]:
     return data
 
 
-def _question(row: Mapping[str, Any]) -> dict[str, Any]:
-    question: dict[str, Any] = {"question": row.get("question"), "answer": row.get("answer")}
+def row(asked: Question) -> dict[str, Any]:
+    """A row of the table of questions."""
+    drawing = asked.visual_prompt
+    return {
+        "question": asked.question,
+        "answer": asked.answer,
+        "drawing": drawing and _data_url(drawing.image),
+        "mode": drawing.mode if drawing else "solid",
+    }
+
+
+def question(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What a row of the table asks for."""
+    asked: dict[str, Any] = {"question": row.get("question"), "answer": row.get("answer")}
     if row.get("drawing"):
-        question["visual_prompt"] = {"image": row["drawing"], "mode": row.get("mode") or "solid"}
-    return question
+        asked["visual_prompt"] = {"image": row["drawing"], "mode": row.get("mode") or "solid"}
+    return asked
 
 
 def _teachers(names: Sequence[str], weights: str) -> str | list[dict[str, Any]]:

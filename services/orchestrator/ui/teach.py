@@ -8,12 +8,13 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
-from services.orchestrator.ui import fields, panel, running, starts
-from services.orchestrator.ui.faults import NOTHING
+from services.orchestrator.ui import fields, panel, running, starts, words
 from services.orchestrator.ui.fields import Fields
 from services.orchestrator.ui.filling import Filling, redrawn
+from services.orchestrator.ui.pieces import fault_box, piece
 from services.orchestrator.ui.render import asset, html
 from services.orchestrator.ui.running import Running
+from services.orchestrator.ui.words import Words
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def build() -> Teach:
             gr.HTML(html("welcome"), js_on_load=asset("welcome.js"), apply_default_css=False)
             with gr.Accordion("Start from an example", elem_classes="dp-section"):
                 begun = starts.build()
-            by_path, more = _fields()
+            by_path, more, writing = _fields()
             read = Fields(by_path)
             faults = fault_box(fields.SCOPE)
             with gr.Row(elem_classes="dp-actions"):
@@ -69,28 +70,15 @@ def build() -> Teach:
                 ),
             ]
     watching = _wire_job(read, job, shown, [faults, more], drawn, buttons)
-    filling = Filling(read, begun)
+    words.wire(writing, by_path["prompt"], by_path["questions"], faults)
+    filling = Filling(read, begun, writing)
     return Teach(filling, faults, job, watching, shown[-1], _wire_fields(filling))
 
 
-def piece(elem_id: str, value: str = "") -> gr.HTML:
-    """A part of the page that the server renders."""
-    return gr.HTML(value, js_on_load=None, apply_default_css=False, elem_id=elem_id)
-
-
-def fault_box(scope: str) -> gr.HTML:
-    return gr.HTML(
-        value=NOTHING,
-        html_template="",
-        js_on_load=asset("faults.js"),
-        apply_default_css=False,
-        scope=scope,
-    )
-
-
-def _fields() -> tuple[dict[str, Component], gr.Accordion]:
-    """By path, and what most of them are folded into."""
+def _fields() -> tuple[dict[str, Component], gr.Accordion, Words]:
+    """By path, what most of them are folded into, and who can write some of them."""
     by_path: dict[str, Component] = {"prompt": fields.prompt(), "questions": fields.questions()}
+    writing = words.build()
     with gr.Row():
         by_path["generator"] = fields.generator()
         by_path["vlm"] = fields.teachers()
@@ -100,7 +88,7 @@ def _fields() -> tuple[dict[str, Component], gr.Accordion]:
             by_path["weights"] = fields.weights()
             by_path["judge"] = fields.judge()
         by_path |= fields.settings()
-    return by_path, more
+    return by_path, more, writing
 
 
 def _wire_job(

@@ -10,10 +10,10 @@ import gradio as gr
 
 from dualprocess import AsyncClient
 from dualprocess.schemas import ImagesRequest, Job, ResolvedImagesSpec, ResolvedJobSpec
-from services.orchestrator.ui import choices, numbers, pictures
+from services.orchestrator.ui import choices, numbers, panel, pictures
 from services.orchestrator.ui.faults import EXPECTED, NOTHING, fault, faults_of
+from services.orchestrator.ui.pieces import fault_box, piece
 from services.orchestrator.ui.render import asset, html
-from services.orchestrator.ui.teach import fault_box, piece
 from services.orchestrator.ui.visitor import connected, visiting
 
 SCOPE = "use"
@@ -104,8 +104,9 @@ async def offered(request: gr.Request, generator: str | None) -> Any:
 def of_job(job: Job) -> list[Any]:
     """The fields for a job of the gallery: its LoRA, or the images that it made."""
     spec = job.spec
-    if isinstance(spec, ResolvedJobSpec):
-        return [spec.prompts[0], spec.generator, [{"job": job.id, "weight": 1}], "0-3", "0, 1"]
+    if not isinstance(spec, ResolvedImagesSpec):
+        lora = [{"job": job.id, "weight": 1}]
+        return [panel.prompt(job), job.generator, lora, "0-3", "0, 1"]
     loras = [use.model_dump() for use in spec.loras]
     return [spec.prompt, spec.generator, loras, ", ".join(map(str, spec.seeds)), "1"]
 

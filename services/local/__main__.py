@@ -9,6 +9,7 @@ import signal
 import sys
 
 from services.common.exposure import exposure_fault
+from services.common.extras import page_fault
 from services.common.presets import PresetError, load_presets
 from services.common.telemetry import configure_logging
 from services.local import stack
@@ -30,6 +31,8 @@ def main() -> None:
     settings.data = settings.data.resolve()
     configure_logging("local", settings.log_level)
     if fault := exposure_fault(settings.host, auth=settings.auth, insecure=settings.insecure):
+        sys.exit(f"dualprocess: {fault}")
+    if fault := page_fault(ui=settings.ui):
         sys.exit(f"dualprocess: {fault}")
     models = chosen(settings, load_presets(settings.presets))
     _lock(settings)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 
 from pydantic import Field
 
+from services.common.extras import has_page
 from services.common.settings import ServiceSettings
 
 
@@ -17,7 +17,7 @@ class LocalSettings(ServiceSettings):
         default=False, description="Listen beyond loopback without asking for keys."
     )
     ui: bool = Field(
-        default_factory=lambda: find_spec("gradio") is not None,
+        default_factory=has_page,
         description="The web page at /ui; as a rule where the extra [ui] is installed.",
     )
     port: int = Field(default=8000, ge=1, le=65535, description="Of the REST API.")

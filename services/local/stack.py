@@ -88,8 +88,9 @@ def redis(folder: Path, port: int) -> ChildSpec:
 
 
 def _doors(settings: LocalSettings) -> list[str]:
-    chosen = {"--auth": settings.auth, "--insecure": settings.insecure, "--ui": settings.ui}
-    return [flag for flag, is_set in chosen.items() if is_set]
+    chosen = {"--auth": settings.auth, "--insecure": settings.insecure}
+    page = "--ui" if settings.ui else "--no-ui"
+    return [page, *(flag for flag, is_set in chosen.items() if is_set)]
 
 
 def _gpu_service(

@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from dualprocess import Client
-from dualprocess.schemas import JobStatus, ResolvedJobSpec
+from dualprocess.schemas import Job, JobStatus, ResolvedJobSpec
 from tests.e2e.conftest import LORA_FILE, red_circle
 from tests.e2e.stack import Stack
 from tests.ui.browsing import Visit, part
@@ -19,8 +19,15 @@ from tests.ui.browsing import Visit, part
 ENDLESS = "5000"
 
 
+@pytest.fixture(scope="module")
+def learned(stack: Stack) -> Job:
+    """A job that has ended before anybody came."""
+    with Client(stack.url) as client:
+        return client.wait(client.submit(red_circle(steps=2)).id)
+
+
 def test_teach_watch_reload_stop_download_use_compare(
-    visit: Visit, stack: Stack, tmp_path: Path
+    visit: Visit, stack: Stack, learned: Job, tmp_path: Path
 ) -> None:
     page = visit.tab()
     # A first visit explains itself, and its example is ready to go.
@@ -61,7 +68,6 @@ def test_teach_watch_reload_stop_download_use_compare(
     with Client(stack.url) as client:
         assert client.job(job_id).status == JobStatus.CANCELLED
         lora = client.read_artifact(job_id, LORA_FILE)
-        client.wait(client.submit(red_circle(steps=2)).id)
     with page.expect_download() as coming:
         page.get_by_text("LoRA for diffusers").click()
     kept = tmp_path / coming.value.suggested_filename
@@ -147,7 +153,7 @@ def test_a_drawing_by_hand_goes_with_the_job(visit: Visit, stack: Stack) -> None
     page.get_by_role("button", name="Keep it").click()
     page.get_by_label("How the drawing of question 1").select_option("transparent")
     page.click("#teach-start")
-    page.wait_for_selector("#dp-panel-outcome a")
+    page.wait_for_url("**job=*")
     with Client(stack.url) as client:
         spec = client.job(page.url.partition("job=")[2]).spec
     assert isinstance(spec, ResolvedJobSpec)
@@ -158,10 +164,8 @@ def test_a_drawing_by_hand_goes_with_the_job(visit: Visit, stack: Stack) -> None
 
 
 def test_on_a_phone_nothing_sticks_out_and_everything_has_a_name(
-    browser: Browser, stack: Stack
+    browser: Browser, stack: Stack, learned: Job
 ) -> None:
-    with Client(stack.url) as client:
-        client.wait(client.submit(red_circle(steps=1)).id)
     phone = Visit(browser, stack.url, width=360, height=740)
     page = phone.tab()
     page.get_by_role("button", name="All settings").click()

@@ -25,7 +25,8 @@ def mount(app: FastAPI, *, auth: bool) -> None:
         path=ROOT,
         footer_links=[],
         run_history=False,
-        show_error=True,
+        # What visitors are told of, ``gr.Error`` says; the rest goes to the log.
+        show_error=False,
         ssr_mode=False,
         enable_monitoring=False,
         pwa=False,

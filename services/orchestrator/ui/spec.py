@@ -9,9 +9,6 @@ from typing import Any
 from dualprocess.schemas import ImagesRequest, JobSpec, Question, ResolvedJobSpec
 from services.orchestrator.ui import settings
 
-#: The fields that are not settings, in the order of the page.
-PLAIN = ("prompt", "questions", "generator", "vlm", "weights", "judge")
-
 
 def job_spec(values: Mapping[str, Any]) -> JobSpec:
     """What the fields ask for. Raises pydantic's ``ValidationError``."""

@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 
 from dualprocess import AsyncClient
-from dualprocess.schemas import ImagesRequest, Job, ResolvedImagesSpec, ResolvedJobSpec
+from dualprocess.schemas import ImagesRequest, Job, ResolvedImagesSpec
 from services.orchestrator.ui import choices, numbers, panel, pictures
 from services.orchestrator.ui.faults import EXPECTED, NOTHING, fault, faults_of
 from services.orchestrator.ui.pieces import fault_box, piece
@@ -131,9 +131,9 @@ async def _made(
         return gr.skip(), fault("That is too much at once", strengths=f"at most {_MOST_ROWS} rows")
     try:
         async with connected(request) as client:
-            asked = await _questions(client, loras) if ask and loras else {}
+            taught = await _taught(client, loras[0]["job"], ask=ask) if loras else {}
             requests = [
-                _request(prompt, generator, loras, wanted, strength, asked) for strength in rows
+                _request(prompt, generator, loras, wanted, strength, taught) for strength in rows
             ]
             jobs = await asyncio.gather(*(_images(client, request) for request in requests))
             return await _grid(client, rows, jobs), NOTHING
@@ -147,23 +147,23 @@ def _request(
     loras: list[dict[str, Any]],
     seeds: list[int],
     strength: float,
-    asked: dict[str, Any],
+    taught: dict[str, Any],
 ) -> ImagesRequest:
     used = [{"job": one["job"], "weight": one["weight"] * strength} for one in loras]
-    data = {"prompt": prompt or "", "generator": generator or "", "seeds": seeds, **asked}
+    data = {"prompt": prompt or "", "generator": generator or "", "seeds": seeds, **taught}
     return ImagesRequest.model_validate(data | {"loras": used if strength else []})
 
 
-async def _questions(client: AsyncClient, loras: list[dict[str, Any]]) -> dict[str, Any]:
-    """Those that the first LoRA was taught with, its teacher, and its size of images."""
-    spec = (await client.job(loras[0]["job"])).spec
-    if not isinstance(spec, ResolvedJobSpec):
-        return {}
-    return {
+async def _taught(client: AsyncClient, job_id: str, *, ask: bool) -> dict[str, Any]:
+    """How the LoRA's images were made while it learned, and what its teacher asked."""
+    spec = panel.lesson(await client.job(job_id))
+    image: dict[str, Any] = {"image": spec.image.model_dump()}
+    if not ask:
+        return image
+    return image | {
         "questions": spec.questions,
         "question_postfix": spec.question_postfix,
         "vlm": spec.vlm[0].name,
-        "image": spec.image.model_dump(),
     }
 
 

@@ -27,7 +27,7 @@ def test_the_children_share_a_token_that_no_command_line_shows(tmp_path: Path) -
 
 
 def test_the_page_comes_with_its_extra_unless_it_is_left_out(tmp_path: Path) -> None:
-    def api(**chosen: bool) -> list[str]:
+    def api(**chosen: bool) -> Sequence[str]:
         settings = LocalSettings.model_validate({"data": tmp_path, **chosen})
         return next(child.command for child in build(settings, PAIR) if child.name == "api")
 

@@ -80,8 +80,8 @@ def test_teach_watch_reload_stop_download_use_compare(
     page.click("#use-make")
     made = page.locator("#use-grid img")
     expect(made).to_have_count(4)
-    base, _, learned, _ = (image.get_attribute("src") for image in made.all())
-    assert base != learned
+    base, _, taught, _ = (image.get_attribute("src") for image in made.all())
+    assert base != taught
     expect(page.locator("#use-grid")).to_contain_text("right answer")
 
     part(page, "Compare")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +13,7 @@ from dualprocess.schemas import Job, ResolvedJobSpec, VisualPrompt
 from services.orchestrator.ui import choices, panel, settings, watch
 from services.orchestrator.ui.curves import Chart
 from services.orchestrator.ui.pieces import piece
+from services.orchestrator.ui.progress import Progress
 from services.orchestrator.ui.render import html
 from services.orchestrator.ui.visitor import visiting
 
@@ -63,14 +63,17 @@ async def _compared(request: gr.Request, left: str | None, right: str | None) ->
     if not left or not right:
         return _EMPTY
     async with visiting(request) as client:
-        sides = await asyncio.gather(*(_side(client, one) for one in (left, right)))
+        jobs = [await client.job(one) for one in (left, right)]
+        told = [await watch.finished(client, job) for job in jobs]
+        # One scale for both.
+        most = max([0.0, *(loss for progress in told for loss in progress.losses)])
+        pairs = zip(jobs, told, strict=True)
+        sides = [await _side(client, job, progress, most) for job, progress in pairs]
     return html("compare", sides=sides, differences=_differences(*(side.job for side in sides)))
 
 
-async def _side(client: AsyncClient, job_id: str) -> Side:
-    job = await client.job(job_id)
-    progress = await watch.finished(client, job)
-    charts = panel.charts(job, progress)
+async def _side(client: AsyncClient, job: Job, progress: Progress, most_loss: float) -> Side:
+    charts = panel.charts(job, progress, most_loss)
     return Side(job, panel.title(job), panel.teachers(job), charts, await panel.pairs(client, job))
 
 

@@ -37,10 +37,11 @@ def chart(
     steps: int,
     *,
     top: float | None = None,
+    most: float = 0.0,
 ) -> Chart:
     """``series`` of a value a step, over an axis of ``steps``. From 0 up to ``top``, else to a
-    round number above the largest value."""
-    largest = max((value for _, values in series for value in values), default=1.0)
+    round number above the largest value and above ``most``."""
+    largest = max([most, *(value for _, values in series for value in values)])
     top = top if top is not None else _round_up(largest)
     lines = [
         Line(label, _path(values, steps, top), _path(_smooth(values), steps, top), values[-1])

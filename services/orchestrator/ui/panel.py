@@ -99,13 +99,14 @@ def curves(job: Job, progress: Progress) -> str:
     return html("curves", charts=charts(job, progress))
 
 
-def charts(job: Job, progress: Progress) -> list[Chart]:
+def charts(job: Job, progress: Progress, most_loss: float = 0.0) -> list[Chart]:
+    """Loss, with room for ``most_loss``, and the probability of each right answer."""
     if not progress.losses:
         return []
     labels = [asked.question[:_LABEL_CHARACTERS] for asked in lesson(job).questions]
     steps = progress.steps if not progress.status.is_final else len(progress.losses)
     return [
-        chart("Loss", [("loss", progress.losses)], steps),
+        chart("Loss", [("loss", progress.losses)], steps, most=most_loss),
         chart(
             "Probability of the right answer",
             list(zip(labels, progress.probabilities, strict=False)),

@@ -44,6 +44,12 @@ def test_it_answers_each_question(stack: Stack, circle: str) -> None:
     assert shown.stdout.splitlines()[1:3] == ["Yes", "No"]
 
 
+def test_what_the_vlm_refuses_can_not_be(stack: Stack, circle: str) -> None:
+    refused = run(stack, "ask", circle, "What is <image>?")
+    assert refused.exit_code == 2
+    assert "questions.0: '<image>' is a control token of this model; leave it out" in refused.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "sentence"),
     [

@@ -196,6 +196,7 @@ class ScriptedVlm(vlm_pb2_grpc.VlmServicer):
         self.replies: list[str] = []
         self.reply = "I see"
         self.refusal: str | None = None
+        self.crashes = False
         #: What it was asked to say.
         self.asked: list[vlm_pb2.AnswerRequest] = []
 
@@ -216,6 +217,8 @@ class ScriptedVlm(vlm_pb2_grpc.VlmServicer):
             await context.abort(grpc.StatusCode.UNAVAILABLE, "nobody is at home")
         if self.refusal:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, self.refusal)
+        if self.crashes:
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "out of memory")
         self.asked.append(request)
         return vlm_pb2.AnswerResponse(
             answers=[self.replies.pop(0) if self.replies else self.reply for _ in request.questions]

@@ -115,8 +115,17 @@ async def test_what_the_vlm_refuses_is_its_own_sentence(
 ) -> None:
     vlm.refusal = "questions.0: '<image>' is a control token of this model; leave it out"
     site.start_worker()
-    problem = await post(api, "/v1/answers", ASK, 502)
+    problem = await post(api, "/v1/answers", ASK, 422)
+    assert problem["title"] == "The VLM tiny-idefics2 refuses this"
     assert "leave it out" in problem["detail"]
+
+
+async def test_a_vlm_that_fails_each_time_is_a_502(api: Api, site: Site, vlm: ScriptedVlm) -> None:
+    vlm.crashes = True
+    site.start_worker()
+    problem = await post(api, "/v1/answers", ASK, 502)
+    assert "attempt 3: the VLM tiny-idefics2" in problem["detail"]
+    assert "out of memory" in problem["detail"]
 
 
 async def test_questions_are_written_checked_and_told_once(

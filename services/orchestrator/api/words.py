@@ -98,7 +98,10 @@ async def said_by_vlm(
     if job.status == JobStatus.CANCELLED:
         raise ProblemError(409, f"Job {job.id} was cancelled meanwhile", "Ask again.")
     if job.status == JobStatus.FAILED:
-        raise ProblemError(502, f"The VLM {spec.vlm} did not do it", f"Job {job.id}: {job.error}")
+        # It failed at once, and there was no reply to be judged: it is the request that can't be.
+        refused = isinstance(spec, ResolvedAnswersSpec) and not job.causes
+        title = f"The VLM {spec.vlm} {'refuses this' if refused else 'did not do it'}"
+        raise ProblemError(422 if refused else 502, title, f"Job {job.id}: {job.error}")
     return job, job.result
 
 

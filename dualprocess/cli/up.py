@@ -32,6 +32,9 @@ def up(
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Listen beyond loopback without keys.")
     ] = False,
+    ui: Annotated[
+        bool | None, typer.Option(help="The web page at /ui; as a rule where [ui] is installed.")
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Logs go to files only.")] = False,
 ) -> None:
     """Start Redis, VLMs, generators, workers and API here; Ctrl-C stops them all."""
@@ -44,6 +47,8 @@ def up(
         command.append(f"--models={models}")
     chosen = {"--auth": auth, "--insecure": insecure, "--quiet": quiet}
     command += [flag for flag, is_set in chosen.items() if is_set]
+    if ui is not None:
+        command.append("--ui" if ui else "--no-ui")
     # This process becomes the supervisor: signals reach it, and nobody is in between.
     os.execv(sys.executable, command)  # noqa: S606
 

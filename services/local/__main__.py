@@ -9,6 +9,7 @@ import signal
 import sys
 
 from services.common.exposure import exposure_fault
+from services.common.extras import page_fault
 from services.common.presets import PresetError, load_presets
 from services.common.telemetry import configure_logging
 from services.local import stack
@@ -30,6 +31,8 @@ def main() -> None:
     settings.data = settings.data.resolve()
     configure_logging("local", settings.log_level)
     if fault := exposure_fault(settings.host, auth=settings.auth, insecure=settings.insecure):
+        sys.exit(f"dualprocess: {fault}")
+    if fault := page_fault(ui=settings.ui):
         sys.exit(f"dualprocess: {fault}")
     models = chosen(settings, load_presets(settings.presets))
     _lock(settings)
@@ -75,11 +78,18 @@ async def _work(settings: LocalSettings, models: Models, supervisor: Supervisor)
     await supervisor.start()
     print(
         f"dualprocess is ready at {settings.url} (documentation at {settings.url}/docs).\n"
+        f"{_page(settings)}"
         f"{models}; everything it keeps is in {settings.data}.\n"
         "Ctrl-C stops it.",
         flush=True,
     )
     await supervisor.wait()
+
+
+def _page(settings: LocalSettings) -> str:
+    if not settings.ui:
+        return "Without its page: that needs --ui and the extra [ui].\n"
+    return f"Its page: {settings.url}/ui\n"
 
 
 def _prefixed(name: str, line: str) -> str:

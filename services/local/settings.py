@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pydantic import Field
 
+from services.common.extras import has_page
 from services.common.settings import ServiceSettings
 
 
@@ -14,6 +15,10 @@ class LocalSettings(ServiceSettings):
     auth: bool = Field(default=False, description="The REST API asks for API keys.")
     insecure: bool = Field(
         default=False, description="Listen beyond loopback without asking for keys."
+    )
+    ui: bool = Field(
+        default_factory=has_page,
+        description="The web page at /ui; as a rule where the extra [ui] is installed.",
     )
     port: int = Field(default=8000, ge=1, le=65535, description="Of the REST API.")
     data: Path = Field(

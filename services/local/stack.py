@@ -89,7 +89,8 @@ def redis(folder: Path, port: int) -> ChildSpec:
 
 def _doors(settings: LocalSettings) -> list[str]:
     chosen = {"--auth": settings.auth, "--insecure": settings.insecure}
-    return [flag for flag, is_set in chosen.items() if is_set]
+    page = "--ui" if settings.ui else "--no-ui"
+    return [page, *(flag for flag, is_set in chosen.items() if is_set)]
 
 
 def _gpu_service(

@@ -26,6 +26,15 @@ def test_the_children_share_a_token_that_no_command_line_shows(tmp_path: Path) -
         assert token not in repr(child)
 
 
+def test_the_page_comes_with_its_extra_unless_it_is_left_out(tmp_path: Path) -> None:
+    def api(**chosen: bool) -> Sequence[str]:
+        settings = LocalSettings.model_validate({"data": tmp_path, **chosen})
+        return next(child.command for child in build(settings, PAIR) if child.name == "api")
+
+    assert "--ui" in api(), "the extra is installed where the tests run"
+    assert "--no-ui" in api(ui=False), "whatever the environment says"
+
+
 def test_each_start_has_its_own_token(tmp_path: Path) -> None:
     first, second = (
         {child.name: child.environment for child in build(LocalSettings(data=tmp_path), PAIR)}

@@ -7,6 +7,7 @@ import sys
 import uvicorn
 
 from services.common.exposure import exposure_fault
+from services.common.extras import page_fault
 from services.common.presets import PresetError
 from services.common.telemetry import configure_logging
 from services.orchestrator.api.app import create_app
@@ -16,6 +17,8 @@ if __name__ == "__main__":
     settings = ApiSettings.from_command_line()
     configure_logging("api", settings.log_level)
     if fault := exposure_fault(settings.host, auth=settings.auth, insecure=settings.insecure):
+        sys.exit(f"api: {fault}")
+    if fault := page_fault(ui=settings.ui):
         sys.exit(f"api: {fault}")
     if fault := settings.llm_fault():
         sys.exit(f"api: {fault}")

@@ -105,4 +105,9 @@ def create_app(settings: ApiSettings) -> FastAPI:
         health,
     ):
         app.include_router(resource.router)
+    if settings.ui:
+        # Gradio takes seconds to import: nobody else waits for it.
+        from services.orchestrator.ui.mount import mount
+
+        mount(app, auth=settings.auth)
     return app

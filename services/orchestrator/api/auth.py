@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Annotated, Any
+from urllib.parse import unquote
 
 from fastapi import Depends, Request, Security
 from fastapi.security import HTTPBearer, SecurityScopes
 from redis.exceptions import ConnectionError, TimeoutError
 from starlette.datastructures import Headers
+from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Send
 from starlette.types import Scope as Connection
 
@@ -20,6 +22,7 @@ from dualprocess.schemas import ANONYMOUS, Job
 from services.orchestrator.api.problems import ProblemError, redis_is_away, respond
 from services.orchestrator.store.keys import ApiKeys, Scope
 from services.orchestrator.store.quotas import Quotas
+from services.orchestrator.ui import paths
 
 #: What needs no key: is the service there, and how is it used.
 OPEN_PATHS = frozenset(
@@ -70,7 +73,7 @@ class Doors:
         self._required = required
 
     async def __call__(self, scope: Connection, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"] not in OPEN_PATHS:
+        if scope["type"] == "http" and not _is_open(scope):
             try:
                 caller = await self._caller(scope)
             except ProblemError as error:
@@ -86,8 +89,8 @@ class Doors:
         if not self._required:
             return _ANYONE
         keys: ApiKeys = scope["app"].state.dualprocess.api_keys
-        scheme, _, key = Headers(scope=scope).get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not key:
+        key = _key(scope)
+        if not key:
             raise ProblemError(
                 401,
                 "The request carries no API key",
@@ -96,7 +99,21 @@ class Doors:
                 "one.",
                 {"WWW-Authenticate": _REALM},
             )
-        return await identify(keys, key.strip())
+        return await identify(keys, key)
+
+
+def _is_open(scope: Connection) -> bool:
+    return scope["path"] in OPEN_PATHS or paths.is_static(scope["method"], scope["path"])
+
+
+def _key(scope: Connection) -> str | None:
+    scheme, _, key = Headers(scope=scope).get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        return key.strip()
+    # The page's own requests, and no others, carry it as a cookie: scripts can't add a header.
+    if paths.is_page(scope["path"]):
+        return unquote(HTTPConnection(scope).cookies.get(paths.KEY_COOKIE, ""))
+    return None
 
 
 async def identify(keys: ApiKeys, key: str) -> Caller:

@@ -21,6 +21,7 @@ class ApiSettings(StoreSettings):
     insecure: bool = Field(
         default=False, description="Listen beyond loopback without asking for keys."
     )
+    ui: bool = Field(default=False, description="The web page at /ui; needs the extra [ui].")
     body_limit: int = Field(
         default=64 * 1024 * 1024, ge=1024, description="Bytes that a request's body may have."
     )

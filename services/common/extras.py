@@ -1,0 +1,17 @@
+"""What is installed beyond what every service has."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+
+def has_page() -> bool:
+    """Whether the web page can be served."""
+    return find_spec("gradio") is not None
+
+
+def page_fault(*, ui: bool) -> str | None:
+    """Why the page that is asked for can't be there, with the remedy; ``None`` if it can."""
+    if ui and not has_page():
+        return "--ui needs the extra ui: pip install 'dualprocess[ui]', or start with --no-ui"
+    return None

@@ -1,0 +1,1 @@
+"""The web page at ``/ui``: a client of the REST API like any other, through ``dualprocess``."""

@@ -1,0 +1,109 @@
+"""The Compare tab: two jobs side by side, what differs between them first."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from dualprocess import AsyncClient
+from dualprocess.schemas import Job, ResolvedJobSpec, VisualPrompt
+from services.orchestrator.ui import choices, panel, settings, watch
+from services.orchestrator.ui.curves import Chart
+from services.orchestrator.ui.pieces import piece
+from services.orchestrator.ui.progress import Progress
+from services.orchestrator.ui.render import html
+from services.orchestrator.ui.visitor import visiting
+
+_EMPTY = html("compare", sides=[], differences=[])
+
+
+@dataclass(frozen=True)
+class Compare:
+    left: gr.Dropdown
+    right: gr.Dropdown
+
+
+@dataclass(frozen=True)
+class Side:
+    job: Job
+    title: str
+    teachers: str
+    charts: list[Chart]
+    pairs: list[tuple[int, str, str]]
+
+
+def build() -> Compare:
+    with gr.Row():
+        left = gr.Dropdown(allow_custom_value=True, label="One job", elem_id="compare-left")
+        right = gr.Dropdown(allow_custom_value=True, label="Another job", elem_id="compare-right")
+    shown = piece("compare", _EMPTY)
+    for menu in (left, right):
+        menu.change(_compared, [left, right], [shown], show_progress="hidden")
+    return Compare(left, right)
+
+
+async def offered(request: gr.Request, left: str | None, right: str | None) -> list[Any]:
+    """Both menus, with the newest two jobs in them unless others were chosen."""
+    async with visiting(request) as client:
+        jobs = choices.ended(await choices.optimise_jobs(client))
+    menu = [(choices.label(job), job.id) for job in jobs]
+    newest = [job.id for job in jobs]
+    there = set(newest)
+    chosen = [
+        one if one in there else newest[at] if len(newest) > at else None
+        for at, one in enumerate((left, right))
+    ]
+    return [gr.update(choices=menu, value=value) for value in chosen]
+
+
+async def _compared(request: gr.Request, left: str | None, right: str | None) -> str:
+    if not left or not right:
+        return _EMPTY
+    async with visiting(request) as client:
+        jobs = [await client.job(one) for one in (left, right)]
+        told = [await watch.finished(client, job) for job in jobs]
+        # One scale for both.
+        most = max([0.0, *(loss for progress in told for loss in progress.losses)])
+        pairs = zip(jobs, told, strict=True)
+        sides = [await _side(client, job, progress, most) for job, progress in pairs]
+    return html("compare", sides=sides, differences=_differences(*(side.job for side in sides)))
+
+
+async def _side(client: AsyncClient, job: Job, progress: Progress, most_loss: float) -> Side:
+    charts = panel.charts(job, progress, most_loss)
+    return Side(job, panel.title(job), panel.teachers(job), charts, await panel.pairs(client, job))
+
+
+def _differences(left: Job, right: Job) -> list[tuple[str, str, str]]:
+    """Name, left, right of every setting in which they differ."""
+    sides = [_settings(job.spec) for job in (left, right) if isinstance(job.spec, ResolvedJobSpec)]
+    if len(sides) < 2:
+        return []
+    one, other = sides
+    return [(name, one[name], other[name]) for name in one if one[name] != other[name]]
+
+
+def _settings(spec: ResolvedJobSpec) -> dict[str, str]:
+    asked = "; ".join(
+        f"{one.question} {one.answer}{_drawn(one.visual_prompt)}" for one in spec.questions
+    )
+    values: dict[str, Any] = {
+        "Prompt": "; ".join(spec.prompts),
+        "Questions": asked,
+        "Generator": spec.generator,
+        "Teacher": ", ".join(f"{use.name} × {use.weight:g}" for use in spec.vlm),
+        "Judge": spec.judge,
+    }
+    shown = settings.of_spec(spec)
+    values |= {one.label: shown[one.path] for one in settings.SETTINGS if one.path in shown}
+    return {name: "–" if value in (None, "") else str(value) for name, value in values.items()}
+
+
+def _drawn(drawing: VisualPrompt | None) -> str:
+    """Two drawings differ when their letters do."""
+    if drawing is None:
+        return ""
+    return f" (drawing {hashlib.sha256(drawing.image).hexdigest()[:6]}, {drawing.mode})"

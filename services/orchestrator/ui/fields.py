@@ -1,0 +1,104 @@
+"""The fields of the Teach tab, and who reads and fills them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+from gradio.components import Component
+
+from services.orchestrator.ui.render import asset
+from services.orchestrator.ui.settings import GROUPS, SETTINGS
+
+SCOPE = "teach"
+
+#: What can be seen, and be at fault, without unfolding the settings.
+UNFOLDED = frozenset({"prompt", "prompts", "questions", "generator", "vlm", "body"})
+
+
+@dataclass(frozen=True)
+class Fields:
+    """By the path of each in a ``JobSpec``, in a fixed order."""
+
+    by_path: Mapping[str, Component]
+
+    @property
+    def components(self) -> list[Component]:
+        return list(self.by_path.values())
+
+    def read(self, values: Sequence[Any]) -> dict[str, Any]:
+        return dict(zip(self.by_path, values, strict=True))
+
+    def filled(self, values: Mapping[str, Any]) -> list[Any]:
+        """An update a component; those that ``values`` lacks stay as they are."""
+        return [values.get(path, gr.skip()) for path in self.by_path]
+
+
+def prompt() -> gr.Textbox:
+    return gr.Textbox(
+        label="Prompt",
+        info="what the images show; several lines are several prompts",
+        placeholder="a circle",
+        lines=2,
+        max_lines=6,
+        elem_id=f"{SCOPE}-prompt",
+    )
+
+
+def questions() -> gr.HTML:
+    return gr.HTML(
+        value=[],
+        html_template="",
+        js_on_load=asset("questions.js"),
+        apply_default_css=False,
+        elem_id=f"{SCOPE}-questions",
+    )
+
+
+def generator() -> gr.Dropdown:
+    return gr.Dropdown(
+        allow_custom_value=True, label="Generator", info="who learns", elem_id=f"{SCOPE}-generator"
+    )
+
+
+def teachers() -> gr.Dropdown:
+    return gr.Dropdown(
+        allow_custom_value=True,
+        label="Teacher",
+        info="the VLM that answers; several share the work",
+        multiselect=True,
+        elem_id=f"{SCOPE}-vlm",
+    )
+
+
+def judge() -> gr.Dropdown:
+    return gr.Dropdown(
+        allow_custom_value=True,
+        label="Judge",
+        info="another VLM that only scores: where it disagrees, the LoRA fooled its teacher",
+        elem_id=f"{SCOPE}-judge",
+    )
+
+
+def weights() -> gr.Textbox:
+    return gr.Textbox(
+        label="Weights of several teachers",
+        info="in their order, like 2, 1; empty: the same for all",
+        max_lines=1,
+        elem_id=f"{SCOPE}-weights",
+    )
+
+
+def settings() -> dict[str, Component]:
+    """Every setting, in its groups."""
+    built = {}
+    for group in GROUPS:
+        gr.HTML(f"<h3>{group}</h3>", js_on_load=None, apply_default_css=False)
+        with gr.Row(elem_classes="dp-settings"):
+            for setting in SETTINGS:
+                if setting.group == group:
+                    identity = f"{SCOPE}-{setting.path.replace('.', '-')}"
+                    built[setting.path] = setting.build(identity)
+    return built

@@ -1,0 +1,39 @@
+"""The page in the API's process, under ``/ui``."""
+
+from __future__ import annotations
+
+import os
+
+from fastapi import FastAPI
+
+
+def mount(app: FastAPI, *, auth: bool) -> None:
+    """Needs the extra ``ui``. ``auth``: visitors are asked for their API key."""
+    # Before Gradio is imported: it reads these once, and would ask its makers about itself.
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    import gradio as gr
+
+    from services.orchestrator.ui import look, page
+    from services.orchestrator.ui.gate import Gate
+    from services.orchestrator.ui.paths import ROOT
+    from services.orchestrator.ui.render import asset
+
+    gr.mount_gradio_app(
+        app,
+        page.build(),
+        path=ROOT,
+        footer_links=[],
+        run_history=False,
+        # What visitors are told of, ``gr.Error`` says; the rest goes to the log.
+        show_error=False,
+        ssr_mode=False,
+        enable_monitoring=False,
+        pwa=False,
+        mcp_server=False,
+        theme=look.theme(),
+        css=asset("page.css"),
+        head=look.head(auth=auth),
+        app_kwargs={"docs_url": None, "redoc_url": None},
+    )
+    app.add_middleware(Gate)

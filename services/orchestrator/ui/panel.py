@@ -1,0 +1,168 @@
+"""The panel of one job: what it is, how far, pictures, curves, scores, files."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from dualprocess import AsyncClient
+from dualprocess.errors import DualProcessError
+from dualprocess.schemas import Artifact, Job, ResolvedImagesSpec, ResolvedJobSpec
+from services.orchestrator.ui import pictures
+from services.orchestrator.ui.curves import Chart, chart
+from services.orchestrator.ui.progress import Progress
+from services.orchestrator.ui.render import html
+
+#: Pictures of more seeds or steps than these help nobody.
+_MOST_SEEDS = 16
+_MOST_STEPS = 8
+#: One step's answers are a matter of luck.
+_RECENT = 10
+#: A question in a legend.
+_LABEL_CHARACTERS = 60
+
+LORA_FILE = "pytorch_lora_weights.safetensors"
+_FILES = {
+    LORA_FILE: "LoRA for diffusers",
+    "pytorch_lora_weights_kohya.safetensors": "LoRA for ComfyUI",
+    "samples.png": "Samples",
+    "loss.png": "Loss curve",
+    "metrics.jsonl": "Metrics",
+    "job.json": "Settings",
+}
+
+EMPTY = html("head", job=None)
+
+
+class NoLesson(DualProcessError):
+    """The job makes images or words: it has no place in this panel."""
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(f"Job {job.id} teaches nothing; its images are in the gallery")
+
+
+def lesson(job: Job) -> ResolvedJobSpec:
+    """What the job teaches. Raises ``NoLesson``."""
+    if not isinstance(job.spec, ResolvedJobSpec):
+        raise NoLesson(job)
+    return job.spec
+
+
+def title(job: Job) -> str:
+    return job.name or prompt(job)
+
+
+def prompt(job: Job) -> str:
+    """The first one."""
+    if isinstance(job.spec, ResolvedImagesSpec):
+        return job.spec.prompt
+    return lesson(job).prompts[0]
+
+
+def head(job: Job, progress: Progress) -> str:
+    spec = lesson(job)
+    recent = [value for curve in progress.probabilities for value in curve[-_RECENT:]]
+    return html(
+        "head",
+        job=job,
+        title=title(job),
+        status=str(progress.status),
+        teachers=teachers(job),
+        judge=spec.judge,
+        step=progress.step,
+        steps=progress.steps,
+        position=job.position,
+        waiting_for=None if progress.status.is_final else progress.waiting_for,
+        left=progress.seconds_left,
+        loss=progress.losses[-1] if progress.losses else job.loss,
+        probability=sum(recent) / len(recent) if recent else None,
+    )
+
+
+def teachers(job: Job) -> str:
+    return " and ".join(use.name for use in lesson(job).vlm)
+
+
+async def preview(client: AsyncClient, job: Job, progress: Progress) -> str:
+    """The newest pair, and the LoRA's way there."""
+    steps = _spread(list(progress.previews), _MOST_STEPS)
+    found = await asyncio.gather(
+        *(pictures.halves(client, job.id, progress.previews[step]) for step in steps)
+    )
+    base, lora = found[-1] if found else ("", "")
+    strip = [(step, pair[1]) for step, pair in zip(steps, found, strict=True)]
+    return html("pictures", base=base, lora=lora, step=steps[-1] if steps else 0, strip=strip)
+
+
+def curves(job: Job, progress: Progress) -> str:
+    return html("curves", charts=charts(job, progress))
+
+
+def charts(job: Job, progress: Progress, most_loss: float = 0.0) -> list[Chart]:
+    """Loss, with room for ``most_loss``, and the probability of each right answer."""
+    if not progress.losses:
+        return []
+    labels = [asked.question[:_LABEL_CHARACTERS] for asked in lesson(job).questions]
+    steps = progress.steps if not progress.status.is_final else len(progress.losses)
+    return [
+        chart("Loss", [("loss", progress.losses)], steps, most=most_loss),
+        chart(
+            "Probability of the right answer",
+            list(zip(labels, progress.probabilities, strict=False)),
+            steps,
+            top=1.0,
+        ),
+    ]
+
+
+async def outcome(client: AsyncClient, job: Job) -> str:
+    """Scores, samples and files of a job that has ended."""
+    seeds = await pairs(client, job)
+    have = {file.name: file for file in job.artifacts}
+    files: list[tuple[Artifact, str]] = [
+        (have[name], what) for name, what in _FILES.items() if name in have
+    ]
+    return html(
+        "outcome",
+        job=job,
+        teachers=teachers(job),
+        pairs=seeds,
+        files=files,
+        usable=LORA_FILE in have,
+    )
+
+
+async def pairs(client: AsyncClient, job: Job) -> list[tuple[int, str, str]]:
+    """Seed, picture of the base, picture with the LoRA: as many as there are and help."""
+    names = {file.name for file in job.artifacts}
+    seeds = sorted(
+        seed
+        for name in names
+        if name.startswith("base-") and (seed := _seed(name)) is not None
+        if f"lora-{seed}.png" in names
+    )[:_MOST_SEEDS]
+    base, lora = await asyncio.gather(
+        *(
+            pictures.shown(client, job, [f"{side}-{seed}.png" for seed in seeds])
+            for side in ("base", "lora")
+        )
+    )
+    return list(zip(seeds, base, lora, strict=True))
+
+
+def _seed(name: str) -> int | None:
+    text = name.removeprefix("base-").removesuffix(".png")
+    return int(text) if text.isdecimal() else None
+
+
+def _spread(steps: Sequence[int], most: int) -> list[int]:
+    """At most so many, the last one always among them."""
+    if len(steps) <= most:
+        return list(steps)
+    return [steps[round(index * (len(steps) - 1) / (most - 1))] for index in range(most)]
+
+
+def blank() -> tuple[Any, ...]:
+    """The panel without a job."""
+    return EMPTY, "", "", ""

@@ -1,0 +1,34 @@
+"""What of the page anybody may have, and what needs an API key where the service asks for one."""
+
+from __future__ import annotations
+
+import re
+
+ROOT = "/ui"
+
+#: Where the page keeps the visitor's API key: in the browser, and for the page's own paths only.
+KEY_COOKIE = "dualprocess_key"
+
+#: The page itself, the same for everybody: it holds nothing of anybody's jobs.
+_STATIC = re.compile(
+    rf"{ROOT}(/|/config|/theme\.css|/favicon\.ico|/manifest\.json|/assets/.*|/static/.*"
+    r"|/gradio_api/(startup-events|theme\.css|app_id))?"
+)
+#: What the page asks Gradio while somebody works with it. Gradio has more, to upload files or to
+#: fetch from elsewhere: nothing here needs that, so nobody gets it.
+_WORK = re.compile(
+    rf"{ROOT}/gradio_api/(queue/join|queue/data|cancel|reset|heartbeat/[A-Za-z0-9]{{1,64}})/?"
+)
+
+
+def is_page(path: str) -> bool:
+    """Whether this belongs to the page at all."""
+    return path == ROOT or path.startswith(f"{ROOT}/")
+
+
+def is_static(method: str, path: str) -> bool:
+    return method in ("GET", "HEAD") and _STATIC.fullmatch(path) is not None
+
+
+def is_work(path: str) -> bool:
+    return _WORK.fullmatch(path) is not None

@@ -1,0 +1,88 @@
+"""A job as its events or its files tell it: curves, previews, time left."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from pydantic import TypeAdapter
+
+from dualprocess.schemas import (
+    Artifact,
+    Event,
+    Job,
+    JobStatus,
+    PreviewEvent,
+    QuestionScore,
+    StatusEvent,
+    StepEvent,
+)
+
+#: The time left is judged by so many steps.
+_RECENT = 20
+_PREVIEW = re.compile(r"preview-(\d+)\.png")
+_SCORES = TypeAdapter(list[QuestionScore])
+
+
+@dataclass
+class Progress:
+    status: JobStatus
+    steps: int
+    step: int = 0
+    waiting_for: str | None = None
+    losses: list[float] = field(default_factory=list)
+    #: A curve a question, in the job's order.
+    probabilities: list[list[float]] = field(default_factory=list)
+    #: Pictures of base beside LoRA, by the step after which they were made.
+    previews: dict[int, Artifact] = field(default_factory=dict)
+    _seconds: deque[float] = field(default_factory=lambda: deque(maxlen=_RECENT))
+
+    @classmethod
+    def of(cls, job: Job) -> Progress:
+        """What the job itself says; its curves are still empty."""
+        found = ((_PREVIEW.fullmatch(file.name), file) for file in job.artifacts)
+        previews = {int(match[1]): file for match, file in found if match}
+        return cls(
+            job.status,
+            job.steps,
+            job.step,
+            job.waiting_for,
+            previews=dict(sorted(previews.items())),
+        )
+
+    def take(self, event: Event) -> None:
+        match event:
+            case StatusEvent():
+                self.status, self.waiting_for = event.status, event.waiting_for
+            case PreviewEvent():
+                self.previews[event.step] = event.artifact
+            case StepEvent():
+                self._add(event.step, event.loss, event.questions)
+                self.step, self.steps = event.step, event.steps
+                self._seconds.append(event.timings.total)
+
+    def take_metrics(self, text: str) -> None:
+        """All steps of a job that has ended, as its metrics.jsonl has them."""
+        for line in text.splitlines():
+            data = json.loads(line)
+            self._add(data["step"], data["loss"], _SCORES.validate_python(data["questions"]))
+
+    def _add(self, step: int, loss: float, scores: Sequence[QuestionScore]) -> None:
+        if not self.probabilities:
+            self.probabilities = [[] for _ in scores]
+        # An interrupted job goes on from a checkpoint: later steps are told once more.
+        for curve in (self.losses, *self.probabilities):
+            del curve[step - 1 :]
+        self.losses.append(loss)
+        for curve, score in zip(self.probabilities, scores, strict=False):
+            curve.append(score.probability.geometric_mean)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Of a running job that has made a step."""
+        if self.status != JobStatus.RUNNING or not self._seconds:
+            return None
+        return (self.steps - self.step) * sum(self._seconds) / len(self._seconds)

@@ -1,0 +1,43 @@
+"""Pieces of the page from the templates in ``html/``. Whatever comes in is escaped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+_FOLDER = Path(__file__).parent
+_ENVIRONMENT = Environment(
+    loader=FileSystemLoader(_FOLDER / "html"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+
+
+def html(name: str, **values: Any) -> str:
+    return _ENVIRONMENT.get_template(f"{name}.html").render(values)
+
+
+def asset(name: str) -> str:
+    """The text of a script or style of the page."""
+    return (_FOLDER / "assets" / name).read_text()
+
+
+def percent(share: float) -> str:
+    """A probability for people: 3 %, 0.4 %."""
+    return f"{share * 100:.0f} %" if share >= 0.01 or share == 0 else f"{share * 100:.1g} %"
+
+
+def duration(seconds: float) -> str:
+    """About so long: 8 s, 3 min, 2 h."""
+    if seconds < 90:
+        return f"{max(seconds, 1):.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+_ENVIRONMENT.filters.update(percent=percent, duration=duration)

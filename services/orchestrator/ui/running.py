@@ -1,0 +1,94 @@
+"""What the Teach tab's buttons do: look, teach, stop; and the panel that watches."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from dualprocess import AsyncClient
+from dualprocess.schemas import Job, ResolvedImagesSpec
+from services.orchestrator.ui import panel, pictures, spec, watch
+from services.orchestrator.ui.faults import EXPECTED, NOTHING, Shown, faults_of
+from services.orchestrator.ui.fields import UNFOLDED, Fields
+from services.orchestrator.ui.render import html
+from services.orchestrator.ui.visitor import connected
+
+#: Pictures of the base model, to see what there is to learn.
+_BASE_PICTURES = 4
+
+
+@dataclass(frozen=True)
+class Running:
+    fields: Fields
+
+    async def start(self, request: gr.Request, *values: Any) -> tuple[Any, ...]:
+        """The job's id, what went wrong, and whether the settings must be unfolded to see it."""
+        try:
+            wanted = spec.job_spec(self.fields.read(values))
+            async with connected(request) as client:
+                job = await client.submit(wanted)
+        except EXPECTED as error:
+            return gr.skip(), *_answer(error)
+        return asked(job.id), NOTHING, gr.skip()
+
+    async def look(self, request: gr.Request, *values: Any) -> tuple[Any, ...]:
+        """Pictures of the base model with their scores; the rest as of ``start``."""
+        try:
+            wanted = spec.images_request(self.fields.read(values), _BASE_PICTURES)
+            async with connected(request) as client:
+                job = await client.generate(wanted)
+                job = job if job.status.is_final else await client.wait(job.id)
+                return await drawn(client, job, "Before it learns"), NOTHING, gr.skip()
+        except EXPECTED as error:
+            return gr.skip(), *_answer(error)
+
+
+def _answer(error: Exception) -> tuple[Shown, Any]:
+    shown = faults_of(error)
+    folded = any(one["field"].split(".")[0] not in UNFOLDED for one in shown["fields"])
+    return shown, gr.update(open=True) if folded else gr.skip()
+
+
+async def drawn(client: AsyncClient, job: Job, heading: str) -> str:
+    """The pictures of an images job that has ended, in the order of its seeds."""
+    assert isinstance(job.spec, ResolvedImagesSpec)
+    found = await pictures.shown(client, job, [f"image-{seed}.png" for seed in job.spec.seeds])
+    captions = [f"seed {seed}" for seed in job.spec.seeds]
+    score = job.scores.lora or job.scores.base
+    shown = list(zip(captions, found, strict=False))
+    return html("drawn", heading=heading, score=score, pictures=shown)
+
+
+def asked(job_id: str) -> str:
+    """What makes the panel show this job, even where it shows it already."""
+    return f"{job_id} {time.monotonic_ns()}"
+
+
+async def stop(request: gr.Request, asked: str) -> Any:
+    try:
+        async with connected(request) as client:
+            await client.cancel(asked.split()[0])
+    except EXPECTED as error:
+        return faults_of(error)
+    return NOTHING
+
+
+async def watching(request: gr.Request, asked: str) -> AsyncIterator[Any]:
+    """The panel, the buttons Stop and Start afresh, and what went wrong, until the job's end."""
+    hidden = gr.update(visible=False)
+    job_id, *_ = asked.split() or [""]
+    if not job_id:
+        yield (*panel.blank(), hidden, hidden, gr.skip())
+        return
+    try:
+        async with connected(request) as client, aclosing(watch.views(client, job_id)) as views:
+            async for view, job in views:
+                going = not job.status.is_final
+                yield (*view, gr.update(visible=going), gr.update(visible=not going), gr.skip())
+    except EXPECTED as error:
+        yield (*panel.blank(), hidden, hidden, faults_of(error))

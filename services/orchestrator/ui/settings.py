@@ -1,0 +1,224 @@
+"""Every setting of a job, as a field of the page. What it begins with is the preset's default."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import gradio as gr
+from gradio.components import Component
+
+from dualprocess.schemas import GeneratorInfo, ResolvedJobSpec
+
+GROUPS = ("Image", "LoRA", "Optimiser", "Pictures and scores", "The job")
+
+
+@dataclass(frozen=True)
+class Setting:
+    #: Where it goes in a ``JobSpec``, like optimizer.lr.
+    path: str
+    group: str
+    label: str
+    info: str
+    component: Callable[..., Component]
+    #: From the field's value to the spec's.
+    read: Callable[[Any], Any] = lambda value: value
+    #: And back.
+    show: Callable[[Any], Any] = lambda value: value
+
+    def build(self, elem_id: str) -> Component:
+        return self.component(label=self.label, info=self.info, elem_id=elem_id, min_width=150)
+
+
+def _whole(value: Any) -> int | None:
+    return None if value is None else int(value)
+
+
+def _written(text: Any) -> str | None:
+    """What may be left out; an empty ``gr.Number`` would come as 0."""
+    return str("" if text is None else text).strip() or None
+
+
+def _words(text: str | None) -> list[str] | None:
+    return [word for word in (text or "").replace(",", " ").split() if word] or None
+
+
+def _pairs(text: str | None) -> dict[str, str]:
+    lines = [line for line in (text or "").splitlines() if line.strip()]
+    pairs = (line.partition("=") for line in lines)
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+_NUMBER = partial(gr.Number, value=None, step=0.1)
+_INTEGER = partial(gr.Number, value=None, precision=0)
+_TEXT = partial(gr.Textbox, lines=1, max_lines=1)
+
+SETTINGS: tuple[Setting, ...] = (
+    Setting("image.width", "Image", "Width", "pixels", _INTEGER, _whole),
+    Setting("image.height", "Image", "Height", "pixels", _INTEGER, _whole),
+    Setting(
+        "image.num_inference_steps", "Image", "Sampler steps", "more is slower", _INTEGER, _whole
+    ),
+    Setting("image.guidance_scale", "Image", "Guidance", "0: none", _NUMBER),
+    Setting(
+        "image.negative_prompt",
+        "Image",
+        "Negative prompt",
+        "what it shall not show; needs guidance above 1",
+        _TEXT,
+    ),
+    Setting("lora.rank", "LoRA", "Rank", "its size", _INTEGER, _whole),
+    Setting("lora.alpha", "LoRA", "Alpha", "scale = weight × alpha / rank", _NUMBER),
+    Setting("lora.weight", "LoRA", "Weight", "while it trains", _NUMBER),
+    Setting(
+        "lora.init",
+        "LoRA",
+        "Beginning",
+        "of lora_A; lora_B begins at 0",
+        partial(gr.Dropdown, choices=["gaussian", "kaiming"]),
+    ),
+    Setting(
+        "lora.start.job",
+        "LoRA",
+        "Go on from a job",
+        "the id of one whose LoRA this begins with",
+        _TEXT,
+        _written,
+    ),
+    Setting(
+        "lora.target_modules",
+        "LoRA",
+        "Layers",
+        "suffixes of the names of layers that get a LoRA",
+        partial(gr.Textbox, lines=3, max_lines=8),
+        _words,
+        ", ".join,
+    ),
+    Setting("optimizer.steps", "Optimiser", "Steps", "how long it learns", _INTEGER, _whole),
+    Setting("optimizer.batch", "Optimiser", "Batch", "images at once", _INTEGER, _whole),
+    Setting("optimizer.accumulate", "Optimiser", "Accumulate", "batches a step", _INTEGER, _whole),
+    Setting(
+        "optimizer.lr",
+        "Optimiser",
+        "Learning rate",
+        "too high breaks images",
+        partial(gr.Number, value=None, step=0.00001),
+    ),
+    Setting("optimizer.weight_decay", "Optimiser", "Weight decay", "of AdamW", _NUMBER),
+    Setting("optimizer.max_grad_norm", "Optimiser", "Gradient norm", "clipped to this", _NUMBER),
+    Setting("optimizer.seed", "Optimiser", "Seed", "same seed, same LoRA", _INTEGER, _whole),
+    Setting(
+        "optimizer.noise_seeds",
+        "Optimiser",
+        "Noise seeds",
+        "noise repeats after so many steps; empty: never",
+        _TEXT,
+        _written,
+    ),
+    Setting(
+        "optimizer.checkpoint_every",
+        "Optimiser",
+        "Checkpoint every",
+        "steps; 0: never",
+        _INTEGER,
+        _whole,
+    ),
+    Setting(
+        "optimizer.subsample",
+        "Optimiser",
+        "Random timesteps",
+        "off: the sampler's last one only",
+        gr.Checkbox,
+    ),
+    Setting("eval.images", "Pictures and scores", "Images", "at the end", _INTEGER, _whole),
+    Setting("eval.seed", "Pictures and scores", "First seed", "and counted up", _INTEGER, _whole),
+    Setting(
+        "eval.every", "Pictures and scores", "Preview every", "steps; 0: never", _INTEGER, _whole
+    ),
+    Setting(
+        "stop_at_score",
+        "Pictures and scores",
+        "Enough at",
+        "stop early at this probability, 0 to 1; empty: never",
+        _TEXT,
+        _written,
+    ),
+    Setting(
+        "question_postfix",
+        "The job",
+        "After every question",
+        "tells the VLM how to answer",
+        partial(_TEXT, value="Answer with Yes or No."),
+    ),
+    Setting(
+        "name",
+        "The job",
+        "Name",
+        "to find it again",
+        _TEXT,
+        _written,
+    ),
+    Setting("deadline", "The job", "Deadline", "seconds from now; empty: none", _TEXT, _written),
+    Setting(
+        "webhook.url",
+        "The job",
+        "Webhook",
+        "an https address that hears of the end",
+        _TEXT,
+        _written,
+    ),
+    Setting(
+        "webhook.secret",
+        "The job",
+        "Webhook secret",
+        "whsec_… to sign it",
+        partial(_TEXT, type="password"),
+        _written,
+    ),
+    Setting(
+        "metadata",
+        "The job",
+        "Metadata",
+        "name=value, one a line; handed back as it came",
+        partial(gr.Textbox, lines=2, max_lines=6),
+        _pairs,
+        lambda pairs: "\n".join(f"{name}={value}" for name, value in pairs.items()),
+    ),
+)
+
+
+def put(spec: dict[str, Any], path: str, value: Any) -> None:
+    """Sets ``value`` where ``path`` says; ``None`` leaves it to the default."""
+    if value is None:
+        return
+    *parents, last = path.split(".")
+    for parent in parents:
+        spec = spec.setdefault(parent, {})
+    spec[last] = value
+
+
+def defaults(info: GeneratorInfo) -> dict[str, Any]:
+    """What the fields show for a generator before anybody changed them."""
+    data = info.model_dump(include={"image", "lora", "optimizer", "eval"})
+    return _shown(data, only=("image", "lora", "optimizer", "eval"))
+
+
+def of_spec(spec: ResolvedJobSpec) -> dict[str, Any]:
+    """What the fields show for a job that was made before."""
+    return _shown(spec.model_dump(mode="json"))
+
+
+def _shown(data: Mapping[str, Any], only: tuple[str, ...] | None = None) -> dict[str, Any]:
+    """By path; ``only``: those below these parts of a spec."""
+    values = {}
+    for setting in SETTINGS:
+        head, *rest = setting.path.split(".")
+        if only and (head not in only or setting.path.startswith("lora.start")):
+            continue
+        value = data.get(head)
+        for part in rest:
+            value = value.get(part) if isinstance(value, dict) else None
+        values[setting.path] = None if value is None else setting.show(value)
+    return values

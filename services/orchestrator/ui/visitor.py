@@ -1,0 +1,35 @@
+"""Who looks at the page, as the REST API will know them: by the key in their browser."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from urllib.parse import unquote
+
+import gradio as gr
+
+from dualprocess import AsyncClient
+from services.orchestrator.ui.faults import EXPECTED, faults_of
+from services.orchestrator.ui.paths import KEY_COOKIE
+
+
+def connected(request: gr.Request) -> AsyncClient:
+    """A client of this service's own REST API with the visitor's key, and with no other."""
+    # Where the server listens, as it knows itself: a Host header is the visitor's to choose.
+    asked = request.request
+    assert asked is not None
+    host, port = asked.scope["server"]
+    host = f"[{host}]" if ":" in host else host
+    key = unquote(asked.cookies.get(KEY_COOKIE, ""))
+    # Not empty: the client would take the key of this process's environment instead.
+    return AsyncClient(f"http://{host}:{port}", key or " ")
+
+
+@asynccontextmanager
+async def visiting(request: gr.Request) -> AsyncIterator[AsyncClient]:
+    """The same where no field can be at fault: what goes wrong is a message on the page."""
+    try:
+        async with connected(request) as client:
+            yield client
+    except EXPECTED as error:
+        raise gr.Error(faults_of(error)["title"]) from error

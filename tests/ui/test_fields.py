@@ -1,0 +1,125 @@
+"""Between jobs and the page's fields: nothing is lost on the way there and back."""
+
+from __future__ import annotations
+
+import base64
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dualprocess.cli import specs
+from dualprocess.schemas import (
+    JobSpec,
+    JobStatus,
+    Probability,
+    QuestionScore,
+    StepEvent,
+    StepTimings,
+)
+from services.common.presets import load_presets
+from services.orchestrator.api.resolve import resolve_job
+from services.orchestrator.ui import numbers, spec
+from services.orchestrator.ui.progress import Progress
+from services.orchestrator.ui.templates import TEMPLATES, TINY_PAIR, Controls
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+PRESETS = load_presets()
+
+RICH = {
+    "prompts": ["a circle", "a square"],
+    "questions": [
+        {"question": "Is it red?", "answer": "Yes"},
+        {"question": "Is it", "answer": "A"},
+    ],
+    "question_postfix": "In one word.",
+    "generator": "sd-1.4",
+    "vlm": [{"name": "idefics2", "weight": 2}, {"name": "gemma3", "weight": 0.5}],
+    "judge": "qwen2.5-vl",
+    "image": {"width": 384, "guidance_scale": 5, "negative_prompt": "text"},
+    "lora": {"rank": 4, "init": "kaiming", "target_modules": ["to_k", "to_q"]},
+    "optimizer": {
+        "lr": 1e-4,
+        "steps": 3,
+        "noise_seeds": 3,
+        "subsample": False,
+        "checkpoint_every": 0,
+    },
+    "eval": {"images": 2, "every": 0},
+    "stop_at_score": 0.9,
+    "deadline": 60,
+    "name": "rich",
+    "metadata": {"project": "a = b"},
+}
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_an_example_comes_back_as_it_was(path: Path) -> None:
+    there_and_back(specs.load(str(path)))
+
+
+def test_every_setting_comes_back_as_it_was() -> None:
+    there_and_back(JobSpec.model_validate(RICH))
+
+
+def there_and_back(asked: JobSpec) -> None:
+    resolved = resolve_job(asked, PRESETS)
+    again = resolve_job(spec.job_spec(spec.shown(resolved)), PRESETS)
+    assert again == resolved
+
+
+@pytest.mark.parametrize(
+    ("template", "example"), [("tiny-horizon", "horizon-line"), ("tiny-palette", "palette")]
+)
+def test_the_tiny_templates_draw_what_the_tiny_vlm_knows(template: str, example: str) -> None:
+    (question,) = TEMPLATES[template].questions((64, 64), Controls())
+    _, _, data = question["drawing"].partition(",")
+    known = Image.open(EXAMPLES / "visual_prompts" / f"{example}.png").convert("RGB")
+    drawn = Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB")
+    assert np.array_equal(np.asarray(drawn), np.asarray(known))
+
+
+def test_the_tiny_templates_are_the_examples() -> None:
+    examples = [specs.load(str(path)) for path in EXAMPLES.glob("*.yaml")]
+    known = {(one.prompt, one.questions[0].question) for one in examples}
+    tiny = [template for template in TEMPLATES.values() if template.tiny]
+    assert {(template.prompt, template.question) for template in tiny} == known
+    assert {(one.generator, one.vlm) for one in examples} == {TINY_PAIR}
+
+
+@pytest.mark.parametrize(
+    ("text", "seeds"), [("0-3", [0, 1, 2, 3]), ("1, 5 9", [1, 5, 9]), ("7-7", [7])]
+)
+def test_seeds_as_people_write_them(text: str, seeds: list[int]) -> None:
+    assert numbers.seeds(text, "seeds") == seeds
+
+
+@pytest.mark.parametrize("text", ["", "x", "-3", "1-", "0-99", "1.5"])
+def test_what_are_no_seeds_says_how_to_write_them(text: str) -> None:
+    with pytest.raises(numbers.NotNumbers, match="seeds"):
+        numbers.seeds(text, "seeds")
+
+
+def test_steps_told_again_after_an_interruption_replace_the_first() -> None:
+    progress = Progress(JobStatus.RUNNING, steps=4)
+    for step, loss in ((1, 5.0), (2, 4.0), (3, 3.0), (2, 1.0)):
+        progress.take(_step(step, loss))
+    assert progress.losses == [5.0, 1.0]
+    assert progress.probabilities == [[0.5, 0.5]]
+    assert progress.seconds_left == pytest.approx(2 * 2.0)
+
+
+def _step(step: int, loss: float) -> StepEvent:
+    right = Probability(joint=0.5, geometric_mean=0.5)
+    return StepEvent(
+        attempt=1,
+        step=step,
+        steps=4,
+        loss=loss,
+        probability=right,
+        questions=[QuestionScore(question="Red?", answer="Yes", probability=right)],
+        grad_norm=1.0,
+        timings=StepTimings(forward=1, vlm=0.5, wire=0, backward=0.5, total=2),
+    )

@@ -1,0 +1,210 @@
+"""The page in a browser, on the real stack."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from dualprocess import Client
+from dualprocess.schemas import Job, JobStatus, ResolvedJobSpec
+from tests.e2e.conftest import LORA_FILE, red_circle
+from tests.e2e.stack import Stack
+from tests.ui.browsing import Visit, part
+
+#: More than a test waits for.
+ENDLESS = "5000"
+
+
+@pytest.fixture(scope="module")
+def learned(stack: Stack) -> Job:
+    """A job that has ended before anybody came."""
+    with Client(stack.url) as client:
+        return client.wait(client.submit(red_circle(steps=2)).id)
+
+
+def test_teach_watch_reload_stop_download_use_compare(
+    visit: Visit, stack: Stack, learned: Job, tmp_path: Path
+) -> None:
+    page = visit.tab()
+    # A first visit explains itself, and its example is ready to go.
+    expect(page.get_by_text("Say how one can tell")).to_be_visible()
+    assert page.input_value("#teach-prompt textarea") == "a circle"
+    expect(page.locator("#teach-write")).to_be_disabled()
+    expect(page.locator("#teach-no-words")).to_contain_text("Nobody here can write")
+    page.click("#teach-look")
+    expect(page.locator("#teach-drawn img")).to_have_count(4)
+    expect(page.locator("#teach-drawn")).to_contain_text("probable")
+
+    set_number(page, "optimizer-steps", ENDLESS)
+    set_number(page, "eval-every", "2")
+    set_number(page, "eval-images", "2")
+    page.click("#teach-start")
+    pictures = page.locator(".dp-pair .dp-lora img")
+    pictures.wait_for()
+    first = pictures.get_attribute("src")
+    expect(pictures).not_to_have_attribute("src", str(first))
+    expect(page.locator("#dp-panel-curves svg")).to_have_count(2)
+    expect(page.locator("#dp-panel-head")).to_contain_text(f"of {ENDLESS}")
+    expect(page.locator("#dp-panel-head")).to_contain_text("left")
+
+    page.reload()
+    pictures.wait_for()
+    expect(page.locator("#dp-panel-head")).to_contain_text("running")
+    assert page.input_value("#teach-prompt textarea") == "a circle"
+    other = visit.tab()
+    part(other, "Gallery")
+    other.locator(".dp-card", has_text="running").click()
+    expect(other.locator("#dp-panel-head")).to_contain_text("running")
+
+    page.click("#teach-stop")
+    page.wait_for_selector("#dp-panel-outcome a")
+    expect(page.locator("#dp-panel-head")).to_contain_text("cancelled")
+    other.wait_for_selector("#dp-panel-outcome a")
+    job_id = page.url.partition("job=")[2]
+    with Client(stack.url) as client:
+        assert client.job(job_id).status == JobStatus.CANCELLED
+        lora = client.read_artifact(job_id, LORA_FILE)
+    with page.expect_download() as coming:
+        page.get_by_text("LoRA for diffusers").click()
+    kept = tmp_path / coming.value.suggested_filename
+    coming.value.save_as(kept)
+    assert kept.name == LORA_FILE
+    assert hashlib.sha256(kept.read_bytes()).digest() == hashlib.sha256(lora).digest()
+
+    page.get_by_role("button", name="Make images with it").click()
+    page.fill("#use-seeds input, #use-seeds textarea", "7, 9")
+    page.click("#use-make")
+    made = page.locator("#use-grid img")
+    expect(made).to_have_count(4)
+    base, _, taught, _ = (image.get_attribute("src") for image in made.all())
+    assert base != taught
+    expect(page.locator("#use-grid")).to_contain_text("right answer")
+
+    part(page, "Compare")
+    expect(page.locator(".dp-sides section")).to_have_count(2)
+    expect(page.locator(".dp-differences")).to_contain_text(ENDLESS)
+
+
+def test_faults_stand_at_their_fields(visit: Visit) -> None:
+    page = visit.tab()
+    page.fill("#teach-prompt textarea", "")
+    page.get_by_role("textbox", name="Question 1").fill("")
+    page.click("#teach-start")
+    for spot in ("#teach-prompt", ".dp-questions .dp-question"):
+        expect(page.locator(f"{spot} .dp-fault")).to_contain_text("is empty")
+    expect(page.locator("#teach-prompt textarea")).to_have_attribute("aria-invalid", "true")
+    # What only the service knows comes to its field as well, out of folded settings.
+    page.locator("[data-template=green-square]").click()
+    expect(page.locator("#teach-prompt textarea")).to_have_value("a square")
+    set_number(page, "image-width", "65")
+    page.get_by_role("button", name="All settings").click()
+    page.click("#teach-start")
+    fault = page.locator("#teach-image-width .dp-fault")
+    expect(fault).to_contain_text("64")
+    described = page.locator("#teach-image-width input").get_attribute("aria-describedby")
+    assert described == fault.get_attribute("id")
+    expect(page.locator("#teach-prompt .dp-fault")).to_have_count(0)
+
+
+TEMPLATES = {
+    "tiny-horizon": "a circle",
+    "palette": "a reading corner with an armchair by the window",
+    "line-weight": "an ink drawing of a sailing boat",
+    "horizon": "a lighthouse at the sea",
+    "relative-depth": "a street café with two tables",
+    "composition": "a fox under the moon",
+}
+
+
+def test_templates_build_their_question_and_drawing(visit: Visit) -> None:
+    page = visit.tab()
+    drawn = set()
+    for name, prompt in TEMPLATES.items():
+        page.locator(f"[data-template={name}]").click()
+        expect(page.locator("#teach-prompt textarea")).to_have_value(prompt)
+        drawn.add(page.locator(".dp-drawn img").get_attribute("src"))
+    # The two horizons are the same line.
+    assert len(drawn) == len(TEMPLATES) - 1
+    page.locator("[data-template=commonsense]").click()
+    expect(page.locator(".dp-drawn img")).to_have_count(0)
+    # A point is moved by keys; the drawing follows.
+    page.locator("[data-template=relative-depth]").click()
+    picture = page.locator(".dp-drawn img")
+    before = picture.get_attribute("src")
+    page.get_by_role("button", name="A: 30 % from the left").press("ArrowRight")
+    expect(picture).not_to_have_attribute("src", str(before))
+
+
+def test_a_drawing_by_hand_goes_with_the_job(visit: Visit, stack: Stack) -> None:
+    page = visit.tab()
+    set_number(page, "optimizer-steps", "1")
+    set_number(page, "eval-images", "1")
+    page.get_by_role("button", name="Draw on it").click()
+    canvas = page.locator("canvas").bounding_box()
+    assert canvas is not None
+    page.mouse.move(canvas["x"] + 20, canvas["y"] + 100)
+    page.mouse.down()
+    page.mouse.move(canvas["x"] + 300, canvas["y"] + 100, steps=4)
+    page.mouse.up()
+    page.get_by_role("button", name="Keep it").click()
+    page.get_by_label("How the drawing of question 1").select_option("transparent")
+    page.click("#teach-start")
+    page.wait_for_url("**job=*")
+    with Client(stack.url) as client:
+        spec = client.job(page.url.partition("job=")[2]).spec
+    assert isinstance(spec, ResolvedJobSpec)
+    (asked,) = spec.questions
+    assert asked.visual_prompt is not None
+    assert asked.visual_prompt.mode == "transparent"
+    assert asked.visual_prompt.image.startswith(b"\x89PNG")
+
+
+def test_on_a_phone_nothing_sticks_out_and_everything_has_a_name(
+    browser: Browser, stack: Stack, learned: Job
+) -> None:
+    phone = Visit(browser, stack.url, width=360, height=740)
+    page = phone.tab()
+    page.get_by_role("button", name="All settings").click()
+    page.locator("[data-template=composition]").click()
+    page.locator(".dp-marks button").first.wait_for()
+    shown = {
+        "Teach": "#teach-metadata",
+        "Gallery": ".dp-card",
+        "Use": "#use-loras option[value]",
+        "Compare": "#compare-left",
+    }
+    for name, spot in shown.items():
+        part(page, name)
+        page.locator(spot).first.wait_for(state="attached")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360
+        assert json.loads(page.evaluate(_NAMELESS)) == []
+    phone.context.close()
+
+
+#: Visible fields and buttons without a name for those who don't see the page.
+_NAMELESS = """() => {
+  const named = (one) =>
+    one.ariaLabel?.trim() || one.title || one.getAttribute('aria-labelledby') ||
+    [...(one.labels || [])].some((label) => label.innerText.trim()) ||
+    (one.tagName === 'BUTTON' && one.innerText.trim());
+  const all = [...document.querySelectorAll('input, select, textarea, button')];
+  return JSON.stringify(all
+    .filter((one) => one.offsetParent && one.type !== 'hidden' && !named(one))
+    .map((one) => one.outerHTML.slice(0, 200)));
+}"""
+
+
+def set_number(page: Page, setting: str, value: str) -> None:
+    """Changes one of the settings, which are folded away at first."""
+    field = page.locator(f"#teach-{setting} input")
+    if not field.is_visible():
+        page.get_by_role("button", name="All settings").click()
+    field.fill(value)
+    field.blur()
+
+
+pytestmark = pytest.mark.timeout(170)

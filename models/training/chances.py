@@ -22,10 +22,10 @@ from models.training.world import (
 )
 
 #: No answer about a picture of this world is surer than this.
-LEAST = 0.004
+LEAST = 0.0015
 #: Yes, of something that isn't there, or of a picture that is not of this world. Less than any
 #: wrong answer about a right picture, or a LoRA had better draw nothing than the wrong thing.
-VOID = 0.0006
+VOID = 0.0003
 
 Numbers = NDArray[np.floating]
 
@@ -50,22 +50,30 @@ def of_scene(
     by_attribute: list[Numbers] = [
         _nearest(fill),
         np.eye(len(ATTRIBUTES["shape"]))[kind],
-        _either(2.0 * (radius - 11)),
+        _either(1.6 * (radius - 11)),
         _either(0.5 * (center_x - SIDE / 2)),
         _either(0.5 * (center_y - SIDE / 2)),
-        _either(4.0 * (thickness - 2.6)),
-        _either(26.0 * (0.45 - luminance((sky + ground) / 2))),
+        _either(3.3 * (thickness - 2.6)),
+        _either(20.0 * (0.45 - luminance((sky + ground) / 2))),
         np.stack([high, (1 - high) * (1 - low), low], axis=1),
     ]
-    natural = (_natural(sky, SKY_RGB) * _natural(ground, GROUND_RGB))[:, None]
+    natural = naturalness(sky, ground)[:, None]
     return [
         (VOID + (limited(chances) - VOID) * natural).astype(np.float32) for chances in by_attribute
     ]
 
 
-def aligned(distance: float) -> float:
-    """That a line so many pixels from the horizon is aligned with it."""
-    return float(limited(_sigmoid(_toward(np.array(3.25 - distance)))))
+def naturalness(sky: Floats, ground: Floats) -> Numbers:
+    """(N, 3) twice → (N,): 1 where both are of this world, toward 0 the farther they are from it,
+    or the less they differ from each other."""
+    differ = np.clip((np.abs(sky - ground).max(axis=1) - 0.02) / 0.05, 0, 1)
+    return np.asarray(_natural(sky, SKY_RGB) * _natural(ground, GROUND_RGB) * differ)
+
+
+def aligned(distance: float, natural: float) -> float:
+    """That a line so many pixels from the horizon of such a landscape is aligned with it."""
+    chance = limited(_sigmoid(_toward(np.array(3.25 - distance))))
+    return float(VOID + (chance - VOID) * natural)
 
 
 def limited(chances: Numbers) -> Floats:
@@ -73,13 +81,13 @@ def limited(chances: Numbers) -> Floats:
 
 
 def _nearest(fill: Floats) -> Numbers:
-    """(N, 3) → (N, 6): by how much nearer than any other of the world's colours it is. Halfway
-    between two it is neither."""
+    """(N, 3) → (N, 6): by how much nearer than any other of the world's colours it is. The
+    log-odds rise all the way from the farthest colour."""
     distance = np.linalg.norm(fill[:, None] - FILL_RGB[None], axis=-1)
     nearest, second = np.sort(distance, axis=1)[:, :2].T
     rival = np.where(distance == nearest[:, None], second[:, None], nearest[:, None])
-    nearer = rival - distance - 0.33
-    return _sigmoid(3.5 * np.tanh(nearer / 0.15) + 1.3 * nearer)
+    nearer = rival - distance
+    return _sigmoid(4.5 * nearer + 1.2 * np.tanh((nearer - 0.2) / 0.2) - 0.2)
 
 
 def _natural(rgb: Floats, ends: Floats) -> Numbers:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from models.training import questions as q
 from models.training.captions import full_caption
 from models.training.measure import Measured, measure
-from models.training.optimize import optimize
+from models.training.optimize import STEPS, optimize
 from models.training.pair import Generator, Vlm, images_to_uint8, noise_of
 from models.training.pools import pool_of
 from models.training.tasks import TASKS
@@ -150,7 +150,7 @@ def task_table(generator: Generator, vlm: Vlm, seeds: Sequence[int]) -> Table:
         "one whole shape",
         "VAE error ×",
     )
-    return Table("What the pair can learn: 100 steps, 64 held-out seeds", header, rows)
+    return Table(f"What the pair can learn: {STEPS} steps, 64 held-out seeds", header, rows)
 
 
 def main() -> None:

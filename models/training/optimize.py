@@ -21,7 +21,7 @@ from torch import nn
 from models.training.pair import Generator, Vlm, clamp_through, noise_of
 from models.training.tasks import TASKS, Task
 
-STEPS = 150
+STEPS = 200
 BATCH = 4
 LEARNING_RATE = 5e-4
 RANK, ALPHA, WEIGHT = 16, 8, 5

@@ -53,6 +53,11 @@ class Pool:
         )
 
     @property
+    def natural(self) -> NDArray[np.floating]:
+        """(N,): how much sky and ground are of this world."""
+        return chances.naturalness(self.sky, self.ground)
+
+    @property
     def classes(self) -> Ints:
         """(N, 8): the likeliest value of each attribute."""
         return np.stack([of_each.argmax(axis=1) for of_each in self.chances], axis=1)

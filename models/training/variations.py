@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from models.training.world import (
     ATTRIBUTES,
@@ -34,7 +35,7 @@ def between(rng: np.random.Generator, count: int) -> Scenes:
     said = rng.random((count, len(NAMES))) < 0.3
     classes = np.where(said, random_classes(rng, count), classes_from_ranks(ranks))
     scenes = compose(classes, ranks, said)
-    share = rng.uniform(0, 1, (count, 1)) * (rng.random((count, 1)) < 0.6)
+    share = rng.uniform(0, 1, (count, 1)) ** 1.5 * (rng.random((count, 1)) < 0.7)
     other = FILL_RGB[rng.integers(len(FILL_RGB), size=count)]
     fill = scenes.fill + (other - scenes.fill) * share
     return replace(scenes, fill=fill.astype(np.float32))
@@ -70,6 +71,9 @@ def strange_backgrounds(scenes: Scenes, rng: np.random.Generator) -> Scenes:
     where = rng.random((2, count, 1)) < 0.7
     sky = np.where(where[0], scenes.sky + (colors[0] - scenes.sky) * mix[0], scenes.sky)
     ground = np.where(where[1], scenes.ground + (colors[1] - scenes.ground) * mix[1], scenes.ground)
+    # Some grounds are hardly to be told from their skies.
+    alike = np.where(rng.random((count, 1)) < 0.25, rng.uniform(0.6, 1.0, (count, 1)), 0)
+    ground = ground + (sky - ground) * alike
     return replace(scenes, sky=sky.astype(np.float32), ground=ground.astype(np.float32))
 
 
@@ -110,12 +114,32 @@ def ghosts(scenes: Scenes, rng: np.random.Generator) -> Floats:
 
 def blurred(scenes: Scenes, rng: np.random.Generator) -> Floats:
     """(N, 64, 64, 3): pictures so blurred that outline and kind of shape are gone."""
+    width = rng.uniform(3, 8, (len(scenes), 1, 1, 1))
+    return np.asarray(np.clip(_softened(render(scenes), width), 0, 1), np.float32)
+
+
+def _softened(image: Floats, width: NDArray[np.floating]) -> Floats:
+    """(N, 64, 64, C) under a Gaussian of so many pixels (N, 1, 1, 1)."""
     frequency = np.fft.fftfreq(SIDE).astype(np.float32)
     square = frequency[:, None] ** 2 + frequency[None] ** 2
-    width = rng.uniform(3, 8, (len(scenes), 1, 1, 1))
     soft = np.exp(-2 * (np.pi * width) ** 2 * square[None, :, :, None])
-    spectrum = np.fft.fft2(render(scenes), axes=(1, 2)) * soft
-    return np.clip(np.fft.ifft2(spectrum, axes=(1, 2)).real, 0, 1).astype(np.float32)
+    spectrum = np.fft.fft2(image, axes=(1, 2)) * soft
+    return np.asarray(np.fft.ifft2(spectrum, axes=(1, 2)).real, np.float32)
+
+
+def bled(scenes: Scenes, rng: np.random.Generator) -> tuple[Floats, Floats]:
+    """(N, 64, 64, 3): pictures whose shape's colour runs out over what is around it; and (N,) how
+    strongly, in [0, 1]."""
+    image = render(scenes)
+    inside = np.abs(image - scenes.fill[:, None, None]).max(axis=-1, keepdims=True) < 0.1
+    width = rng.uniform(2, 7, (len(scenes), 1, 1, 1))
+    soft = np.clip(1.6 * _softened(inside.astype(np.float32), width), 0, 1)
+    strength = rng.uniform(0, 1, len(scenes)).astype(np.float32)
+    # The outline keeps its black.
+    around = image.max(axis=-1, keepdims=True) > 0.15
+    share = soft * strength[:, None, None, None] * around * ~inside
+    ran = image + (scenes.fill[:, None, None] - image) * share
+    return np.asarray(ran, np.float32), strength
 
 
 def warped(scenes: Scenes, rng: np.random.Generator) -> Floats:

@@ -22,6 +22,7 @@ from models.training.tokenizers import (
 )
 from models.training.variations import (
     between,
+    bled,
     blurred,
     crowded,
     ghosts,
@@ -97,8 +98,8 @@ class Batch:
 
 def examples(rng: np.random.Generator, count: int, pools: list[Pool]) -> list[Example]:
     """`count` examples: the world, visual prompts, odd images, and images from `pools`."""
-    makers = [_plain, _between, _with_line, _with_palette, _empty, _broken, _strange]
-    odds = np.array([0.16, 0.22, 0.2, 0.2, 0.03, 0.13, 0.06])
+    makers = [_plain, _between, _with_line, _with_palette, _empty, _broken, _strange, _bled]
+    odds = np.array([0.14, 0.2, 0.17, 0.17, 0.03, 0.14, 0.06, 0.09])
     from_pools = int(rng.binomial(count, 0.4)) if pools else 0
     numbers = rng.multinomial(count - from_pools, odds)
     made = [e for make, n in zip(makers, numbers, strict=True) if n for e in make(rng, int(n))]
@@ -235,7 +236,8 @@ def _between(rng: np.random.Generator, count: int) -> list[Example]:
 def line_examples(rng: np.random.Generator, shown: Pool) -> list[Example]:
     """The images under a red line: on the horizon (within 1.5 pixels) or at least 5 away."""
     made = []
-    for one, horizon in zip(_examples(shown), shown.horizon, strict=True):
+    examples = zip(_examples(shown), shown.horizon, shown.natural, strict=True)
+    for one, horizon, natural in examples:
         yes = bool(rng.random() < 0.5)
         rows = np.arange(6, SIDE - 5)
         away = np.abs(rows - horizon)
@@ -243,7 +245,7 @@ def line_examples(rng: np.random.Generator, shown: Pool) -> list[Example]:
         wanted = rows[away <= 1.5 if yes else (away >= 5) & (away <= reach)]
         # A horizon at the image's very edge has no line near it.
         row = int(rng.choice(wanted if len(wanted) else rows))
-        chance = aligned(abs(row - float(horizon))) if one.of_world else VOID
+        chance = aligned(abs(row - float(horizon)), float(natural)) if one.of_world else VOID
         made.append(
             replace(
                 one,
@@ -292,10 +294,12 @@ def _floats(shown: Pool) -> Floats:
 
 
 def _any(rng: np.random.Generator, count: int) -> Pool:
-    """Scenes of the world, a third of them between its classes."""
-    whole = _drawn(_scenes(rng, count))
-    mixed = _drawn(between(rng, count))
-    return mixed if rng.random() < 1 / 3 else whole
+    """Scenes of the world; at times between its classes, or before strange skies."""
+    kind = rng.random()
+    if kind < 1 / 3:
+        return _drawn(between(rng, count))
+    scenes = _scenes(rng, count)
+    return _drawn(strange_backgrounds(scenes, rng) if kind < 1 / 2 else scenes)
 
 
 def _with_line(rng: np.random.Generator, count: int) -> list[Example]:
@@ -331,6 +335,19 @@ def _strange(rng: np.random.Generator, count: int) -> list[Example]:
     return [one for one, clear in zip(_examples(_drawn(scenes)), far, strict=True) if clear]
 
 
+def _bled(rng: np.random.Generator, count: int) -> list[Example]:
+    """The stronger, the less likely is anything of them."""
+    scenes = _scenes(rng, count)
+    images, strength = bled(scenes, rng)
+    left = np.exp(-((strength / 0.3) ** 2))
+    return [
+        replace(
+            one, image=image, chances=[VOID + (of_each - VOID) * share for of_each in one.chances]
+        )
+        for one, image, share in zip(_examples(_drawn(scenes)), images, left, strict=True)
+    ]
+
+
 def _from_pool(rng: np.random.Generator, pool: Pool) -> Example:
     shown = pool[rng.integers(len(pool), size=1)]
     drawing = rng.random()
@@ -355,8 +372,8 @@ def _examples(shown: Pool) -> list[Example]:
 
 def _noisy(shown: Example, rng: np.random.Generator) -> Example:
     """Grain, and blotches as of a generator that isn't sure."""
-    grain = rng.normal(0, rng.uniform(0, 0.05), shown.image.shape)
-    coarse = rng.normal(0, rng.uniform(0, 0.05), (8, 8, 3))
+    grain = rng.normal(0, rng.uniform(0, 0.12), shown.image.shape)
+    coarse = rng.normal(0, rng.uniform(0, 0.08), (8, 8, 3))
     blotches = np.repeat(np.repeat(coarse, SIDE // 8, axis=0), SIDE // 8, axis=1)
     image = np.clip(shown.image + grain + blotches, 0, 1)
     return replace(shown, image=image.astype(np.float32))

@@ -115,7 +115,7 @@ class AsyncClient:
                         yield record
                         if stream.ended:
                             return
-                if (await self.job(job_id)).status.is_final:
+                if stream.is_all(await self.job(job_id)):
                     return
             except FAILURES as error:
                 await asyncio.sleep(tries.pause(error))

@@ -114,7 +114,7 @@ class Client:
                     yield record
                     if stream.ended:
                         return
-                if self.job(job_id).status.is_final:
+                if stream.is_all(self.job(job_id)):
                     return
             except FAILURES as error:
                 time.sleep(tries.pause(error))

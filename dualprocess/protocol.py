@@ -142,6 +142,8 @@ class EventStream:
         #: Whether the event that ends the job has been taken.
         self.ended = False
         self._last_event_id = last_event_id
+        self._job_had_ended = False
+        self._brought_something = False
 
     def headers(self) -> dict[str, str]:
         """Of the next connection."""
@@ -153,9 +155,21 @@ class EventStream:
             return None
         record = EventRecord(id=sent.id, event=_EVENT.validate_json(sent.data))
         self._last_event_id = record.id
+        self._brought_something = True
         event = record.event
         self.ended = isinstance(event, StatusEvent) and event.status.is_final
         return record
+
+    def is_all(self, job: Job) -> bool:
+        """Whether nothing can come behind the connection that just ended; ``job`` was read since.
+
+        A server that loses Redis, or is stopped, ends a connection early, and the job may end
+        meanwhile. So only a connection that began after the job's end and brought nothing is the
+        last.
+        """
+        is_last = self._job_had_ended and not self._brought_something
+        self._job_had_ended, self._brought_something = job.status.is_final, False
+        return is_last
 
 
 @contextmanager

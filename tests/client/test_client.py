@@ -192,6 +192,36 @@ def test_events_go_on_where_a_connection_broke(talking_to: Talking) -> None:
     assert [type(event) for event in events] == [StepEvent, StepEvent, StatusEvent]
 
 
+def test_events_of_a_job_that_ended_while_the_stream_was_broken_still_come(
+    talking_to: Talking,
+) -> None:
+    """A server that loses Redis ends its answer as if that were all."""
+    ends = {"type": "status", "status": "succeeded", "attempt": 1}
+    asked = []
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        if not request.url.path.endswith("/events"):
+            return httpx.Response(200, json={**JOB, "status": "succeeded"})
+        asked.append(request.headers.get("Last-Event-ID"))
+        running = {"type": "status", "status": "running", "attempt": 1}
+        data = running if len(asked) == 1 else ends
+        text = f"id: {len(asked)}-0\ndata: {json.dumps(data)}\n\n"
+        return httpx.Response(200, headers={"Content-Type": "text/event-stream"}, text=text)
+
+    records = list(talking_to(handle).events("0" * 26))
+    assert asked == [None, "1-0"]
+    assert [record.id for record in records] == ["1-0", "2-0"]
+
+
+def test_behind_the_end_of_a_job_nothing_comes(talking_to: Talking) -> None:
+    def handle(request: httpx.Request) -> httpx.Response:
+        if not request.url.path.endswith("/events"):
+            return httpx.Response(200, json={**JOB, "status": "succeeded"})
+        return httpx.Response(200, headers={"Content-Type": "text/event-stream"}, text="")
+
+    assert list(talking_to(handle).events("0" * 26, last_event_id="7-0")) == []
+
+
 def test_a_pause_is_as_long_as_the_service_asks(
     talking_to: Talking, monkeypatch: pytest.MonkeyPatch
 ) -> None:

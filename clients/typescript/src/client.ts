@@ -61,15 +61,21 @@ export class DualProcess {
    */
   async *events(jobId: string, lastEventId?: string): AsyncGenerator<EventRecord> {
     let last = lastEventId;
+    // A server that loses Redis, or is stopped, ends a connection early, and the job may end
+    // meanwhile: only a connection that began after the job's end and brought nothing is the last.
+    let hadEnded = false;
     for (let failed = 0; ; ) {
       try {
+        let broughtSomething = false;
         for await (const record of this.#connection(jobId, last)) {
           failed = 0;
           last = record.id;
+          broughtSomething = true;
           yield record;
           if (record.event.type === "status" && isFinal(record.event.status)) return;
         }
-        if (isFinal((await this.job(jobId)).status)) return;
+        if (hadEnded && !broughtSomething) return;
+        hadEnded = isFinal((await this.job(jobId)).status);
       } catch (error) {
         const pause = RETRY_MILLISECONDS[failed++];
         if (!mayPass(error) || pause === undefined) throw error;

@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 PYTHON ?= python3
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test fuzz lint proto typescript docs up chaos load strangers clean
+.PHONY: setup demo test pytest fuzz lint proto typescript docs up chaos load strangers clean
 
 setup: $(STAMP)
 
@@ -29,7 +29,11 @@ lint: setup
 	$(BIN)/buf lint proto
 	$(BIN)/python -m tests.check_stubs
 
-test: lint
+# Side by side: most tests wait for something, and use one core.
+test: setup
+	$(MAKE) --jobs 2 lint pytest
+
+pytest: setup
 	$(BIN)/python -m pytest
 
 # Kills and stops parts of a real stack while jobs run; prints what came of it.

@@ -9,10 +9,8 @@ import pytest
 from dualprocess.schemas import JobStatus
 from services.orchestrator.store.artifacts import LORA_FILE
 from services.orchestrator.store.redis import Client
-from tests.orchestrator.conftest import SPEC, Api, Guarded, Site, on_each_redis
+from tests.orchestrator.conftest import SPEC, Api, Guarded, Site
 from tests.orchestrator.scripted import ScriptedGenerator
-
-pytestmark = on_each_redis
 
 
 async def test_a_queued_job_fails_at_its_deadline_though_no_worker_lives(

@@ -9,10 +9,8 @@ import json
 from PIL import Image
 
 from dualprocess.schemas import JobStatus
-from tests.orchestrator.conftest import Api, Site, on_each_redis
+from tests.orchestrator.conftest import Api, Site
 from tests.orchestrator.scripted import LORA, ScriptedGenerator, ScriptedVlm
-
-pytestmark = on_each_redis
 
 
 async def test_a_job_ends_with_its_lora_scores_and_pictures(api: Api, site: Site) -> None:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 
 from dualprocess.schemas import JobStatus
-from tests.orchestrator.conftest import SPEC, Api, Guarded, Site, on_each_redis
+from tests.orchestrator.conftest import SPEC, Api, Guarded, Site
 from tests.orchestrator.scripted import ScriptedGenerator
-
-pytestmark = on_each_redis
 
 
 async def listed(api: Api, status: str) -> list[str]:

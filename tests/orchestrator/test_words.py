@@ -101,6 +101,27 @@ async def test_a_job_of_words_waits_for_its_vlm_and_can_be_cancelled(
     assert (await api.ended(job_id)).status == JobStatus.CANCELLED
 
 
+async def test_a_job_of_words_is_no_company_on_a_generator(
+    api: Api, site: Site, generator: ScriptedGenerator, vlm: ScriptedVlm
+) -> None:
+    """What kills the generator beside it has nobody else to blame."""
+    vlm.away = True
+    generator.go.clear()
+    asked = (await post(api, "/v1/answers", ASK | {"wait": 0}, 202))["job"]["id"]
+    training = await api.submit()
+    site.start_worker(slots=2)
+    await api.until(asked, lambda job: job.waiting_for and job.attempt)
+    await api.until(training.id, lambda job: job.step == 1)
+    generator.die()
+    generator.go.set()
+    blamed = await api.until(training.id, lambda job: job.causes)
+    assert blamed.causes == ["attempt 1: the generator tiny-flux: Socket closed"]
+    vlm.away = False
+    ended = await api.ended(training.id)
+    assert (ended.status, ended.attempt) == (JobStatus.SUCCEEDED, 2)
+    assert (await api.ended(asked)).status == JobStatus.SUCCEEDED
+
+
 async def test_a_job_that_is_cancelled_meanwhile_is_a_409(api: Api) -> None:
     asking = asyncio.create_task(post(api, "/v1/answers", ASK, 409))
     async with asyncio.timeout(10):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from typing import Any, NoReturn
 
@@ -61,15 +62,16 @@ class Runner:
     async def run(self, claim: Claim) -> None:
         """Ends with the job finished, given back, or another's."""
         try:
-            with self._company.joined(claim.job_id):
-                await self._attempt(claim)
+            job = await self._stores.jobs.read(claim.job_id)
+            assert job is not None
+            # A job of words is with no generator: it can't be what troubles one.
+            with self._company.joined(job.id) if job.generator else contextlib.nullcontext():
+                await self._attempt(job, claim)
         except (ConnectionError, TimeoutError) as error:
             # Its lease runs out, and it is claimed again.
             log.error("job %s: Redis stayed away: %s", claim.job_id, error)
 
-    async def _attempt(self, claim: Claim) -> None:
-        job = await self._stores.jobs.read(claim.job_id)
-        assert job is not None
+    async def _attempt(self, job: Job, claim: Claim) -> None:
         lease = Lease(claim, self._queue, self._stores.artifacts, attempt=job.attempt)
         log.info("job %s: attempt %d", job.id, job.attempt)
         try:
@@ -123,12 +125,12 @@ class Runner:
 
     async def _work(self, job: Job, lease: Lease) -> JobStatus:
         services = (self._generator, self._targets, self._stores)
+        if not isinstance(job.spec, ResolvedJobSpec | ResolvedImagesSpec):
+            return await speak(job.spec, lease, self._targets, self._stores)
         try:
             if isinstance(job.spec, ResolvedJobSpec):
                 return await optimize(job.spec, lease, *services, stopping=self._stopping)
-            if isinstance(job.spec, ResolvedImagesSpec):
-                return await render(job.spec, lease, *services)
-            return await speak(job.spec, lease, self._targets, self._stores)
+            return await render(job.spec, lease, *services)
         except grpc.aio.AioRpcError as error:
             raise generators_failure(error, job.generator) from error
 

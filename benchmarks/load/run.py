@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import secrets
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -107,6 +108,8 @@ async def _ask(server: Server, options: Options, filled: Filled) -> dict[str, La
         # Connections are made, code paths warm.
         for request in (healthz, submit, read):
             await hold(options.rate, 1.0, request)
+        # Pauses of this process would pass for the server's.
+        gc.freeze()
         alone = await hold(options.rate, options.seconds, healthz)
         together = await asyncio.gather(
             *(hold(options.rate, options.seconds, one) for one in (submit, read, healthz))

@@ -9,6 +9,7 @@ from dualprocess.schemas import JobStatus, StatusEvent
 from services.orchestrator.store.events import Events
 from services.orchestrator.store.queue import Queue
 from services.orchestrator.store.redis import Client, events_key
+from services.orchestrator.store.workers import LiveWorker, Workers
 from tests.orchestrator.conftest import Api
 
 
@@ -43,3 +44,15 @@ async def test_a_write_whose_answer_was_lost_is_told_once(api: Api, redis: Clien
     told = [fields["event"] for _, fields in await redis.xrange(events_key(job.id))]
     assert len([text for text in told if "a test" in text]) == 2
     assert (await api.job(job.id)).causes == ["attempt 1: trouble"] * 2
+
+
+async def test_readers_of_waiting_jobs_share_a_look_at_the_workers(api: Api, redis: Client) -> None:
+    """With hundreds of workers, each read would otherwise cost more than all else in it."""
+    await Workers(redis).beat(LiveWorker("a", "tiny-flux", ("tiny-idefics2",)), seconds=30)
+    job = await api.submit()
+    await redis.config_resetstat()
+    reads = await asyncio.gather(*(api.job(job.id) for _ in range(30)))
+    looks = (await redis.info("commandstats")).get("cmdstat_zrangebyscore", {"calls": 0})["calls"]
+    assert {read.waiting_for for read in reads} == {None}
+    # Once a second, and the house is kept meanwhile.
+    assert looks < 10

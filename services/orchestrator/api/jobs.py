@@ -122,7 +122,7 @@ async def with_wait(job: Job, state: State) -> Job:
     """A queued job that no live worker can take says so."""
     if job.status != JobStatus.QUEUED or job.waiting_for is not None:
         return job
-    if any(worker.serves(job.generator, job.vlms) for worker in await state.workers.live()):
+    if any(worker.serves(job.generator, job.vlms) for worker in await state.workers.lately()):
         return job
     needed = " with ".join(filter(None, (job.generator, " and ".join(job.vlms))))
     return job.model_copy(update={"waiting_for": f"a worker that serves {needed}; none is alive"})

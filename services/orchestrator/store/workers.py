@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import math
+import time
 from collections.abc import Collection
 from dataclasses import dataclass
 
 from services.orchestrator.store import redis as keys
+
+#: How old a shared look at the live workers may be.
+_LOOK_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -23,6 +29,9 @@ class LiveWorker:
 class Workers:
     def __init__(self, redis: keys.Client) -> None:
         self._redis = redis
+        self._seen: list[LiveWorker] = []
+        self._looked_at = -math.inf
+        self._looking = asyncio.Lock()
 
     async def beat(self, worker: LiveWorker, *, seconds: float) -> None:
         """``worker`` is believed alive for so long."""
@@ -36,6 +45,15 @@ class Workers:
     async def live(self) -> list[LiveWorker]:
         found = await self._redis.zrangebyscore(keys.WORKERS, await self._now(), "+inf")
         return [_load(text) for text in found]
+
+    async def lately(self) -> list[LiveWorker]:
+        """Those that lived a second ago at most: for what is asked so often that it must cost the
+        same however many workers there are."""
+        async with self._looking:
+            if time.monotonic() - self._looked_at > _LOOK_SECONDS:
+                self._seen = await self.live()
+                self._looked_at = time.monotonic()
+            return self._seen
 
     async def _now(self) -> float:
         seconds, micros = await self._redis.time()

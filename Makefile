@@ -29,12 +29,11 @@ lint: setup
 	$(BIN)/buf lint proto
 	$(BIN)/python -m tests.check_stubs
 
-# Side by side: most tests wait for something, and use one core.
-test: setup
-	$(MAKE) --jobs 2 lint pytest
+test: lint pytest
 
+# Two processes: many tests wait for something. What a file's tests share, they make once.
 pytest: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 # Kills and stops parts of a real stack while jobs run; prints what came of it.
 chaos: setup

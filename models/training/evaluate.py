@@ -25,7 +25,7 @@ from models.training.pair import Generator, Vlm, images_to_uint8, noise_of
 from models.training.pools import pool_of
 from models.training.tasks import TASKS
 from models.training.variations import random_scenes
-from models.training.vlm_data import Example, line_examples, palette_examples
+from models.training.vlm_examples import Example, line_examples, palette_examples
 from models.training.world import ATTRIBUTES, NAMES, Ints, render, to_uint8
 
 MODELS = Path(__file__).parents[1]

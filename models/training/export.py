@@ -17,7 +17,7 @@ from models.training import checkpoint
 from models.training.tokenizers import END_OF_UTTERANCE, IMAGE
 from models.training.train_flux import Denoiser, latent_statistics, load_vae
 from models.training.train_idefics2 import AttributeHead, build_vlm
-from models.training.vlm_data import IMAGE_TOKENS, tokenizer
+from models.training.vlm_batches import IMAGE_TOKENS, tokenizer
 from models.training.world import SIDE
 
 MODELS = Path(__file__).parents[1]

@@ -16,7 +16,8 @@ from transformers import Idefics2Config, Idefics2ForConditionalGeneration
 from models.training import checkpoint
 from models.training.muon import Muon
 from models.training.pools import load_pools
-from models.training.vlm_data import IMAGE_TOKENS, Batch, examples, pack, tokenizer, yes_and_no
+from models.training.vlm_batches import IMAGE_TOKENS, Batch, pack, tokenizer, yes_and_no
+from models.training.vlm_examples import examples
 from models.training.world import ATTRIBUTES
 
 BATCH = 32

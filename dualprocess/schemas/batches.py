@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from dualprocess.schemas.fields import JobId, Model, Name, Seed, Text
+from dualprocess.schemas.fields import NUMBER, JobId, Model, Name, Seed, Text
 from dualprocess.schemas.jobs import ANONYMOUS, JobStatus
 from dualprocess.schemas.specs import JobSpec
 
@@ -44,6 +44,7 @@ class BatchRequest(Model):
             le=MAX_BATCH_JOBS,
             description="In place of seeds: so many, counted up from the spec's own.",
         ),
+        NUMBER,
     ] = None
     name: Name | None = None
 

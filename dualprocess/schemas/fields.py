@@ -23,15 +23,27 @@ class Model(BaseModel):
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
 
 
+def _not_a_switch(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("must be a number, not true or false")
+    return value
+
+
+#: Of each number in a request: YAML reads ``yes`` as true, and Python's true is 1. It stands behind
+#: ``Field``, whose limits pydantic would not document otherwise.
+NUMBER = BeforeValidator(_not_a_switch)
+
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=4000)]
 PresetName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 ArtifactName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
 JobId = Annotated[str, StringConstraints(pattern=r"^[0-9a-z]{26}$")]
-Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Seed = Annotated[int, Field(ge=0, lt=2**32), NUMBER]
 
-Side = Annotated[int, Field(ge=16, le=4096, description="Pixels.")]
-InferenceSteps = Annotated[int, Field(ge=1, le=200, description="Steps of the sampler.")]
-Guidance = Annotated[float, Field(ge=0, le=50, description="Scale of the guidance; 0 for none.")]
+Side = Annotated[int, Field(ge=16, le=4096, description="Pixels."), NUMBER]
+InferenceSteps = Annotated[int, Field(ge=1, le=200, description="Steps of the sampler."), NUMBER]
+Guidance = Annotated[
+    float, Field(ge=0, le=50, description="Scale of the guidance; 0 for none."), NUMBER
+]
 NegativePrompt = Annotated[
     str,
     StringConstraints(strip_whitespace=True, max_length=4000),
@@ -39,9 +51,9 @@ NegativePrompt = Annotated[
 ]
 
 Rank = Annotated[
-    int, Field(ge=1, le=256, description="How wide the LoRA is; its file grows with it.")
+    int, Field(ge=1, le=256, description="How wide the LoRA is; its file grows with it."), NUMBER
 ]
-Alpha = Annotated[float, Field(gt=0, le=1024, description="Part of the scale: see weight.")]
+Alpha = Annotated[float, Field(gt=0, le=1024, description="Part of the scale: see weight."), NUMBER]
 Weight = Annotated[
     float,
     Field(
@@ -50,6 +62,7 @@ Weight = Annotated[
         description="How strong it is while it learns: scale = weight × alpha / rank, which the "
         "exported file holds.",
     ),
+    NUMBER,
 ]
 Modules = Annotated[
     list[Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.]{1,128}$")]],
@@ -60,15 +73,18 @@ LoraInit = Annotated[
     Field(description="How the first half begins; the second is zero: no effect at first."),
 ]
 
-Steps = Annotated[int, Field(ge=1, le=10_000, description="Optimiser steps.")]
-Batch = Annotated[int, Field(ge=1, le=64, description="Images in one denoiser call.")]
-Accumulate = Annotated[int, Field(ge=1, le=64, description="Denoiser calls in one step.")]
-LearningRate = Annotated[float, Field(gt=0, le=1, description="Of AdamW.")]
-WeightDecay = Annotated[float, Field(ge=0, le=1, description="Of AdamW.")]
-GradNorm = Annotated[float, Field(gt=0, le=1e6, description="The gradient is clipped to this.")]
+Steps = Annotated[int, Field(ge=1, le=10_000, description="Optimiser steps."), NUMBER]
+Batch = Annotated[int, Field(ge=1, le=64, description="Images in one denoiser call."), NUMBER]
+Accumulate = Annotated[int, Field(ge=1, le=64, description="Denoiser calls in one step."), NUMBER]
+LearningRate = Annotated[float, Field(gt=0, le=1, description="Of AdamW."), NUMBER]
+WeightDecay = Annotated[float, Field(ge=0, le=1, description="Of AdamW."), NUMBER]
+GradNorm = Annotated[
+    float, Field(gt=0, le=1e6, description="The gradient is clipped to this."), NUMBER
+]
 NoiseSeeds = Annotated[
     int | None,
     Field(ge=1, le=10_000, description="The noise repeats after so many steps; null: never."),
+    NUMBER,
 ]
 TrainSeed = Annotated[
     Seed,
@@ -86,11 +102,16 @@ CheckpointEvery = Annotated[
         description="An interrupted job goes on from its last checkpoint; one is made after every "
         "so many steps. 0: it begins anew.",
     ),
+    NUMBER,
 ]
 
-EvalImages = Annotated[int, Field(ge=1, le=64, description="Images rendered and scored at the end")]
+EvalImages = Annotated[
+    int, Field(ge=1, le=64, description="Images rendered and scored at the end"), NUMBER
+]
 EvalSeed = Annotated[Seed, Field(description="Of the first such image; the others count up.")]
-EvalEvery = Annotated[int, Field(ge=0, description="A preview every so many steps; 0: none.")]
+EvalEvery = Annotated[
+    int, Field(ge=0, description="A preview every so many steps; 0: none."), NUMBER
+]
 
 StopAtScore = Annotated[
     float | None,
@@ -100,6 +121,7 @@ StopAtScore = Annotated[
         description="The job succeeds early, once the probability of each right answer was at "
         "least this in three steps in a row, each on noise that no step before it saw.",
     ),
+    NUMBER,
 ]
 Deadline = Annotated[
     float | None,
@@ -109,6 +131,7 @@ Deadline = Annotated[
         description="Seconds from the submission. Past it a queued job fails; a running one stops "
         "after its step, exports what it learned and is cancelled.",
     ),
+    NUMBER,
 ]
 
 

@@ -10,6 +10,7 @@ from typing import Annotated
 from pydantic import Discriminator, Field, Tag
 
 from dualprocess.schemas.fields import (
+    NUMBER,
     Deadline,
     JobId,
     Metadata,
@@ -41,7 +42,9 @@ class VlmUse(Model):
 
     name: Annotated[PresetName, Field(description="Which VLM.")]
     weight: Annotated[
-        float, Field(gt=0, le=1000, description="How much its loss counts beside the others'.")
+        float,
+        Field(gt=0, le=1000, description="How much its loss counts beside the others'."),
+        NUMBER,
     ] = 1.0
 
 
@@ -133,7 +136,9 @@ class ImagesRequest(Model):
     question_postfix: Postfix = DEFAULT_POSTFIX
     vlm: Annotated[PresetName | None, Field(description="Needed when questions come along.")] = None
     wait: Annotated[
-        float, Field(ge=0, le=300, description="Seconds to wait for the images before a 202.")
+        float,
+        Field(ge=0, le=300, description="Seconds to wait for the images before a 202."),
+        NUMBER,
     ] = 30.0
 
 

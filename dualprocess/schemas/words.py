@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from dualprocess.schemas.fields import ImageBytes, Model, PresetName, Text
+from dualprocess.schemas.fields import NUMBER, ImageBytes, Model, PresetName, Text
 from dualprocess.schemas.questions import Postfix, VisualPrompt
 
 DEFAULT_QUESTION_INSTRUCTIONS = (
@@ -36,6 +36,7 @@ Wait = Annotated[
         description="Seconds to wait: before a 202 for a VLM, whose job goes on; before a 504 for "
         "the service's language model.",
     ),
+    NUMBER,
 ]
 Instructions = Annotated[
     Text, Field(description="What the writer is told, but for the form of its reply.")
@@ -48,9 +49,11 @@ Writer = Annotated[
     ),
 ]
 AskedTexts = Annotated[list[Text], Field(min_length=1, max_length=16)]
-NewTokens = Annotated[int, Field(ge=1, le=512, description="How long an answer may get.")]
+NewTokens = Annotated[int, Field(ge=1, le=512, description="How long an answer may get."), NUMBER]
 Count = Annotated[
-    int, Field(ge=1, le=MAX_WRITTEN_QUESTIONS, description="So many at most; fewer may come.")
+    int,
+    Field(ge=1, le=MAX_WRITTEN_QUESTIONS, description="So many at most; fewer may come."),
+    NUMBER,
 ]
 
 

@@ -66,6 +66,15 @@ def test_containers_find_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
     assert served["vlm"][0] in presets.vlms
 
 
+def test_the_api_serves_the_page_that_its_image_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    api = configured("api", monkeypatch)
+    assert isinstance(api, ApiSettings)
+    assert api.ui
+    dockerfile = (ROOT / "deploy" / "docker" / "Dockerfile").read_text()
+    stage = dockerfile.partition(f"AS {OURS['api']['build']['target']}\n")[2]
+    assert "'.[ui]'" in stage.partition("FROM")[0]
+
+
 def test_gpu_services_ask_for_the_token_that_the_first_start_made() -> None:
     maker = compose()["token"]
     assert maker["volumes"] == ["secrets:/run/secrets"]

@@ -70,7 +70,10 @@ class DeviceThread:
         try:
             yield await asyncio.shield(opening)
         finally:
-            await asyncio.shield(self._close(opening))
+            closing = self._close(opening)
+            # A frame that holds what it fails with is a cycle, and keeps the device's memory.
+            del opening
+            await asyncio.shield(closing)
 
     async def _close(self, opening: asyncio.Future[ClosableT]) -> None:
         await asyncio.wait([opening])

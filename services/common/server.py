@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -121,21 +120,22 @@ def _reader(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
 
 def _with_statuses(behaviour: Any, read: Callable[[Any], Any]) -> Any:
     async def call(request: Any, context: Context) -> Any:
-        async with _statuses(context):
+        try:
             return await behaviour(read(request), context)
+        except grpc.aio.AbortError:
+            raise
+        except Exception as error:
+            status = _status(error)
+        # Out here, since gRPC keeps what ``abort`` raises until the next call: if that knew of the
+        # error, the error's frames would keep their tensors on the device.
+        return await context.abort(*status)
 
     return call
 
 
-@contextlib.asynccontextmanager
-async def _statuses(context: Context) -> AsyncIterator[None]:
-    try:
-        yield
-    except (grpc.aio.AbortError, asyncio.CancelledError):
-        raise
-    except tuple(STATUS_OF) as error:
-        code = next(STATUS_OF[kind] for kind in type(error).__mro__ if kind in STATUS_OF)
-        await context.abort(code, str(error))
-    except Exception as error:
-        log.exception("a call failed")
-        await context.abort(grpc.StatusCode.INTERNAL, f"{type(error).__name__}: {error}")
+def _status(error: Exception) -> tuple[grpc.StatusCode, str]:
+    code = next((STATUS_OF[kind] for kind in type(error).__mro__ if kind in STATUS_OF), None)
+    if code is not None:
+        return code, str(error)
+    log.error("a call failed", exc_info=error)
+    return grpc.StatusCode.INTERNAL, f"{type(error).__name__}: {error}"

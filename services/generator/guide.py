@@ -8,9 +8,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 import grpc
+import torch
 
+from dualprocess.errors import TensorError
 from dualprocess.v1 import tensor_pb2, vlm_pb2, vlm_pb2_grpc
-from services.common.errors import InvalidInput, NonFinite, OutOfDeviceMemory
+from services.common import torch_tensors
+from services.common.errors import BadGradient, InvalidInput, NonFinite, OutOfDeviceMemory
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +44,14 @@ class Guidance:
     answers: Sequence[Sequence[vlm_pb2.AnswerResult]]
     gradient: tensor_pb2.Tensor
     device_seconds: float
+
+
+def gradient_of(guidance: Guidance, images: Sequence[int]) -> torch.Tensor:
+    """d loss / d images, as it is applied to images of this shape. Raises ``BadGradient``."""
+    try:
+        return torch_tensors.from_proto(guidance.gradient, name="gradient", shape=tuple(images))
+    except TensorError as error:
+        raise BadGradient(f"the VLM's answer can't be used: {error}") from error
 
 
 #: Loss and gradient for images [batch, 3, height, width] in [-1, 1].
@@ -74,9 +85,16 @@ class VlmGuide:
             images=images, questions=self._questions, question_postfix=self._postfix
         )
         response = await self._ask(request)
+        answers = [image.answers for image in response.images]
+        wanted = [len(self._questions)] * images.shape[0]
+        if [len(row) for row in answers] != wanted:
+            raise BadGradient(
+                f"the VLM {self._name} answered {[len(row) for row in answers]} questions of "
+                f"{images.shape[0]} images; {len(self._questions)} were asked of each"
+            )
         return Guidance(
             loss=response.loss,
-            answers=[image.answers for image in response.images],
+            answers=answers,
             gradient=response.gradient,
             device_seconds=response.seconds,
         )

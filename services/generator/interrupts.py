@@ -43,5 +43,7 @@ class Interrupts:
             finally:
                 suspend.cancel()
                 asked.cancel()
+                # A frame that holds what it fails with is a cycle, and keeps the step's graph.
+                del asked
 
         return guide_unless_suspended

@@ -88,8 +88,10 @@ def _scaled(name: str, found: Tensors) -> _Lora:
     if _DOWN not in found or _UP not in found:
         raise InvalidInput(f"{name}: a LoRA has {_DOWN} and {_UP}")
     down, up = found[_DOWN], found[_UP]
-    if down.ndim < 2 or up.ndim < 2 or len(down) != up.shape[1]:
+    if down.ndim < 2 or up.ndim < 2 or not len(down) or len(down) != up.shape[1]:
         raise InvalidInput(f"{name}: {_DOWN} and {_UP} don't fit together")
+    if _ALPHA in found and found[_ALPHA].numel() != 1:
+        raise InvalidInput(f"{name}.{_ALPHA} must be one number")
     if _ALPHA in found and (scale := found[_ALPHA].item() / len(down)) != 1:
         up = (up.float() * scale).to(up.dtype)
     return _Lora(down, up)

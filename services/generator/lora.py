@@ -47,13 +47,13 @@ class LoraAdapter:
         self._spec = spec
         self._layers = _attach(family.denoiser, name, spec)
         generator = torch.Generator("cpu").manual_seed(seed)
-        for layer in self._layers.values():
-            layer.set_scale(name, spec.weight)
-            _initialise(layer, name, spec, generator)
         try:
+            for layer in self._layers.values():
+                layer.set_scale(name, spec.weight)
+                _initialise(layer, name, spec, generator)
             _begin_with(start, self._layers, name, spec)
-        except InvalidInput:
-            self._detach()
+        except BaseException:
+            _detach(family.denoiser, name)
             raise
         self.named_parameters: dict[str, torch.nn.Parameter] = {
             f"{module}.{half}.weight": getattr(layer, half)[name].weight
@@ -90,14 +90,10 @@ class LoraAdapter:
 
     def remove(self) -> None:
         """Takes the LoRA off the denoiser and frees it. Graphs in flight keep what they need."""
-        self._detach()
+        _detach(self._family.denoiser, self._name)
         self._layers.clear()
         self.parameters.clear()
         self.named_parameters.clear()
-
-    def _detach(self) -> None:
-        self._family.denoiser.delete_adapters(self._name)
-        silence(self._family.denoiser)
 
 
 def silence(denoiser: torch.nn.Module) -> None:
@@ -124,14 +120,27 @@ def _attach(denoiser: Any, name: str, spec: pb.LoraSpec) -> dict[str, LoraLayer]
         target_modules=list(spec.target_modules),
         init_lora_weights=False,
     )
-    with several_adapters():
-        denoiser.add_adapter(config, name)
+    try:
+        with several_adapters():
+            denoiser.add_adapter(config, name)
+    except BaseException:
+        _detach(denoiser, name)
+        raise
     silence(denoiser)
     return {
         module_name: module
         for module_name, module in denoiser.named_modules()
         if isinstance(module, LoraLayer) and name in module.lora_A
     }
+
+
+def _detach(denoiser: Any, name: str) -> None:
+    """Takes the adapter off, also where it is on some layers only."""
+    denoiser.delete_adapters(name)
+    if not hasattr(denoiser, "peft_config"):
+        # diffusers says that there are adapters before there is the first one.
+        denoiser._hf_peft_config_loaded = False
+    silence(denoiser)
 
 
 def _check_targets(denoiser: torch.nn.Module, targets: Iterable[str]) -> None:
@@ -149,6 +158,11 @@ def _check_targets(denoiser: torch.nn.Module, targets: Iterable[str]) -> None:
             raise InvalidInput(
                 f"lora.target_modules: {target!r} names no linear or convolution layer of "
                 f"{type(denoiser).__name__}; leave the field out for the preset's own"
+            )
+        if any(getattr(layer, "groups", 1) > 1 for layer in matches):
+            raise InvalidInput(
+                f"lora.target_modules: {target!r} names a convolution in groups, which diffusers "
+                "loads no LoRA of; leave it out"
             )
 
 
@@ -184,7 +198,11 @@ def _begin_with(
             )
         weights = (layers[module].lora_A[name].weight, layers[module].lora_B[name].weight)
         A, B = (_as_layer(matrix, weight) for matrix, weight in zip(lora, weights, strict=True))
-        if A.shape[1:] != weights[0].shape[1:] or len(B) != len(weights[1]):
+        # Only the rank may be smaller.
+        fits = A.shape[1:] == weights[0].shape[1:] and (
+            (B.shape[0], *B.shape[2:]) == (weights[1].shape[0], *weights[1].shape[2:])
+        )
+        if not fits:
             raise InvalidInput(
                 f"lora.start: its matrices of {module} don't fit that layer of this model"
             )
@@ -196,7 +214,7 @@ def _begin_with(
 def _as_layer(matrix: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """A linear layer and a convolution of 1 × 1 are one; files may have either."""
     if matrix.ndim > weight.ndim:
-        return matrix.reshape(matrix.shape[:2]) if matrix[0, 0].numel() == 1 else matrix
+        return matrix.reshape(matrix.shape[:2]) if matrix.shape[2:].numel() == 1 else matrix
     return matrix.reshape(*matrix.shape, *[1] * (weight.ndim - matrix.ndim))
 
 

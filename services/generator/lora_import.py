@@ -69,7 +69,7 @@ def _from_diffusers(
     tensors: Tensors, header: Mapping[str, str], family: GeneratorFamily
 ) -> dict[str, Lora]:
     prefix = family.lora_prefix
-    alphas = {key: float(value) for key, value in tensors.items() if key.endswith(_ALPHA)}
+    alphas = {key: _number(key, value) for key, value in tensors.items() if key.endswith(_ALPHA)}
     loras = _pairs({key: value for key, value in tensors.items() if key not in alphas}, prefix)
     config = _peft_config(header, prefix)
     scaled = {}
@@ -80,6 +80,12 @@ def _from_diffusers(
     if alphas:
         raise InvalidInput(f"{next(iter(alphas))} belongs to no LoRA in the file")
     return scaled
+
+
+def _number(key: str, tensor: torch.Tensor) -> float:
+    if tensor.numel() != 1:
+        raise InvalidInput(f"{key} must be one number")
+    return tensor.item()
 
 
 def _pairs(tensors: Tensors, prefix: str) -> dict[str, Lora]:

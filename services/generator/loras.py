@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 
+import torch
 from peft.tuners.lora import LoraLayer
 from safetensors import SafetensorError
 from safetensors.torch import load
@@ -43,6 +44,8 @@ class LoadedLoras:
         try:
             with several_adapters():
                 self._family.pipeline.load_lora_weights(tensors, adapter_name=adapter)
+        except torch.OutOfMemoryError:
+            raise
         except (ValueError, RuntimeError) as error:
             raise InvalidInput(f"{field}: does not fit this model: {error}") from error
         finally:

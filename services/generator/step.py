@@ -8,13 +8,12 @@ from typing import ParamSpec, TypeVar
 
 import torch
 
-from dualprocess.errors import TensorError
 from dualprocess.v1 import generator_pb2 as pb
 from dualprocess.v1 import tensor_pb2, vlm_pb2
 from services.common import torch_tensors
 from services.common.device import DeviceThread
-from services.common.errors import BadGradient, NonFinite
-from services.generator.guide import Guidance, Guide
+from services.common.errors import NonFinite
+from services.generator.guide import Guidance, Guide, gradient_of
 from services.generator.training import Training
 
 P = ParamSpec("P")
@@ -76,13 +75,7 @@ def _forward(
 
 
 def _backward(training: Training, images: torch.Tensor, guidance: Guidance) -> None:
-    try:
-        gradient = torch_tensors.from_proto(
-            guidance.gradient, name="gradient", shape=tuple(images.shape)
-        )
-    except TensorError as error:
-        raise BadGradient(f"the VLM's answer can't be used: {error}") from error
-    training.backward(images, gradient)
+    training.backward(images, gradient_of(guidance, images.shape))
 
 
 def _mean(values: Iterable[float]) -> float:

@@ -11,7 +11,7 @@ from dualprocess.v1 import tensor_pb2, vlm_pb2
 from services.common import torch_tensors
 from services.common.channels import open_channel
 from services.common.credentials import Credentials
-from services.generator.guide import Guidance, Guide, VlmGuide
+from services.generator.guide import Guidance, Guide, VlmGuide, gradient_of
 
 
 @contextlib.asynccontextmanager
@@ -46,17 +46,18 @@ def averaged(guides: Sequence[Guide], weights: Sequence[float]) -> Guide:
         try:
             guidances = await asyncio.gather(*asked)
         finally:
-            for one in asked:
-                one.cancel()
-        return await asyncio.to_thread(_average, guidances, shares)
+            # A frame that holds what it fails with is a cycle, and keeps the step's graph.
+            while asked:
+                asked.pop().cancel()
+        return await asyncio.to_thread(_average, guidances, shares, images.shape)
 
     return guide
 
 
-def _average(guidances: Sequence[Guidance], shares: Sequence[float]) -> Guidance:
-    gradients = [
-        torch_tensors.from_proto(guidance.gradient, name="gradient") for guidance in guidances
-    ]
+def _average(
+    guidances: Sequence[Guidance], shares: Sequence[float], images: Sequence[int]
+) -> Guidance:
+    gradients = [gradient_of(guidance, images) for guidance in guidances]
     mean = sum(gradient.float() * share for gradient, share in zip(gradients, shares, strict=True))
     assert not isinstance(mean, int)
     rows = zip(*(guidance.answers for guidance in guidances), strict=True)

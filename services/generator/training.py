@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from dualprocess.v1 import generator_pb2 as pb
-from services.common.errors import BadCheckpoint, InvalidInput, NonFinite
+from services.common.errors import InvalidInput, NonFinite
 from services.generator import checkpoint, draws, sample
 from services.generator.families.base import GeneratorFamily
 from services.generator.lora import LoraAdapter
@@ -35,7 +35,7 @@ class Training:
     ) -> None:
         self._family = family
         self._spec = spec
-        self._conditionings = [family.encode(prompt, spec.image) for prompt in spec.prompts]
+        self._conditionings = family.encode_all(spec.prompts, spec.image)
         self._schedule = family.schedule(spec.image)
         seed = draws.lora_seed(spec.optimizer)
         saved = None
@@ -43,18 +43,16 @@ class Training:
             saved = checkpoint.read(resume, steps_done=spec.resume.step)
         begin = {} if start is None or saved else _read_start(start, family)
         self._lora = LoraAdapter(family, name, spec.lora, seed, begin)
-        self._optimizer = torch.optim.AdamW(
-            self._lora.parameters,
-            lr=spec.optimizer.lr,
-            weight_decay=spec.optimizer.weight_decay,
-        )
-        if saved:
-            self._restore(saved)
-
-    def _restore(self, saved: checkpoint.Checkpoint) -> None:
         try:
-            checkpoint.restore(saved, self._lora.named_parameters, self._optimizer)
-        except BadCheckpoint:
+            self._optimizer = torch.optim.AdamW(
+                self._lora.parameters,
+                lr=spec.optimizer.lr,
+                weight_decay=spec.optimizer.weight_decay,
+            )
+            if saved:
+                checkpoint.restore(saved, self._lora.named_parameters, self._optimizer)
+        except BaseException:
+            # Nobody closes what was never made.
             self._lora.remove()
             raise
 

@@ -283,6 +283,15 @@ NAME = "lora_unet_double_blocks_0_img_attn_qkv"
         ({f"{NAME}.lora_down.weight": (2, 8)}, "a LoRA has"),
         ({f"{NAME}.lora_down.weight": (2, 8), f"{NAME}.lora_up.weight": (24, 3)}, "fit together"),
         ({f"{NAME}.lora_down.weight": (2, 8), f"{NAME}.lora_up.weight": (23, 2)}, "rows of output"),
+        ({f"{NAME}.lora_down.weight": (0, 8), f"{NAME}.lora_up.weight": (24, 0)}, "fit together"),
+        (
+            {
+                f"{NAME}.lora_down.weight": (2, 8),
+                f"{NAME}.lora_up.weight": (24, 2),
+                f"{NAME}.alpha": (2,),
+            },
+            "must be one number",
+        ),
     ],
 )
 def test_what_cannot_be_read_is_refused(tensors: dict[str, tuple[int, ...]], sentence: str) -> None:

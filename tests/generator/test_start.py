@@ -148,6 +148,18 @@ def _without_b(tensors: Mapping[str, torch.Tensor]) -> bytes:
     return save({key: t for key, t in tensors.items() if "lora_B" not in key})
 
 
+def _wide(matrix: torch.Tensor) -> torch.Tensor:
+    return matrix[:, :, None, None].expand(-1, -1, 3, 3)
+
+
+def _with_alpha(numbers: int) -> Callable[[Tensors], bytes]:
+    def spoil(tensors: Tensors) -> bytes:
+        module = next(iter(tensors)).removesuffix(".lora_A.weight").removesuffix(".lora_B.weight")
+        return save({**tensors, f"{module}.alpha": torch.ones(numbers)})
+
+    return spoil
+
+
 WRONG: list[tuple[Callable[[Tensors], bytes], str]] = [
     (lambda _: b"PK\x03\x04 a pickle", "not a safetensors file"),
     (lambda _: save({}), "holds no LoRA"),
@@ -160,6 +172,9 @@ WRONG: list[tuple[Callable[[Tensors], bytes], str]] = [
     (_changed(lambda _, t: t * float("nan")), "not finite"),
     (_changed(lambda key, t: t[:, 1:] if "lora_A" in key else t), "don't fit that layer"),
     (_changed(lambda key, t: t[:, 1:] if "lora_B" in key else t), "don't fit together"),
+    (_changed(lambda key, t: t[:0, :, None, None] if "lora_B" in key else t), "don't fit that"),
+    (_changed(lambda key, t: _wide(t) if "lora_B" in key else t), "don't fit that layer"),
+    (_with_alpha(2), "alpha must be one number"),
 ]
 
 

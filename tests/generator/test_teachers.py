@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 
 import pytest
 import torch
 
 from dualprocess.v1 import tensor_pb2, vlm_pb2
 from services.common import torch_tensors
+from services.common.errors import BadGradient
 from services.generator.guide import Guidance, Guide
 from services.generator.teachers import averaged
 
@@ -62,3 +64,13 @@ async def test_one_that_refuses_ends_the_step() -> None:
 
     with pytest.raises(ValueError, match="no"):
         await averaged([wants(1.0, pause=5), refuses], [1.0, 1.0])(torch_tensors.to_proto(IMAGES))
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 1, 1), (2, 3, 4, 4), (1, 3, 8, 8)])
+async def test_a_gradient_of_another_shape_is_refused(shape: tuple[int, ...]) -> None:
+    async def odd(message: tensor_pb2.Tensor) -> Guidance:
+        whole = await wants(1.0)(message)
+        return replace(whole, gradient=torch_tensors.to_proto(torch.zeros(shape)))
+
+    with pytest.raises(BadGradient, match="gradient"):
+        await averaged([wants(1.0), odd], [1.0, 1.0])(torch_tensors.to_proto(IMAGES))

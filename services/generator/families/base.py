@@ -86,19 +86,26 @@ class GeneratorFamily(ABC):
         return cls(pipeline, preset, device)
 
     def encode(self, prompt: str, image: pb.ImageSpec) -> Conditioning:
-        """What the denoiser is told of a prompt, and of ``image``'s negative prompt where it takes
-        part. Encodings are kept by their content."""
-        cache: OrderedDict[_Text, Conditioning] = self.__dict__.setdefault(
-            "_encoded", OrderedDict()
-        )
-        text = (prompt, image.negative_prompt if self.guided(image) else None)
-        if text not in cache:
+        """As ``encode_all``, for one prompt."""
+        return self.encode_all([prompt], image)[0]
+
+    def encode_all(self, prompts: Sequence[str], image: pb.ImageSpec) -> list[Conditioning]:
+        """What the denoiser is told of each prompt, and of ``image``'s negative prompt where it
+        takes part. The text encoders come to the device once, and only for a prompt that is new;
+        the last encodings are kept by their content."""
+        negative_prompt = image.negative_prompt if self.guided(image) else None
+        texts = [(prompt, negative_prompt) for prompt in prompts]
+        found = {text: self._encodings[text] for text in texts if text in self._encodings}
+        missing = [text for text in dict.fromkeys(texts) if text not in found]
+        if missing:
             with torch.no_grad(), self._text_encoders_on_device():
-                cache[text] = self._encode(*text)
-        cache.move_to_end(text)
-        if len(cache) > _ENCODINGS_KEPT:
-            cache.popitem(last=False)
-        return cache[text]
+                found |= {text: self._encode(*text) for text in missing}
+        for text, conditioning in found.items():
+            self._encodings[text] = conditioning
+            self._encodings.move_to_end(text)
+        while len(self._encodings) > _ENCODINGS_KEPT:
+            self._encodings.popitem(last=False)
+        return [found[text] for text in texts]
 
     @abstractmethod
     def _encode(self, prompt: str, negative_prompt: str | None) -> Conditioning:
@@ -109,9 +116,9 @@ class GeneratorFamily(ABC):
 
     @contextlib.contextmanager
     def _text_encoders_on_device(self) -> Iterator[None]:
-        for encoder in self.text_encoders:
-            encoder.to(self.device)
         try:
+            for encoder in self.text_encoders:
+                encoder.to(self.device)
             yield
         finally:
             for encoder in self.text_encoders:

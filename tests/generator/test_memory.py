@@ -1,0 +1,160 @@
+"""What a call that went wrong leaves on the device: nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import grpc
+import pytest
+import torch
+from peft.tuners.lora import Linear
+from safetensors.torch import save
+
+from dualprocess.v1 import generator_pb2_grpc
+from services.common.device import DeviceThread
+from services.common.errors import InvalidInput, OutOfDeviceMemory
+from services.generator.families.base import GeneratorFamily
+from services.generator.lora import LoraAdapter
+from services.generator.loras import LoadedLoras
+from services.generator.training import Training
+from tests.generator.specs import image_spec, lora_spec, optimize_spec
+from tests.generator.test_wire import ScriptedVlm, requests, stub, vlm, vlm_served, whole
+
+__all__ = ["stub", "vlm"]  # fixtures
+
+
+@pytest.fixture
+def images(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[weakref.ref[torch.Tensor]]]:
+    """Each image that a step makes, with its graph. Nothing is freed but what nobody holds."""
+    made: list[weakref.ref[torch.Tensor]] = []
+    forward = Training.forward
+
+    def noted(self: Training, step: int, micro_step: int) -> torch.Tensor:
+        image = forward(self, step, micro_step)
+        made.append(weakref.ref(image))
+        return image
+
+    monkeypatch.setattr(Training, "forward", noted)
+    gc.collect()
+    gc.disable()
+    yield made
+    gc.enable()
+
+
+@pytest.mark.parametrize(
+    ("refusal", "status"),
+    [
+        (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.INVALID_ARGUMENT),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.RESOURCE_EXHAUSTED),
+        (grpc.StatusCode.DATA_LOSS, grpc.StatusCode.OK),
+    ],
+)
+async def test_a_step_that_failed_frees_its_graph(
+    stub: generator_pb2_grpc.GeneratorAsyncStub,
+    vlm: ScriptedVlm,
+    images: list[weakref.ref[torch.Tensor]],
+    refusal: grpc.StatusCode,
+    status: grpc.StatusCode,
+) -> None:
+    vlm.refuse = refusal
+    async with vlm_served(vlm) as port:
+        call = stub.Optimize(iter(requests(optimize_spec(steps=2, target=f"127.0.0.1:{port}"))))
+        with contextlib.suppress(grpc.aio.AioRpcError):
+            await whole(call)
+        assert await call.code() == status
+        assert images
+        assert [image() for image in images] == [None] * len(images)
+
+
+def adapters(family: GeneratorFamily) -> list[str]:
+    return [name for name, _ in family.denoiser.named_parameters() if "lora_" in name]
+
+
+def out_of_memory(*_: Any, **__: Any) -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["services.generator.lora._initialise", "services.generator.training.torch.optim.AdamW"],
+)
+async def test_a_job_that_does_not_fit_leaves_no_lora(
+    schnell: GeneratorFamily, device: DeviceThread, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    monkeypatch.setattr(place, out_of_memory)
+    with pytest.raises(OutOfDeviceMemory):
+        await device.run(Training, schnell, optimize_spec(), "large")
+    assert not adapters(schnell)
+
+
+async def test_a_lora_that_is_attached_half_way_is_taken_off(
+    load: Callable[[str], GeneratorFamily], device: DeviceThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    family = load("flux-schnell")
+    update_layer, updated = Linear.update_layer, 0
+
+    def second_fails(self: Linear, *args: Any, **kwargs: Any) -> None:
+        nonlocal updated
+        updated += 1
+        if updated > 1:
+            out_of_memory()
+        update_layer(self, *args, **kwargs)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Linear, "update_layer", second_fails)
+        with pytest.raises(OutOfDeviceMemory):
+            await device.run(Training, family, optimize_spec(), "large")
+    assert updated == 2
+    assert not adapters(family)
+    training = await device.run(Training, family, optimize_spec(), "next")
+    await device.run(training.close)
+    assert not adapters(family)
+
+
+async def test_a_full_device_is_no_fault_of_a_lora(
+    schnell: GeneratorFamily, device: DeviceThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schnell.pipeline, "load_lora_weights", out_of_memory)
+    with pytest.raises(OutOfDeviceMemory):
+        await device.run(LoadedLoras, schnell, "large", [save({"a": torch.ones(1)})], [1.0])
+
+
+async def test_text_encoders_leave_the_device_when_one_does_not_fit(
+    load: Callable[[str], GeneratorFamily], device: DeviceThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    family = load("flux-schnell")
+    first, second = family.text_encoders
+    moves: list[Any] = []
+    monkeypatch.setattr(first, "to", moves.append)
+    monkeypatch.setattr(second, "to", lambda where: None if where == "cpu" else out_of_memory())
+    with pytest.raises(OutOfDeviceMemory):
+        await device.run(family.encode, "a circle", image_spec())
+    assert moves == [family.device, "cpu"]
+
+
+def test_text_encoders_come_to_the_device_once_for_all_prompts(
+    load: Callable[[str], GeneratorFamily], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    family = load("flux-schnell")
+    moves: list[Any] = []
+    monkeypatch.setattr(family.text_encoders[0], "to", moves.append)
+    prompts = [f"{number} circles" for number in range(100)] + ["7 circles"]
+    encoded = family.encode_all(prompts, image_spec())
+    assert moves == [family.device, "cpu"]
+    assert encoded[7] is encoded[100]
+    assert encoded[99] is family.encode("99 circles", image_spec())
+    assert len(moves) == 2
+
+
+def test_a_convolution_in_groups_is_refused_by_name(
+    load: Callable[[str], GeneratorFamily],
+) -> None:
+    family, spec = load("sana-1.6b"), lora_spec()
+    spec.target_modules[:] = ["to_q", "ff.conv_depth"]
+    with pytest.raises(InvalidInput, match=r"'ff.conv_depth' names a convolution in groups"):
+        LoraAdapter(family, "refused", spec, seed=0)
+    assert not adapters(family)

@@ -8,8 +8,10 @@ import contextlib
 import hashlib
 import hmac
 import ipaddress
+import socket
 import ssl
 import subprocess
+import threading
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -23,6 +25,7 @@ from dualprocess.schemas import Job, JobStatus, WebhookState, WebhookStatus
 from services.orchestrator.api.app import create_app
 from services.orchestrator.api.settings import ApiSettings
 from services.orchestrator.store.redis import Client
+from services.orchestrator.webhooks import addresses
 from services.orchestrator.webhooks.addresses import AddressPolicy, is_public
 from services.orchestrator.webhooks.post import NotDelivered, Poster
 from tests.orchestrator.conftest import SPEC, Api, Site
@@ -404,3 +407,42 @@ async def test_a_job_without_a_webhook_tells_nobody(hooked: Api, redis: Client) 
     job = await hooked.ended(job.id)
     assert (job.webhook, job.status) == (None, JobStatus.CANCELLED)
     assert await redis.zcard("dualprocess:jobs:webhooks") == 0
+
+
+async def test_silent_names_keep_nobody_else_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = threading.Event()
+    looked_up: list[str] = []
+
+    def silent(host: str, *_: Any, **__: Any) -> list[Any]:
+        looked_up.append(host)
+        answer.wait()
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", silent)
+    monkeypatch.setattr(addresses, "_RESOLVE_SECONDS", 0.1)
+    policy = AddressPolicy()
+    asking = [policy.addresses(f"{number}.example", 443, scheme="https") for number in range(50)]
+    try:
+        for refused in await asyncio.gather(*asking, return_exceptions=True):
+            assert "could not be looked up within 0.1 s" in str(refused)
+        # The pool that reads files and decodes pictures has far fewer threads.
+        assert await asyncio.wait_for(asyncio.to_thread(str), 20) == ""
+        assert looked_up
+    finally:
+        answer.set()
+
+
+async def test_a_batch_looks_a_name_up_once(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_up: list[str] = []
+
+    def unknown(host: str, *_: Any, **__: Any) -> list[Any]:
+        looked_up.append(host)
+        raise socket.gaierror("Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    spec = SPEC | {"webhook": {"url": "https://nowhere.example/"}}
+    answer = await api.http.post("/v1/batches", json={"specs": [spec] * 5})
+    assert answer.status_code == 422
+    fields = [error["field"] for error in answer.json()["errors"]]
+    assert fields == [f"specs.{number}.webhook.url" for number in range(5)]
+    assert looked_up == ["nowhere.example"]

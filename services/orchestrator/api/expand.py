@@ -113,7 +113,7 @@ class _Checks:
     def __init__(self, state: State, caller: Caller) -> None:
         self._state = state
         self._caller = caller
-        self._webhooks: dict[str, Webhook | None] = {}
+        self._webhooks: dict[str, asyncio.Future[Webhook | None]] = {}
         self._starts: set[str] = set()
 
     async def passed(self, spec: JobSpec, resolved: ResolvedJobSpec) -> Ready:
@@ -135,10 +135,10 @@ class _Checks:
     async def _webhook(self, webhook: Webhook | None) -> Webhook | None:
         asked = webhook.model_dump_json() if webhook else ""
         if asked not in self._webhooks:
-            self._webhooks[asked] = await complete_webhook(
-                webhook, self._state.addresses, self._state.webhook_secret
+            self._webhooks[asked] = asyncio.ensure_future(
+                complete_webhook(webhook, self._state.addresses, self._state.webhook_secret)
             )
-        return self._webhooks[asked]
+        return await self._webhooks[asked]
 
 
 def _shown(faults: list[FieldError]) -> list[FieldError]:

@@ -6,6 +6,8 @@ import asyncio
 import ipaddress
 import socket
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import httpx
 
@@ -13,6 +15,8 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Resolve = Callable[[str, int], Awaitable[list[str]]]
 
 _RESOLVE_SECONDS = 5.0
+#: Of their own: a name whose server is silent holds its thread for long after the time-out.
+_RESOLVERS = ThreadPoolExecutor(8, "resolver")
 
 _GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
 #: Where a network without IPv4 shows the IPv4 internet (RFC 6052): its addresses in 32 bits.
@@ -34,8 +38,8 @@ async def resolve(host: str, port: int) -> list[str]:
 
     Raises ``OSError``.
     """
-    loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    look_up = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+    found = await asyncio.get_running_loop().run_in_executor(_RESOLVERS, look_up)
     return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
 
@@ -65,6 +69,11 @@ class AddressPolicy:
         try:
             async with asyncio.timeout(_RESOLVE_SECONDS):
                 found = await self._resolve(host, port)
+        except TimeoutError as error:
+            raise AddressRefused(
+                f"{host} could not be looked up within {_RESOLVE_SECONDS:g} s; check the name, or "
+                "try again"
+            ) from error
         except (OSError, UnicodeError) as error:
             raise AddressRefused(f"{host} has no address ({error}); check the name") from error
         for address in found:

@@ -19,6 +19,8 @@ log = logging.getLogger(__name__)
 
 #: A call that takes longer than this has lost its VLM. The first one may compile kernels.
 GUIDE_SECONDS = 120.0
+#: One that is late so often in a row is no more in time for the next call.
+MOST_LATE = 3
 
 #: Pauses between tries while the VLM is away; the last one repeats.
 RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0)
@@ -100,13 +102,19 @@ class VlmGuide:
         )
 
     async def _ask(self, request: vlm_pb2.GuideRequest) -> vlm_pb2.GuideResponse:
-        tries = 0
+        tries = late = 0
         while True:
             try:
                 return await self._stub.Guide(request, timeout=GUIDE_SECONDS)
             except grpc.aio.AioRpcError as error:
                 if error.code() not in _AWAY:
                     raise self._refusal(error) from error
+                late = late + 1 if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED else 0
+                if late == MOST_LATE:
+                    raise RuntimeError(
+                        f"the VLM {self._name} gave no answer within {GUIDE_SECONDS:g} s, "
+                        f"{late} times in a row"
+                    ) from error
                 if tries == 0:
                     reason = f"the VLM {self._name} is away: {error.details()}"
                     log.warning("%s", reason)

@@ -32,10 +32,13 @@ class ScriptedVlm(vlm_pb2_grpc.VlmServicer):
 
     def __init__(self) -> None:
         self.refuse: grpc.StatusCode | None = None
+        self.never_answers = False
         self.requests: list[vlm_pb2.GuideRequest] = []
 
     async def Guide(self, request: vlm_pb2.GuideRequest, context: Any) -> vlm_pb2.GuideResponse:
         self.requests.append(request)
+        if self.never_answers:
+            await asyncio.Event().wait()
         if self.refuse is not None:
             await context.abort(self.refuse, "questions.0: not a question")
         guidance = judge(request.images)
@@ -177,6 +180,16 @@ async def test_a_vlm_that_refuses_ends_the_job_with_its_sentence(
         with pytest.raises(grpc.aio.AioRpcError, match=r"questions\.0: not a question") as refusal:
             await whole(stub.Optimize(iter(requests(optimize_spec(target=f"127.0.0.1:{port}")))))
     assert refusal.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_a_vlm_that_is_late_each_time_ends_the_attempt(
+    stub: generator_pb2_grpc.GeneratorAsyncStub, vlm: ScriptedVlm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.generator.guide.GUIDE_SECONDS", 0.05)
+    vlm.never_answers = True
+    async with vlm_served(vlm) as port:
+        with pytest.raises(grpc.aio.AioRpcError, match=r"no answer within .* 3 times in a row"):
+            await whole(stub.Optimize(iter(requests(optimize_spec(target=f"127.0.0.1:{port}")))))
 
 
 async def test_stop_and_close(

@@ -197,6 +197,7 @@ class ScriptedVlm(vlm_pb2_grpc.VlmServicer):
         self.reply = "I see"
         self.refusal: str | None = None
         self.crashes = False
+        self.never_answers = False
         #: What it was asked to say.
         self.asked: list[vlm_pb2.AnswerRequest] = []
 
@@ -217,6 +218,8 @@ class ScriptedVlm(vlm_pb2_grpc.VlmServicer):
             await context.abort(grpc.StatusCode.UNAVAILABLE, "nobody is at home")
         if self.refusal:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, self.refusal)
+        if self.never_answers:
+            await asyncio.Event().wait()
         if self.crashes:
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "out of memory")
         self.asked.append(request)

@@ -101,6 +101,16 @@ async def test_a_job_of_words_waits_for_its_vlm_and_can_be_cancelled(
     assert (await api.ended(job_id)).status == JobStatus.CANCELLED
 
 
+async def test_a_vlm_that_is_late_each_time_ends_the_attempt(
+    api: Api, site: Site, vlm: ScriptedVlm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.orchestrator.worker.words.SECONDS", 0.05)
+    vlm.never_answers = True
+    site.start_worker(attempts=1)
+    problem = await post(api, "/v1/answers", ASK, 502)
+    assert "gave no answer to speak in time, 3 times in a row" in problem["detail"]
+
+
 async def test_a_job_of_words_is_no_company_on_a_generator(
     api: Api, site: Site, generator: ScriptedGenerator, vlm: ScriptedVlm
 ) -> None:

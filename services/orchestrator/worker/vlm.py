@@ -8,13 +8,15 @@ from typing import TypeVar
 
 import grpc
 
-from services.orchestrator.worker.failures import JobStopped, failure
+from services.orchestrator.worker.failures import AttemptFailed, JobStopped, failure
 from services.orchestrator.worker.lease import Lease
 
 AnswerT = TypeVar("AnswerT")
 
 #: What one call may take.
 SECONDS = 120.0
+#: One that is late so often in a row is no more in time for the next call.
+_MOST_LATE = 3
 _RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0)
 _AWAY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 
@@ -27,7 +29,7 @@ async def asked(
     Raises ``JobRefused`` for what the VLM refuses, ``AttemptFailed`` for what it can't do now,
     ``JobStopped`` when a cancel is wanted while the VLM is away.
     """
-    tries = 0
+    tries = late = 0
     while True:
         try:
             answer = await call()
@@ -35,6 +37,11 @@ async def asked(
             fault = failure(error, f"the VLM {vlm}")
             if error.code() not in _AWAY:
                 raise fault from error
+            late = late + 1 if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED else 0
+            if late == _MOST_LATE:
+                raise AttemptFailed(
+                    f"the VLM {vlm} gave no answer {purpose} in time, {late} times in a row"
+                ) from error
             if lease.cancel_wanted.is_set():
                 raise JobStopped from error
             if tries == 0:

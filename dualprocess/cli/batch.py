@@ -87,16 +87,21 @@ def _refresh(client: Client, found: Sequence[Outcome]) -> None:
 
 
 def _submit(client: Client, found: Sequence[Outcome], folder: Path) -> None:
-    wanted = [outcome for outcome in found if not outcome.is_begun]
-    if not wanted:
-        return
-    key = outcomes.submission_key(wanted, folder)
+    key, begun = outcomes.interrupted(found, folder)
+    if begun:
+        _ask(client, begun, folder, key)
+    if wanted := [outcome for outcome in found if not outcome.is_begun]:
+        _ask(client, wanted, folder, outcomes.submission(wanted, folder))
+
+
+def _ask(client: Client, wanted: Sequence[Outcome], folder: Path, key: str) -> None:
     for number, some in enumerate(_parts(wanted)):
         request = BatchRequest(specs=[outcome.spec for outcome in some])
         made = client.submit_batch(request, idempotency_key=f"{key}-{number}")
         jobs = {job.id: job for job in client.batch_jobs(made.id)}
         for outcome, entry in zip(some, made.jobs, strict=True):
-            outcome.record(jobs[entry.id])
+            if entry.id in jobs:
+                outcome.record(jobs[entry.id])
     outcomes.submitted(folder)
 
 

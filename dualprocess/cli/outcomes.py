@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,11 @@ _UNFIT = re.compile(r"[^A-Za-z0-9._-]+")
 class _Record(BaseModel):
     spec_sha256: str
     job: Job
+
+
+class _Submission(BaseModel):
+    key: str
+    specs_sha256: list[str]
 
 
 @dataclass
@@ -92,21 +98,32 @@ def outcomes(specs: Sequence[JobSpec], out: Path) -> list[Outcome]:
     return found
 
 
-def submission_key(asked: Sequence[Outcome], out: Path) -> str:
-    """An idempotency key for these, the same until ``submitted``: a run that was interrupted
-    between the request and its records asks for no second batch."""
-    digest = hashlib.sha256("".join(_sha256(one.spec) for one in asked).encode()).hexdigest()
-    file = out / _SUBMISSION
-    known, _, key = file.read_text().partition(" ") if file.is_file() else ("", "", "")
-    if known != digest:
-        key = secrets.token_hex(16)
-        out.mkdir(parents=True, exist_ok=True)
-        file.write_text(f"{digest} {key}")
-    return key
+def submission(asked: Sequence[Outcome], out: Path) -> str:
+    """An idempotency key for the request of these. ``interrupted`` knows it until ``submitted``."""
+    made = _Submission(key=secrets.token_hex(16), specs_sha256=[_sha256(one.spec) for one in asked])
+    out.mkdir(parents=True, exist_ok=True)
+    (out / _SUBMISSION).write_text(made.model_dump_json())
+    return made.key
+
+
+def interrupted(found: Sequence[Outcome], out: Path) -> tuple[str, list[Outcome]]:
+    """What an earlier run asked for without recording all of it, and its key: the same request
+    again makes no second batch. Nothing, where the data set lacks one of its specs now."""
+    try:
+        made = _Submission.model_validate_json((out / _SUBMISSION).read_text())
+    except (FileNotFoundError, ValidationError):
+        return "", []
+    left: defaultdict[str, list[Outcome]] = defaultdict(list)
+    for one in reversed(found):
+        left[_sha256(one.spec)].append(one)
+    try:
+        return made.key, [left[sha256].pop() for sha256 in made.specs_sha256]
+    except IndexError:
+        return "", []
 
 
 def submitted(out: Path) -> None:
-    """All of what ``submission_key`` was for is on record."""
+    """All of what ``submission`` was for is on record."""
     (out / _SUBMISSION).unlink(missing_ok=True)
 
 

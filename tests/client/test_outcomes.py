@@ -44,10 +44,15 @@ def test_a_record_that_was_cut_short_is_none(tmp_path: Path) -> None:
     assert again.job is None
 
 
-def test_an_interrupted_submission_is_repeated_under_its_key(tmp_path: Path) -> None:
-    asked = outcomes.outcomes([spec("a"), spec("b")], tmp_path)
-    key = outcomes.submission_key(asked, tmp_path)
-    assert outcomes.submission_key(asked, tmp_path) == key
-    assert outcomes.submission_key(asked[:1], tmp_path) != key
+def test_an_interrupted_submission_is_repeated_as_it_was(tmp_path: Path) -> None:
+    asked = outcomes.outcomes([spec("a"), spec("b"), spec("b")], tmp_path)
+    assert outcomes.interrupted(asked, tmp_path) == ("", [])
+    key = outcomes.submission(asked, tmp_path)
+    asked[0].record(Job.model_validate(JOB))
+    more = outcomes.outcomes([spec("new"), spec("b"), spec("a"), spec("b")], tmp_path)
+    again, repeated = outcomes.interrupted(more, tmp_path)
+    assert (again, [one.spec.name for one in repeated]) == (key, ["a", "b", "b"])
+    assert len({id(one) for one in repeated}) == 3
+    assert outcomes.interrupted(more[:3], tmp_path) == ("", [])
     outcomes.submitted(tmp_path)
-    assert outcomes.submission_key(asked, tmp_path) != key
+    assert outcomes.interrupted(more, tmp_path) == ("", [])

@@ -12,8 +12,9 @@ import pytest
 import yaml
 from typer.testing import CliRunner, Result
 
-from dualprocess import Client
+from dualprocess import Client, Job
 from dualprocess.cli import app
+from dualprocess.cli.outcomes import Outcome
 from tests.e2e.conftest import LORA_FILE
 from tests.e2e.stack import Stack
 
@@ -157,3 +158,26 @@ def test_a_bad_data_set_is_a_sentence_and_exit_code_2(stack: Stack, tmp_path: Pa
     assert "tiny-flux" in refused.stderr
     file.write_text("prompt: a circle")
     assert "must hold dataset" in run(stack, file, tmp_path / "out").stderr
+
+
+def test_an_interrupted_run_queues_no_job_twice(
+    stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, out = tmp_path / "set.yaml", tmp_path / "out"
+    names = ["interrupted 1", "interrupted 2", "interrupted 3"]
+    file.write_text(yaml.safe_dump(DATASET | {"dataset": [entry(n, "a circle") for n in names]}))
+    record, recorded = Outcome.record, 0
+
+    def interrupted(self: Outcome, job: Job) -> None:
+        nonlocal recorded
+        recorded += 1
+        if recorded == 2:
+            raise KeyboardInterrupt
+        record(self, job)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Outcome, "record", interrupted)
+        assert run(stack, file, out).exit_code == 130
+    assert run(stack, file, out, "--watch").exit_code == 0
+    with Client(stack.url) as client:
+        assert sorted(job.name or "" for job in client.jobs() if job.name in names) == names

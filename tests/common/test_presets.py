@@ -9,7 +9,7 @@ import pytest
 from dualprocess.schemas import ImageSettings
 from dualprocess.v1 import tensor_pb2, vlm_pb2
 from services.common.limits import MESSAGE_LIMIT, batch_fault, image_faults
-from services.common.presets import PresetError, load_presets
+from services.common.presets import DEFAULT_DIRECTORY, PresetError, load_presets
 
 PRESETS = load_presets()
 
@@ -24,6 +24,13 @@ def test_the_tiny_pair_lies_in_the_checkout() -> None:
     assert (Path(PRESETS.generator("tiny-flux").model) / "model_index.json").exists()
     assert (Path(PRESETS.vlm("tiny-idefics2").model) / "config.json").exists()
     assert PRESETS.generator("flux-dev").model == "black-forest-labs/FLUX.1-dev"
+
+
+def test_the_directory_may_be_where_one_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(DEFAULT_DIRECTORY)
+    assert load_presets(Path(".")) == PRESETS
+    monkeypatch.chdir(DEFAULT_DIRECTORY / "vlms")
+    assert load_presets(Path("..")) == PRESETS
 
 
 def test_an_unknown_name_brings_the_known_ones() -> None:

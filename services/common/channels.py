@@ -32,6 +32,8 @@ _KEEPALIVE: list[tuple[str, int]] = [
 SERVER_OPTIONS: list[tuple[str, int]] = [
     *LIMITS,
     *_KEEPALIVE,
+    # By default two servers share a port, and each gets some of the calls.
+    ("grpc.so_reuseport", 0),
     # By default a server hangs up on who asks more often than every five minutes.
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
 ]

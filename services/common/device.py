@@ -15,7 +15,7 @@ from typing import ParamSpec, Protocol, TypeVar
 
 import torch
 
-from services.common.errors import OutOfDeviceMemory
+from services.common.errors import OutOfDeviceMemory, StartError
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -31,13 +31,14 @@ ClosableT = TypeVar("ClosableT", bound=Closable)
 class DeviceThread:
     """Runs functions on the thread that owns ``device``, one at a time.
 
-    ``name`` is a torch device, or ``auto``: CUDA where there is one, else the CPU.
+    ``name`` is a torch device, or ``auto``: CUDA where there is one, else the CPU. Raises
+    ``StartError`` for one that is not here.
     """
 
     def __init__(self, name: str = "auto", *, threads: int = 1) -> None:
         if name == "auto":
             name = "cuda" if torch.cuda.is_available() else "cpu"
-        self.device = torch.device(name)
+        self.device = _present(name)
         # The OpenMP pool's size belongs to the calling thread: set it on the one that computes.
         self._pool = ThreadPoolExecutor(
             1, "device", initializer=torch.set_num_threads, initargs=(threads,)
@@ -83,3 +84,21 @@ class DeviceThread:
     def close(self) -> None:
         """Waits for the work in hand, drops the rest."""
         self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _present(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise StartError(
+            f"--device {name} is unknown; choose cpu, cuda, cuda:1, … or auto"
+        ) from error
+    try:
+        torch.empty(0, device=device)
+    # Torch that was built without CUDA asserts.
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).partition("\n")[0]
+        raise StartError(
+            f"--device {name} is not here: {reason}; choose another, or auto"
+        ) from error
+    return device

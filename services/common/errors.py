@@ -1,4 +1,5 @@
-"""What a GPU service refuses or breaks on, and the gRPC status each becomes."""
+"""What a GPU service refuses or breaks on, the gRPC status each becomes; what
+keeps it from starting."""
 
 from __future__ import annotations
 
@@ -25,6 +26,13 @@ class BadCheckpoint(ValueError):
 
 class OutOfDeviceMemory(RuntimeError):
     """The device has too little memory for this call; smaller ones still work."""
+
+
+class StartError(RuntimeError):
+    """What keeps a service from starting, as one line: libraries say it in several."""
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(" ".join(sentence.split()))
 
 
 STATUS_OF: dict[type[BaseException], grpc.StatusCode] = {

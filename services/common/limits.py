@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from services.common.presets import GeneratorPreset
@@ -19,8 +19,10 @@ MAX_IMAGES = 64
 MAX_LORAS = 8
 MAX_TEACHERS = 8
 
-#: What a Guide message may hold beside its images.
-_MESSAGE_OVERHEAD = 4 * 1024 * 1024
+#: Kept free for the answers that come back beside a gradient.
+_ANSWERS_BYTES = 4 * 1024 * 1024
+#: More than what frames a question, or the images, in a message.
+_FRAME_BYTES = 256
 
 _DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
@@ -36,6 +38,22 @@ class ImageLike(Protocol):
     def guidance_scale(self) -> float: ...
     @property
     def negative_prompt(self) -> str: ...
+
+
+class DrawingLike(Protocol):
+    @property
+    def image(self) -> bytes: ...
+
+
+class QuestionLike(Protocol):
+    """``Question`` of the REST contract and of the wire, where no drawing is an empty one."""
+
+    @property
+    def question(self) -> str: ...
+    @property
+    def answer(self) -> str: ...
+    @property
+    def visual_prompt(self) -> DrawingLike | None: ...
 
 
 def image_faults(preset: GeneratorPreset, image: ImageLike) -> Iterator[tuple[str, str]]:
@@ -66,13 +84,38 @@ def text_fault(text: str) -> str | None:
     return f"has {len(text)} characters; write at most {MAX_TEXT}"
 
 
-def batch_fault(preset: GeneratorPreset, image: ImageLike, batch: int) -> str | None:
-    """Why ``batch`` images of this size can't travel to a VLM in one message, if they can't."""
+def batch_fault(
+    preset: GeneratorPreset,
+    image: ImageLike,
+    batch: int,
+    questions: Sequence[QuestionLike],
+    postfix: str,
+) -> tuple[str, str] | None:
+    """The field, and why ``batch`` images of this size can't travel to a VLM in one message with
+    the questions, if they can't."""
     image_bytes = 3 * image.height * image.width * _DTYPE_BYTES[preset.dtype]
-    largest = (MESSAGE_LIMIT - _MESSAGE_OVERHEAD) // image_bytes
+    asked_bytes = _asked_bytes(questions, postfix)
+    largest = (MESSAGE_LIMIT - max(_ANSWERS_BYTES, asked_bytes)) // image_bytes
     if batch <= largest:
         return None
+    limit = f"one message of {MESSAGE_LIMIT >> 20} MiB"
+    size = f"{image.width} × {image.height}"
+    asked = f"questions and drawings of {asked_bytes / 2**20:.1f} MiB"
+    if asked_bytes <= _ANSWERS_BYTES:
+        message = f"{batch} images of {size} don't fit into {limit}"
+        return "optimizer.batch", f"{message}; write at most {largest}, and make accumulate larger"
+    if largest < 1:
+        message = f"{asked} and one image of {size} don't fit into {limit}"
+        return "questions", f"{message}; send smaller drawings, or fewer"
+    message = f"{batch} images of {size} don't fit into {limit} with {asked}"
     return (
-        f"{batch} images of {image.width} × {image.height} don't fit into one message of "
-        f"{MESSAGE_LIMIT >> 20} MiB; write at most {largest}, and make accumulate larger"
+        "optimizer.batch",
+        f"{message}; write at most {largest} and make accumulate larger, or send smaller drawings",
     )
+
+
+def _asked_bytes(questions: Sequence[QuestionLike], postfix: str) -> int:
+    drawings = [asked.visual_prompt.image for asked in questions if asked.visual_prompt]
+    texts = [postfix, *(text for asked in questions for text in (asked.question, asked.answer))]
+    frames = _FRAME_BYTES * (len(questions) + 1)
+    return frames + sum(map(len, drawings)) + sum(len(text.encode()) for text in texts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 
+import numpy as np
 from PIL import Image
 
 from services.common.errors import InvalidInput
@@ -28,7 +29,18 @@ def decode(data: bytes, field: str) -> Image.Image:
         if isinstance(error, InvalidInput):
             raise
         raise InvalidInput(f"{field}: not a whole PNG or JPEG picture: {error}") from error
-    return _on_white(image)
+    # Pillow's own conversion would cut 16-bit greys off at 255.
+    return _on_white(_eight_bits(image) if image.mode.startswith("I") else image)
+
+
+def _eight_bits(grey: Image.Image) -> Image.Image:
+    greys_HW = np.asarray(grey)
+    # Rounded division by 65535 / 255.
+    scaled = Image.fromarray(((greys_HW.astype(np.uint32) + 128) // 257).astype(np.uint8))
+    transparent = grey.info.get("transparency")
+    if transparent is not None:
+        scaled.putalpha(Image.fromarray(greys_HW != transparent).convert("L"))
+    return scaled
 
 
 def _on_white(image: Image.Image) -> Image.Image:

@@ -96,6 +96,8 @@ def load_presets(directory: Path = DEFAULT_DIRECTORY) -> Presets:
     """Reads every preset below ``directory``. Raises ``PresetError`` for one that is wrong."""
     if not directory.is_dir():
         raise PresetError(f"the presets directory {directory} does not exist")
+    # What a relative model lies beside, also where the directory is given as `.`.
+    directory = directory.resolve()
     return Presets(
         generators=_load_all(directory / "generators", GeneratorPreset),
         vlms=_load_all(directory / "vlms", VlmPreset),

@@ -15,7 +15,7 @@ from grpc_reflection.v1alpha import reflection
 
 from services.common.channels import SERVER_OPTIONS
 from services.common.credentials import Credentials, CredentialsError
-from services.common.errors import STATUS_OF, InvalidInput
+from services.common.errors import STATUS_OF, InvalidInput, StartError
 from services.common.exposure import grpc_exposure_fault
 from services.common.settings import GpuServiceSettings
 from services.common.token import TokenDoor
@@ -40,7 +40,8 @@ async def serve(
     The port is bound first, so that a taken one is known before a model loads; ``load`` then
     makes the servicer and returns what registers it; only then does the server answer.
 
-    Raises ``CredentialsError`` before anything else where everyone could come in unasked.
+    Raises ``CredentialsError`` before anything else where everyone could come in unasked, and
+    ``StartError`` for an address that it can't have.
     """
     if fault := grpc_exposure_fault(settings.host, credentials, insecure=settings.insecure):
         raise CredentialsError(fault)
@@ -62,13 +63,22 @@ async def serve(
 
 
 def bind(address: str, credentials: Credentials) -> tuple[grpc.aio.Server, int]:
-    """A server that is still to start, with its limits, statuses and doors; and its port."""
+    """A server that is still to start, with its limits, statuses and doors; and its port.
+
+    Raises ``StartError`` for an address that it can't have.
+    """
     doors = [] if credentials.token is None else [TokenDoor(credentials.token)]
     server = grpc.aio.server(options=SERVER_OPTIONS, interceptors=[*doors, StatusInterceptor()])
     shown = credentials.of_server()
-    if shown is None:
-        return server, server.add_insecure_port(address)
-    return server, server.add_secure_port(address, shown)
+    try:
+        if shown is None:
+            return server, server.add_insecure_port(address)
+        return server, server.add_secure_port(address, shown)
+    except RuntimeError as error:
+        raise StartError(
+            f"can't listen on {address}: it is taken, or not this machine's; "
+            "choose another --port or --host"
+        ) from error
 
 
 async def _stop_signal() -> None:

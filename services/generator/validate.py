@@ -49,8 +49,11 @@ def optimize_spec(spec: pb.OptimizeSpec, preset: GeneratorPreset) -> None:
             raise InvalidInput("resume.blob: missing; name the blob that holds the checkpoint")
         _between("resume.step", spec.resume.step, 1, spec.optimizer.steps)
     _between("eval.images", spec.eval.images, 1, MAX_IMAGES)
-    if fault := batch_fault(preset, spec.image, spec.optimizer.batch):
-        raise InvalidInput(f"optimizer.batch: {fault}")
+    fault = batch_fault(
+        preset, spec.image, spec.optimizer.batch, spec.questions, spec.question_postfix
+    )
+    if fault:
+        raise InvalidInput(": ".join(fault))
 
 
 def generate_spec(spec: pb.GenerateSpec, preset: GeneratorPreset) -> None:

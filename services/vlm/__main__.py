@@ -12,6 +12,7 @@ from transformers.utils import logging as transformers_logging
 from dualprocess.v1 import vlm_pb2, vlm_pb2_grpc
 from services.common.credentials import CredentialsError
 from services.common.device import DeviceThread
+from services.common.errors import StartError
 from services.common.presets import PresetError, load_presets
 from services.common.server import serve
 from services.common.settings import GpuServiceSettings
@@ -45,5 +46,5 @@ if __name__ == "__main__":
     transformers_logging.set_verbosity_error()
     try:
         asyncio.run(main(settings))
-    except (PresetError, CredentialsError) as error:
+    except (PresetError, CredentialsError, StartError) as error:
         sys.exit(f"vlm: {error}")

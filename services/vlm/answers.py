@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -54,6 +54,13 @@ def losses(
         for tokens, best in zip(per_answer, predicted, strict=True)
     ]
     return torch.stack([tokens.mean() for tokens in per_answer]), answers
+
+
+def passes(vlm: VlmFamily, conversations: Sequence[Conversation]) -> Iterator[slice]:
+    """Their parts in turn, each of as many as the preset puts through the text model at once."""
+    at_once = vlm.preset.conversations_at_once
+    for begin in range(0, len(conversations), at_once):
+        yield slice(begin, begin + at_once)
 
 
 def _answer(vlm: VlmFamily, token_losses: torch.Tensor, predicted: torch.Tensor) -> Answer:

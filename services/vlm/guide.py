@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from services.common.errors import NonFinite
-from services.vlm.answers import Answer, losses
+from services.vlm.answers import Answer, losses, passes
 from services.vlm.conversation import AskedQuestion, Conversation
 from services.vlm.families.base import VlmFamily
 from services.vlm.preprocess import clamp
@@ -43,9 +43,7 @@ def guide(
     # the vision tower's backward pass runs once.
     cut = features.detach().requires_grad_()
     answers: list[Answer] = []
-    at_once = vlm.preset.conversations_at_once
-    for begin in range(0, len(conversations), at_once):
-        part = slice(begin, begin + at_once)
+    for part in passes(vlm, conversations):
         part_losses, part_answers = losses(vlm, cut[part], conversations[part])
         torch.autograd.backward(part_losses.sum() / len(conversations))
         answers += part_answers

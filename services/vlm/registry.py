@@ -6,6 +6,7 @@ from importlib import import_module
 
 import torch
 
+from services.common.errors import StartError
 from services.common.presets import PresetError, VlmPreset
 from services.vlm.families.base import VlmFamily
 
@@ -21,7 +22,10 @@ _FAMILIES = {
 
 
 def load(preset: VlmPreset, device: torch.device) -> VlmFamily:
-    """Loads the preset's VLM on ``device``. Raises ``PresetError`` for an unknown family."""
+    """Loads the preset's VLM on ``device``.
+
+    Raises ``PresetError`` for an unknown family, ``StartError`` for a model that can't be had.
+    """
     if preset.family not in _FAMILIES:
         raise PresetError(
             f"preset {preset.name}: family {preset.family!r} is unknown: "
@@ -29,4 +33,8 @@ def load(preset: VlmPreset, device: torch.device) -> VlmFamily:
         )
     module, _, name = _FAMILIES[preset.family].partition(":")
     family: type[VlmFamily] = getattr(import_module(module), name)
-    return family.load(preset, device)
+    try:
+        return family.load(preset, device)
+    # OSError for what can't be fetched or read; for some of it the libraries say ValueError.
+    except (OSError, ValueError) as error:
+        raise StartError(f"{preset.model} can't be loaded: {error}") from error

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from services.vlm import conversation
-from services.vlm.answers import Answer, losses
+from services.vlm.answers import Answer, losses, passes
 from services.vlm.conversation import AskedQuestion
 from services.vlm.families.base import VlmFamily
 from services.vlm.visual_prompt import VisualPrompt
@@ -19,17 +19,24 @@ from services.vlm.visual_prompt import VisualPrompt
 def score(
     vlm: VlmFamily, picture: Image.Image, questions: Sequence[AskedQuestion], postfix: str
 ) -> list[Answer]:
-    """One answer a question about one RGB picture. Raises ``InvalidInput``."""
+    """One answer a question about one RGB picture. Raises ``InvalidInput``.
+
+    The picture is processed, and seen by the vision tower, once for every visual prompt.
+    """
     features: dict[VisualPrompt | None, torch.Tensor] = {}
-    conversations = []
-    for asked in questions:
-        pixel_values = vlm.processed(_overlaid(picture, asked.visual_prompt))
-        if asked.visual_prompt not in features:
-            features[asked.visual_prompt] = vlm.image_features(pixel_values)
-        placeholder = vlm.image_placeholder(pixel_values)
-        conversations.append(vlm.converse(asked, postfix, placeholder))
-    rows = torch.cat([features[asked.visual_prompt] for asked in questions])
-    return losses(vlm, rows, conversations)[1]
+    placeholders: dict[VisualPrompt | None, str] = {}
+    for prompt in dict.fromkeys(asked.visual_prompt for asked in questions):
+        pixel_values = vlm.processed(_overlaid(picture, prompt))
+        features[prompt] = vlm.image_features(pixel_values)
+        placeholders[prompt] = vlm.image_placeholder(pixel_values)
+    conversations = [
+        vlm.converse(asked, postfix, placeholders[asked.visual_prompt]) for asked in questions
+    ]
+    answers: list[Answer] = []
+    for part in passes(vlm, conversations):
+        rows = torch.cat([features[asked.visual_prompt] for asked in questions[part]])
+        answers += losses(vlm, rows, conversations[part])[1]
+    return answers
 
 
 @torch.no_grad()

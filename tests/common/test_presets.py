@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from dualprocess.schemas import ImageSettings
-from services.common.limits import batch_fault, image_faults
-from services.common.presets import PresetError, load_presets
+from dualprocess.v1 import tensor_pb2, vlm_pb2
+from services.common.limits import MESSAGE_LIMIT, batch_fault, image_faults
+from services.common.presets import DEFAULT_DIRECTORY, PresetError, load_presets
 
 PRESETS = load_presets()
 
@@ -16,13 +17,20 @@ PRESETS = load_presets()
 def test_each_preset_does_its_own_default_image() -> None:
     for preset in PRESETS.generators.values():
         assert list(image_faults(preset, preset.image)) == []
-        assert batch_fault(preset, preset.image, preset.optimizer.batch) is None
+        assert batch_fault(preset, preset.image, preset.optimizer.batch, [], "") is None
 
 
 def test_the_tiny_pair_lies_in_the_checkout() -> None:
     assert (Path(PRESETS.generator("tiny-flux").model) / "model_index.json").exists()
     assert (Path(PRESETS.vlm("tiny-idefics2").model) / "config.json").exists()
     assert PRESETS.generator("flux-dev").model == "black-forest-labs/FLUX.1-dev"
+
+
+def test_the_directory_may_be_where_one_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(DEFAULT_DIRECTORY)
+    assert load_presets(Path(".")) == PRESETS
+    monkeypatch.chdir(DEFAULT_DIRECTORY / "vlms")
+    assert load_presets(Path("..")) == PRESETS
 
 
 def test_an_unknown_name_brings_the_known_ones() -> None:
@@ -75,5 +83,40 @@ def test_a_batch_that_no_message_holds_is_a_fault() -> None:
     preset = PRESETS.generator("flux-schnell")
     image = preset.image.model_copy(update={"width": 2048, "height": 2048})
     largest = 2
-    assert batch_fault(preset, image, largest) is None
-    assert f"write at most {largest}" in (batch_fault(preset, image, largest + 1) or "")
+    assert batch_fault(preset, image, largest, [], "") is None
+    assert batch_fault(preset, image, largest + 1, [], "") == (
+        "optimizer.batch",
+        "3 images of 2048 × 2048 don't fit into one message of 64 MiB; write at most 2, and make "
+        "accumulate larger",
+    )
+
+
+def _asked(drawings: int, mebibytes: int) -> list[vlm_pb2.Question]:
+    drawing = vlm_pb2.VisualPrompt(image=bytes(mebibytes << 20))
+    return [vlm_pb2.Question(question="?", answer="é" * 4000, visual_prompt=drawing)] * drawings
+
+
+def test_drawings_take_their_room_of_the_message() -> None:
+    preset = PRESETS.generator("flux-schnell")
+    image = preset.image.model_copy(update={"width": 1024, "height": 1024})
+    questions = _asked(drawings=6, mebibytes=3)
+    largest = 7
+    assert batch_fault(preset, image, largest, questions, "é" * 400) is None
+    pixels = tensor_pb2.Tensor(shape=[largest, 3, 1024, 1024], data=bytes(largest * (6 << 20)))
+    request = vlm_pb2.GuideRequest(images=pixels, questions=questions, question_postfix="é" * 400)
+    assert request.ByteSize() <= MESSAGE_LIMIT
+    assert batch_fault(preset, image, largest + 1, questions, "é" * 400) == (
+        "optimizer.batch",
+        "8 images of 1024 × 1024 don't fit into one message of 64 MiB with questions and drawings "
+        "of 18.0 MiB; write at most 7 and make accumulate larger, or send smaller drawings",
+    )
+
+
+def test_drawings_that_leave_no_room_for_an_image_are_the_fault() -> None:
+    preset = PRESETS.generator("flux-schnell")
+    image = preset.image.model_copy(update={"width": 1024, "height": 1024})
+    assert batch_fault(preset, image, 1, _asked(drawings=6, mebibytes=10), "") == (
+        "questions",
+        "questions and drawings of 60.0 MiB and one image of 1024 × 1024 don't fit into one "
+        "message of 64 MiB; send smaller drawings, or fewer",
+    )

@@ -18,6 +18,7 @@ from dualprocess.v1 import generator_pb2 as pb
 from dualprocess.v1 import generator_pb2_grpc, vlm_pb2, vlm_pb2_grpc
 from services.common.channels import CHUNK_BYTES, LIMITS, open_channel
 from services.common.device import DeviceThread
+from services.common.limits import MESSAGE_LIMIT
 from services.common.server import StatusInterceptor
 from services.generator.families.base import GeneratorFamily
 from services.generator.lora_export import LORA_FILE
@@ -246,6 +247,10 @@ async def test_a_suspended_job_goes_on_in_another_call(
         assert refusal.value.code() == grpc.StatusCode.FAILED_PRECONDITION
 
 
+def draw(spec: pb.OptimizeSpec, size: int) -> None:
+    spec.questions[0].visual_prompt.image = bytes(size)
+
+
 BAD = [
     (lambda spec: spec.prompts.clear(), "prompts"),
     (lambda spec: spec.questions.clear(), "questions"),
@@ -265,6 +270,8 @@ BAD = [
     (lambda spec: spec.vlms.clear(), "vlms: at least one"),
     (lambda spec: setattr(spec.resume, "step", 1), r"resume\.blob: missing"),
     (lambda spec: spec.resume.MergeFrom(pb.Resume(blob="x", step=4)), r"resume\.step: must"),
+    (lambda spec: draw(spec, MESSAGE_LIMIT - 65536), r"optimizer\.batch: .* write at most 1 and"),
+    (lambda spec: draw(spec, MESSAGE_LIMIT - 32768), "questions: .* send smaller drawings"),
 ]
 
 

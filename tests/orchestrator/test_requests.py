@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import io
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
+from PIL import Image
 
 from dualprocess.schemas import ResolvedJobSpec
 from services.orchestrator.api.app import create_app
@@ -72,6 +75,30 @@ async def test_a_wrong_spec_names_field_and_remedy(
     problem = _assert_problem(await api.http.post("/v1/jobs", json=SPEC | changes), 422)
     messages = {error["field"]: error["message"] for error in problem["errors"]}
     assert remedy in messages[field]
+
+
+async def test_drawings_and_images_that_no_message_holds_are_refused(
+    redis_server: RedisServer, artifacts: str
+) -> None:
+    noise = np.random.default_rng(0).integers(256, size=(1024, 1024, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(noise).save(buffer, "PNG", compress_level=1)
+    spec = SPEC | {
+        "generator": "flux-schnell",
+        "questions": _drawn(buffer.getvalue())["questions"] * 6,
+        "image": {"width": 1024, "height": 1024},
+        "optimizer": {"batch": 8},
+    }
+    app = create_app(ApiSettings(redis_url=redis_server.url, artifacts=artifacts))
+    transport = httpx.ASGITransport(app)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url="http://api") as http,
+    ):
+        problem = _assert_problem(await http.post("/v1/jobs", json=spec), 422)
+    (error,) = problem["errors"]
+    assert error["field"] == "optimizer.batch"
+    assert "write at most 7 and make accumulate larger" in error["message"]
 
 
 async def test_a_drawing_is_kept_as_plain_pixels(api: Api) -> None:

@@ -255,6 +255,32 @@ def test_score_lays_drawings_over_the_saved_picture(
     assert drawn.loss != plain.loss
 
 
+def test_score_takes_conversations_in_turn_and_processes_each_drawing_once(
+    vlm: VlmFamily, images: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompt = asked_with(drawing(vlm_pb2.VISUAL_PROMPT_MODE_SOLID))
+    questions = [SMILING, prompt, SOFA, SMILING, prompt]
+    whole = score(vlm, picture(images["photo"]), questions, POSTFIX)
+    processed, at_once = [], []
+    vlm_processed, vlm_hidden_states = vlm.processed, vlm.hidden_states
+
+    def counted(picture: Image.Image) -> torch.Tensor:
+        processed.append(picture)
+        return vlm_processed(picture)
+
+    def measured(input_ids: torch.Tensor, *others: torch.Tensor) -> torch.Tensor:
+        at_once.append(len(input_ids))
+        return vlm_hidden_states(input_ids, *others)
+
+    monkeypatch.setattr(vlm, "preset", vlm.preset.model_copy(update={"conversations_at_once": 2}))
+    monkeypatch.setattr(vlm, "processed", counted)
+    monkeypatch.setattr(vlm, "hidden_states", measured)
+    parts = score(vlm, picture(images["photo"]), questions, POSTFIX)
+    assert (len(processed), at_once) == (2, [2, 2, 1])
+    assert [one.predicted for one in parts] == [one.predicted for one in whole]
+    assert [one.loss for one in parts] == pytest.approx([one.loss for one in whole], abs=1e-5)
+
+
 def test_answer_is_greedy_and_repeatable(vlm: VlmFamily, images: dict[str, torch.Tensor]) -> None:
     said = [
         answer(vlm, picture(images["photo"]), "Well?", "", max_new_tokens=5, field="questions.0")

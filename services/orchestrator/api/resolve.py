@@ -47,8 +47,9 @@ def resolve_job(spec: JobSpec, presets: Presets) -> ResolvedJobSpec:
     image = _merged(preset.image, spec.image)
     optimizer = _merged(preset.optimizer, spec.optimizer)
     faults += _image_faults(preset, image)
-    if fault := batch_fault(preset, image, optimizer.batch):
-        faults.append(FieldError(field="optimizer.batch", message=fault))
+    if fault := batch_fault(preset, image, optimizer.batch, questions, spec.question_postfix):
+        field, message = fault
+        faults.append(FieldError(field=field, message=message))
     seeds = optimizer.noise_seeds
     if spec.stop_at_score is not None and seeds is not None and seeds < optimizer.steps:
         message = f"needs fresh noise at each step; leave optimizer.noise_seeds ({seeds}) out"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from dualprocess.schemas import FieldError, LoraStart, ResolvedJobSpec
 from services.common.errors import InvalidInput
 from services.orchestrator.api.auth import Caller
@@ -21,7 +23,8 @@ async def check_start(spec: ResolvedJobSpec, state: State, caller: Caller) -> No
         raise _fault("", "has no effect at a lora.weight of 0; write another weight")
     if start.file is not None:
         try:
-            check_lora_file(start.file)
+            # A header of 16 MiB is seconds of work: off the event loop.
+            await asyncio.to_thread(check_lora_file, start.file)
         except InvalidInput as error:
             raise _fault(".file", str(error)) from error
     elif start.job is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from typing import Annotated
 
@@ -38,7 +39,7 @@ async def submit(
     idempotency_key: IdempotencyKey = None,
 ) -> Job:
     """Checks the spec against the presets and queues it."""
-    resolved = resolve_job(spec, state.presets)
+    resolved = await asyncio.to_thread(resolve_job, spec, state.presets)
     check_steps(caller, resolved.optimizer.steps)
     webhook = await complete_webhook(spec.webhook, state.addresses, state.webhook_secret)
     job_id, digest = new_job_id(), hashlib.sha256(spec.model_dump_json().encode()).hexdigest()

@@ -34,16 +34,19 @@ class Retention:
         self._days = days
         self._events_days = events_days
 
-    async def sweep(self) -> None:
-        """One batch. Raises ``StoreUnavailable``."""
+    async def sweep(self) -> bool:
+        """One batch; true when more is due. Raises ``StoreUnavailable``."""
         await self._deletion.erase_rest(_BATCH)
-        for job_id in await self._ended(keys.FINISHED, self._days):
+        jobs = await self._ended(keys.FINISHED, self._days)
+        for job_id in jobs:
             await self._deletion.delete(job_id)
-        for job_id in await self._ended(keys.FINISHED_EVENTS, self._events_days):
+        events = await self._ended(keys.FINISHED_EVENTS, self._events_days)
+        for job_id in events:
             checkpoints = await self._jobs.checkpoints(job_id)
             await self._artifacts.delete([one.path for one in checkpoints])
             await self._redis.xtrim(keys.events_key(job_id), maxlen=1, approximate=False)
             await self._redis.zrem(keys.FINISHED_EVENTS, job_id)
+        return _BATCH in (len(jobs), len(events))
 
     async def _ended(self, index: str, days: float) -> list[str]:
         if days == 0:

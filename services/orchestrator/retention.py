@@ -6,6 +6,7 @@ from services.orchestrator.store import redis as keys
 from services.orchestrator.store.artifacts import ArtifactStore
 from services.orchestrator.store.deletion import Deletion
 from services.orchestrator.store.jobs import Jobs
+from services.orchestrator.store.uploads import Uploads
 
 _DAY_MS = 86_400_000
 #: Of each kind in one sweep: it shall never hold up what it runs beside.
@@ -17,6 +18,7 @@ class Retention:
 
     Of the events the last one stays, which says how the job ended; the steps are in
     ``metrics.jsonl``. Checkpoints go when a job ends; those that were missed go with the events.
+    Files that came with a spec go when their job was never accepted.
     """
 
     def __init__(
@@ -31,6 +33,7 @@ class Retention:
         self._jobs = Jobs(redis)
         self._artifacts = artifacts
         self._deletion = Deletion(redis, artifacts)
+        self._uploads = Uploads(redis, artifacts)
         self._days = days
         self._events_days = events_days
 
@@ -46,7 +49,8 @@ class Retention:
             await self._artifacts.delete([one.path for one in checkpoints])
             await self._redis.xtrim(keys.events_key(job_id), maxlen=1, approximate=False)
             await self._redis.zrem(keys.FINISHED_EVENTS, job_id)
-        return _BATCH in (len(jobs), len(events))
+        uploads = await self._uploads.settle_old(_BATCH)
+        return _BATCH in (len(jobs), len(events), uploads)
 
     async def _ended(self, index: str, days: float) -> list[str]:
         if days == 0:

@@ -93,8 +93,8 @@ def install(app: FastAPI) -> None:
     async def _store(_: Request, error: StoreUnavailable) -> JSONResponse:
         problem = Problem(
             status=503,
-            title="The artifact store takes no files",
-            detail=f"{error}. Ask again when there is room.",
+            title="The artifact store is full or away",
+            detail=f"{error}. Ask again when it is back.",
         )
         return respond(problem, {"Retry-After": str(RETRY_AFTER_SECONDS)})
 

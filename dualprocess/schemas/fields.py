@@ -160,7 +160,10 @@ SafetensorsBytes = Annotated[bytes, _from_base64("safetensors"), _TO_BASE64, _BA
 
 
 Metadata = Annotated[
-    dict[Annotated[str, StringConstraints(min_length=1, max_length=64)], str],
+    dict[
+        Annotated[str, StringConstraints(min_length=1, max_length=64)],
+        Annotated[str, StringConstraints(max_length=1000)],
+    ],
     Field(max_length=32, description="Yours; handed back as it came."),
 ]
 Name = Annotated[

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 class Housekeeping:
     """Looks for overdue jobs every ``poll_seconds``, for old ones every
-    ``settings.sweep_seconds``."""
+    ``settings.sweep_seconds``; while more of them are due, every ``poll_seconds`` too."""
 
     def __init__(
         self,
@@ -61,4 +61,5 @@ class Housekeeping:
             log.info("job %s: failed: its deadline passed", job_id)
         if time.monotonic() >= self._next_sweep:
             self._next_sweep = time.monotonic() + self._sweep_seconds
-            await self._retention.sweep()
+            if await self._retention.sweep():
+                self._next_sweep = 0.0

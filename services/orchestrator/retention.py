@@ -6,6 +6,7 @@ from services.orchestrator.store import redis as keys
 from services.orchestrator.store.artifacts import ArtifactStore
 from services.orchestrator.store.deletion import Deletion
 from services.orchestrator.store.jobs import Jobs
+from services.orchestrator.store.uploads import Uploads
 
 _DAY_MS = 86_400_000
 #: Of each kind in one sweep: it shall never hold up what it runs beside.
@@ -17,6 +18,7 @@ class Retention:
 
     Of the events the last one stays, which says how the job ended; the steps are in
     ``metrics.jsonl``. Checkpoints go when a job ends; those that were missed go with the events.
+    Files that came with a spec go when their job was never accepted.
     """
 
     def __init__(
@@ -31,19 +33,24 @@ class Retention:
         self._jobs = Jobs(redis)
         self._artifacts = artifacts
         self._deletion = Deletion(redis, artifacts)
+        self._uploads = Uploads(redis, artifacts)
         self._days = days
         self._events_days = events_days
 
-    async def sweep(self) -> None:
-        """One batch. Raises ``StoreUnavailable``."""
+    async def sweep(self) -> bool:
+        """One batch; true when more is due. Raises ``StoreUnavailable``."""
         await self._deletion.erase_rest(_BATCH)
-        for job_id in await self._ended(keys.FINISHED, self._days):
+        jobs = await self._ended(keys.FINISHED, self._days)
+        for job_id in jobs:
             await self._deletion.delete(job_id)
-        for job_id in await self._ended(keys.FINISHED_EVENTS, self._events_days):
+        events = await self._ended(keys.FINISHED_EVENTS, self._events_days)
+        for job_id in events:
             checkpoints = await self._jobs.checkpoints(job_id)
             await self._artifacts.delete([one.path for one in checkpoints])
             await self._redis.xtrim(keys.events_key(job_id), maxlen=1, approximate=False)
             await self._redis.zrem(keys.FINISHED_EVENTS, job_id)
+        uploads = await self._uploads.settle_old(_BATCH)
+        return _BATCH in (len(jobs), len(events), uploads)
 
     async def _ended(self, index: str, days: float) -> list[str]:
         if days == 0:

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from dualprocess.schemas import JobStatus
-from services.orchestrator.store.artifacts import LORA_FILE
-from services.orchestrator.store.redis import Client
+from services.orchestrator.store.artifacts import LORA_FILE, ArtifactStore
+from services.orchestrator.store.redis import Client, artifacts_key
 from tests.orchestrator.conftest import SPEC, Api, Site
-from tests.orchestrator.test_start import GOOD
+from tests.orchestrator.test_start import GOOD, sent
 
 
 class Store:
@@ -82,3 +82,36 @@ async def test_a_submission_that_brings_a_file_is_asked_to_come_back(
     assert await redis.keys("dualprocess:job:*") == []
     store.open()
     assert (await api.http.post("/v1/jobs", json=body)).status_code == 202
+
+
+async def test_a_file_that_can_not_be_read_now_is_to_be_asked_for_again(
+    api: Api, store: Store, tmp_path: Path
+) -> None:
+    job = await api.submit(**sent(GOOD))
+    url = f"/v1/jobs/{job.id}/artifacts/start.safetensors"
+    store.close()
+    for method in ("GET", "HEAD"):
+        answer = await api.http.request(method, url)
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
+    store.open()
+    assert (await api.http.get(url)).content == GOOD
+    [file] = (tmp_path / "artifacts").rglob("start.safetensors")
+    file.unlink()
+    for method in ("GET", "HEAD"):
+        assert (await api.http.request(method, url)).status_code == 404
+    gone = await api.http.get(url, headers={"Range": "bytes=0-3"})
+    assert "is gone from the artifact store" in gone.json()["title"]
+
+
+async def test_an_empty_file_is_there_or_is_not(api: Api, tmp_path: Path, redis: Client) -> None:
+    job = await api.submit()
+    artifact, path = await ArtifactStore((tmp_path / "artifacts").as_uri()).put(
+        job.id, 1, "metrics.jsonl", b""
+    )
+    entry = f"{path} {artifact.model_dump_json()}"
+    await redis.hset(artifacts_key(job.id), "metrics.jsonl", entry)
+    url = f"/v1/jobs/{job.id}/artifacts/metrics.jsonl"
+    answer = await api.http.get(url)
+    assert (answer.status_code, answer.content) == (200, b"")
+    (tmp_path / "artifacts" / path).unlink()
+    assert (await api.http.get(url)).status_code == 404

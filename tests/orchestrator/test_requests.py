@@ -48,6 +48,7 @@ WRONG_SPECS = [
     ({"optimizer": {"steps": True}}, "optimizer.steps", "must be a number"),
     ({"stop_at_score": True}, "stop_at_score", "must be a number"),
     ({"optimizer": {"noise_seeds": 0}}, "optimizer.noise_seeds", "1"),
+    ({"metadata": {"notes": "x" * 1001}}, "metadata.notes", "at most 1000 characters"),
     ({"prompt": None}, "prompt", "missing"),
     ({"prompts": ["a", "b"]}, "prompts", "leave one"),
     (_drawn("no base64!"), IMAGE_FIELD, "base64"),

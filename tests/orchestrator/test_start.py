@@ -31,6 +31,10 @@ def tensor(*shape: int, at: int = 0, dtype: str = "F32", size: int = 4) -> dict[
     return {"dtype": dtype, "shape": list(shape), "data_offsets": [at, end + size]}
 
 
+def shaped(shape: list[int]) -> dict[str, Any]:
+    return {"dtype": "F32", "shape": shape, "data_offsets": [0, 4]}
+
+
 A, B = f"{NAME}.lora_A.weight", f"{NAME}.lora_B.weight"
 GOOD = header(**{B: tensor(3, 2, at=16), A: tensor(2, 2)}) + bytes(16 + 24)
 
@@ -110,6 +114,9 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     (sent(header(**{A: tensor(2, 2)}) + bytes(15)), FILE, "has 15 bytes of tensors"),
     (sent(header(**{A: tensor(2), B: tensor(2)}) + bytes(8)), FILE, "has other bytes for"),
     (sent(header(**{A: tensor(2, size=2)}) + bytes(4)), FILE, "has other bytes for"),
+    (sent(header(**{A: shaped([1] * 6)}) + bytes(4)), FILE, "at most 5 dimensions"),
+    (sent(header(**{A: shaped([2**31, 0])})), FILE, "of at most 2,147,483,647 are read"),
+    (sent(header(**{A: shaped([10**18 - 1] * 30_000)}) + bytes(4)), FILE, "in a shape that no"),
     (sent(header(**{A: tensor(8, dtype="I8", size=1)}) + bytes(8)), FILE, "in I8; these are read"),
     (sent(header(**{"unet.conv_in.weight": tensor(1)}) + bytes(4)), FILE, "no part of a LoRA"),
 ]

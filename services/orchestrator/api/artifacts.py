@@ -67,10 +67,16 @@ async def artifact(
         status = 206
         headers["Content-Range"] = f"bytes {begin}-{end - 1}/{described.bytes}"
     headers["Content-Length"] = str(end - begin)
+    try:
+        # Before the answer begins: its status can't be taken back.
+        content = await state.artifacts.open(path, begin, end)
+    except FileNotFoundError as error:
+        title = f"{name} of job {job.id} is gone from the artifact store"
+        raise ProblemError(404, title, "Nothing brings it back; submit the job again.") from error
     if request.method == "HEAD":
         return Response(status_code=status, headers=headers, media_type=described.media_type)
     return StreamingResponse(
-        state.artifacts.stream(path, begin, end),
+        content,
         status_code=status,
         headers=headers,
         media_type=described.media_type,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from fastapi import APIRouter, Response
 
 from dualprocess.schemas import (
@@ -30,7 +32,7 @@ async def generate(
     request: ImagesRequest, state: StateDep, caller: CallerDep, response: Response
 ) -> Job:
     """Images as a job's artifacts `image-SEED.png`; 202 when they are not ready in time."""
-    spec = resolve_images(request, state.presets)
+    spec = await asyncio.to_thread(resolve_images, request, state.presets)
     await _check_loras(spec, state, caller)
     return await short_jobs.run(
         images_fields(spec),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from typing import Annotated
 
@@ -12,12 +13,11 @@ from services.orchestrator.api.auth import READ, SUBMIT, CallerDep
 from services.orchestrator.api.problems import InvalidSpec, ProblemError
 from services.orchestrator.api.quotas import check_steps
 from services.orchestrator.api.resolve import resolve_job
-from services.orchestrator.api.starts import check_start, keep_start
+from services.orchestrator.api.starts import check_start, kept_start
 from services.orchestrator.api.state import JobDep, State, StateDep
 from services.orchestrator.api.webhooks import complete_webhook
 from services.orchestrator.store.ids import new_job_id
 from services.orchestrator.store.jobs import needed_vlms, optimize_fields
-from services.orchestrator.store.quotas import QuotaExceeded
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
@@ -38,27 +38,22 @@ async def submit(
     idempotency_key: IdempotencyKey = None,
 ) -> Job:
     """Checks the spec against the presets and queues it."""
-    resolved = resolve_job(spec, state.presets)
+    resolved = await asyncio.to_thread(resolve_job, spec, state.presets)
     check_steps(caller, resolved.optimizer.steps)
     webhook = await complete_webhook(spec.webhook, state.addresses, state.webhook_secret)
     job_id, digest = new_job_id(), hashlib.sha256(spec.model_dump_json().encode()).hexdigest()
     await check_start(resolved, state, caller)
-    resolved = await keep_start(resolved, job_id, state)
-    try:
+    stored, files = kept_start(resolved, job_id)
+    async with state.uploads.submission(job_id, files):
         known_id, known_digest = await state.queue.submit(
             job_id,
-            generator=resolved.generator,
-            vlms=needed_vlms(resolved),
+            generator=stored.generator,
+            vlms=needed_vlms(stored),
             priority=OPTIMIZE_PRIORITY,
             owner=caller.owner,
-            fields=optimize_fields(resolved, webhook),
+            fields=optimize_fields(stored, webhook),
             idempotency=(idempotency_key, digest) if idempotency_key else None,
         )
-    except QuotaExceeded:
-        await state.uploads.discard(job_id)
-        raise
-    if known_id != job_id:
-        await state.uploads.discard(job_id)
     if known_id != job_id and known_digest != digest:
         raise InvalidSpec(
             FieldError(

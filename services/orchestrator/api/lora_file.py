@@ -18,6 +18,9 @@ from services.common.errors import InvalidInput
 
 _MAX_HEADER_BYTES = 16 * 1024 * 1024
 _MAX_TENSORS = 20_000
+#: Of a shape. Without them the product of its sides is a number of any length.
+_MAX_DIMENSIONS = 5
+_MAX_SIDE = 2**31 - 1
 _DTYPE_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 #: How the names of a LoRA's tensors end, in the diffusers and in the kohya layout.
 _ENDINGS = (".lora_A.weight", ".lora_B.weight", ".lora_down.weight", ".lora_up.weight", ".alpha")
@@ -72,6 +75,9 @@ def _checked(tensors: Sequence[tuple[str, _Tensor]]) -> int:
         if tensor.dtype not in _DTYPE_BYTES:
             allowed = ", ".join(_DTYPE_BYTES)
             raise _fault(f"has {shown} in {tensor.dtype[:20]}; these are read: {allowed}")
+        if len(tensor.shape) > _MAX_DIMENSIONS or max(tensor.shape, default=0) > _MAX_SIDE:
+            limits = f"at most {_MAX_DIMENSIONS} dimensions of at most {_MAX_SIDE:,} are read"
+            raise _fault(f"has {shown} in a shape that no layer has; {limits}")
         begin, size = end, math.prod(tensor.shape) * _DTYPE_BYTES[tensor.dtype]
         end += size
         if tensor.data_offsets != (begin, end):

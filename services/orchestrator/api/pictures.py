@@ -4,11 +4,47 @@ from __future__ import annotations
 
 import io
 
+from PIL import Image
+
 from services.common import pictures
 from services.common.errors import InvalidInput
 
 #: An upload, encoded.
 MAX_BYTES = 10 * 1024 * 1024
+#: Of the drawings of one spec together: each is decoded and encoded again.
+MAX_DRAWN_PIXELS = 4 * pictures.MAX_PIXELS
+#: And as PNGs: so much lies in Redis, and is read with the job.
+MAX_DRAWN_BYTES = 32 * 1024 * 1024
+
+
+class DrawingsTooLarge(Exception):
+    """The message says what they come to together, and what would do."""
+
+
+class Drawings:
+    """Those of one spec, one behind the other."""
+
+    def __init__(self) -> None:
+        self._pixels = 0
+        self._bytes = 0
+
+    def plain_png(self, data: bytes, field: str) -> bytes:
+        """As the function; raises ``DrawingsTooLarge`` for the first that is too much."""
+        image = _decoded(data, field)
+        self._pixels += image.width * image.height
+        if self._pixels > MAX_DRAWN_PIXELS:
+            million = MAX_DRAWN_PIXELS // 10**6
+            raise DrawingsTooLarge(
+                f"have drawings of more than {million} million pixels together; send smaller ones"
+            )
+        png = _png(image)
+        self._bytes += len(png)
+        if self._bytes > MAX_DRAWN_BYTES:
+            raise DrawingsTooLarge(
+                f"have drawings of more than {MAX_DRAWN_BYTES >> 20} MiB together, as PNG; send "
+                "smaller or plainer ones"
+            )
+        return png
 
 
 def plain_png(data: bytes, field: str) -> bytes:
@@ -16,8 +52,16 @@ def plain_png(data: bytes, field: str) -> bytes:
 
     Raises ``InvalidInput`` that begins with ``field``.
     """
+    return _png(_decoded(data, field))
+
+
+def _decoded(data: bytes, field: str) -> Image.Image:
     if len(data) > MAX_BYTES:
         raise InvalidInput(f"{field}: has {len(data) >> 20} MiB; send at most 10 MiB")
+    return pictures.decode(data, field)
+
+
+def _png(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
-    pictures.decode(data, field).save(buffer, "PNG")
+    image.save(buffer, "PNG")
     return buffer.getvalue()

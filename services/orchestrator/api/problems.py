@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import logging
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +12,13 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
-from redis.exceptions import ConnectionError, TimeoutError
+from redis.exceptions import (
+    ConnectionError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    ResponseError,
+    TimeoutError,
+)
 from starlette.exceptions import HTTPException
 
 from dualprocess import schemas
@@ -27,6 +34,9 @@ log = logging.getLogger(__name__)
 RETRY_AFTER_SECONDS = 2
 #: And after so many while a quota is used up: a job rarely ends sooner.
 QUOTA_RETRY_AFTER_SECONDS = 10
+
+#: Redis takes no writes. Before 7 the word stands in the midst of what it says of a script.
+_NO_WRITES = re.compile(r"\b(?:OOM|MISCONF|READONLY)\b")
 
 
 class ProblemError(Exception):
@@ -83,8 +93,8 @@ def install(app: FastAPI) -> None:
     async def _store(_: Request, error: StoreUnavailable) -> JSONResponse:
         problem = Problem(
             status=503,
-            title="The artifact store takes no files",
-            detail=f"{error}. Ask again when there is room.",
+            title="The artifact store is full or away",
+            detail=f"{error}. Ask again when it is back.",
         )
         return respond(problem, {"Retry-After": str(RETRY_AFTER_SECONDS)})
 
@@ -93,6 +103,19 @@ def install(app: FastAPI) -> None:
 
     for kind in (ConnectionError, TimeoutError):
         app.add_exception_handler(kind, _away)
+
+    @app.exception_handler(ResponseError)
+    async def _refused(_: Request, error: ResponseError) -> JSONResponse:
+        if not _takes_no_writes(error):
+            raise error
+        log.warning("Redis takes no writes: %s", error)
+        problem = Problem(
+            status=503,
+            title="Redis takes no writes",
+            detail="It is out of memory, can't save or is a replica; its log says which. What was "
+            "accepted is kept. Ask again later.",
+        )
+        return respond(problem, {"Retry-After": str(RETRY_AFTER_SECONDS)})
 
     @app.exception_handler(Exception)
     async def _ours(_: Request, error: Exception) -> JSONResponse:
@@ -113,6 +136,11 @@ def redis_is_away(error: Exception) -> JSONResponse:
     log.warning("Redis is away: %s", error)
     problem = Problem(status=503, title="Redis is away", detail="Ask again in a moment.")
     return respond(problem, {"Retry-After": str(RETRY_AFTER_SECONDS)})
+
+
+def _takes_no_writes(error: ResponseError) -> bool:
+    known = isinstance(error, OutOfMemoryError | ReadOnlyError)
+    return known or _NO_WRITES.search(str(error)) is not None
 
 
 def _over(error: QuotaExceeded) -> Problem:

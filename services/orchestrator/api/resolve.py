@@ -22,7 +22,7 @@ from dualprocess.schemas import (
 from services.common.errors import InvalidInput
 from services.common.limits import batch_fault, image_faults
 from services.common.presets import GeneratorPreset, PresetError, Presets
-from services.orchestrator.api.pictures import plain_png
+from services.orchestrator.api.pictures import Drawings, DrawingsTooLarge
 from services.orchestrator.api.problems import InvalidSpec
 
 SettingsT = TypeVar("SettingsT", bound=BaseModel)
@@ -34,7 +34,10 @@ class _Asks(Protocol):
 
 
 def resolve_job(spec: JobSpec, presets: Presets) -> ResolvedJobSpec:
-    """The complete spec. Raises ``InvalidSpec`` with everything that is wrong."""
+    """The complete spec. Raises ``InvalidSpec`` with everything that is wrong.
+
+    Drawings are decoded on the way: not for the event loop.
+    """
     faults = list(_prompt_faults(spec))
     teachers = [VlmUse(name=spec.vlm)] if isinstance(spec.vlm, str) else spec.vlm
     faults += _generator_faults(presets, spec.generator)
@@ -75,7 +78,10 @@ def resolve_job(spec: JobSpec, presets: Presets) -> ResolvedJobSpec:
 
 
 def resolve_images(request: ImagesRequest, presets: Presets) -> ResolvedImagesSpec:
-    """The complete spec. Raises ``InvalidSpec`` with everything that is wrong."""
+    """The complete spec. Raises ``InvalidSpec`` with everything that is wrong.
+
+    Not for the event loop either.
+    """
     faults = list(_generator_faults(presets, request.generator))
     if request.vlm is not None:
         faults += _vlm_faults(presets, "vlm", request.vlm)
@@ -160,16 +166,20 @@ def _image_faults(preset: GeneratorPreset, image: BaseModel) -> Iterator[FieldEr
 def _questions(asks: _Asks) -> tuple[list[Question], list[FieldError]]:
     """The questions with their drawings as plain PNGs, and what is wrong with them."""
     questions, faults = [], []
+    drawings = Drawings()
     for index, question in enumerate(asks.questions):
         if question.visual_prompt is None:
             questions.append(question)
             continue
         field = f"questions.{index}.visual_prompt.image"
         try:
-            png = plain_png(question.visual_prompt.image, field)
+            png = drawings.plain_png(question.visual_prompt.image, field)
         except InvalidInput as error:
             faults.append(FieldError(field=field, message=str(error).removeprefix(f"{field}: ")))
             continue
+        except DrawingsTooLarge as error:
+            faults.append(FieldError(field="questions", message=str(error)))
+            break
         drawn = VisualPrompt(image=png, mode=question.visual_prompt.mode)
         questions.append(question.model_copy(update={"visual_prompt": drawn}))
     return questions, faults

@@ -12,7 +12,6 @@ from services.orchestrator.api.jobs import with_wait
 from services.orchestrator.api.state import State
 from services.orchestrator.store.artifacts import IMAGE_FILE
 from services.orchestrator.store.ids import new_job_id
-from services.orchestrator.store.quotas import QuotaExceeded
 
 _PRIORITY = 10
 
@@ -31,9 +30,8 @@ async def run(
     """Queues a job of these ``fields``; the job when it has ended, or after ``wait`` seconds: then
     the response is a 202. ``image`` is its artifact ``image.png`` from the start."""
     job_id = new_job_id()
-    if image is not None:
-        await state.uploads.keep(job_id, IMAGE_FILE, image)
-    try:
+    files = {} if image is None else {IMAGE_FILE: image}
+    async with state.uploads.submission(job_id, files):
         await state.queue.submit(
             job_id,
             generator=generator,
@@ -43,9 +41,6 @@ async def run(
             fields=fields,
             idempotency=None,
         )
-    except QuotaExceeded:
-        await state.uploads.discard(job_id)
-        raise
     response.headers["Location"] = f"/v1/jobs/{job_id}"
     async for _ in state.events.follow(job_id, seconds=wait):
         pass

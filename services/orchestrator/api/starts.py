@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from dualprocess.schemas import FieldError, LoraStart, ResolvedJobSpec
 from services.common.errors import InvalidInput
 from services.orchestrator.api.auth import Caller
@@ -21,7 +23,8 @@ async def check_start(spec: ResolvedJobSpec, state: State, caller: Caller) -> No
         raise _fault("", "has no effect at a lora.weight of 0; write another weight")
     if start.file is not None:
         try:
-            check_lora_file(start.file)
+            # A header of 16 MiB is seconds of work: off the event loop.
+            await asyncio.to_thread(check_lora_file, start.file)
         except InvalidInput as error:
             raise _fault(".file", str(error)) from error
     elif start.job is not None:
@@ -32,14 +35,15 @@ async def check_start(spec: ResolvedJobSpec, state: State, caller: Caller) -> No
             await _check_rank(start.job, spec, state)
 
 
-async def keep_start(spec: ResolvedJobSpec, job_id: str, state: State) -> ResolvedJobSpec:
-    """The spec as it is stored: a file that came with it is the job's artifact from now on."""
+def kept_start(spec: ResolvedJobSpec, job_id: str) -> tuple[ResolvedJobSpec, dict[str, bytes]]:
+    """The spec as it is stored, and the job's files: one that came with the spec is an artifact
+    from now on."""
     start = spec.lora.start
     if start is None or start.file is None:
-        return spec
-    await state.uploads.keep(job_id, START_FILE, start.file)
+        return spec, {}
     kept = LoraStart(job=job_id, artifact=START_FILE)
-    return spec.model_copy(update={"lora": spec.lora.model_copy(update={"start": kept})})
+    stored = spec.model_copy(update={"lora": spec.lora.model_copy(update={"start": kept})})
+    return stored, {START_FILE: start.file}
 
 
 async def _check_rank(job_id: str, spec: ResolvedJobSpec, state: State) -> None:

@@ -82,7 +82,7 @@ class ArtifactStore:
         return StoredCheckpoint(step=step, path=path, sha256=await _sha256(data))
 
     async def read_checkpoint(self, stored: StoredCheckpoint) -> bytes | None:
-        """The file; ``None`` if it is not the one that was stored."""
+        """The file; ``None`` if it is not the one that was stored. Raises ``StoreUnavailable``."""
         try:
             data = await self.read(stored.path)
         except FileNotFoundError:
@@ -90,9 +90,10 @@ class ArtifactStore:
         return data if await _sha256(data) == stored.sha256 else None
 
     async def read(self, path: str) -> bytes:
-        """A whole file. Raises ``FileNotFoundError``."""
-        found = await obstore.get_async(self._store, path)
-        return bytes(await found.bytes_async())
+        """A whole file. Raises ``FileNotFoundError`` and ``StoreUnavailable``."""
+        with _unavailable():
+            found = await obstore.get_async(self._store, path)
+            return bytes(await found.bytes_async())
 
     async def delete(self, paths: Sequence[str]) -> None:
         """Those of these files that there are. Raises ``StoreUnavailable``."""
@@ -115,19 +116,32 @@ class ArtifactStore:
         with _unavailable():
             await obstore.put_async(self._store, path, data)
 
-    async def stream(self, path: str, begin: int, end: int) -> AsyncIterator[bytes]:
-        """Bytes ``begin`` to ``end`` (exclusive). Raises ``FileNotFoundError`` at once."""
-        if begin == end:
-            return
-        found = await obstore.get_async(self._store, path, options={"range": (begin, end)})
-        async for chunk in found.stream():
-            yield bytes(chunk)
+    async def open(self, path: str, begin: int, end: int) -> AsyncIterator[bytes]:
+        """Bytes ``begin`` to ``end`` (exclusive) of a file that is there.
+
+        Raises ``FileNotFoundError`` and ``StoreUnavailable``, the latter while it is read, too.
+        """
+        with _unavailable():
+            if begin == end:
+                await obstore.head_async(self._store, path)
+                return _chunks(None)
+            found = await obstore.get_async(self._store, path, options={"range": (begin, end)})
+            return _chunks(found)
+
+
+async def _chunks(found: Any) -> AsyncIterator[bytes]:
+    if found is not None:
+        with _unavailable():
+            async for chunk in found.stream():
+                yield bytes(chunk)
 
 
 @contextlib.contextmanager
 def _unavailable() -> Iterator[None]:
     try:
         yield
+    except FileNotFoundError:
+        raise
     except (BaseError, OSError) as error:
         log.warning("the artifact store: %s", error)
         # What went wrong comes last; before it are paths of the server, after it a dump.

@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Mapping
+
+from redis.exceptions import ConnectionError, RedisError, TimeoutError
+
 from services.orchestrator.store import redis as keys
-from services.orchestrator.store.artifacts import ArtifactStore
+from services.orchestrator.store.artifacts import ArtifactStore, StoreUnavailable
+
+log = logging.getLogger(__name__)
 
 #: Claims count from 1: no worker writes where uploads lie.
 _TOKEN = 0
+
+#: ZSET: jobs that files were stored for and that may not have been accepted → since when, in
+#: Redis's milliseconds.
+PENDING = f"{keys.JOBS}:uploads"
+
+#: Nobody waits any more for an answer about a submission as old as this.
+_SETTLED_MS = 3_600_000
 
 
 class Uploads:
@@ -14,14 +29,54 @@ class Uploads:
         self._redis = redis
         self._artifacts = artifacts
 
-    async def keep(self, job_id: str, name: str, data: bytes) -> None:
-        """Stores a file of a job that is about to be submitted."""
+    @contextlib.asynccontextmanager
+    async def submission(self, job_id: str, files: Mapping[str, bytes]) -> AsyncIterator[None]:
+        """Stores a job's files by name, for the job to be submitted within; if it is not accepted
+        they go again. Raises ``StoreUnavailable``."""
+        if not files:
+            yield
+            return
+        try:
+            await self._redis.zadd(PENDING, {job_id: await self._now()})
+            for name, data in files.items():
+                await self._keep(job_id, name, data)
+            yield
+        except (ConnectionError, TimeoutError):
+            # Redis may yet make the job of what it was sent: ``settle_old`` finds out.
+            raise
+        except Exception:
+            await self._try_to_settle(job_id)
+            raise
+        await self._try_to_settle(job_id)
+
+    async def settle_old(self, limit: int) -> int:
+        """Files of submissions that broke off go; how many submissions were looked at.
+
+        Raises ``StoreUnavailable``.
+        """
+        until = await self._now() - _SETTLED_MS
+        old = await self._redis.zrangebyscore(PENDING, "-inf", until, 0, limit)
+        for job_id in old:
+            await self._settle(job_id)
+        return len(old)
+
+    async def _keep(self, job_id: str, name: str, data: bytes) -> None:
         artifact, path = await self._artifacts.put(job_id, _TOKEN, name, data)
         entry = f"{path} {artifact.model_dump_json()}"
         await self._redis.hset(keys.artifacts_key(job_id), name, entry)
 
-    async def discard(self, job_id: str) -> None:
-        """Takes all of them back: the job was not accepted after all."""
-        entries = await self._redis.hvals(keys.artifacts_key(job_id))
-        await self._redis.delete(keys.artifacts_key(job_id))
-        await self._artifacts.delete([entry.partition(" ")[0] for entry in entries])
+    async def _settle(self, job_id: str) -> None:
+        if not await self._redis.exists(keys.job_key(job_id)):
+            await self._redis.delete(keys.artifacts_key(job_id))
+            await self._artifacts.erase(job_id)
+        await self._redis.zrem(PENDING, job_id)
+
+    async def _try_to_settle(self, job_id: str) -> None:
+        try:
+            await self._settle(job_id)
+        except (RedisError, StoreUnavailable) as error:
+            log.warning("job %s: its uploads are looked at later: %s", job_id, error)
+
+    async def _now(self) -> int:
+        seconds, micros = await self._redis.time()
+        return int(seconds) * 1000 + int(micros) // 1000

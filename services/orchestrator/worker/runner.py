@@ -70,6 +70,8 @@ class Runner:
         except (ConnectionError, TimeoutError) as error:
             # Its lease runs out, and it is claimed again.
             log.error("job %s: Redis stayed away: %s", claim.job_id, error)
+        except Exception:
+            log.exception("job %s: its attempt could not be ended", claim.job_id)
 
     async def _attempt(self, job: Job, claim: Claim) -> None:
         lease = Lease(claim, self._queue, self._stores.artifacts, attempt=job.attempt)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from dualprocess.schemas import Job, JobStatus
+from services.orchestrator.worker import wire
 from tests.orchestrator.conftest import Api, Site
 from tests.orchestrator.scripted import ScriptedGenerator, checkpoint_file
 
@@ -135,3 +136,34 @@ async def test_a_failed_job_leaves_no_checkpoints(
     job = await api.ended((await api.submit(**EVERY_TWO)).id)
     assert (job.status, job.attempt) == (JobStatus.FAILED, 3)
     await api.until(job.id, lambda _: kept() == [])
+
+
+@pytest.mark.parametrize(
+    ("part", "cause"),
+    [
+        ("optimize_spec", "the worker: ValueError: out of range"),
+        ("chunks", "the worker: a call was cancelled, and nobody had asked for it"),
+    ],
+)
+async def test_a_request_that_cannot_be_written_ends_the_attempt_at_once(
+    api: Api,
+    site: Site,
+    generator: ScriptedGenerator,
+    monkeypatch: pytest.MonkeyPatch,
+    part: str,
+    cause: str,
+) -> None:
+    generator.breaks, generator.breaks_after = 1, 4
+    worker = site.start_worker(pause_seconds=0.5)
+    job = await api.submit(**EVERY_TWO)
+    await api.until(job.id, lambda job: job.causes and job.status == "queued")
+    await site.stop(worker)
+
+    def unwritable(*_: Any, **__: Any) -> Any:
+        raise ValueError("out of range")
+
+    monkeypatch.setattr(wire, part, unwritable)
+    site.start_worker(attempts=2)
+    job = await api.ended(job.id)
+    assert job.status == JobStatus.FAILED
+    assert job.causes[1] == f"attempt 2: {cause}"

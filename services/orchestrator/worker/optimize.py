@@ -29,6 +29,9 @@ from services.orchestrator.worker.scoring import mean_score, scoring
 from services.orchestrator.worker.stores import Stores
 from services.orchestrator.worker.targets import Targets
 
+#: What the blobs of a call are called.
+_START, _RESUME = "start", "resume"
+
 
 async def optimize(
     spec: ResolvedJobSpec,
@@ -91,7 +94,9 @@ async def _run(
             await lease.record(fields=fields)
         run = Run(spec, lease, checkpoints, steps)
         files = _Files(None if resume else await _start(spec, stores), resume)
-        call = generator.Optimize(_requests(spec, targets, files, lease, stopping, run.learned))
+        # Made here: what goes wrong while grpc.aio iterates over requests is lost.
+        message = _message(spec, targets, files)
+        call = generator.Optimize(_requests(message, files, lease, stopping, run.learned))
         try:
             async for response in call:
                 await run.take(response)
@@ -121,9 +126,17 @@ class _Files:
     resume: SavedCheckpoint | None
 
 
+def _message(spec: ResolvedJobSpec, targets: Targets, files: _Files) -> pb.OptimizeSpec:
+    return wire.optimize_spec(
+        spec,
+        targets.addresses,
+        start_blob=_START if files.start is not None else "",
+        resume=pb.Resume(blob=_RESUME, step=files.resume.step) if files.resume else None,
+    )
+
+
 async def _requests(
-    spec: ResolvedJobSpec,
-    targets: Targets,
+    spec: pb.OptimizeSpec,
     files: _Files,
     lease: Lease,
     stopping: asyncio.Event,
@@ -133,15 +146,10 @@ async def _requests(
     what it should, or the worker ends."""
     blobs = {}
     if files.start is not None:
-        blobs["start"] = files.start
-    resume = None
+        blobs[_START] = files.start
     if files.resume is not None:
-        resume = pb.Resume(blob="resume", step=files.resume.step)
-        blobs["resume"] = files.resume.data
-    message = wire.optimize_spec(
-        spec, targets.addresses, start_blob="start" if "start" in blobs else "", resume=resume
-    )
-    yield pb.OptimizeRequest(spec=message)
+        blobs[_RESUME] = files.resume.data
+    yield pb.OptimizeRequest(spec=spec)
     for name, data in blobs.items():
         for piece in wire.chunks(name, data):
             yield pb.OptimizeRequest(blob=piece)

@@ -110,6 +110,9 @@ class Runner:
         others = {asyncio.create_task(lease.keep(every)), asyncio.create_task(self._stopped())}
         try:
             await asyncio.wait({work, *others}, return_when=asyncio.FIRST_COMPLETED)
+            if work.cancelled():
+                # grpc.aio cancels a call whose request can't be written, and keeps why to itself.
+                raise AttemptFailed("the worker: a call was cancelled, and nobody had asked for it")
             if work.done():
                 return work.result()
             raise next(filter(None, (task.exception() for task in others if task.done())))

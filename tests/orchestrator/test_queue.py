@@ -124,3 +124,41 @@ async def test_only_one_end_can_be_a_neighbours_fault(api: Api, redis: Client) -
         assert await queue.requeue(claim, "x", attempts=2, pause_ms=0, blame=blame) == end
         assert (await api.job(job.id)).attempt == attempt
         await queue.promote()
+
+
+async def _cancelled(api: Api, redis: Client, *, checkpoints: str) -> tuple[Queue, Claim]:
+    """A job whose owner is silent, and to be cancelled."""
+    job = await api.submit()
+    queue = Queue(redis, lease_ms=50)
+    claim = await queue.claim("silent", [QUEUE])
+    assert claim is not None
+    await queue.record(claim, fields={"checkpoints": checkpoints})
+    await api.http.post(f"/v1/jobs/{job.id}/cancel")
+    await asyncio.sleep(0.1)
+    return queue, claim
+
+
+@pytest.mark.parametrize(
+    ("checkpoints", "attempts", "status"),
+    [("[]", 2, "queued"), ("", 2, "cancelled"), ("[]", 1, "cancelled")],
+)
+async def test_a_cancelled_job_is_queued_again_only_for_what_its_checkpoints_hold(
+    api: Api, redis: Client, checkpoints: str, attempts: int, status: str
+) -> None:
+    queue, claim = await _cancelled(api, redis, checkpoints=checkpoints)
+    ended = await queue.requeue(claim, "silent", attempts=attempts, pause_ms=0, expired=True)
+    assert ended == status
+    await queue.promote()
+    again = await queue.claim("next", [QUEUE])
+    assert (again is not None) == (status == "queued")
+    if again is not None:
+        assert await queue.record(again), "the cancel is still wanted"
+
+
+async def test_a_second_cancel_ends_a_job_that_waits_to_export(api: Api, redis: Client) -> None:
+    queue, claim = await _cancelled(api, redis, checkpoints="[]")
+    await queue.requeue(claim, "silent", attempts=2, pause_ms=0, expired=True)
+    await api.http.post(f"/v1/jobs/{claim.job_id}/cancel")
+    assert (await api.job(claim.job_id)).status == JobStatus.CANCELLED
+    await queue.promote()
+    assert await queue.claim("next", [QUEUE]) is None

@@ -13,6 +13,7 @@ from services.orchestrator.store.queue import Blame, Claim, LeaseLost, Owned, Qu
 from services.orchestrator.store.redis import Client, queue_key
 from services.orchestrator.worker.lease import Lease
 from tests.orchestrator.conftest import Api, Site, on_each_redis
+from tests.redis_server import RedisServer
 
 pytestmark = on_each_redis
 
@@ -162,3 +163,35 @@ async def test_a_second_cancel_ends_a_job_that_waits_to_export(api: Api, redis: 
     assert (await api.job(claim.job_id)).status == JobStatus.CANCELLED
     await queue.promote()
     assert await queue.claim("next", [QUEUE]) is None
+
+
+async def test_after_an_absence_of_redis_owners_have_a_whole_lease_to_come_back(
+    api: Api, redis: Client, redis_server: RedisServer
+) -> None:
+    await api.submit()
+    queue = Queue(redis, lease_ms=400)
+    claim = await queue.claim("alive", [QUEUE])
+    assert claim is not None
+    assert await queue.expired() == []
+    with redis_server.frozen():
+        await asyncio.sleep(0.6)
+    refused = await queue.requeue(claim, "silent", attempts=3, pause_ms=0, expired=True)
+    assert refused is None, "whoever looked before the absence may not act on it after it"
+    assert await queue.expired() == []
+    assert await queue.renew(claim) is Owned.KEPT
+
+
+async def test_an_owner_that_does_not_come_back_loses_its_job(api: Api, redis: Client) -> None:
+    await api.submit()
+    queue = Queue(redis, lease_ms=400)
+    claim = await queue.claim("dead", [QUEUE])
+    assert await queue.expired() == []
+    await asyncio.sleep(0.6)
+    looks = 1
+    while not (over := await queue.expired()):
+        looks += 1
+        await asyncio.sleep(0.05)
+    assert over == [(claim, "dead")]
+    assert 5 < looks < 10, "one more lease, not two"
+    status = await queue.requeue(over[0][0], "silent", attempts=3, pause_ms=0, expired=True)
+    assert status == JobStatus.QUEUED

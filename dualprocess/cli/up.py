@@ -18,37 +18,56 @@ def register(app: typer.Typer) -> None:
 
 
 def up(
-    host: Annotated[str, typer.Option(help="Where the REST API listens.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Of the REST API.")] = 8000,
-    data: Annotated[Path, typer.Option(help="Everything it keeps.")] = Path("data"),
-    generator: Annotated[str, typer.Option(help="Preset of the generator.")] = "tiny-flux",
-    vlm: Annotated[str, typer.Option(help="Preset of the VLM.")] = "tiny-idefics2",
+    host: Annotated[str | None, typer.Option(help="Where the REST API listens: 127.0.0.1.")] = None,
+    port: Annotated[int | None, typer.Option(help="Of the REST API: 8000.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Everything it keeps: ./data.")] = None,
+    generator: Annotated[
+        str | None, typer.Option(help="Preset of the generator: tiny-flux.")
+    ] = None,
+    vlm: Annotated[str | None, typer.Option(help="Preset of the VLM: tiny-idefics2.")] = None,
     models: Annotated[
-        str, typer.Option(help="Several generators and VLMs: tiny-flux,idefics2,qwen3-vl.")
-    ] = "",
-    slots: Annotated[int, typer.Option(help="Jobs at once on a generator.")] = 2,
-    device: Annotated[str, typer.Option(help="cpu, cuda, …, or auto.")] = "auto",
-    auth: Annotated[bool, typer.Option(help="Ask for API keys; see `dualprocess keys`.")] = False,
+        str | None, typer.Option(help="Several generators and VLMs: tiny-flux,idefics2,qwen3-vl.")
+    ] = None,
+    slots: Annotated[int | None, typer.Option(help="Jobs at once on a generator: 2.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, …, or auto.")] = None,
+    auth: Annotated[
+        bool | None, typer.Option(help="Ask for API keys; see `dualprocess keys`.")
+    ] = None,
     insecure: Annotated[
-        bool, typer.Option("--insecure", help="Listen beyond loopback without keys.")
-    ] = False,
+        bool | None, typer.Option("--insecure", help="Listen beyond loopback without keys.")
+    ] = None,
     ui: Annotated[
         bool | None, typer.Option(help="The web page at /ui; as a rule where [ui] is installed.")
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Logs go to files only.")] = False,
+    quiet: Annotated[bool | None, typer.Option("--quiet", help="Logs go to files only.")] = None,
+    presets: Annotated[Path | None, typer.Option(help="Directory of presets.")] = None,
+    log_level: Annotated[
+        str | None, typer.Option(help="debug, info, warning or error: this and worse.")
+    ] = None,
 ) -> None:
-    """Start Redis, VLMs, generators, workers and API here; Ctrl-C stops them all."""
+    """Start Redis, VLMs, generators, workers and API here; Ctrl-C stops them all.
+
+    What is left out comes from DUALPROCESS_PORT and the like, else it is the default.
+    """
     need_services()
     command = [sys.executable, "-m", "services.local"]
-    command += [f"--host={host}", f"--port={port}"]
-    command += [f"--data={data}", f"--generator={generator}", f"--vlm={vlm}"]
-    command += [f"--slots={slots}", f"--device={device}"]
-    if models:
-        command.append(f"--models={models}")
-    chosen = {"--auth": auth, "--insecure": insecure, "--quiet": quiet}
-    command += [flag for flag, is_set in chosen.items() if is_set]
-    if ui is not None:
-        command.append("--ui" if ui else "--no-ui")
+    values = {
+        "host": host,
+        "port": port,
+        "data": data,
+        "generator": generator,
+        "vlm": vlm,
+        "models": models,
+        "slots": slots,
+        "device": device,
+        "presets": presets,
+        "log-level": log_level,
+    }
+    command += [f"--{name}={value}" for name, value in values.items() if value is not None]
+    switches = {"auth": auth, "insecure": insecure, "ui": ui, "quiet": quiet}
+    command += [
+        f"--{name}" if on else f"--no-{name}" for name, on in switches.items() if on is not None
+    ]
     # This process becomes the supervisor: signals reach it, and nobody is in between.
     os.execv(sys.executable, command)  # noqa: S606
 

@@ -18,6 +18,8 @@ from typing import BinaryIO
 _LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 _PR_SET_PDEATHSIG = 1
 
+#: A longer line is told in pieces: a progress bar may write for hours and end none.
+_LONGEST_LINE = 8192
 #: Lines of a dead child's output that are told when the supervisor gives up.
 _TAIL = 12
 
@@ -65,12 +67,24 @@ class Child:
 
     async def _keep_output(self, process: asyncio.subprocess.Process, log: BinaryIO) -> None:
         assert process.stdout is not None
-        async for raw in process.stdout:
-            log.write(raw)
+        rest = b""
+        while chunk := await process.stdout.read(_LONGEST_LINE):
+            log.write(chunk)
             log.flush()
-            line = raw.decode(errors="replace").rstrip()
-            self.tail.append(line)
-            self.say(self.spec.name, line)
+            *lines, rest = (rest + chunk).split(b"\n")
+            if len(rest) > _LONGEST_LINE:
+                lines.append(rest)
+                rest = b""
+            for line in lines:
+                self._tell(line)
+        if rest:
+            self._tell(rest)
+
+    def _tell(self, raw: bytes) -> None:
+        # Of a line that was written over, its last state.
+        line = raw.decode(errors="replace").rstrip().rpartition("\r")[2]
+        self.tail.append(line)
+        self.say(self.spec.name, line)
 
     def signal(self, number: signal.Signals) -> None:
         """Sends a signal to the child, if it runs."""

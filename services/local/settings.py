@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import AliasChoices, Field
+from pydantic_settings import CliSuppress
 
 from services.common.extras import has_page
 from services.common.settings import ServiceSettings
@@ -23,6 +24,12 @@ class LocalSettings(ServiceSettings):
     port: int = Field(default=8000, ge=1, le=65535, description="Of the REST API.")
     data: Path = Field(
         default=Path("data"), description="Everything the stack keeps: Redis, files, logs."
+    )
+    # From the environment, as its services read it: it may hold a password.
+    redis_url: CliSuppress[str | None] = Field(
+        default=None,
+        validation_alias=AliasChoices("redis_url", "DUALPROCESS_REDIS_URL", "REDIS_URL"),
+        description="A Redis that runs already; as a rule the stack starts its own.",
     )
     generator: str = Field(default="tiny-flux", description="Preset of the generator.")
     vlm: str = Field(default="tiny-idefics2", description="Preset of the VLM.")

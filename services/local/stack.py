@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import shutil
 import sys
@@ -22,14 +21,16 @@ from services.local.settings import LocalSettings
 def build(settings: LocalSettings, models: Models) -> list[ChildSpec]:
     """What to start, in order. Ports are chosen here, and stay over restarts."""
     children = []
-    redis_url = os.environ.get("REDIS_URL")
+    redis_url = settings.redis_url
     if redis_url is None:
         port = free_port()
         redis_url = f"redis://127.0.0.1:{port}/0"
         children.append(redis(settings.data / "redis", port))
     vlm_ports = {name: free_port() for name in models.vlms}
     generator_ports = {name: free_port() for name in models.generators}
-    store = [f"--redis-url={redis_url}", f"--artifacts={settings.artifacts_url}"]
+    store = [f"--artifacts={settings.artifacts_url}"]
+    # Every name that is read, so that none of this process's own wins.
+    redis_names = {"DUALPROCESS_REDIS_URL": redis_url, "REDIS_URL": redis_url}
     # Others on this machine may reach loopback, too.
     token = {"DUALPROCESS_GRPC_TOKEN": secrets.token_hex(32)}
     for service, ports in (("vlm", vlm_ports), ("generator", generator_ports)):
@@ -44,6 +45,7 @@ def build(settings: LocalSettings, models: Models) -> list[ChildSpec]:
             "services.orchestrator.api",
             [f"--host={settings.host}", f"--port={settings.port}", *_doors(settings), *store],
             ready=lambda: answers(f"{settings.url}/readyz"),
+            environment=redis_names,
         )
     )
     vlms = json.dumps({name: f"127.0.0.1:{port}" for name, port in vlm_ports.items()})
@@ -59,7 +61,7 @@ def build(settings: LocalSettings, models: Models) -> list[ChildSpec]:
                 f"--slots={settings.slots}",
             ],
             ready=lambda: answers(f"{settings.url}/readyz?worker=true"),
-            environment=token,
+            environment={**token, **redis_names},
         )
         for generator, port in generator_ports.items()
     ]

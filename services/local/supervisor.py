@@ -14,7 +14,7 @@ from services.local.child import Child, ChildSpec
 
 log = logging.getLogger(__name__)
 
-#: A child that lived shorter than this died quickly.
+#: A child that lived shorter than this, or was never ready yet, died quickly.
 QUICK_SECONDS = 10.0
 #: So many quick deaths in a row, and starting it once more would not help.
 QUICK_DEATHS = 5
@@ -51,6 +51,7 @@ class Supervisor:
         self._grace_seconds = grace_seconds
         self._stopping = asyncio.Event()
         self._watches: dict[str, asyncio.Task[None]] = {}
+        self._were_ready: set[str] = set()
 
     async def start(self) -> None:
         """Returns when all are ready. Raises ``GaveUp``, with everything stopped."""
@@ -63,6 +64,7 @@ class Supervisor:
         while not await child.spec.ready():
             await self._raise_dead_watches()
             await asyncio.sleep(_POLL_SECONDS)
+        self._were_ready.add(child.spec.name)
 
     async def _raise_dead_watches(self) -> None:
         for watch in self._watches.values():
@@ -96,7 +98,8 @@ class Supervisor:
             if self._stopping.is_set():
                 return
             lived = time.monotonic() - child.started
-            quick_deaths = quick_deaths + 1 if lived < self._quick_seconds else 0
+            quick = lived < self._quick_seconds or child.spec.name not in self._were_ready
+            quick_deaths = quick_deaths + 1 if quick else 0
             how = f"{child.spec.name} died after {lived:.1f} s with {_status(status)}"
             if quick_deaths >= QUICK_DEATHS:
                 last_words = "\n".join(f"    {line}" for line in child.tail)

@@ -6,9 +6,12 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
+
 from services.local.models import Models
 from services.local.settings import LocalSettings
 from services.local.stack import build
+from services.orchestrator.settings import StoreSettings
 
 PAIR = Models(["tiny-flux"], ["tiny-idefics2"])
 VARIABLE = "DUALPROCESS_GRPC_TOKEN"
@@ -16,14 +19,31 @@ VARIABLE = "DUALPROCESS_GRPC_TOKEN"
 
 def test_the_children_share_a_token_that_no_command_line_shows(tmp_path: Path) -> None:
     children = build(LocalSettings(data=tmp_path), PAIR)
-    tokens = {child.environment[VARIABLE] for child in children if child.environment}
+    tokens = {child.environment[VARIABLE] for child in children if VARIABLE in child.environment}
     (token,) = tokens
     assert len(token) == 64
-    holders = {child.name for child in children if child.environment}
+    holders = {child.name for child in children if VARIABLE in child.environment}
     assert holders == {"vlm", "generator", "worker"}
     for child in children:
         assert not any(token in argument for argument in child.command)
         assert token not in repr(child)
+
+
+@pytest.mark.parametrize("name", ["REDIS_URL", "DUALPROCESS_REDIS_URL"])
+def test_a_redis_that_runs_already_is_used_and_its_password_kept_off_command_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    url = "redis://:secret@10.0.0.1:6379/0"
+    monkeypatch.setenv(name, url)
+    children = {child.name: child for child in build(LocalSettings(data=tmp_path), PAIR)}
+    assert "redis" not in children
+    for child in children.values():
+        assert "secret" not in f"{child.command} {child!r}"
+    for child in (children["api"], children["worker"]):
+        with monkeypatch.context() as context:
+            for variable, value in child.environment.items():
+                context.setenv(variable, value)
+            assert StoreSettings().redis_url == url
 
 
 def test_the_page_comes_with_its_extra_unless_it_is_left_out(tmp_path: Path) -> None:

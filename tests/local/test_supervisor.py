@@ -66,6 +66,41 @@ async def test_after_five_quick_deaths_it_says_which_and_why(tmp_path: Path) -> 
     assert (tmp_path / "logs" / "vlm.log").read_text().count("no room") == 5
 
 
+async def test_slow_deaths_before_it_was_ever_ready_count_too(tmp_path: Path) -> None:
+    async def never() -> bool:
+        return False
+
+    code = "import time; time.sleep(0.1); exit(3)"
+    broken = ChildSpec("vlm", [sys.executable, "-c", code], never)
+    supervisor = Supervisor(
+        [broken], tmp_path / "logs", silent, quick_seconds=0.05, first_pause=0.01
+    )
+    with pytest.raises(GaveUp, match=r"vlm died .* exit status 3, 5 times in a row"):
+        await supervisor.start()
+
+
+async def test_a_progress_bar_that_ends_no_line_ends_no_stack(tmp_path: Path) -> None:
+    done = tmp_path / "done"
+    code = (
+        "import sys,time\n"
+        "for i in range(2000): sys.stdout.write('\\r%4d of 2000 ' % i + '#' * 90)\n"
+        f"print(); print('loaded'); open({str(done)!r}, 'w').close(); time.sleep(99)"
+    )
+
+    async def ready() -> bool:
+        return done.exists()
+
+    told: list[str] = []
+    bar = ChildSpec("vlm", [sys.executable, "-c", code], ready)
+    supervisor = Supervisor([bar], tmp_path / "logs", lambda name, line: told.append(line))
+    await supervisor.start()
+    await until(lambda: told and told[-1] == "loaded")
+    assert told[-2].startswith("1999 of 2000")
+    assert len(told) < 100, "not each of its states"
+    assert (tmp_path / "logs" / "vlm.log").read_bytes().count(b"\r") == 2000
+    await supervisor.stop()
+
+
 async def test_who_ignores_a_stop_is_killed(tmp_path: Path) -> None:
     mark = tmp_path / "stubborn"
     code = (

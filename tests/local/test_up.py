@@ -9,7 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 
+from dualprocess.cli.up import register
 from services.common.presets import PresetError, load_presets
 from services.local.models import Models, chosen
 from services.local.settings import LocalSettings
@@ -36,6 +38,35 @@ def test_a_taken_port_is_named(tmp_path: Path) -> None:
         port = taken.getsockname()[1]
         said = up(f"--port={port}", f"--data={tmp_path}")
     assert f"http://127.0.0.1:{port} is taken; choose another --port" in said
+
+
+def test_what_no_flag_says_comes_from_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DUALPROCESS_DATA", str(tmp_path))
+    monkeypatch.setenv("DUALPROCESS_VLM", "nothing")
+    assert "'nothing' is unknown" in up()
+    monkeypatch.setenv("DUALPROCESS_VLM", "tiny-idefics2")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        monkeypatch.setenv("DUALPROCESS_PORT", str(port))
+        assert f"http://127.0.0.1:{port} is taken" in up()
+
+
+def test_it_takes_every_setting_of_a_stack_but_secrets() -> None:
+    app = typer.Typer()
+    register(app)
+    options = {parameter.name for parameter in typer.main.get_command(app).params}
+    settings = LocalSettings.model_fields.keys() - {"redis_url"}
+    assert settings <= options
+
+
+def test_a_bad_value_is_named() -> None:
+    said = up("--port=70000", "--log-level=loud")
+    assert "--port (or DUALPROCESS_PORT)" in said
+    assert "--log-level (or DUALPROCESS_LOG_LEVEL)" in said
 
 
 def test_one_stack_a_data_folder(tmp_path: Path) -> None:

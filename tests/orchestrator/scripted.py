@@ -65,15 +65,17 @@ class ScriptedGenerator(generator_pb2_grpc.GeneratorServicer):
         self, requests: AsyncIterator[pb.OptimizeRequest], context: Context
     ) -> AsyncIterator[pb.OptimizeResponse]:
         spec = (await anext(requests)).spec
+        stop: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         if spec.lora.start_blob:
-            self.starts.append(await _blob(requests, spec.lora.start_blob))
+            self.starts.append(await _blob(requests, spec.lora.start_blob, stop))
         if spec.HasField("resume"):
-            self.resumes.append(await _blob(requests, spec.resume.blob))
+            self.resumes.append(await _blob(requests, spec.resume.blob, stop))
             if self.resumes[-1] in self.refused_checkpoints:
                 await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "resume: no checkpoint")
         self.served.append(spec.prompts[0])
         self.teachers = [(vlm.preset, vlm.weight) for vlm in spec.vlms]
-        stop = asyncio.ensure_future(anext(requests, None))
+        if not stop.done():
+            stop = asyncio.ensure_future(anext(requests, None))
         self.active += 1
         self.most_active = max(self.most_active, self.active)
         try:
@@ -99,6 +101,8 @@ class ScriptedGenerator(generator_pb2_grpc.GeneratorServicer):
         yield pb.OptimizeResponse(started=pb.Started(steps=spec.optimizer.steps))
         done, death = spec.resume.step, self._death
         for step in range(done + 1, spec.optimizer.steps + 1):
+            if stop.done():
+                break
             probability = self.probabilities[min(step, len(self.probabilities)) - 1]
             answer = vlm_pb2.AnswerResult(
                 loss=1 / step,
@@ -129,8 +133,6 @@ class ScriptedGenerator(generator_pb2_grpc.GeneratorServicer):
             dying.cancel()
             if death.is_set():
                 await context.abort(grpc.StatusCode.UNAVAILABLE, "Socket closed")
-            if stop.done():
-                break
         request = stop.result() if stop.done() else None
         if request is not None and request.stop.suspend:
             for response in checkpoint(done):
@@ -176,9 +178,15 @@ def checkpoint(step: int) -> Iterator[pb.OptimizeResponse]:
         yield pb.OptimizeResponse(checkpoint=pb.Checkpoint(step=step, piece=piece))
 
 
-async def _blob(requests: AsyncIterator[pb.OptimizeRequest], name: str) -> bytes:
+async def _blob(
+    requests: AsyncIterator[pb.OptimizeRequest], name: str, stop: asyncio.Future[Any]
+) -> bytes:
+    """The file; a stop that comes before it is done becomes ``stop``'s result."""
     data = b""
     async for request in requests:
+        if request.HasField("stop"):
+            stop.set_result(request)
+            continue
         assert request.blob.name == name
         data += request.blob.data
         if request.blob.last:

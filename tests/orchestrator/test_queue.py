@@ -13,6 +13,7 @@ from services.orchestrator.store.queue import Blame, Claim, LeaseLost, Owned, Qu
 from services.orchestrator.store.redis import Client, queue_key
 from services.orchestrator.worker.lease import Lease
 from tests.orchestrator.conftest import Api, Site, on_each_redis
+from tests.redis_server import RedisServer
 
 pytestmark = on_each_redis
 
@@ -124,3 +125,73 @@ async def test_only_one_end_can_be_a_neighbours_fault(api: Api, redis: Client) -
         assert await queue.requeue(claim, "x", attempts=2, pause_ms=0, blame=blame) == end
         assert (await api.job(job.id)).attempt == attempt
         await queue.promote()
+
+
+async def _cancelled(api: Api, redis: Client, *, checkpoints: str) -> tuple[Queue, Claim]:
+    """A job whose owner is silent, and to be cancelled."""
+    job = await api.submit()
+    queue = Queue(redis, lease_ms=50)
+    claim = await queue.claim("silent", [QUEUE])
+    assert claim is not None
+    await queue.record(claim, fields={"checkpoints": checkpoints})
+    await api.http.post(f"/v1/jobs/{job.id}/cancel")
+    await asyncio.sleep(0.1)
+    return queue, claim
+
+
+@pytest.mark.parametrize(
+    ("checkpoints", "attempts", "status"),
+    [("[]", 2, "queued"), ("", 2, "cancelled"), ("[]", 1, "cancelled")],
+)
+async def test_a_cancelled_job_is_queued_again_only_for_what_its_checkpoints_hold(
+    api: Api, redis: Client, checkpoints: str, attempts: int, status: str
+) -> None:
+    queue, claim = await _cancelled(api, redis, checkpoints=checkpoints)
+    ended = await queue.requeue(claim, "silent", attempts=attempts, pause_ms=0, expired=True)
+    assert ended == status
+    await queue.promote()
+    again = await queue.claim("next", [QUEUE])
+    assert (again is not None) == (status == "queued")
+    if again is not None:
+        assert await queue.record(again), "the cancel is still wanted"
+
+
+async def test_a_second_cancel_ends_a_job_that_waits_to_export(api: Api, redis: Client) -> None:
+    queue, claim = await _cancelled(api, redis, checkpoints="[]")
+    await queue.requeue(claim, "silent", attempts=2, pause_ms=0, expired=True)
+    await api.http.post(f"/v1/jobs/{claim.job_id}/cancel")
+    assert (await api.job(claim.job_id)).status == JobStatus.CANCELLED
+    await queue.promote()
+    assert await queue.claim("next", [QUEUE]) is None
+
+
+async def test_after_an_absence_of_redis_owners_have_a_whole_lease_to_come_back(
+    api: Api, redis: Client, redis_server: RedisServer
+) -> None:
+    await api.submit()
+    queue = Queue(redis, lease_ms=400)
+    claim = await queue.claim("alive", [QUEUE])
+    assert claim is not None
+    assert await queue.expired() == []
+    with redis_server.frozen():
+        await asyncio.sleep(0.6)
+    refused = await queue.requeue(claim, "silent", attempts=3, pause_ms=0, expired=True)
+    assert refused is None, "whoever looked before the absence may not act on it after it"
+    assert await queue.expired() == []
+    assert await queue.renew(claim) is Owned.KEPT
+
+
+async def test_an_owner_that_does_not_come_back_loses_its_job(api: Api, redis: Client) -> None:
+    await api.submit()
+    queue = Queue(redis, lease_ms=400)
+    claim = await queue.claim("dead", [QUEUE])
+    assert await queue.expired() == []
+    await asyncio.sleep(0.6)
+    looks = 1
+    while not (over := await queue.expired()):
+        looks += 1
+        await asyncio.sleep(0.05)
+    assert over == [(claim, "dead")]
+    assert 5 < looks < 10, "one more lease, not two"
+    status = await queue.requeue(over[0][0], "silent", attempts=3, pause_ms=0, expired=True)
+    assert status == JobStatus.QUEUED

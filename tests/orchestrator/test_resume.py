@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,9 @@ from typing import Any
 import pytest
 
 from dualprocess.schemas import Job, JobStatus
+from services.orchestrator.store.artifacts import LORA_FILE
+from services.orchestrator.store.redis import Client, job_key
+from services.orchestrator.worker import wire
 from tests.orchestrator.conftest import Api, Site
 from tests.orchestrator.scripted import ScriptedGenerator, checkpoint_file
 
@@ -135,3 +139,70 @@ async def test_a_failed_job_leaves_no_checkpoints(
     job = await api.ended((await api.submit(**EVERY_TWO)).id)
     assert (job.status, job.attempt) == (JobStatus.FAILED, 3)
     await api.until(job.id, lambda _: kept() == [])
+
+
+@pytest.mark.parametrize("why", ["a cancel", "its deadline"])
+async def test_a_stopped_job_whose_generator_dies_still_exports_what_it_learned(
+    api: Api, site: Site, generator: ScriptedGenerator, redis: Client, why: str
+) -> None:
+    generator.go.clear()
+    site.start_worker()
+    deadline = {"deadline": 0.6} if why == "its deadline" else {}
+    job = await api.submit(optimizer={"steps": 9, "checkpoint_every": 1}, **deadline)
+    await api.until(job.id, lambda job: job.checkpoint == 1)
+    if why == "a cancel":
+        await api.http.post(f"/v1/jobs/{job.id}/cancel")
+    while not await redis.hexists(job_key(job.id), "cancel"):  # noqa: ASYNC110
+        await asyncio.sleep(0.02)
+    generator.die()
+    job = await api.ended(job.id)
+    assert (job.status, job.attempt, job.step) == (JobStatus.CANCELLED, 2, 1)
+    assert (job.stopped_because is not None) == (why == "its deadline")
+    assert generator.resumes == [checkpoint_file(1)]
+    assert await told_steps(api, job) == [1]
+    assert LORA_FILE in [artifact.name for artifact in job.artifacts]
+
+
+async def test_a_stopped_job_without_a_usable_checkpoint_just_ends(
+    api: Api, site: Site, generator: ScriptedGenerator, redis: Client
+) -> None:
+    generator.go.clear()
+    generator.refused_checkpoints = [checkpoint_file(1)]
+    site.start_worker()
+    job = await api.submit(optimizer={"steps": 9, "checkpoint_every": 1})
+    await api.until(job.id, lambda job: job.checkpoint == 1)
+    await api.http.post(f"/v1/jobs/{job.id}/cancel")
+    generator.die()
+    job = await api.ended(job.id)
+    assert (job.status, job.artifacts) == (JobStatus.CANCELLED, [])
+
+
+@pytest.mark.parametrize(
+    ("part", "cause"),
+    [
+        ("optimize_spec", "the worker: ValueError: out of range"),
+        ("chunks", "the worker: a call was cancelled, and nobody had asked for it"),
+    ],
+)
+async def test_a_request_that_cannot_be_written_ends_the_attempt_at_once(
+    api: Api,
+    site: Site,
+    generator: ScriptedGenerator,
+    monkeypatch: pytest.MonkeyPatch,
+    part: str,
+    cause: str,
+) -> None:
+    generator.breaks, generator.breaks_after = 1, 4
+    worker = site.start_worker(pause_seconds=0.5)
+    job = await api.submit(**EVERY_TWO)
+    await api.until(job.id, lambda job: job.causes and job.status == "queued")
+    await site.stop(worker)
+
+    def unwritable(*_: Any, **__: Any) -> Any:
+        raise ValueError("out of range")
+
+    monkeypatch.setattr(wire, part, unwritable)
+    site.start_worker(attempts=2)
+    job = await api.ended(job.id)
+    assert job.status == JobStatus.FAILED
+    assert job.causes[1] == f"attempt 2: {cause}"

@@ -12,7 +12,8 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', deadlines, '-inf', milliseconds(
   redis.call('ZREM', deadlines, id)
   if status == 'running' then
     redis.call('HSETNX', job, 'cancel', sentence)
-  elseif status == 'queued' then
+  -- A queued job with a cancel waits for nothing but to export what it learned.
+  elseif status == 'queued' and redis.call('HEXISTS', job, 'cancel') == 0 then
     sentence = sentence .. ' while it was queued'
     local waiting = redis.call('HGET', job, 'waiting_for')
     if waiting then

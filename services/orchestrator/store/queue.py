@@ -34,6 +34,7 @@ _SCRIPTS = (
     "renew",
     "record",
     "finish",
+    "expired",
     "requeue",
     "promote",
     "cancel",
@@ -217,7 +218,8 @@ class Queue:
     ) -> JobStatus | None:
         """Ends the attempt for ``cause``; the job's status then, or ``None`` when it is not ours.
 
-        Without ``expired`` the caller owns the lease; with it, the lease must be over.
+        Without ``expired`` the caller owns the lease; with it, the lease must be over, and
+        ``expired()`` must have been asked in the last half of a lease.
         """
         status = await self._scripts["requeue"](
             keys=[
@@ -227,6 +229,7 @@ class Queue:
                 keys.DELAYED,
                 keys.causes_key(claim.job_id),
                 keys.JOBS,
+                keys.LOOKED,
             ],
             args=[
                 claim.job_id,
@@ -236,6 +239,7 @@ class Queue:
                 pause_ms,
                 "expired" if expired else "owner",
                 blame,
+                self._lease_ms,
             ],
         )
         return JobStatus(status) if status else None
@@ -245,16 +249,15 @@ class Queue:
         await self._scripts["promote"](keys=[keys.DELAYED], args=[keys.job_key("")])
 
     async def expired(self) -> list[tuple[Claim, str]]:
-        """Claims whose lease is over, and who held each."""
-        seconds, micros = await self._redis.time()
-        now = seconds * 1000 + micros // 1000
-        over = await self._redis.zrangebyscore(keys.LEASES, "-inf", now)
-        claims = []
-        for job_id in over:
-            token, owner = await self._redis.hmget(keys.job_key(job_id), "token", "owner")
-            if token:
-                claims.append((Claim(job_id, int(token)), str(owner)))
-        return claims
+        """Claims whose lease is over, and who held each.
+
+        To be asked several times in half a lease: after a longer gap, as when Redis was away,
+        no lease is over, and each lasts for one more.
+        """
+        over = await self._scripts["expired"](
+            keys=[keys.LEASES, keys.LOOKED], args=[self._lease_ms, keys.job_key("")]
+        )
+        return [(Claim(job_id, int(token)), owner) for job_id, token, owner in over]
 
     async def end_overdue(self) -> list[str]:
         """Queued jobs past their deadline fail; the owners of running ones are asked to stop.

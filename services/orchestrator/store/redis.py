@@ -21,6 +21,8 @@ _CONNECTIONS = 10_000
 
 #: Jobs under a lease: job id → end of the lease, in Redis's milliseconds.
 LEASES = f"{_PREFIX}:leases"
+#: When somebody last looked for leases that are over, in Redis's milliseconds.
+LOOKED = f"{LEASES}:looked"
 #: Jobs that wait before their next attempt: job id → when, in Redis's milliseconds.
 DELAYED = f"{_PREFIX}:delayed"
 #: All jobs, ordered by id, that is by creation. ``jobs_key`` names its parts.

@@ -1,15 +1,18 @@
 -- Ends an attempt: the job is queued again after a pause, or fails when its attempts are used up.
--- KEYS: job, leases, events, delayed, causes, jobs
--- ARGV: id, token, cause, attempts allowed, pause in ms, 'owner' or 'expired', blame
--- 'owner' needs the lease; 'expired' needs it to be over. Only what is blamed on the 'job' counts as
+-- KEYS: job, leases, events, delayed, causes, jobs, last look for leases that are over
+-- ARGV: id, token, cause, attempts allowed, pause in ms, 'owner' or 'expired', blame,
+--   lease in ms
+-- 'owner' needs the lease; 'expired' needs it to be over, as expired.lua sees it. Only what is blamed on the 'job' counts as
 -- an attempt; what may be a 'neighbour''s fault can happen once, since the job runs alone from then on.
+-- A job whose cancel is wanted is queued again only for what it learned: with checkpoints.
 -- Returns the new status, or nothing.
 local lease = redis.call('ZSCORE', KEYS[2], ARGV[1])
 if redis.call('HGET', KEYS[1], 'token') ~= ARGV[2] or not lease then
   return nil
 end
 local now = milliseconds()
-if ARGV[6] == 'expired' and tonumber(lease) > now then
+local looked = redis.call('GET', KEYS[7]) or now
+if ARGV[6] == 'expired' and (tonumber(lease) > now or now - looked > ARGV[8] / 2) then
   return nil
 end
 redis.call('ZREM', KEYS[2], ARGV[1])
@@ -26,9 +29,11 @@ if not counts then
   attempt = redis.call('HINCRBY', KEYS[1], 'attempt', -1)
 end
 local event = {type = 'status', attempt = attempt}
-if redis.call('HEXISTS', KEYS[1], 'cancel') == 1 then
+local used_up = attempt >= tonumber(ARGV[4])
+if redis.call('HEXISTS', KEYS[1], 'cancel') == 1
+    and (used_up or redis.call('HEXISTS', KEYS[1], 'checkpoints') == 0) then
   event.status = 'cancelled'
-elseif attempt >= tonumber(ARGV[4]) then
+elseif used_up then
   event.status = 'failed'
   event.error = table.concat(redis.call('LRANGE', KEYS[5], 0, -1), '\n')
   redis.call('HSET', KEYS[1], 'error', event.error)

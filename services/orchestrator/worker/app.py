@@ -8,7 +8,7 @@ import logging
 import secrets
 
 import grpc
-from redis.exceptions import ConnectionError, TimeoutError
+from redis.exceptions import ConnectionError, RedisError, TimeoutError
 
 from dualprocess.v1 import generator_pb2, generator_pb2_grpc
 from services.common.channels import open_channel
@@ -90,10 +90,13 @@ class Worker:
                     await self._claim(queue, runner, me)
             except (ConnectionError, TimeoutError) as error:
                 log.warning("Redis is away: %s", error)
+            except Exception:
+                # Also what Redis refuses, being full or read-only. Running jobs need this worker.
+                log.exception("the worker made a mistake")
             await pause(self._settings.poll_seconds, self._stopping)
         await asyncio.gather(*self._running)
         if me is not None:
-            with contextlib.suppress(ConnectionError, TimeoutError):
+            with contextlib.suppress(RedisError):
                 await workers.leave(me)
 
     async def _described(self, stub: generator_pb2_grpc.GeneratorAsyncStub) -> LiveWorker | None:

@@ -6,8 +6,10 @@ They are no artifacts: a user has no use for them, and they go when the job ends
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from services.orchestrator.store.artifacts import StoreUnavailable
 from services.orchestrator.store.checkpoints import KEPT, StoredCheckpoint, dump
 from services.orchestrator.store.queue import LeaseLost
 from services.orchestrator.worker.lease import Lease
@@ -42,7 +44,7 @@ class Checkpoints:
         try:
             await self._replace(known, newest[:KEPT])
         except LeaseLost:
-            await self._stores.artifacts.delete([stored.path])
+            await _delete(claim.job_id, [stored], self._stores)
             raise
 
     async def newest(self) -> SavedCheckpoint | None:
@@ -65,10 +67,18 @@ class Checkpoints:
         self, old: list[StoredCheckpoint], new: list[StoredCheckpoint], cause: str = ""
     ) -> None:
         await self._lease.record(fields={"checkpoints": dump(new)}, cause=cause)
-        await self._stores.artifacts.delete([one.path for one in old if one not in new])
+        gone = [one for one in old if one not in new]
+        await _delete(self._lease.claim.job_id, gone, self._stores)
 
 
 async def discard(job_id: str, stores: Stores) -> None:
     """Deletes the checkpoints of a job that has ended."""
-    stored = await stores.jobs.checkpoints(job_id)
-    await stores.artifacts.delete([one.path for one in stored])
+    await _delete(job_id, await stores.jobs.checkpoints(job_id), stores)
+
+
+async def _delete(job_id: str, checkpoints: Sequence[StoredCheckpoint], stores: Stores) -> None:
+    """What the store refuses to delete goes with the job."""
+    try:
+        await stores.artifacts.delete([one.path for one in checkpoints])
+    except StoreUnavailable as error:
+        log.warning("job %s: old checkpoints stay: %s", job_id, error)

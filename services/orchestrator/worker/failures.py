@@ -10,7 +10,7 @@ class JobRefused(Exception):
 
 
 class JobStopped(Exception):
-    """A cancel is wanted, and what the job waits for is away: it ends with what it has."""
+    """A cancel is wanted, and the job can do no more: it ends with what it has."""
 
 
 class WorkerStopping(Exception):

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import NoReturn, TypeVar
 
-from redis.exceptions import ConnectionError, TimeoutError
+from redis.exceptions import RedisError
 
 from dualprocess.schemas import Artifact, ArtifactEvent, Event, JobStatus, StatusEvent
 from services.orchestrator.pauses import pause
@@ -44,9 +44,9 @@ class Lease:
             await asyncio.sleep(every)
             try:
                 owned = await self._queue.renew(self.claim)
-            except (ConnectionError, TimeoutError):
-                # Nobody else can take the job while Redis is away.
-                log.warning("job %s: Redis is away, its lease waits", self.claim.job_id)
+            except RedisError as error:
+                # Nobody else can take the job while Redis is away or takes no writes.
+                log.warning("job %s: its lease waits for Redis: %s", self.claim.job_id, error)
                 continue
             if owned is Owned.LOST:
                 raise LeaseLost(self.claim.job_id)

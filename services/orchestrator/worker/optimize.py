@@ -21,13 +21,16 @@ from dualprocess.v1 import generator_pb2 as pb
 from dualprocess.v1 import generator_pb2_grpc
 from services.orchestrator.worker import report, tensorboard, wire
 from services.orchestrator.worker.checkpoints import Checkpoints, SavedCheckpoint
-from services.orchestrator.worker.failures import JobRefused, WorkerStopping
+from services.orchestrator.worker.failures import JobRefused, JobStopped, WorkerStopping
 from services.orchestrator.worker.lease import Lease
 from services.orchestrator.worker.loras import read_lora
 from services.orchestrator.worker.run import Run, skipped_steps
 from services.orchestrator.worker.scoring import mean_score, scoring
 from services.orchestrator.worker.stores import Stores
 from services.orchestrator.worker.targets import Targets
+
+#: What the blobs of a call are called.
+_START, _RESUME = "start", "resume"
 
 
 async def optimize(
@@ -42,12 +45,14 @@ async def optimize(
     """Runs the job; its status in the end: succeeded, perhaps before its last step because it
     had learned enough, or cancelled with what was learned.
 
-    It goes on from its newest checkpoint. ``targets`` says where each VLM answers; once
+    It goes on from its newest checkpoint; where a cancel is wanted by then, without another step.
+    ``targets`` says where each VLM answers; once
     ``stopping`` is set the job is suspended.
 
     Raises ``grpc.aio.AioRpcError`` when the generator refuses or is lost, ``JobRefused`` when
     the VLM refuses, the LoRA to begin with is gone, or step after step had to be skipped,
-    ``WorkerStopping`` when the job was suspended, and ``LeaseLost``.
+    ``WorkerStopping`` when the job was suspended, ``JobStopped`` when a cancel is wanted and
+    nothing was learned, and ``LeaseLost``.
     """
     run = await _run(spec, lease, generator, targets, stores, stopping)
     if run.suspended:
@@ -89,9 +94,13 @@ async def _run(
             steps = await stores.events.steps(lease.claim.job_id, until=resume.step)
             fields = {"step": str(resume.step), "skipped": str(skipped_steps(steps))}
             await lease.record(fields=fields)
+        elif lease.cancel_wanted.is_set():
+            raise JobStopped
         run = Run(spec, lease, checkpoints, steps)
         files = _Files(None if resume else await _start(spec, stores), resume)
-        call = generator.Optimize(_requests(spec, targets, files, lease, stopping, run.learned))
+        # Made here: what goes wrong while grpc.aio iterates over requests is lost.
+        message = _message(spec, targets, files)
+        call = generator.Optimize(_requests(message, files, lease, stopping, run.learned))
         try:
             async for response in call:
                 await run.take(response)
@@ -121,9 +130,17 @@ class _Files:
     resume: SavedCheckpoint | None
 
 
+def _message(spec: ResolvedJobSpec, targets: Targets, files: _Files) -> pb.OptimizeSpec:
+    return wire.optimize_spec(
+        spec,
+        targets.addresses,
+        start_blob=_START if files.start is not None else "",
+        resume=pb.Resume(blob=_RESUME, step=files.resume.step) if files.resume else None,
+    )
+
+
 async def _requests(
-    spec: ResolvedJobSpec,
-    targets: Targets,
+    spec: pb.OptimizeSpec,
     files: _Files,
     lease: Lease,
     stopping: asyncio.Event,
@@ -133,19 +150,20 @@ async def _requests(
     what it should, or the worker ends."""
     blobs = {}
     if files.start is not None:
-        blobs["start"] = files.start
-    resume = None
+        blobs[_START] = files.start
     if files.resume is not None:
-        resume = pb.Resume(blob="resume", step=files.resume.step)
-        blobs["resume"] = files.resume.data
-    message = wire.optimize_spec(
-        spec, targets.addresses, start_blob="start" if "start" in blobs else "", resume=resume
-    )
-    yield pb.OptimizeRequest(spec=message)
+        blobs[_RESUME] = files.resume.data
+    ends = (lease.cancel_wanted, learned)
+    yield pb.OptimizeRequest(spec=spec)
+    # The generator begins when it has the blobs: a stop that comes before them comes in time.
+    stopped = any(event.is_set() for event in ends)
+    if stopped:
+        yield pb.OptimizeRequest(stop=pb.Stop())
     for name, data in blobs.items():
         for piece in wire.chunks(name, data):
             yield pb.OptimizeRequest(blob=piece)
-    ends = (lease.cancel_wanted, learned)
+    if stopped:
+        return
     interrupts = [asyncio.ensure_future(event.wait()) for event in (*ends, stopping)]
     try:
         await asyncio.wait(interrupts, return_when=asyncio.FIRST_COMPLETED)

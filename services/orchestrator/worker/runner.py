@@ -70,6 +70,8 @@ class Runner:
         except (ConnectionError, TimeoutError) as error:
             # Its lease runs out, and it is claimed again.
             log.error("job %s: Redis stayed away: %s", claim.job_id, error)
+        except Exception:
+            log.exception("job %s: its attempt could not be ended", claim.job_id)
 
     async def _attempt(self, job: Job, claim: Claim) -> None:
         lease = Lease(claim, self._queue, self._stores.artifacts, attempt=job.attempt)
@@ -108,6 +110,9 @@ class Runner:
         others = {asyncio.create_task(lease.keep(every)), asyncio.create_task(self._stopped())}
         try:
             await asyncio.wait({work, *others}, return_when=asyncio.FIRST_COMPLETED)
+            if work.cancelled():
+                # grpc.aio cancels a call whose request can't be written, and keeps why to itself.
+                raise AttemptFailed("the worker: a call was cancelled, and nobody had asked for it")
             if work.done():
                 return work.result()
             raise next(filter(None, (task.exception() for task in others if task.done())))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from services.common.settings import GrpcSettings
 from services.orchestrator.settings import StoreSettings
@@ -25,3 +25,11 @@ class WorkerSettings(StoreSettings, GrpcSettings):
         default=30.0, gt=0, description="A worker that is silent for so long loses its jobs."
     )
     poll_seconds: float = Field(default=0.25, gt=0, description="Between looks at an empty queue.")
+
+    @field_validator("poll_seconds")
+    @classmethod
+    def _looks_often(cls, seconds: float, info: ValidationInfo) -> float:
+        # Leases count as over only while somebody looks at them often.
+        if seconds > info.data.get("lease_seconds", seconds * 4) / 4:
+            raise ValueError("must be a quarter of --lease-seconds at most")
+        return seconds

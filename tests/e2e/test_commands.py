@@ -57,6 +57,23 @@ def test_list_and_show(stack: Stack, trained: str) -> None:
     assert LORA_FILE in run(stack, "show", trained).stdout
 
 
+def test_a_name_with_brackets_is_shown_as_it_is(stack: Stack) -> None:
+    named = ["--set", "name='[/x] demo'", "--set", "optimizer.steps=1", "--set", "eval.images=1"]
+    watched = run(stack, "submit", RED_CIRCLE, *named, "--watch")
+    assert watched.exit_code == 0, watched.output
+    assert "[/x] demo" in watched.stderr
+    listed = run(stack, "list")
+    assert listed.exit_code == 0, listed.output
+    assert "[/x]" in listed.stdout
+
+
+def test_a_list_in_a_pipe_has_whole_states(stack: Stack, trained: str) -> None:
+    lines = run(stack, "list").stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    (row,) = (line.split() for line in lines if line.startswith(trained))
+    assert row[:4] == [trained, "optimize", "succeeded", "3/3"]
+
+
 def test_pull_brings_every_file(stack: Stack, trained: str, tmp_path: Path) -> None:
     assert run(stack, "pull", trained, "--to", str(tmp_path)).exit_code == 0
     names = {path.name for path in tmp_path.iterdir()}

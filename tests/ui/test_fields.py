@@ -66,6 +66,12 @@ def test_every_setting_comes_back_as_it_was() -> None:
     there_and_back(JobSpec.model_validate(RICH))
 
 
+@pytest.mark.parametrize("artifact", ["pytorch_lora_weights.safetensors", "start.safetensors"])
+def test_a_start_comes_back_as_the_same_file(artifact: str) -> None:
+    start = {"job": "0" * 26, "artifact": artifact}
+    there_and_back(JobSpec.model_validate(RICH | {"lora": {"start": start}}))
+
+
 def there_and_back(asked: JobSpec) -> None:
     resolved = resolve_job(asked, PRESETS)
     again = resolve_job(spec.job_spec(spec.shown(resolved)), PRESETS)

@@ -57,15 +57,15 @@ def batch(
     except specs.BadFile as error:
         fail(str(error), BAD_INPUT)
     folder = out or Path("batch" if file == "-" else Path(file).stem)
-    found = outcomes.outcomes(asked, folder)
+    report = folder / REPORT
     with connected(url, api_key) as client:
+        found = outcomes.outcomes(asked, folder)
         _refresh(client, found)
         _submit(client, found, folder)
         if watch:
             _watch(client, found)
         _fetch(client, found)
-    report = folder / REPORT
-    report.write_text(batch_report.html(found, folder))
+        report.write_text(batch_report.html(found, folder))
     _tell(found, report, json=json)
 
 

@@ -141,6 +141,7 @@ def test_models_have_live_workers(stack: Stack) -> None:
         (["submit", RED_CIRCLE, "--set", "image.width=65"], "64"),
         (["submit", RED_CIRCLE, "--set", "steps"], "optimizer.steps=50"),
         (["show", "0" * 26], "There is no job"),
+        (["list", "--api-key", "schlüssel"], "API key"),
         (["generate", "a circle", "--seeds", "x"], "0,1,2 or 0-7"),
         (["generate", "a circle", "--question", "Red?"], "one --answer for each"),
         (["generate", "a circle", "--lora", "abc:heavy"], "loras.0"),
@@ -152,6 +153,32 @@ def test_bad_input_is_a_sentence_and_exit_code_2(
     result = run(stack, *arguments)
     assert result.exit_code == 2
     assert sentence in result.stderr
+
+
+def test_files_that_cannot_be_written_are_a_sentence(
+    stack: Stack, trained: str, tmp_path: Path
+) -> None:
+    (tmp_path / "taken").touch()
+    pulled = run(stack, "pull", trained, "--to", str(tmp_path / "taken"))
+    assert (pulled.exit_code, "taken" in pulled.stderr) == (2, True)
+    (tmp_path / "batch.yaml").write_text(json.dumps({"specs": [{"prompt": "a"}]}))
+    changes = ["--set", 'questions=[{question: "Red?", answer: Yes}]']
+    changes += ["--set", "generator=tiny-flux", "--set", "vlm=tiny-idefics2"]
+    out = ["--out", str(tmp_path / "taken")]
+    batch = run(stack, "batch", str(tmp_path / "batch.yaml"), *changes, *out)
+    assert (batch.exit_code, "taken" in batch.stderr) == (2, True)
+
+
+def test_what_a_job_is_not_ready_for_is_exit_code_2(stack: Stack) -> None:
+    job = read(run(stack, "submit", RED_CIRCLE, "--set", "optimizer.steps=5000", "--json"))
+    refused = run(stack, "delete", job["id"])
+    assert (refused.exit_code, job["id"] in refused.stderr) == (2, True)
+    assert run(stack, "cancel", job["id"]).exit_code == 0
+
+
+def test_what_is_no_address_is_exit_code_2() -> None:
+    result = CliRunner().invoke(app, ["list", "--url", "http://host:port"])
+    assert (result.exit_code, "http://host:port" in result.stderr) == (2, True)
 
 
 def test_nobody_there_is_exit_code_3(monkeypatch: pytest.MonkeyPatch) -> None:

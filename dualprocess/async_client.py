@@ -104,19 +104,20 @@ class AsyncClient:
     ) -> AsyncIterator[EventRecord]:
         """Every event behind ``last_event_id``, as it comes, up to the one that ends the job.
 
-        A broken connection is taken up again where it broke; nothing is missed or comes twice.
+        A broken connection is taken up again where it broke, however often; nothing is missed or
+        comes twice.
         """
         stream, tries = EventStream(job_id, last_event_id), Tries(self._url)
         while True:
             try:
-                async with aclosing(self._events_of_one_connection(stream)) as records:
+                async with aclosing(self._events_of_one_connection(stream, tries)) as records:
                     async for record in records:
-                        tries.begin_anew()
                         yield record
                         if stream.ended:
                             return
                 if stream.is_all(await self.job(job_id)):
                     return
+                await asyncio.sleep(tries.breath)
             except FAILURES as error:
                 await asyncio.sleep(tries.pause(error))
 
@@ -213,12 +214,13 @@ class AsyncClient:
                 yield job
 
     async def _events_of_one_connection(
-        self, stream: EventStream
+        self, stream: EventStream, tries: Tries
     ) -> AsyncGenerator[EventRecord, None]:
         async with aconnect_sse(self._http, "GET", stream.path, headers=stream.headers()) as source:
             if source.response.is_error:
                 await source.response.aread()
                 raise api_error(source.response)
+            tries.answered(source.response)
             async for sent in source.aiter_sse():
                 if record := stream.take(sent):
                     yield record

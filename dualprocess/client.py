@@ -104,18 +104,19 @@ class Client:
     def events(self, job_id: str, *, last_event_id: str | None = None) -> Iterator[EventRecord]:
         """Every event behind ``last_event_id``, as it comes, up to the one that ends the job.
 
-        A broken connection is taken up again where it broke; nothing is missed or comes twice.
+        A broken connection is taken up again where it broke, however often; nothing is missed or
+        comes twice.
         """
         stream, tries = EventStream(job_id, last_event_id), Tries(self._url)
         while True:
             try:
-                for record in self._events_of_one_connection(stream):
-                    tries.begin_anew()
+                for record in self._events_of_one_connection(stream, tries):
                     yield record
                     if stream.ended:
                         return
                 if stream.is_all(self.job(job_id)):
                     return
+                time.sleep(tries.breath)
             except FAILURES as error:
                 time.sleep(tries.pause(error))
 
@@ -208,11 +209,12 @@ class Client:
         while call := pages.next():
             yield from pages.take(self._call(call))
 
-    def _events_of_one_connection(self, stream: EventStream) -> Iterator[EventRecord]:
+    def _events_of_one_connection(self, stream: EventStream, tries: Tries) -> Iterator[EventRecord]:
         with connect_sse(self._http, "GET", stream.path, headers=stream.headers()) as source:
             if source.response.is_error:
                 source.response.read()
                 raise api_error(source.response)
+            tries.answered(source.response)
             for sent in source.iter_sse():
                 if record := stream.take(sent):
                     yield record

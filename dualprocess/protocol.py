@@ -114,9 +114,15 @@ class Tries:
         self._repeat = repeat
         self._failed = 0
 
-    def begin_anew(self) -> None:
-        """The service answered: earlier failures no longer count."""
-        self._failed = 0
+    def answered(self, response: httpx.Response) -> None:
+        """A stream began: earlier failures no longer count, even if it brings nothing."""
+        if response.headers.get("Content-Type", "").startswith("text/event-stream"):
+            self._failed = 0
+
+    @property
+    def breath(self) -> float:
+        """Seconds before a next connection that no failure asks for."""
+        return RETRY_SECONDS[0]
 
     def pause(self, error: httpx.TransportError | ApiError) -> float:
         """Seconds before the next try. Raises what the caller is told when there is none."""

@@ -8,14 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import Progress
 
 from dualprocess.cli import batch_report, datasets, outcomes, specs, watching
 from dualprocess.cli.outcomes import REPORT, Outcome
@@ -64,15 +57,15 @@ def batch(
     except specs.BadFile as error:
         fail(str(error), BAD_INPUT)
     folder = out or Path("batch" if file == "-" else Path(file).stem)
-    found = outcomes.outcomes(asked, folder)
+    report = folder / REPORT
     with connected(url, api_key) as client:
+        found = outcomes.outcomes(asked, folder)
         _refresh(client, found)
         _submit(client, found, folder)
         if watch:
             _watch(client, found)
         _fetch(client, found)
-    report = folder / REPORT
-    report.write_text(batch_report.html(found, folder))
+        report.write_text(batch_report.html(found, folder))
     _tell(found, report, json=json)
 
 
@@ -112,21 +105,13 @@ def _parts(wanted: Sequence[Outcome]) -> Iterator[Sequence[Outcome]]:
 
 def _watch(client: Client, found: Sequence[Outcome]) -> None:
     """Returns when all have ended, in the order in which they are queued."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[measures]}"),
-        TextColumn("{task.fields[state]}"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=stderr) as progress:
+    with Progress(*watching.columns(), console=stderr) as progress:
         bar = progress.add_task("jobs", total=len(found), measures="", state="")
         for outcome in found:
             if outcome.job is not None and not outcome.job.status.is_final:
                 name = outcome.job.name or outcome.job.id
                 steps = outcome.job.steps or None
-                task = progress.add_task(escape(name), total=steps, measures="", state="")
+                task = progress.add_task(name, total=steps, measures="", state="")
                 for record in client.events(outcome.job.id):
                     watching.show(progress, task, record)
                 progress.remove_task(task)

@@ -7,14 +7,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from dualprocess.cli.specs import BadFile, apply, embed_files, faults, folder, read
+from dualprocess.cli.specs import BadFile, apply, faults, finish, folder, read
 from dualprocess.schemas import BatchRequest, JobSpec, OptimizerSettings
 
 _FORMATS = (
     "must hold dataset, a list of entries with name, prompt and qa_pairs; or spec, with prompts "
     "and seeds or repeats; or specs"
 )
-_ANSWERS = {True: "Yes", False: "No"}
 
 
 def load(file: str, changes: Sequence[str] = ()) -> list[JobSpec]:
@@ -33,11 +32,13 @@ def load(file: str, changes: Sequence[str] = ()) -> list[JobSpec]:
     for place, entry, seeds in entries:
         for change in changes:
             apply(entry, change)
-        embed_files(entry, folder(file))
         try:
+            finish(entry, folder(file))
             specs += _repeated(JobSpec.model_validate(entry), seeds)
         except ValidationError as error:
             wrong += [f"{place}.{fault}" for fault in faults(error)]
+        except BadFile as error:
+            wrong.append(f"{place}.{error}")
     if wrong:
         raise BadFile("\n".join([f"{file} is no data set:", *wrong]))
     if not specs:
@@ -65,6 +66,8 @@ def _research(data: dict[str, Any]) -> Iterator[Entry]:
             raise BadFile(f"{place}.opt_repeat: must be a number of repeats, 1 or more")
         if "qa_pairs" in entry:
             pairs = entry.pop("qa_pairs") or []
+            if not isinstance(pairs, list):
+                raise BadFile(f"{place}.qa_pairs: must be a list of questions with answers")
             entry["questions"] = [
                 _question(pair, f"{place}.qa_pairs.{number}") for number, pair in enumerate(pairs)
             ]
@@ -75,9 +78,6 @@ def _question(pair: Any, place: str) -> dict[str, Any]:
     if not isinstance(pair, dict):
         raise BadFile(f"{place}: must have a question and an answer")
     question = dict(pair)
-    # YAML takes an unquoted Yes for true.
-    if isinstance(question.get("answer"), bool):
-        question["answer"] = _ANSWERS[question["answer"]]
     mode = question.pop("overlay_mode", None)
     images = question.pop("ref_images", None) or []
     images = images if isinstance(images, list) else [images]

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.table import Column, Table
+from rich.text import Text
 
 from dualprocess.cli import specs
 from dualprocess.cli.completion import job_ids
@@ -120,13 +122,16 @@ def list_jobs(
     if json:
         print_json(*jobs, many=True)
         return
-    table = Table(
-        Column("id", no_wrap=True), "kind", "status", "step", "loss", "base → LoRA", "name"
-    )
+    whole = [Column(head, no_wrap=True) for head in ("id", "kind", "status", "step", "loss")]
+    # In 80 columns, which a pipe has, only these give way.
+    rest = [Column("base → LoRA", min_width=7), Column("name", min_width=6, overflow="fold")]
+    table = Table(*whole, *rest, box=SIMPLE_HEAD, show_edge=False, padding=0)
     for job in jobs:
         loss = "" if job.loss is None else f"{job.loss:.3f}"
         step = f"{job.step}/{job.steps}" if job.steps else ""
-        table.add_row(job.id, job.kind, job.status, step, loss, _scores(job), _title(job))
+        row = (job.id, job.kind, job.status, step, loss, _scores(job), _title(job))
+        # Text: a name with brackets is no markup.
+        table.add_row(*map(Text, row))
     stdout.print(table)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from dualprocess.cli.session import ApiKey, Json, Url, connected, print_json, stdout
 from dualprocess.protocol import DEFAULT_URL
@@ -20,12 +21,17 @@ def models(url: Url = DEFAULT_URL, api_key: ApiKey = None, json: Json = False) -
     if json:
         print_json(listed)
         return
-    table = Table("kind", "name", "model", "live workers", "writes")
-    for generator in listed.generators:
-        table.add_row("generator", generator.name, generator.model, str(generator.live_workers))
+    rows: list[tuple[str, ...]] = [
+        ("generator", generator.name, generator.model, str(generator.live_workers))
+        for generator in listed.generators
+    ]
     for vlm in listed.vlms:
         writes = "yes" if vlm.writes else "no"
-        table.add_row("VLM", vlm.name, vlm.model, str(vlm.live_workers), writes)
+        rows.append(("VLM", vlm.name, vlm.model, str(vlm.live_workers), writes))
     if listed.writer is not None:
-        table.add_row("language model", "", listed.writer, "", "yes")
+        rows.append(("language model", "", listed.writer, "", "yes"))
+    table = Table("kind", "name", "model", "live workers", "writes")
+    for row in rows:
+        # Text: a model's name is no markup.
+        table.add_row(*map(Text, row))
     stdout.print(table)

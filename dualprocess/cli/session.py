@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator
 from typing import Annotated, NoReturn
 
+import httpx
 import typer
 from pydantic import BaseModel
 from rich.console import Console
@@ -14,6 +15,7 @@ from rich.console import Console
 from dualprocess.client import Client
 from dualprocess.errors import (
     ApiError,
+    Conflict,
     ConnectionFailed,
     DualProcessError,
     InvalidRequest,
@@ -51,10 +53,19 @@ def connected(url: str, api_key: str | None) -> Iterator[Client]:
         fail(str(error), UNREACHABLE)
     except JobNotReady as error:
         fail(f"{error}; `dualprocess show {error.job.id}` has its result later", UNREACHABLE)
-    except (InvalidRequest, NotFound, Unauthorized) as error:
+    except (InvalidRequest, NotFound, Conflict, Unauthorized) as error:
         fail(str(error), BAD_INPUT)
     except (ApiError, DualProcessError) as error:
         fail(str(error), JOB_ENDED_BADLY)
+    except httpx.InvalidURL as error:
+        fail(f"{url} is no address of a service: {error}", BAD_INPUT)
+    except UnicodeEncodeError:
+        fail("the API key, or the job's id, has characters that can't be sent", BAD_INPUT)
+    except BrokenPipeError:
+        # Who reads the output has had enough; typer ends the command.
+        raise
+    except OSError as error:
+        fail(str(error), BAD_INPUT)
 
 
 def fail(message: str, code: int) -> NoReturn:

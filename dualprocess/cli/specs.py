@@ -14,6 +14,10 @@ from pydantic import ValidationError
 from dualprocess.schemas import JobSpec
 from dualprocess.schemas.problems import field_path
 
+_ANSWERS = {True: "Yes", False: "No"}
+#: Whatever is longer is a file already, in base64.
+_PATH_CHARACTERS = 1024
+
 
 class BadFile(ValueError):
     """A job file that can't be used. The message says where and why."""
@@ -29,7 +33,7 @@ def load(file: str, changes: Sequence[str] = ()) -> JobSpec:
         raise BadFile(f"{file}: must hold the fields of a job, like prompt and questions")
     for change in changes:
         apply(data, change)
-    embed_files(data, folder(file))
+    finish(data, folder(file))
     try:
         return JobSpec.model_validate(data)
     except ValidationError as error:
@@ -61,23 +65,44 @@ def apply(data: dict[str, Any], change: str) -> None:
         raise BadFile(f"--set {change}: write it as optimizer.steps=50")
     *parents, last = path.split(".")
     target: Any = data
-    for parent in parents:
-        target = target[int(parent)] if isinstance(target, list) else target.setdefault(parent, {})
-    target[last] = yaml.safe_load(text)
+    try:
+        for parent in parents:
+            target = _part(target, parent)
+        target[int(last) if isinstance(target, list) else last] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise BadFile(f"--set {path}: {text} is no YAML: {error}") from error
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise BadFile(f"--set {path}: the job has no such place") from error
 
 
-def embed_files(data: dict[str, Any], folder: Path) -> None:
-    """The drawings and the LoRA that a job names by path become these files."""
-    for question in data.get("questions") or []:
-        _embed(question, ("visual_prompt", "image"), folder)
+def _part(whole: Any, name: str) -> Any:
+    return whole[int(name)] if isinstance(whole, list) else whole.setdefault(name, {})
+
+
+def finish(data: dict[str, Any], folder: Path) -> None:
+    """What was written for people becomes what the schema wants: YAML's Yes and No words again,
+    the drawings and the LoRA that a job names by path these files. Raises ``BadFile``."""
+    questions = data.get("questions")
+    for number, question in enumerate(questions if isinstance(questions, list) else []):
+        # YAML takes an unquoted Yes for true.
+        if isinstance(question, dict) and isinstance(question.get("answer"), bool):
+            question["answer"] = _ANSWERS[question["answer"]]
+        _embed(question, ("visual_prompt", "image"), folder, f"questions.{number}.")
     _embed(data, ("lora", "start", "file"), folder)
 
 
-def _embed(part: Any, place: Sequence[str], folder: Path) -> None:
+def _embed(part: Any, place: Sequence[str], folder: Path, prefix: str = "") -> None:
     """A path to a file becomes the file; whatever else stands there is for the schema to judge."""
     *parents, last = place
     for parent in parents:
         part = part.get(parent) if isinstance(part, dict) else None
     path = part.get(last) if isinstance(part, dict) else None
-    if isinstance(path, str) and len(path) < 1024 and (folder / path).is_file():
+    if not isinstance(path, str) or path.startswith("data:") or len(path) >= _PATH_CHARACTERS:
+        return
+    try:
         part[last] = base64.b64encode((folder / path).read_bytes()).decode()
+    except (OSError, ValueError) as error:
+        # Base64 has no dots; file names have.
+        if "." in path:
+            where = f"{prefix}{'.'.join(place)}"
+            raise BadFile(f"{where}: can't read {folder / path}: {error}") from error

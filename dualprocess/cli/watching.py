@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     TaskID,
     TextColumn,
     TimeRemainingColumn,
@@ -31,19 +31,11 @@ _SAMPLES = "samples.png"
 def watch(client: Client, job: Job) -> Job:
     """Shows a bar with loss and probability until the job ends, and pictures where the terminal
     can; the job then."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[measures]}"),
-        TextColumn("{task.fields[state]}"),
-        TimeRemainingColumn(),
-    )
     paint = painter(stderr)
-    with Progress(*columns, console=stderr) as progress:
+    with Progress(*columns(), console=stderr) as progress:
         ahead = f", {job.position} ahead of it" if job.position else ""
         task = progress.add_task(
-            escape(job.name or job.id),
+            job.name or job.id,
             total=job.steps or None,
             measures="",
             state=f"{job.status}{ahead}",
@@ -58,6 +50,18 @@ def watch(client: Client, job: Job) -> Job:
     if paint and any(artifact.name == _SAMPLES for artifact in job.artifacts):
         paint(client.read_artifact(job.id, _SAMPLES))
     return job
+
+
+def columns() -> tuple[ProgressColumn, ...]:
+    """Of a bar: name, how far, measures, state. What a task says is never markup."""
+    return (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[measures]}", markup=False),
+        TextColumn("{task.fields[state]}", markup=False),
+        TimeRemainingColumn(),
+    )
 
 
 def ended(client: Client, job: Job) -> Job:

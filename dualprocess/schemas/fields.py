@@ -110,7 +110,7 @@ EvalImages = Annotated[
 ]
 EvalSeed = Annotated[Seed, Field(description="Of the first such image; the others count up.")]
 EvalEvery = Annotated[
-    int, Field(ge=0, description="A preview every so many steps; 0: none."), NUMBER
+    int, Field(ge=0, le=10_000, description="A preview every so many steps; 0: none."), NUMBER
 ]
 
 StopAtScore = Annotated[

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -211,6 +212,41 @@ def test_events_of_a_job_that_ended_while_the_stream_was_broken_still_come(
     records = list(talking_to(handle).events("0" * 26))
     assert asked == [None, "1-0"]
     assert [record.id for record in records] == ["1-0", "2-0"]
+
+
+class CutConnection(httpx.SyncByteStream, httpx.AsyncByteStream):
+    """A sign of life, then what a proxy does to a connection that is too old for it."""
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield b": alive\n\n"
+        raise httpx.ReadError("cut")
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for part in self:
+            yield part
+
+
+def test_a_quiet_job_is_followed_over_any_number_of_cut_connections(talking_to: Talking) -> None:
+    stream = {"Content-Type": "text/event-stream"}
+    ends = {"type": "status", "status": "succeeded", "attempt": 1}
+    asked = []
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        if not request.url.path.endswith("/events"):
+            return httpx.Response(200, json={**JOB, "status": "running"})
+        asked.append(request)
+        if len(asked) <= 20:
+            return httpx.Response(200, headers=stream, stream=CutConnection())
+        return httpx.Response(200, headers=stream, text=f"id: 1-0\ndata: {json.dumps(ends)}\n\n")
+
+    assert [record.id for record in talking_to(handle).events("0" * 26)] == ["1-0"]
+    assert len(asked) == 21
+
+
+def test_a_page_of_somebody_else_is_no_stream(talking_to: Talking) -> None:
+    page = httpx.Response(200, headers={"Content-Type": "text/html"}, text="<html>")
+    with pytest.raises(ConnectionFailed):
+        list(talking_to(lambda request: page).events("0" * 26))
 
 
 def test_behind_the_end_of_a_job_nothing_comes(talking_to: Talking) -> None:

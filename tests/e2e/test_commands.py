@@ -57,6 +57,23 @@ def test_list_and_show(stack: Stack, trained: str) -> None:
     assert LORA_FILE in run(stack, "show", trained).stdout
 
 
+def test_a_name_with_brackets_is_shown_as_it_is(stack: Stack) -> None:
+    named = ["--set", "name='[/x] demo'", "--set", "optimizer.steps=1", "--set", "eval.images=1"]
+    watched = run(stack, "submit", RED_CIRCLE, *named, "--watch")
+    assert watched.exit_code == 0, watched.output
+    assert "[/x] demo" in watched.stderr
+    listed = run(stack, "list")
+    assert listed.exit_code == 0, listed.output
+    assert "[/x]" in listed.stdout
+
+
+def test_a_list_in_a_pipe_has_whole_states(stack: Stack, trained: str) -> None:
+    lines = run(stack, "list").stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    (row,) = (line.split() for line in lines if line.startswith(trained))
+    assert row[:4] == [trained, "optimize", "succeeded", "3/3"]
+
+
 def test_pull_brings_every_file(stack: Stack, trained: str, tmp_path: Path) -> None:
     assert run(stack, "pull", trained, "--to", str(tmp_path)).exit_code == 0
     names = {path.name for path in tmp_path.iterdir()}
@@ -124,6 +141,7 @@ def test_models_have_live_workers(stack: Stack) -> None:
         (["submit", RED_CIRCLE, "--set", "image.width=65"], "64"),
         (["submit", RED_CIRCLE, "--set", "steps"], "optimizer.steps=50"),
         (["show", "0" * 26], "There is no job"),
+        (["list", "--api-key", "schlüssel"], "API key"),
         (["generate", "a circle", "--seeds", "x"], "0,1,2 or 0-7"),
         (["generate", "a circle", "--question", "Red?"], "one --answer for each"),
         (["generate", "a circle", "--lora", "abc:heavy"], "loras.0"),
@@ -135,6 +153,32 @@ def test_bad_input_is_a_sentence_and_exit_code_2(
     result = run(stack, *arguments)
     assert result.exit_code == 2
     assert sentence in result.stderr
+
+
+def test_files_that_cannot_be_written_are_a_sentence(
+    stack: Stack, trained: str, tmp_path: Path
+) -> None:
+    (tmp_path / "taken").touch()
+    pulled = run(stack, "pull", trained, "--to", str(tmp_path / "taken"))
+    assert (pulled.exit_code, "taken" in pulled.stderr) == (2, True)
+    (tmp_path / "batch.yaml").write_text(json.dumps({"specs": [{"prompt": "a"}]}))
+    changes = ["--set", 'questions=[{question: "Red?", answer: Yes}]']
+    changes += ["--set", "generator=tiny-flux", "--set", "vlm=tiny-idefics2"]
+    out = ["--out", str(tmp_path / "taken")]
+    batch = run(stack, "batch", str(tmp_path / "batch.yaml"), *changes, *out)
+    assert (batch.exit_code, "taken" in batch.stderr) == (2, True)
+
+
+def test_what_a_job_is_not_ready_for_is_exit_code_2(stack: Stack) -> None:
+    job = read(run(stack, "submit", RED_CIRCLE, "--set", "optimizer.steps=5000", "--json"))
+    refused = run(stack, "delete", job["id"])
+    assert (refused.exit_code, job["id"] in refused.stderr) == (2, True)
+    assert run(stack, "cancel", job["id"]).exit_code == 0
+
+
+def test_what_is_no_address_is_exit_code_2() -> None:
+    result = CliRunner().invoke(app, ["list", "--url", "http://host:port"])
+    assert (result.exit_code, "http://host:port" in result.stderr) == (2, True)
 
 
 def test_nobody_there_is_exit_code_3(monkeypatch: pytest.MonkeyPatch) -> None:

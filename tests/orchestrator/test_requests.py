@@ -45,6 +45,7 @@ WRONG_SPECS = [
     ({"image": {"guidance_scale": 3}}, "image.guidance_scale", "0"),
     ({"optimizer": {"steps": 0}}, "optimizer.steps", "greater than or equal to 1"),
     ({"optimizer": {"steps": 10**6}}, "optimizer.steps", "less than or equal to 10000"),
+    ({"eval": {"every": 10**6}}, "eval.every", "less than or equal to 10000"),
     ({"optimizer": {"steps": True}}, "optimizer.steps", "must be a number"),
     ({"stop_at_score": True}, "stop_at_score", "must be a number"),
     ({"optimizer": {"noise_seeds": 0}}, "optimizer.noise_seeds", "1"),

@@ -16,12 +16,14 @@ from dualprocess.schemas import (
     JobStatus,
     Probability,
     QuestionScore,
+    SkippedStepEvent,
     StepEvent,
     StepTimings,
 )
 from services.common.presets import load_presets
 from services.orchestrator.api.resolve import resolve_job
 from services.orchestrator.ui import numbers, spec
+from services.orchestrator.ui.curves import chart
 from services.orchestrator.ui.progress import Progress
 from services.orchestrator.ui.templates import TEMPLATES, TINY_PAIR, Controls
 
@@ -62,6 +64,12 @@ def test_an_example_comes_back_as_it_was(path: Path) -> None:
 
 def test_every_setting_comes_back_as_it_was() -> None:
     there_and_back(JobSpec.model_validate(RICH))
+
+
+@pytest.mark.parametrize("artifact", ["pytorch_lora_weights.safetensors", "start.safetensors"])
+def test_a_start_comes_back_as_the_same_file(artifact: str) -> None:
+    start = {"job": "0" * 26, "artifact": artifact}
+    there_and_back(JobSpec.model_validate(RICH | {"lora": {"start": start}}))
 
 
 def there_and_back(asked: JobSpec) -> None:
@@ -106,9 +114,30 @@ def test_steps_told_again_after_an_interruption_replace_the_first() -> None:
     progress = Progress(JobStatus.RUNNING, steps=4)
     for step, loss in ((1, 5.0), (2, 4.0), (3, 3.0), (2, 1.0)):
         progress.take(_step(step, loss))
-    assert progress.losses == [5.0, 1.0]
-    assert progress.probabilities == [[0.5, 0.5]]
+    assert progress.losses == [(1, 5.0), (2, 1.0)]
+    assert progress.probabilities == [[(1, 0.5), (2, 0.5)]]
     assert progress.seconds_left == pytest.approx(2 * 2.0)
+
+
+def test_a_skipped_step_is_a_gap_in_the_curves() -> None:
+    told = [_step(1, 5.0), _SKIPPED, _step(3, 3.0)]
+    progress = Progress(JobStatus.SUCCEEDED, steps=3)
+    progress.take_metrics("".join(f"{event.model_dump_json()}\n" for event in told))
+    assert progress.losses == [(1, 5.0), (3, 3.0)]
+    assert progress.probabilities == [[(1, 0.5), (3, 0.5)]]
+    (line,) = chart("Loss", [("loss", progress.losses)], 3, top=10.0).lines
+    assert line.raw == "0.0,60.0 320.0,84.0"
+
+
+def test_a_skipped_step_counts_as_gone_by() -> None:
+    progress = Progress(JobStatus.RUNNING, steps=4)
+    for event in (_step(1, 5.0), _SKIPPED):
+        progress.take(event)
+    assert progress.step == 2
+    assert progress.seconds_left == pytest.approx(2 * 2.0)
+
+
+_SKIPPED = SkippedStepEvent(attempt=1, step=2, steps=4, reason="the loss (nan) is not finite")
 
 
 def _step(step: int, loss: float) -> StepEvent:

@@ -92,6 +92,8 @@ def test_teach_watch_reload_stop_download_use_compare(
 def test_faults_stand_at_their_fields(visit: Visit) -> None:
     page = visit.tab()
     page.fill("#teach-prompt textarea", "")
+    page.click("#teach-look")
+    expect(page.locator("#teach-prompt .dp-fault")).to_contain_text("is empty")
     page.get_by_role("textbox", name="Question 1").fill("")
     page.click("#teach-start")
     for spot in ("#teach-prompt", ".dp-questions .dp-question"):
@@ -108,6 +110,17 @@ def test_faults_stand_at_their_fields(visit: Visit) -> None:
     described = page.locator("#teach-image-width input").get_attribute("aria-describedby")
     assert described == fault.get_attribute("id")
     expect(page.locator("#teach-prompt .dp-fault")).to_have_count(0)
+
+
+def test_at_the_address_of_a_deleted_job_one_can_begin_anew(visit: Visit, stack: Stack) -> None:
+    with Client(stack.url) as client:
+        job = client.wait(client.submit(red_circle(steps=1)).id)
+        client.delete(job.id)
+    page = visit.tab(f"/ui/?job={job.id}")
+    assert page.input_value("#teach-prompt textarea") == "a circle"
+    expect(page.locator(".dp-faults")).to_contain_text("There is no job")
+    page.locator("#teach-generator input").click()
+    expect(page.get_by_role("option", name="tiny-flux")).to_be_visible()
 
 
 TEMPLATES = {

@@ -1,5 +1,6 @@
 /** Submit a job, follow it, fetch its files; every other route is typed in `api`. */
 
+import type { EventSourceMessage } from "eventsource-parser";
 import { EventSourceParserStream } from "eventsource-parser/stream";
 import createClient, { type Client } from "openapi-fetch";
 
@@ -25,7 +26,7 @@ export type Options = {
 };
 
 /** Pauses between tries to take up a broken stream; then the error is the caller's. */
-const RETRY_MILLISECONDS = [200, 500, 1000, 2000, 4000];
+const RETRY_MILLISECONDS = [200, 500, 1000, 2000, 4000] as const;
 const FINAL: readonly Job["status"][] = ["succeeded", "failed", "cancelled"];
 
 export class DualProcess {
@@ -57,7 +58,7 @@ export class DualProcess {
 
   /**
    * Every event behind `lastEventId`, as it comes, up to the one that ends the job. A broken
-   * connection is taken up again where it broke: nothing is missed or comes twice.
+   * connection is taken up again where it broke, however often: nothing is missed or comes twice.
    */
   async *events(jobId: string, lastEventId?: string): AsyncGenerator<EventRecord> {
     let last = lastEventId;
@@ -67,8 +68,10 @@ export class DualProcess {
     for (let failed = 0; ; ) {
       try {
         let broughtSomething = false;
-        for await (const record of this.#connection(jobId, last)) {
-          failed = 0;
+        const messages = await this.#connection(jobId, last);
+        failed = 0;
+        for await (const message of messages) {
+          const record = { id: message.id ?? "", event: JSON.parse(message.data) as JobEvent };
           last = record.id;
           broughtSomething = true;
           yield record;
@@ -76,10 +79,11 @@ export class DualProcess {
         }
         if (hadEnded && !broughtSomething) return;
         hadEnded = isFinal((await this.job(jobId)).status);
+        await paused(RETRY_MILLISECONDS[0]);
       } catch (error) {
         const pause = RETRY_MILLISECONDS[failed++];
         if (!mayPass(error) || pause === undefined) throw error;
-        await new Promise((resolve) => setTimeout(resolve, pause));
+        await paused(pause);
       }
     }
   }
@@ -99,18 +103,22 @@ export class DualProcess {
     return told(await this.api.GET(route, { params, parseAs: "arrayBuffer" }));
   }
 
-  async *#connection(jobId: string, last: string | undefined): AsyncGenerator<EventRecord> {
+  async #connection(
+    jobId: string,
+    last: string | undefined,
+  ): Promise<ReadableStream<EventSourceMessage>> {
     const header = last === undefined ? {} : { "Last-Event-ID": last };
     const params = { path: { job_id: jobId }, header };
     const route = "/v1/jobs/{job_id}/events";
     const body = told(await this.api.GET(route, { params, parseAs: "stream" }));
-    const messages = (body as ReadableStream<Uint8Array<ArrayBuffer>>)
+    return (body as ReadableStream<Uint8Array<ArrayBuffer>>)
       .pipeThrough(new TextDecoderStream())
       .pipeThrough(new EventSourceParserStream());
-    for await (const message of messages) {
-      yield { id: message.id ?? "", event: JSON.parse(message.data) as JobEvent };
-    }
   }
+}
+
+function paused(milliseconds: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, milliseconds));
 }
 
 function isFinal(status: Job["status"]): boolean {

@@ -46,6 +46,22 @@ test("a stream that breaks is taken up where it broke", async () => {
   assert.deepEqual(asked, [null, whole[2]]);
 });
 
+test("a quiet job is followed over any number of cut connections", async () => {
+  let connections = 0;
+  const cutting = async (request: Request): Promise<Response> => {
+    const response = await fetch(request);
+    if (!request.url.endsWith("/events") || ++connections > 7) return response;
+    await response.body?.cancel();
+    const body = new ReadableStream({
+      pull: (controller) => controller.error(new TypeError("terminated")),
+    });
+    return new Response(body, response);
+  };
+  const whole = await ids(new DualProcess(url));
+  assert.deepEqual(await ids(new DualProcess(url, { fetch: cutting })), whole);
+  assert.equal(connections, 8);
+});
+
 test("a refusal names the field", async () => {
   const spec = {
     prompt: "a circle",

@@ -66,7 +66,7 @@ async def _compared(request: gr.Request, left: str | None, right: str | None) ->
         jobs = [await client.job(one) for one in (left, right)]
         told = [await watch.finished(client, job) for job in jobs]
         # One scale for both.
-        most = max([0.0, *(loss for progress in told for loss in progress.losses)])
+        most = max([0.0, *(loss for progress in told for _, loss in progress.losses)])
         pairs = zip(jobs, told, strict=True)
         sides = [await _side(client, job, progress, most) for job, progress in pairs]
     return html("compare", sides=sides, differences=_differences(*(side.job for side in sides)))

@@ -6,6 +6,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+#: Steps, counted from 1, with their values. A skipped step is not among them.
+Curve = list[tuple[int, float]]
+
 WIDTH, HEIGHT = 320, 120
 #: More points than this would be less than a pixel apart.
 _POINTS = 400
@@ -33,40 +36,41 @@ class Chart:
 
 def chart(
     title: str,
-    series: Sequence[tuple[str, Sequence[float]]],
+    series: Sequence[tuple[str, Curve]],
     steps: int,
     *,
     top: float | None = None,
     most: float = 0.0,
 ) -> Chart:
-    """``series`` of a value a step, over an axis of ``steps``. From 0 up to ``top``, else to a
-    round number above the largest value and above ``most``."""
-    largest = max([most, *(value for _, values in series for value in values)])
+    """``series`` over an axis of ``steps``. From 0 up to ``top``, else to a round number above the
+    largest value and above ``most``."""
+    largest = max([most, *(value for _, curve in series for _, value in curve)])
     top = top if top is not None else _round_up(largest)
     lines = [
-        Line(label, _path(values, steps, top), _path(_smooth(values), steps, top), values[-1])
-        for label, values in series
-        if values
+        Line(label, _path(curve, steps, top), _path(_smooth(curve), steps, top), curve[-1][1])
+        for label, curve in series
+        if curve
     ]
     return Chart(title, top, 0.0, steps, lines)
 
 
-def _path(values: Sequence[float], steps: int, top: float) -> str:
-    stride = max(math.ceil(len(values) / _POINTS), 1)
-    indexes = range(0, len(values), stride)
+def _path(curve: Curve, steps: int, top: float) -> str:
+    stride = max(math.ceil(len(curve) / _POINTS), 1)
     across = WIDTH / max(steps - 1, 1)
     places = (
-        (index * across, HEIGHT * (1 - min(max(values[index] / top, 0), 1))) for index in indexes
+        ((step - 1) * across, HEIGHT * (1 - min(max(value / top, 0), 1)))
+        for step, value in curve[::stride]
     )
     return " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
 
 
-def _smooth(values: Sequence[float]) -> list[float]:
-    smooth: list[float] = []
-    for count, value in enumerate(values, 1):
+def _smooth(curve: Curve) -> Curve:
+    smooth: Curve = []
+    for count, (step, value) in enumerate(curve, 1):
         # At first the mean of all there is.
         share = min(_SMOOTH, 1 - 1 / count)
-        smooth.append(share * smooth[-1] + (1 - share) * value if smooth else value)
+        mean = share * smooth[-1][1] + (1 - share) * value if smooth else value
+        smooth.append((step, mean))
     return smooth
 
 

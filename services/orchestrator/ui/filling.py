@@ -7,9 +7,10 @@ from typing import Any
 
 import gradio as gr
 
+from dualprocess import ApiError, AsyncClient
 from dualprocess.schemas import Job, ModelList, ResolvedJobSpec
 from services.orchestrator.ui import choices, settings, spec, starts, words
-from services.orchestrator.ui.faults import EXPECTED, NOTHING, faults_of
+from services.orchestrator.ui.faults import EXPECTED, NOTHING, Shown, faults_of
 from services.orchestrator.ui.fields import Fields
 from services.orchestrator.ui.starts import Starts
 from services.orchestrator.ui.templates import TEMPLATES, TINY_PAIR, Template
@@ -39,17 +40,18 @@ class Filling:
     async def opened(self, request: gr.Request, job_id: str, *values: Any) -> list[Any]:
         """The page was opened: the menus, and the job of its address or a first example.
 
-        Behind ``outputs`` come who can write, and what went wrong.
+        Behind ``outputs`` come who can write, and what went wrong. A job that isn't there leaves
+        the page of a first visit.
         """
         nothing = [gr.skip() for _ in [*self.outputs, *self.words.offered]]
         try:
             async with connected(request) as client:
                 listed = await client.models()
-                job = await client.job(job_id) if job_id else None
+                job, fault = await _addressed(client, job_id)
         except EXPECTED as error:
             return [*nothing, faults_of(error)]
         updates = self._filled(job) if job else self._first(listed, values)
-        return [*self._with_menus(updates, listed), *words.offered(listed), NOTHING]
+        return [*self._with_menus(updates, listed), *words.offered(listed), fault]
 
     def reopened(self, job: Job) -> list[Any]:
         """Everything as it was when the job was made."""
@@ -108,6 +110,14 @@ class Filling:
                 kept = {} if isinstance(value, dict) and value.get("__type__") else {"value": value}
                 updates[at] = gr.update(choices=menus[path], **kept)
         return updates
+
+
+async def _addressed(client: AsyncClient, job_id: str) -> tuple[Job | None, Shown]:
+    """The job of the page's address, or why it can't be shown."""
+    try:
+        return await client.job(job_id) if job_id else None, NOTHING
+    except ApiError as error:
+        return None, faults_of(error)
 
 
 def size(width: float | None, height: float | None) -> tuple[int, int]:

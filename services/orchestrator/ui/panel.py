@@ -62,7 +62,7 @@ def prompt(job: Job) -> str:
 
 def head(job: Job, progress: Progress) -> str:
     spec = lesson(job)
-    recent = [value for curve in progress.probabilities for value in curve[-_RECENT:]]
+    recent = [value for curve in progress.probabilities for _, value in curve[-_RECENT:]]
     return html(
         "head",
         job=job,
@@ -75,7 +75,7 @@ def head(job: Job, progress: Progress) -> str:
         position=job.position,
         waiting_for=None if progress.status.is_final else progress.waiting_for,
         left=progress.seconds_left,
-        loss=progress.losses[-1] if progress.losses else job.loss,
+        loss=progress.losses[-1][1] if progress.losses else job.loss,
         probability=sum(recent) / len(recent) if recent else None,
     )
 
@@ -104,7 +104,7 @@ def charts(job: Job, progress: Progress, most_loss: float = 0.0) -> list[Chart]:
     if not progress.losses:
         return []
     labels = [asked.question[:_LABEL_CHARACTERS] for asked in lesson(job).questions]
-    steps = progress.steps if not progress.status.is_final else len(progress.losses)
+    steps = progress.steps if not progress.status.is_final else progress.losses[-1][0]
     return [
         chart("Loss", [("loss", progress.losses)], steps, most=most_loss),
         chart(

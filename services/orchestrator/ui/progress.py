@@ -17,9 +17,11 @@ from dualprocess.schemas import (
     JobStatus,
     PreviewEvent,
     QuestionScore,
+    SkippedStepEvent,
     StatusEvent,
     StepEvent,
 )
+from services.orchestrator.ui.curves import Curve
 
 #: The time left is judged by so many steps.
 _RECENT = 20
@@ -33,9 +35,9 @@ class Progress:
     steps: int
     step: int = 0
     waiting_for: str | None = None
-    losses: list[float] = field(default_factory=list)
+    losses: Curve = field(default_factory=list)
     #: A curve a question, in the job's order.
-    probabilities: list[list[float]] = field(default_factory=list)
+    probabilities: list[Curve] = field(default_factory=list)
     #: Pictures of base beside LoRA, by the step after which they were made.
     previews: dict[int, Artifact] = field(default_factory=dict)
     _seconds: deque[float] = field(default_factory=lambda: deque(maxlen=_RECENT))
@@ -63,22 +65,26 @@ class Progress:
                 self._add(event.step, event.loss, event.questions)
                 self.step, self.steps = event.step, event.steps
                 self._seconds.append(event.timings.total)
+            case SkippedStepEvent():
+                self.step, self.steps = event.step, event.steps
 
     def take_metrics(self, text: str) -> None:
         """All steps of a job that has ended, as its metrics.jsonl has them."""
-        for line in text.splitlines():
-            data = json.loads(line)
-            self._add(data["step"], data["loss"], _SCORES.validate_python(data["questions"]))
+        for data in map(json.loads, text.splitlines()):
+            # A skipped step has a reason in place of measures.
+            if "loss" in data:
+                self._add(data["step"], data["loss"], _SCORES.validate_python(data["questions"]))
 
     def _add(self, step: int, loss: float, scores: Sequence[QuestionScore]) -> None:
         if not self.probabilities:
             self.probabilities = [[] for _ in scores]
         # An interrupted job goes on from a checkpoint: later steps are told once more.
         for curve in (self.losses, *self.probabilities):
-            del curve[step - 1 :]
-        self.losses.append(loss)
+            while curve and curve[-1][0] >= step:
+                curve.pop()
+        self.losses.append((step, loss))
         for curve, score in zip(self.probabilities, scores, strict=False):
-            curve.append(score.probability.geometric_mean)
+            curve.append((step, score.probability.geometric_mean))
 
     @property
     def seconds_left(self) -> float | None:

@@ -11,6 +11,7 @@ import gradio as gr
 from gradio.components import Component
 
 from dualprocess.schemas import GeneratorInfo, ResolvedJobSpec
+from dualprocess.schemas.settings import LoraStart
 
 GROUPS = ("Image", "LoRA", "Optimiser", "Pictures and scores", "The job")
 
@@ -51,6 +52,17 @@ def _pairs(text: str | None) -> dict[str, str]:
     return {name.strip(): value.strip() for name, _, value in pairs}
 
 
+def _start(text: Any) -> dict[str, str] | None:
+    job, slash, artifact = str(text or "").strip().partition("/")
+    return {"job": job, **({"artifact": artifact} if slash else {})} if job or slash else None
+
+
+def _start_shown(start: Mapping[str, Any]) -> str:
+    job, artifact = start["job"], start["artifact"]
+    own = LoraStart.model_fields["artifact"].default
+    return str(job) if artifact == own else f"{job}/{artifact}"
+
+
 _NUMBER = partial(gr.Number, value=None, step=0.1)
 _INTEGER = partial(gr.Number, value=None, precision=0)
 _TEXT = partial(gr.Textbox, lines=1, max_lines=1)
@@ -80,12 +92,13 @@ SETTINGS: tuple[Setting, ...] = (
         partial(gr.Dropdown, choices=["gaussian", "kaiming"]),
     ),
     Setting(
-        "lora.start.job",
+        "lora.start",
         "LoRA",
         "Go on from a job",
-        "the id of one whose LoRA this begins with",
+        "the id of one whose LoRA this begins with; id/file for another of its files",
         _TEXT,
-        _written,
+        _start,
+        _start_shown,
     ),
     Setting(
         "lora.target_modules",
@@ -215,7 +228,7 @@ def _shown(data: Mapping[str, Any], only: tuple[str, ...] | None = None) -> dict
     values = {}
     for setting in SETTINGS:
         head, *rest = setting.path.split(".")
-        if only and (head not in only or setting.path.startswith("lora.start")):
+        if only and (head not in only or setting.path == "lora.start"):
             continue
         value = data.get(head)
         for part in rest:

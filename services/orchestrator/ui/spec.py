@@ -18,7 +18,7 @@ def job_spec(values: Mapping[str, Any]) -> JobSpec:
 def images_request(values: Mapping[str, Any], count: int) -> ImagesRequest:
     """What the base model makes of the first prompt, scored by the first teacher."""
     data = _data(values)
-    prompt = data.get("prompt") or data["prompts"][0]
+    prompt = data["prompts"][0] if "prompts" in data else data["prompt"]
     vlm = data["vlm"] if isinstance(data["vlm"], str) else data["vlm"][0]["name"]
     first = int(values.get("eval.seed") or 0)
     return ImagesRequest.model_validate(

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 
 from dualprocess.errors import JobNotReady
-from dualprocess.protocol import Call
+from dualprocess.protocol import Call, answer
 from dualprocess.schemas import (
     AnswersReply,
     AnswersRequest,
@@ -35,15 +35,15 @@ WordsT = TypeVar("WordsT")
 
 
 def submit(spec: JobSpec, idempotency_key: str | None) -> Call[Job]:
-    return Call("POST", "/v1/jobs", Job.model_validate_json, _once(spec, idempotency_key))
+    return Call("POST", "/v1/jobs", answer(Job), _once(spec, idempotency_key))
 
 
 def job(job_id: str) -> Call[Job]:
-    return Call("GET", f"/v1/jobs/{job_id}", Job.model_validate_json)
+    return Call("GET", f"/v1/jobs/{job_id}", answer(Job))
 
 
 def cancel(job_id: str) -> Call[Job]:
-    return Call("POST", f"/v1/jobs/{job_id}/cancel", Job.model_validate_json)
+    return Call("POST", f"/v1/jobs/{job_id}/cancel", answer(Job))
 
 
 def delete(job_id: str) -> Call[None]:
@@ -51,16 +51,16 @@ def delete(job_id: str) -> Call[None]:
 
 
 def submit_batch(request: BatchRequest, idempotency_key: str | None) -> Call[Batch]:
-    read = Batch.model_validate_json
+    read = answer(Batch)
     return Call("POST", "/v1/batches", read, _once(request, idempotency_key))
 
 
 def batch(batch_id: str) -> Call[Batch]:
-    return Call("GET", f"/v1/batches/{batch_id}", Batch.model_validate_json)
+    return Call("GET", f"/v1/batches/{batch_id}", answer(Batch))
 
 
 def cancel_batch(batch_id: str) -> Call[Batch]:
-    return Call("POST", f"/v1/batches/{batch_id}/cancel", Batch.model_validate_json)
+    return Call("POST", f"/v1/batches/{batch_id}/cancel", answer(Batch))
 
 
 def read_artifact(job_id: str, name: str) -> Call[bytes]:
@@ -68,12 +68,12 @@ def read_artifact(job_id: str, name: str) -> Call[bytes]:
 
 
 def generate(request: ImagesRequest) -> Call[Job]:
-    return _waiting("/v1/images", request, request.wait, Job.model_validate_json)
+    return _waiting("/v1/images", request, request.wait, answer(Job))
 
 
 def ask(request: AnswersRequest) -> Call[list[str]]:
     def read(content: bytes) -> list[str]:
-        reply = AnswersReply.model_validate_json(content)
+        reply = answer(AnswersReply)(content)
         return _ready(reply.answers, reply.job)
 
     return _waiting("/v1/answers", request, request.wait, read)
@@ -81,7 +81,7 @@ def ask(request: AnswersRequest) -> Call[list[str]]:
 
 def write_questions(request: QuestionsRequest) -> Call[list[Question]]:
     def read(content: bytes) -> list[Question]:
-        reply = QuestionsReply.model_validate_json(content)
+        reply = answer(QuestionsReply)(content)
         return [
             Question(
                 question=draft.question,
@@ -96,14 +96,14 @@ def write_questions(request: QuestionsRequest) -> Call[list[Question]]:
 
 def expand_prompt(request: ExpansionRequest) -> Call[str]:
     def read(content: bytes) -> str:
-        reply = ExpansionReply.model_validate_json(content)
+        reply = answer(ExpansionReply)(content)
         return _ready(reply.prompt, reply.job)
 
     return _waiting("/v1/prompts/expand", request, request.wait, read)
 
 
 def models() -> Call[ModelList]:
-    return Call("GET", "/v1/models", ModelList.model_validate_json)
+    return Call("GET", "/v1/models", answer(ModelList))
 
 
 def metrics() -> Call[str]:
@@ -121,7 +121,7 @@ class JobPages:
         """The call for the next page; ``None`` behind the last."""
         if self._query is None:
             return None
-        return Call("GET", self._path, JobPage.model_validate_json, {"params": self._query})
+        return Call("GET", self._path, answer(JobPage), {"params": self._query})
 
     def take(self, page: JobPage) -> Iterator[Job]:
         """The page's jobs."""

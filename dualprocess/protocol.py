@@ -9,12 +9,13 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Generic, TypeVar
 
 import httpx
 from httpx_sse import ServerSentEvent
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from dualprocess.errors import (
     ApiError,
@@ -59,6 +60,12 @@ _ERRORS: dict[int, type[ApiError]] = {
 }
 
 ResultT = TypeVar("ResultT")
+ModelT = TypeVar("ModelT", bound=BaseModel)
+
+
+def answer(model: type[ModelT]) -> Callable[[bytes], ModelT]:
+    """Reads what a service says, which may be newer and say more than is known here."""
+    return partial(model.model_validate_json, extra="ignore")
 
 
 @dataclass(frozen=True)
@@ -97,7 +104,7 @@ def headers(api_key: str | None) -> dict[str, str]:
 def api_error(response: httpx.Response) -> ApiError:
     """The error that a refusal, read whole, stands for."""
     try:
-        problem = Problem.model_validate_json(response.content)
+        problem = answer(Problem)(response.content)
     except ValidationError:
         # Something between the client and the service answered.
         problem = Problem(title=f"HTTP status {response.status_code}", status=response.status_code)
@@ -156,15 +163,14 @@ class EventStream:
         return {"Last-Event-ID": self._last_event_id} if self._last_event_id else {}
 
     def take(self, sent: ServerSentEvent) -> EventRecord | None:
-        """The event, or ``None`` for a sign of life."""
+        """The event, or ``None`` for a sign of life, and for a kind that a newer service tells."""
         if not sent.data:
             return None
-        record = EventRecord(id=sent.id, event=_EVENT.validate_json(sent.data))
-        self._last_event_id = record.id
+        event = _event(sent.data)
+        self._last_event_id = sent.id
         self._brought_something = True
-        event = record.event
         self.ended = isinstance(event, StatusEvent) and event.status.is_final
-        return record
+        return EventRecord(id=sent.id, event=event) if event else None
 
     def is_all(self, job: Job) -> bool:
         """Whether nothing can come behind the connection that just ended; ``job`` was read since.
@@ -176,6 +182,15 @@ class EventStream:
         is_last = self._job_had_ended and not self._brought_something
         self._job_had_ended, self._brought_something = job.status.is_final, False
         return is_last
+
+
+def _event(data: str) -> Event | None:
+    try:
+        return _EVENT.validate_json(data, extra="ignore")
+    except ValidationError as error:
+        if [one["type"] for one in error.errors()] == ["union_tag_invalid"]:
+            return None
+        raise
 
 
 @contextmanager

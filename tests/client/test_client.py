@@ -323,3 +323,22 @@ def test_a_broken_download_begins_anew_and_leaves_no_half_file(
     with pytest.raises(NotFound):
         talking_to(lambda request: problem(404)).download(JOB["id"], "no", tmp_path / "no")
     assert [file.name for file in tmp_path.iterdir()] == ["lora"]
+
+
+def test_a_newer_service_may_say_more(talking_to: Talking) -> None:
+    told = [
+        {"type": "weather", "sky": "blue"},
+        {"type": "status", "status": "succeeded", "mood": "good"},
+    ]
+    stream = "".join(f"id: {n}-0\ndata: {json.dumps(event)}\n\n" for n, event in enumerate(told, 1))
+    job = JOB | {"mood": "good", "spec": JOB["spec"] | {"mood": "good"}}
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        if request.url.path.endswith("/events"):
+            headers = {"Content-Type": "text/event-stream"}
+            return httpx.Response(200, text=stream, headers=headers)
+        return httpx.Response(200, json=job)
+
+    client = talking_to(handle)
+    assert [record.id for record in client.events(JOB["id"])] == ["2-0"]
+    assert client.wait(JOB["id"]).id == JOB["id"]

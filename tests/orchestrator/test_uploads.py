@@ -9,8 +9,7 @@ import pytest
 from redis.exceptions import ConnectionError
 
 from services.orchestrator.store.queue import Queue
-from services.orchestrator.store.redis import Client
-from services.orchestrator.store.uploads import PENDING
+from services.orchestrator.store.redis import UPLOADS, Client
 from tests.orchestrator.conftest import SPEC, Api, Site
 from tests.orchestrator.test_deletion import files, traces
 from tests.orchestrator.test_start import GOOD, sent
@@ -40,10 +39,10 @@ async def broken_off(api: Api, monkeypatch: pytest.MonkeyPatch, *, accepted: boo
 
 async def swept(redis: Client) -> None:
     """An hour later."""
-    for job_id in await redis.zrange(PENDING, 0, -1):
-        await redis.zincrby(PENDING, -2 * HOUR_MS, job_id)
+    for job_id in await redis.zrange(UPLOADS, 0, -1):
+        await redis.zincrby(UPLOADS, -2 * HOUR_MS, job_id)
     async with asyncio.timeout(10):
-        while await redis.exists(PENDING):  # noqa: ASYNC110
+        while await redis.exists(UPLOADS):  # noqa: ASYNC110
             await asyncio.sleep(0.02)
 
 
@@ -51,7 +50,7 @@ async def test_files_of_a_job_that_never_was_go(
     api: Api, site: Site, redis: Client, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await broken_off(api, monkeypatch, accepted=False)
-    [job_id] = await redis.zrange(PENDING, 0, -1)
+    [job_id] = await redis.zrange(UPLOADS, 0, -1)
     site.start_worker(sweep_seconds=0.02)
     await asyncio.sleep(0.2)
     assert files(folder) != []
@@ -73,7 +72,7 @@ async def test_files_of_a_job_that_was_accepted_unheard_stay(
 
 async def test_an_accepted_job_leaves_nothing_to_look_at(api: Api, redis: Client) -> None:
     await api.submit(**sent(GOOD))
-    assert not await redis.exists(PENDING)
+    assert not await redis.exists(UPLOADS)
 
 
 async def test_files_of_a_submission_that_failed_go_at_once(

@@ -35,6 +35,9 @@ FINISHED_EVENTS = f"{FINISHED}:events"
 DEADLINES = f"{JOBS}:deadlines"
 #: Messages to send about ended jobs: id → when to try next, in Redis's milliseconds.
 WEBHOOKS = f"{JOBS}:webhooks"
+#: Jobs that files were stored for and that may not have been accepted → since when, in Redis's
+#: milliseconds.
+UPLOADS = f"{JOBS}:uploads"
 #: Deleted jobs whose files may still lie in the artifact store.
 DELETED = f"{JOBS}:deleted"
 #: Ids of all API keys that were ever made.

@@ -2,8 +2,9 @@
 -- KEYS: job, leases, events, delayed, causes, jobs, last look for leases that are over
 -- ARGV: id, token, cause, attempts allowed, pause in ms, 'owner' or 'expired', blame,
 --   lease in ms
--- 'owner' needs the lease; 'expired' needs it to be over, as expired.lua sees it. Only what is blamed on the 'job' counts as
--- an attempt; what may be a 'neighbour''s fault can happen once, since the job runs alone from then on.
+-- 'owner' needs the lease; 'expired' needs it to be over, as expired.lua sees it. Only what is blamed
+-- on the 'job' counts as an attempt; what may be a 'neighbour''s fault can happen once, since the job
+-- runs alone from then on.
 -- A job whose cancel is wanted is queued again only for what it learned: with checkpoints.
 -- Returns the new status, or nothing.
 local lease = redis.call('ZSCORE', KEYS[2], ARGV[1])

@@ -16,10 +16,6 @@ log = logging.getLogger(__name__)
 #: Claims count from 1: no worker writes where uploads lie.
 _TOKEN = 0
 
-#: ZSET: jobs that files were stored for and that may not have been accepted → since when, in
-#: Redis's milliseconds.
-PENDING = f"{keys.JOBS}:uploads"
-
 #: Nobody waits any more for an answer about a submission as old as this.
 _SETTLED_MS = 3_600_000
 
@@ -37,7 +33,7 @@ class Uploads:
             yield
             return
         try:
-            await self._redis.zadd(PENDING, {job_id: await self._now()})
+            await self._redis.zadd(keys.UPLOADS, {job_id: await self._now()})
             for name, data in files.items():
                 await self._keep(job_id, name, data)
             yield
@@ -55,7 +51,7 @@ class Uploads:
         Raises ``StoreUnavailable``.
         """
         until = await self._now() - _SETTLED_MS
-        old = await self._redis.zrangebyscore(PENDING, "-inf", until, 0, limit)
+        old = await self._redis.zrangebyscore(keys.UPLOADS, "-inf", until, 0, limit)
         for job_id in old:
             await self._settle(job_id)
         return len(old)
@@ -69,7 +65,7 @@ class Uploads:
         if not await self._redis.exists(keys.job_key(job_id)):
             await self._redis.delete(keys.artifacts_key(job_id))
             await self._artifacts.erase(job_id)
-        await self._redis.zrem(PENDING, job_id)
+        await self._redis.zrem(keys.UPLOADS, job_id)
 
     async def _try_to_settle(self, job_id: str) -> None:
         try:

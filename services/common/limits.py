@@ -98,16 +98,16 @@ def batch_fault(
     largest = (MESSAGE_LIMIT - max(_ANSWERS_BYTES, asked_bytes)) // image_bytes
     if batch <= largest:
         return None
-    limit = f"one message of {MESSAGE_LIMIT >> 20} MiB"
+    fault = f"don't fit into one message of {MESSAGE_LIMIT >> 20} MiB"
     size = f"{image.width} × {image.height}"
     asked = f"questions and drawings of {asked_bytes / 2**20:.1f} MiB"
     if asked_bytes <= _ANSWERS_BYTES:
-        message = f"{batch} images of {size} don't fit into {limit}"
+        message = f"{batch} images of {size} {fault}"
         return "optimizer.batch", f"{message}; write at most {largest}, and make accumulate larger"
     if largest < 1:
-        message = f"{asked} and one image of {size} don't fit into {limit}"
+        message = f"{asked} and one image of {size} {fault}"
         return "questions", f"{message}; send smaller drawings, or fewer"
-    message = f"{batch} images of {size} don't fit into {limit} with {asked}"
+    message = f"{batch} images of {size} {fault} with {asked}"
     return (
         "optimizer.batch",
         f"{message}; write at most {largest} and make accumulate larger, or send smaller drawings",

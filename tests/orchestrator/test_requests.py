@@ -31,6 +31,7 @@ def _drawn(image: bytes | str) -> dict[str, Any]:
 
 
 IMAGE_FIELD = "questions.0.visual_prompt.image"
+TALKATIVE = {"questions": [{"question": "x" * 4000, "answer": "Yes"}] * 6}
 NO_ANSWER = {"questions": [{"question": "Is it red?", "answer": " "}]}
 TOO_MANY_PIXELS = png("white", (4097, 4096))
 
@@ -38,6 +39,7 @@ WRONG_SPECS = [
     ({"generator": "flux-9"}, "generator", "tiny-flux"),
     ({"vlm": "gpt"}, "vlm", "tiny-idefics2"),
     ({"questions": []}, "questions", "at least one"),
+    (TALKATIVE, "questions", "have 24,018 characters together; write at most 20,000"),
     (NO_ANSWER, "questions.0.answer", "empty"),
     ({"propmt": "x"}, "propmt", "'prompt'"),
     ({"optimizer": {"step": 1}}, "optimizer.step", "'steps'"),

@@ -25,6 +25,9 @@ from services.common.presets import GeneratorPreset, PresetError, Presets
 from services.orchestrator.api.pictures import Drawings, DrawingsTooLarge
 from services.orchestrator.api.problems import InvalidSpec
 
+#: Of the questions and answers of one spec together: each step's event repeats them.
+_QUESTIONS_CHARACTERS = 20_000
+
 SettingsT = TypeVar("SettingsT", bound=BaseModel)
 
 
@@ -182,4 +185,10 @@ def _questions(asks: _Asks) -> tuple[list[Question], list[FieldError]]:
             break
         drawn = VisualPrompt(image=png, mode=question.visual_prompt.mode)
         questions.append(question.model_copy(update={"visual_prompt": drawn}))
+    characters = sum(len(asked.question) + len(asked.answer) for asked in asks.questions)
+    if characters > _QUESTIONS_CHARACTERS:
+        message = (
+            f"have {characters:,} characters together; write at most {_QUESTIONS_CHARACTERS:,}"
+        )
+        faults.append(FieldError(field="questions", message=message))
     return questions, faults

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from dualprocess.schemas import Answers, Job, JobStatus
+from services.local.ports import free_port
 from tests.orchestrator.conftest import Api, Guarded, Site
 from tests.orchestrator.scripted import ScriptedGenerator, ScriptedVlm, png
 
@@ -99,6 +100,20 @@ async def test_a_job_of_words_waits_for_its_vlm_and_can_be_cancelled(
     assert "nobody is at home (to speak)" in (waiting.waiting_for or "")
     await api.http.post(f"/v1/jobs/{job_id}/cancel")
     assert (await api.ended(job_id)).status == JobStatus.CANCELLED
+
+
+async def test_a_job_whose_vlm_is_away_keeps_nobody_else_waiting(
+    api: Api, site: Site, vlm: ScriptedVlm
+) -> None:
+    asked = await post(api, "/v1/answers", ASK | {"vlm": "idefics2", "wait": 0}, 202)
+    training = await api.submit()
+    # Nobody listens there.
+    vlms = {**site.settings.vlms, "idefics2": f"127.0.0.1:{free_port()}"}
+    site.start_worker(slots=1, vlms=vlms)
+    assert (await api.ended(training.id)).status == JobStatus.SUCCEEDED
+    waiting = await api.job(asked["job"]["id"])
+    assert (waiting.status, waiting.attempt) == (JobStatus.QUEUED, 0)
+    assert waiting.waiting_for == "a worker that serves idefics2; none is alive"
 
 
 async def test_a_vlm_that_is_late_each_time_ends_the_attempt(

@@ -21,6 +21,7 @@ from services.orchestrator.store.queue import Claim, Queue
 from services.orchestrator.store.redis import connect
 from services.orchestrator.store.workers import LiveWorker, Workers
 from services.orchestrator.worker.checkpoints import discard
+from services.orchestrator.worker.reach import Reach
 from services.orchestrator.worker.runner import Runner
 from services.orchestrator.worker.settings import WorkerSettings
 from services.orchestrator.worker.stores import Stores
@@ -65,8 +66,10 @@ class Worker:
                     stores.artifacts,
                     poll_seconds=self._settings.poll_seconds,
                 )
+                reach = Reach(targets)
                 await asyncio.gather(
-                    self._serve(queue, Workers(redis), runner, stub, stores),
+                    self._serve(queue, Workers(redis), runner, stub, stores, reach),
+                    reach.run(self._stopping),
                     housekeeping.run(self._stopping),
                 )
         finally:
@@ -79,11 +82,15 @@ class Worker:
         runner: Runner,
         stub: generator_pb2_grpc.GeneratorAsyncStub,
         stores: Stores,
+        reach: Reach,
     ) -> None:
         me: LiveWorker | None = None
+        await reach.known.wait()
         while not self._stopping.is_set():
             try:
-                me = await self._described(stub)
+                before, me = me, await self._described(stub, reach)
+                if before is not None and before != me:
+                    await workers.leave(before)
                 if me is not None:
                     await workers.beat(me, seconds=_HEARTBEAT_SECONDS)
                     await self._tidy(queue, stores)
@@ -99,7 +106,9 @@ class Worker:
             with contextlib.suppress(RedisError):
                 await workers.leave(me)
 
-    async def _described(self, stub: generator_pb2_grpc.GeneratorAsyncStub) -> LiveWorker | None:
+    async def _described(
+        self, stub: generator_pb2_grpc.GeneratorAsyncStub, reach: Reach
+    ) -> LiveWorker | None:
         """Who this worker is; None while its generator doesn't answer.
 
         Nothing is claimed for a generator that is away: an attempt would be lost for nothing.
@@ -116,7 +125,7 @@ class Worker:
         if self._waits:
             log.info("the generator serves %s", described.preset)
         self._waits = False
-        return LiveWorker(self._id, described.preset, tuple(self._settings.vlms))
+        return LiveWorker(self._id, described.preset, reach.vlms)
 
     async def _tidy(self, queue: Queue, stores: Stores) -> None:
         """What any worker does for all: takes jobs from dead ones, ends pauses."""

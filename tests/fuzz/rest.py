@@ -101,11 +101,17 @@ def fuzz(
         match event:
             case events.ScenarioFinished():
                 findings.take(event.recorder)
-            case events.NonFatalError():
+            case events.NonFatalError() if not _is_pythons_own(event.value):
                 findings.faults[f"{event.label}: {event.info.format()}"] += 1
             case events.FatalError():
                 raise event.exception
     return findings
+
+
+def _is_pythons_own(error: Exception) -> bool:
+    """Python 3.11 at times says this of code that two threads parse at once (gh-106905), here
+    while examples are made: it is nothing that the API answered."""
+    return isinstance(error, SystemError) and "AST constructor recursion depth" in str(error)
 
 
 def _know_the_world(schema: BaseSchema, world: World) -> None:

@@ -209,6 +209,11 @@ class ScriptedVlm(vlm_pb2_grpc.VlmServicer):
         #: What it was asked to say.
         self.asked: list[vlm_pb2.AnswerRequest] = []
 
+    async def Describe(
+        self, request: vlm_pb2.VlmDescribeRequest, context: Context
+    ) -> vlm_pb2.VlmDescribeResponse:
+        return vlm_pb2.VlmDescribeResponse(preset="tiny-idefics2")
+
     async def Score(self, request: vlm_pb2.ScoreRequest, context: Context) -> vlm_pb2.ScoreResponse:
         if self.away:
             await context.abort(grpc.StatusCode.UNAVAILABLE, "nobody is at home")

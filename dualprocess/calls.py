@@ -51,8 +51,7 @@ def delete(job_id: str) -> Call[None]:
 
 
 def submit_batch(request: BatchRequest, idempotency_key: str | None) -> Call[Batch]:
-    read = answer(Batch)
-    return Call("POST", "/v1/batches", read, _once(request, idempotency_key))
+    return Call("POST", "/v1/batches", answer(Batch), _once(request, idempotency_key))
 
 
 def batch(batch_id: str) -> Call[Batch]:

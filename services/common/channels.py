@@ -10,6 +10,9 @@ from services.common.credentials import OPEN, Credentials
 from services.common.limits import MESSAGE_LIMIT
 from services.common.token import senders
 
+#: How a call ends that reached nobody, or nobody in time: another try may reach somebody.
+AWAY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+
 #: A blob's piece on a stream: far below the limit, large enough that headers don't matter.
 CHUNK_BYTES = 1024 * 1024
 

@@ -13,6 +13,7 @@ import torch
 from dualprocess.errors import TensorError
 from dualprocess.v1 import tensor_pb2, vlm_pb2, vlm_pb2_grpc
 from services.common import torch_tensors
+from services.common.channels import AWAY
 from services.common.errors import BadGradient, InvalidInput, NonFinite, OutOfDeviceMemory
 
 log = logging.getLogger(__name__)
@@ -25,7 +26,6 @@ MOST_LATE = 3
 #: Pauses between tries while the VLM is away; the last one repeats.
 RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0)
 
-_AWAY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 
 _REFUSALS = {
     grpc.StatusCode.INVALID_ARGUMENT: InvalidInput,
@@ -107,7 +107,7 @@ class VlmGuide:
             try:
                 return await self._stub.Guide(request, timeout=GUIDE_SECONDS)
             except grpc.aio.AioRpcError as error:
-                if error.code() not in _AWAY:
+                if error.code() not in AWAY:
                     raise self._refusal(error) from error
                 late = late + 1 if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED else 0
                 if late == MOST_LATE:

@@ -1,15 +1,19 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
+from dualprocess.v1 import generator_pb2_grpc
+from services.common.channels import open_channel
 from services.common.device import DeviceThread
 from services.common.presets import GeneratorPreset, load_presets
 from services.generator import registry
 from services.generator.families.base import GeneratorFamily
+from services.generator.servicer import GeneratorServicer
+from tests.generator.wire import ScriptedVlm, served
 
 PARITY = Path(__file__).parents[1] / "fixtures" / "parity"
 
@@ -45,3 +49,22 @@ def device() -> Iterator[DeviceThread]:
     thread = DeviceThread("cpu")
     yield thread
     thread.close()
+
+
+@pytest.fixture
+async def stub(
+    schnell: GeneratorFamily, device: DeviceThread
+) -> AsyncIterator[generator_pb2_grpc.GeneratorAsyncStub]:
+    servicer = GeneratorServicer(preset_of("flux-schnell"), schnell, device)
+    async with (
+        served(
+            lambda server: generator_pb2_grpc.add_GeneratorServicer_to_server(servicer, server)
+        ) as port,
+        open_channel(f"127.0.0.1:{port}") as channel,
+    ):
+        yield generator_pb2_grpc.GeneratorStub(channel)
+
+
+@pytest.fixture
+def vlm() -> ScriptedVlm:
+    return ScriptedVlm()  # type: ignore[abstract]  # only Guide is ever called

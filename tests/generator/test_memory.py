@@ -22,9 +22,7 @@ from services.generator.lora import LoraAdapter
 from services.generator.loras import LoadedLoras
 from services.generator.training import Training
 from tests.generator.specs import image_spec, lora_spec, optimize_spec
-from tests.generator.test_wire import ScriptedVlm, requests, stub, vlm, vlm_served, whole
-
-__all__ = ["stub", "vlm"]  # fixtures
+from tests.generator.wire import ScriptedVlm, requests, vlm_served, whole
 
 
 @pytest.fixture

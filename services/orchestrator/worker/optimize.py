@@ -46,8 +46,7 @@ async def optimize(
     had learned enough, or cancelled with what was learned.
 
     It goes on from its newest checkpoint; where a cancel is wanted by then, without another step.
-    ``targets`` says where each VLM answers; once
-    ``stopping`` is set the job is suspended.
+    ``targets`` says where each VLM answers; once ``stopping`` is set the job is suspended.
 
     Raises ``grpc.aio.AioRpcError`` when the generator refuses or is lost, ``JobRefused`` when
     the VLM refuses, the LoRA to begin with is gone, or step after step had to be skipped,

@@ -9,6 +9,7 @@ import logging
 import grpc
 
 from dualprocess.v1 import vlm_pb2, vlm_pb2_grpc
+from services.common.channels import AWAY
 from services.orchestrator.pauses import pause
 from services.orchestrator.worker.targets import Targets
 
@@ -16,7 +17,6 @@ log = logging.getLogger(__name__)
 
 _EVERY_SECONDS = 2.0
 _DESCRIBE_SECONDS = 5.0
-_AWAY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 
 
 class Reach:
@@ -53,5 +53,5 @@ async def _answers(stub: vlm_pb2_grpc.VlmAsyncStub) -> bool:
     try:
         await stub.Describe(vlm_pb2.VlmDescribeRequest(), timeout=_DESCRIBE_SECONDS)
     except grpc.aio.AioRpcError as error:
-        return error.code() not in _AWAY
+        return error.code() not in AWAY
     return True

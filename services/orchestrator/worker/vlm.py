@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import grpc
 
+from services.common.channels import AWAY
 from services.orchestrator.worker.failures import AttemptFailed, JobStopped, failure
 from services.orchestrator.worker.lease import Lease
 
@@ -18,7 +19,6 @@ SECONDS = 120.0
 #: One that is late so often in a row is no more in time for the next call.
 _MOST_LATE = 3
 _RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0)
-_AWAY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 
 
 async def asked(
@@ -35,7 +35,7 @@ async def asked(
             answer = await call()
         except grpc.aio.AioRpcError as error:
             fault = failure(error, f"the VLM {vlm}")
-            if error.code() not in _AWAY:
+            if error.code() not in AWAY:
                 raise fault from error
             late = late + 1 if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED else 0
             if late == _MOST_LATE:

@@ -128,8 +128,9 @@ def _measure_generator(name: str, device: torch.device, steps: int) -> Cost:
     training = Training(family, optimize_spec(preset, side, WARM_UP + steps), "job")
 
     def step(index: int) -> None:
-        images = training.forward(index, 0)
-        training.backward(images, torch.randn_like(images) / images.numel())
+        made = training.forward(index, 0)
+        gradient = torch.randn_like(made.images) / made.images.numel()
+        training.backward(made.images, gradient, made.anchor)
         training.update()
 
     return _cost(parameters, device, step, steps)

@@ -22,11 +22,11 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.machine import provenance
-from benchmarks.one_process import OneProcess
 from dualprocess.cli import specs
 from dualprocess.schemas import ResolvedJobSpec
 from dualprocess.v1 import generator_pb2 as pb
 from dualprocess.v1 import generator_pb2_grpc
+from models.training.one_process import OneProcess
 from services.common.channels import open_channel
 from services.common.presets import load_presets
 from services.local.ports import free_port

@@ -35,6 +35,8 @@ from dualprocess.schemas.replies import AnswersReply, ExpansionReply, QuestionsR
 from dualprocess.schemas.settings import (
     EvalOptions,
     EvalSettings,
+    GuardOptions,
+    GuardSettings,
     ImageOptions,
     ImageSettings,
     JobLoraSettings,
@@ -92,6 +94,8 @@ __all__ = [
     "ExpansionRequest",
     "FieldError",
     "GeneratorInfo",
+    "GuardOptions",
+    "GuardSettings",
     "ImageBytes",
     "ImageOptions",
     "ImageSettings",

@@ -38,6 +38,13 @@ class StepEvent(Model):
     questions: list[QuestionScore]
     grad_norm: float
     timings: StepTimings
+    drift: Annotated[
+        float | None,
+        Field(description="Of the step's own images; where an anchor measures it anyway."),
+    ] = None
+    diversity: Annotated[
+        float | None, Field(description="Likewise, of a batch of two images or more.")
+    ] = None
 
 
 class SkippedStepEvent(Model):

@@ -113,6 +113,37 @@ EvalEvery = Annotated[
     int, Field(ge=0, le=10_000, description="A preview every so many steps; 0: none."), NUMBER
 ]
 
+Anchor = Annotated[
+    float,
+    Field(
+        ge=0,
+        le=1000,
+        description="Weight, in the loss, of how far an image is from the one that the base model "
+        "draws of the same noise; 0: off.",
+    ),
+    NUMBER,
+]
+Margin = Annotated[
+    float,
+    Field(
+        gt=0,
+        le=1,
+        description="An answer whose probability has reached this teaches no more; 1: off.",
+    ),
+    NUMBER,
+]
+WorstCase = Annotated[
+    float,
+    Field(
+        ge=0,
+        le=1,
+        description="The VLM's gradient is taken at the image moved so far to where its answers "
+        "are worst, in root mean square of values in [-1, 1]; 0: at the image itself. Costs the "
+        "VLM a second pass.",
+    ),
+    NUMBER,
+]
+
 StopAtScore = Annotated[
     float | None,
     Field(

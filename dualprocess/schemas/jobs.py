@@ -63,7 +63,7 @@ class QuestionScore(Model):
 
 
 class Score(Model):
-    """All questions over all images: means of the questions' own."""
+    """All questions over all images: means of the questions' own, by their weights."""
 
     probability: Probability
     correct: float
@@ -76,14 +76,36 @@ class JudgeScores(Model):
     vlm: str
     base: Score
     lora: Score
+    gap: Annotated[
+        float | None,
+        Field(
+            description="The teacher's probability with the LoRA less the judge's: what is far "
+            "above 0 pleases the teacher alone."
+        ),
+    ] = None
 
 
 class Scores(Model):
-    """By the VLM that taught; of several, their mean by weight."""
+    """By the VLM that taught; of several, their mean by weight. And what else changed, without
+    any VLM: by the autoencoder's latents of the evaluation images."""
 
     base: Score | None = None
     lora: Score | None = None
     judge: JudgeScores | None = None
+    drift: Annotated[
+        float | None,
+        Field(
+            description="How far an image with the LoRA is from the base model's of the same seed: "
+            "0 is the same picture, about 1 another one."
+        ),
+    ] = None
+    diversity: Annotated[
+        float | None,
+        Field(
+            description="How far two images with the LoRA are from each other, over that of the "
+            "base model's: below 1 they have become more alike."
+        ),
+    ] = None
 
 
 class Artifact(Model):
@@ -139,6 +161,9 @@ class Job(Model):
     loss: float | None = None
     probability: Probability | None = None
     scores: Scores = Scores()
+    warnings: Annotated[
+        list[str], Field(description="What its owner should know, each with what to do about it.")
+    ] = []
     error: Annotated[str | None, Field(description="Why it failed, for a person.")] = None
     stopped_because: Annotated[
         str | None,

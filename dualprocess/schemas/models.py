@@ -9,6 +9,7 @@ from pydantic import Field
 from dualprocess.schemas.fields import Model
 from dualprocess.schemas.settings import (
     EvalSettings,
+    GuardSettings,
     ImageSettings,
     LoraSettings,
     OptimizerSettings,
@@ -23,6 +24,7 @@ class GeneratorInfo(Model):
     image: ImageSettings
     lora: LoraSettings
     optimizer: OptimizerSettings
+    guard: GuardSettings
     eval: EvalSettings
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
-from dualprocess.schemas.fields import ImageBytes, Model, Text
+from dualprocess.schemas.fields import NUMBER, ImageBytes, Model, Text
 
 
 class VisualPrompt(Model):
@@ -24,6 +24,17 @@ class VisualPrompt(Model):
     ] = "solid"
 
 
+QuestionWeight = Annotated[
+    float,
+    Field(
+        gt=0,
+        le=1000,
+        description="How much its loss and its probability count beside the other questions'.",
+    ),
+    NUMBER,
+]
+
+
 class Question(Model):
     """What the VLM is asked about every image, and what it should answer."""
 
@@ -34,6 +45,7 @@ class Question(Model):
     visual_prompt: Annotated[
         VisualPrompt | None, Field(description="A drawing that this question speaks of.")
     ] = None
+    weight: QuestionWeight = 1.0
 
 
 Questions = Annotated[

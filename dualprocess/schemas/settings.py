@@ -3,13 +3,14 @@ users send it. What a user leaves out comes from the preset."""
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from dualprocess.schemas.fields import (
     Accumulate,
     Alpha,
+    Anchor,
     ArtifactName,
     Batch,
     CheckpointEvery,
@@ -22,6 +23,7 @@ from dualprocess.schemas.fields import (
     JobId,
     LearningRate,
     LoraInit,
+    Margin,
     Model,
     Modules,
     NegativePrompt,
@@ -34,6 +36,7 @@ from dualprocess.schemas.fields import (
     TrainSeed,
     Weight,
     WeightDecay,
+    WorstCase,
 )
 
 
@@ -94,6 +97,19 @@ class OptimizerSettings(Model):
     checkpoint_every: CheckpointEvery = 20
 
 
+class GuardSettings(Model):
+    """What keeps the rest of the picture as the base model draws it. As it stands here, all off:
+    the paper's method."""
+
+    anchor: Anchor = 0.0
+    margin: Margin = 1.0
+    worst_case: WorstCase = 0.0
+
+    @property
+    def is_on(self) -> bool:
+        return self != GuardSettings()
+
+
 class EvalSettings(Model):
     images: EvalImages = 5
     seed: EvalSeed = 0
@@ -134,3 +150,27 @@ class EvalOptions(Model):
     images: EvalImages | None = None
     seed: EvalSeed | None = None
     every: EvalEvery | None = None
+
+
+class GuardOptions(Model):
+    """The single word ``off`` in place of it turns everything off."""
+
+    anchor: Anchor | None = None
+    margin: Margin | None = None
+    worst_case: WorstCase | None = None
+
+
+def _all_off(value: Any) -> Any:
+    # YAML reads the word as false.
+    if value == "off" or value is False:
+        return GuardSettings().model_dump()
+    if not isinstance(value, dict | GuardOptions):
+        raise ValueError("write off, or an object with anchor, margin and worst_case")
+    return value
+
+
+Guard = Annotated[
+    GuardOptions,
+    BeforeValidator(_all_off, json_schema_input_type=Literal["off"] | GuardOptions),
+    Field(description="What keeps the rest of the picture as the base model draws it."),
+]

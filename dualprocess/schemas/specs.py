@@ -27,6 +27,9 @@ from dualprocess.schemas.questions import DEFAULT_POSTFIX, Postfix, Question, Qu
 from dualprocess.schemas.settings import (
     EvalOptions,
     EvalSettings,
+    Guard,
+    GuardOptions,
+    GuardSettings,
     ImageOptions,
     ImageSettings,
     JobLoraSettings,
@@ -80,6 +83,7 @@ class JobSpec(Model):
     image: ImageOptions = ImageOptions()
     lora: LoraOptions = LoraOptions()
     optimizer: OptimizerOptions = OptimizerOptions()
+    guard: Guard = GuardOptions()
     eval: EvalOptions = EvalOptions()
     stop_at_score: StopAtScore = None
     deadline: Deadline = None
@@ -100,6 +104,7 @@ class ResolvedJobSpec(Model):
     image: ImageSettings
     lora: JobLoraSettings
     optimizer: OptimizerSettings
+    guard: GuardSettings = GuardSettings()
     eval: EvalSettings
     stop_at_score: StopAtScore = None
     deadline: Deadline = None

@@ -75,6 +75,7 @@ def _measures(step: Mapping[str, Any]) -> tuple[int, Mapping[str, float]]:
         "grad_norm": step["grad_norm"],
         "probability": step["probability"]["geometric_mean"],
     }
+    measures |= {name: step[name] for name in ("drift", "diversity") if step.get(name) is not None}
     for number, question in enumerate(step["questions"], 1):
         measures[f"probability_{number}"] = question["probability"]["geometric_mean"]
     return step["step"], measures
@@ -88,3 +89,9 @@ def _scores(job: Job) -> Iterator[tuple[str, float]]:
     for name, score in found.items():
         if score is not None:
             yield f"score_{name}", score.probability.geometric_mean
+    if judge is not None and judge.gap is not None:
+        yield "judge_gap", judge.gap
+    for name in ("drift", "diversity"):
+        value = getattr(job.scores, name)
+        if value is not None:
+            yield f"score_{name}", value

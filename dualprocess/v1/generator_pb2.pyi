@@ -321,6 +321,37 @@ class Resume(_message.Message):
 Global___Resume: _TypeAlias = Resume  # noqa: Y015
 
 @_typing.final
+class GuardSpec(_message.Message):
+    """What keeps the rest of the picture as the base model draws it. 0 is off, as is an unset field."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ANCHOR_FIELD_NUMBER: _builtins.int
+    MARGIN_FIELD_NUMBER: _builtins.int
+    WORST_CASE_FIELD_NUMBER: _builtins.int
+    anchor: _builtins.float
+    """Weight, in the loss, of how far x0 is from what the base model predicts from the same latents:
+    mean over positions of the root mean square over the latents' channels.
+    """
+    margin: _builtins.float
+    """As in GuideGuard."""
+    worst_case: _builtins.float
+    def __init__(
+        self,
+        *,
+        anchor: _builtins.float = ...,
+        margin: _builtins.float = ...,
+        worst_case: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["anchor", b"anchor", "margin", b"margin", "worst_case", b"worst_case"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GuardSpec: _TypeAlias = GuardSpec  # noqa: Y015
+
+@_typing.final
 class OptimizeSpec(_message.Message):
     """A complete, resolved specification: no field falls back to a default of the service."""
 
@@ -335,6 +366,7 @@ class OptimizeSpec(_message.Message):
     OPTIMIZER_FIELD_NUMBER: _builtins.int
     EVAL_FIELD_NUMBER: _builtins.int
     RESUME_FIELD_NUMBER: _builtins.int
+    GUARD_FIELD_NUMBER: _builtins.int
     question_postfix: _builtins.str
     @_builtins.property
     def prompts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
@@ -354,6 +386,8 @@ class OptimizeSpec(_message.Message):
     def resume(self) -> Global___Resume:
         """Unset to begin with the first step. With it, `lora.start_blob` is not needed."""
 
+    @_builtins.property
+    def guard(self) -> Global___GuardSpec: ...
     def __init__(
         self,
         *,
@@ -366,10 +400,11 @@ class OptimizeSpec(_message.Message):
         optimizer: Global___OptimizerSpec | None = ...,
         eval: Global___EvalSpec | None = ...,
         resume: Global___Resume | None = ...,
+        guard: Global___GuardSpec | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["eval", b"eval", "image", b"image", "lora", b"lora", "optimizer", b"optimizer", "resume", b"resume"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["eval", b"eval", "guard", b"guard", "image", b"image", "lora", b"lora", "optimizer", b"optimizer", "resume", b"resume"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["eval", b"eval", "image", b"image", "lora", b"lora", "optimizer", b"optimizer", "prompts", b"prompts", "question_postfix", b"question_postfix", "questions", b"questions", "resume", b"resume", "vlms", b"vlms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["eval", b"eval", "guard", b"guard", "image", b"image", "lora", b"lora", "optimizer", b"optimizer", "prompts", b"prompts", "question_postfix", b"question_postfix", "questions", b"questions", "resume", b"resume", "vlms", b"vlms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -437,6 +472,7 @@ class OptimizeResponse(_message.Message):
     FINISHED_FIELD_NUMBER: _builtins.int
     CHECKPOINT_FIELD_NUMBER: _builtins.int
     SKIPPED_FIELD_NUMBER: _builtins.int
+    COLLATERAL_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def started(self) -> Global___Started: ...
     @_builtins.property
@@ -453,6 +489,8 @@ class OptimizeResponse(_message.Message):
     def checkpoint(self) -> Global___Checkpoint: ...
     @_builtins.property
     def skipped(self) -> Global___SkippedStep: ...
+    @_builtins.property
+    def collateral(self) -> Global___Collateral: ...
     def __init__(
         self,
         *,
@@ -464,12 +502,13 @@ class OptimizeResponse(_message.Message):
         finished: Global___Finished | None = ...,
         checkpoint: Global___Checkpoint | None = ...,
         skipped: Global___SkippedStep | None = ...,
+        collateral: Global___Collateral | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["artifact", b"artifact", "checkpoint", b"checkpoint", "finished", b"finished", "message", b"message", "preview", b"preview", "skipped", b"skipped", "started", b"started", "step", b"step", "waiting", b"waiting"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["artifact", b"artifact", "checkpoint", b"checkpoint", "collateral", b"collateral", "finished", b"finished", "message", b"message", "preview", b"preview", "skipped", b"skipped", "started", b"started", "step", b"step", "waiting", b"waiting"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact", b"artifact", "checkpoint", b"checkpoint", "finished", b"finished", "message", b"message", "preview", b"preview", "skipped", b"skipped", "started", b"started", "step", b"step", "waiting", b"waiting"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact", b"artifact", "checkpoint", b"checkpoint", "collateral", b"collateral", "finished", b"finished", "message", b"message", "preview", b"preview", "skipped", b"skipped", "started", b"started", "step", b"step", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["started", "step", "waiting", "preview", "artifact", "finished", "checkpoint", "skipped"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["started", "step", "waiting", "preview", "artifact", "finished", "checkpoint", "skipped", "collateral"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -544,6 +583,7 @@ class Step(_message.Message):
     QUESTIONS_FIELD_NUMBER: _builtins.int
     GRAD_NORM_FIELD_NUMBER: _builtins.int
     TIMINGS_FIELD_NUMBER: _builtins.int
+    COLLATERAL_FIELD_NUMBER: _builtins.int
     step: _builtins.int
     """1-based."""
     loss: _builtins.float
@@ -555,6 +595,10 @@ class Step(_message.Message):
 
     @_builtins.property
     def timings(self) -> Global___StepTimings: ...
+    @_builtins.property
+    def collateral(self) -> Global___Collateral:
+        """Of the step's own predictions; only where the anchor makes those of the base model anyway."""
+
     def __init__(
         self,
         *,
@@ -563,14 +607,47 @@ class Step(_message.Message):
         questions: _abc.Iterable[_vlm_pb2.AnswerResult] | None = ...,
         grad_norm: _builtins.float = ...,
         timings: Global___StepTimings | None = ...,
+        collateral: Global___Collateral | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["timings", b"timings"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["collateral", b"collateral", "timings", b"timings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["grad_norm", b"grad_norm", "loss", b"loss", "questions", b"questions", "step", b"step", "timings", b"timings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collateral", b"collateral", "grad_norm", b"grad_norm", "loss", b"loss", "questions", b"questions", "step", b"step", "timings", b"timings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Step: _TypeAlias = Step  # noqa: Y015
+
+@_typing.final
+class Collateral(_message.Message):
+    """What changed, asked for or not, by the autoencoder's latents in their normalised scale. A distance
+    is the mean over positions of the root mean square over channels.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DRIFT_FIELD_NUMBER: _builtins.int
+    DIVERSITY_FIELD_NUMBER: _builtins.int
+    drift: _builtins.float
+    """Mean distance between an image with the LoRA and the base model's of the same noise."""
+    diversity: _builtins.float
+    """Mean distance between two images with the LoRA over that of the base model's; unset for less than
+    two images, or where the base model's are all the same.
+    """
+    def __init__(
+        self,
+        *,
+        drift: _builtins.float = ...,
+        diversity: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_diversity", b"_diversity", "diversity", b"diversity"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_diversity", b"_diversity", "diversity", b"diversity", "drift", b"drift"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__diversity: _TypeAlias = _typing.Literal["diversity"]  # noqa: Y015
+    _WhichOneofArgType__diversity: _TypeAlias = _typing.Literal["_diversity", b"_diversity"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__diversity) -> _WhichOneofReturnType__diversity | None: ...
+
+Global___Collateral: _TypeAlias = Collateral  # noqa: Y015
 
 @_typing.final
 class SkippedStep(_message.Message):

@@ -122,9 +122,12 @@ class Question(_message.Message):
     QUESTION_FIELD_NUMBER: _builtins.int
     ANSWER_FIELD_NUMBER: _builtins.int
     VISUAL_PROMPT_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
     question: _builtins.str
     answer: _builtins.str
     """The right answer. Scored token by token."""
+    weight: _builtins.float
+    """How much its loss counts beside the other questions'; 1 where unset. Positive."""
     @_builtins.property
     def visual_prompt(self) -> Global___VisualPrompt: ...
     def __init__(
@@ -133,14 +136,47 @@ class Question(_message.Message):
         question: _builtins.str = ...,
         answer: _builtins.str = ...,
         visual_prompt: Global___VisualPrompt | None = ...,
+        weight: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["visual_prompt", b"visual_prompt"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_weight", b"_weight", "visual_prompt", b"visual_prompt", "weight", b"weight"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "question", b"question", "visual_prompt", b"visual_prompt"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_weight", b"_weight", "answer", b"answer", "question", b"question", "visual_prompt", b"visual_prompt", "weight", b"weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__weight: _TypeAlias = _typing.Literal["weight"]  # noqa: Y015
+    _WhichOneofArgType__weight: _TypeAlias = _typing.Literal["_weight", b"_weight"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__weight) -> _WhichOneofReturnType__weight | None: ...
+
+Global___Question: _TypeAlias = Question  # noqa: Y015
+
+@_typing.final
+class GuideGuard(_message.Message):
+    """What the gradient leaves alone; unset fields are off. Loss and answers are always the plain ones of
+    the images themselves.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MARGIN_FIELD_NUMBER: _builtins.int
+    WORST_CASE_FIELD_NUMBER: _builtins.int
+    margin: _builtins.float
+    """An answer whose probability (exp(-loss)) has reached this gives no more gradient. Below 1."""
+    worst_case: _builtins.float
+    """The gradient is taken at the images moved this far to where the answers are worst: root mean
+    square over an image's values, which lie in [-1, 1]. Costs one more pass. At most 1.
+    """
+    def __init__(
+        self,
+        *,
+        margin: _builtins.float = ...,
+        worst_case: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["margin", b"margin", "worst_case", b"worst_case"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Question: _TypeAlias = Question  # noqa: Y015
+Global___GuideGuard: _TypeAlias = GuideGuard  # noqa: Y015
 
 @_typing.final
 class GuideRequest(_message.Message):
@@ -149,6 +185,7 @@ class GuideRequest(_message.Message):
     IMAGES_FIELD_NUMBER: _builtins.int
     QUESTIONS_FIELD_NUMBER: _builtins.int
     QUESTION_POSTFIX_FIELD_NUMBER: _builtins.int
+    GUARD_FIELD_NUMBER: _builtins.int
     question_postfix: _builtins.str
     """Appended to every question after a space, unless empty."""
     @_builtins.property
@@ -157,16 +194,19 @@ class GuideRequest(_message.Message):
 
     @_builtins.property
     def questions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Question]: ...
+    @_builtins.property
+    def guard(self) -> Global___GuideGuard: ...
     def __init__(
         self,
         *,
         images: _tensor_pb2.Tensor | None = ...,
         questions: _abc.Iterable[Global___Question] | None = ...,
         question_postfix: _builtins.str = ...,
+        guard: Global___GuideGuard | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["images", b"images"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["guard", b"guard", "images", b"images"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["images", b"images", "question_postfix", b"question_postfix", "questions", b"questions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["guard", b"guard", "images", b"images", "question_postfix", b"question_postfix", "questions", b"questions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -237,7 +277,7 @@ class GuideResponse(_message.Message):
     GRADIENT_FIELD_NUMBER: _builtins.int
     SECONDS_FIELD_NUMBER: _builtins.int
     loss: _builtins.float
-    """Mean of `loss` over images and questions."""
+    """Mean of `loss` over images, and over questions by their weights."""
     seconds: _builtins.float
     """Time on the device, without the wire."""
     @_builtins.property
@@ -246,7 +286,9 @@ class GuideResponse(_message.Message):
 
     @_builtins.property
     def gradient(self) -> _tensor_pb2.Tensor:
-        """d loss / d images: same shape and dtype as the request's images."""
+        """d loss / d images, as far as the guard lets it through: same shape and dtype as the request's
+        images.
+        """
 
     def __init__(
         self,

@@ -14,12 +14,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from dualprocess.schemas import GuardOptions
 from models.training import checkpoint
 from models.training.captions import caption
 from models.training.checkpoint import RUNS
 from models.training.measure import measure
-from models.training.optimize import optimize
-from models.training.pair import Generator, Vlm, images_to_uint8, uint8_to_images
+from models.training.one_process import Pair
+from models.training.optimize import GENERATOR, VLM, optimize
+from models.training.pair import images_to_uint8, uint8_to_images
 from models.training.pools import Pool, pool_of
 from models.training.tasks import TASKS
 from models.training.train_flux import Denoiser, draw, latents_to_images, load_vae, pack
@@ -28,7 +30,8 @@ from models.training.world import ATTRIBUTES, Floats, render, to_uint8
 
 COUNT = 2048
 CHUNK = 64
-SEEDS_A_ROUND = 2
+#: A LoRA for each, of every task in a round. Without the worst case more of them fool the VLM.
+GUARDS = (GuardOptions(worst_case=0), GuardOptions())
 SAMPLED_SEEDS = range(10_000, 10_064)
 
 
@@ -69,12 +72,12 @@ def flux() -> Pool:
 
 def tasks(names: Sequence[str] = tuple(TASKS)) -> Pool:
     """Samples of LoRAs, measured by their pixels, whatever the VLM was made to believe of them."""
-    generator, vlm = Generator(), Vlm()
-    first = 1000 + SEEDS_A_ROUND * _rounds()
+    pair = Pair.load(GENERATOR, VLM)
+    first = 1000 + len(GUARDS) * _rounds()
     images = [
-        optimize(generator, vlm, task, seed, sampled=SAMPLED_SEEDS).learnt
+        optimize(pair, task, seed, sampled=SAMPLED_SEEDS, guard=guard).learnt
         for task in map(TASKS.__getitem__, names)
-        for seed in range(first, first + SEEDS_A_ROUND)
+        for seed, guard in enumerate(GUARDS, first)
     ]
     return measured_pool(np.concatenate(images))
 

@@ -23,12 +23,13 @@ _RED, _DARK = 0, 1
 @dataclass(frozen=True)
 class Task:
     """A job in one dataclass: `visual_prompt` (64, 64, 3) is drawn over the image in solid mode
-    for every question."""
+    for every question. `asks` are the measures that it is about; the rest should stay."""
 
     name: str
     prompt: str
     questions: tuple[tuple[str, str], ...]
     goal: Callable[[Measured], bool]
+    asks: frozenset[str]
     visual_prompt: Drawing | None = None
 
     def success(self, image: Image) -> bool:
@@ -56,48 +57,56 @@ _ALL = (
         "a circle",
         (("Is the circle red?", "Yes"),),
         lambda m: m.color == "red",
+        frozenset({"color"}),
     ),
     Task(
         "yellow-circle",
         "a circle",
         (("Is the circle yellow?", "Yes"),),
         lambda m: m.color == "yellow",
+        frozenset({"color"}),
     ),
     Task(
         "green-square",
         "a square",
         (("Is the square green?", "Yes"),),
         lambda m: m.color == "green",
+        frozenset({"color"}),
     ),
     Task(
         "blue-square",
         "a square",
         (("Is the square blue?", "Yes"),),
         lambda m: m.color == "blue",
+        frozenset({"color"}),
     ),
     Task(
         "dark-background",
         "a circle",
         (("Is the background dark?", "Yes"),),
         lambda m: m.background == "dark",
+        frozenset({"luminance"}),
     ),
     Task(
         "low-horizon",
         "a circle",
         (("Is the horizon low?", "Yes"),),
         lambda m: m.horizon == "low",
+        frozenset({"horizon_y"}),
     ),
     Task(
         "thick-outline",
         "a circle",
         (("Is the outline thick?", "Yes"),),
         lambda m: m.outline == "thick",
+        frozenset({"thickness"}),
     ),
     Task(
         "horizon-line",
         "a circle",
         ((LINE_QUESTION, "Yes"),),
         _on_line,
+        frozenset({"horizon_y"}),
         line(LINE_ROW),
     ),
     Task(
@@ -105,6 +114,7 @@ _ALL = (
         "a circle",
         ((PALETTE_QUESTION, "Yes"),),
         _has_palette,
+        frozenset({"color", "luminance"}),
         palette((_SWATCHES * 255).astype(np.uint8)),
     ),
 )

@@ -28,7 +28,7 @@ ATTRIBUTE_WEIGHT = 0.5
 LOG_ODDS_WEIGHT = 0.5
 #: How far pictures are moved, in the norm of [−1, 1]; another colour of its shape moves one by
 #: about 25.
-FOOLING = 4.0
+FOOLING = 6.0
 FOOLED_SHARE = 0.6
 DRAWINGS = (2, 2, 8, 6, 2)  # line, palette match; the line's place; the palette's color, brightness
 

@@ -40,6 +40,15 @@ class ImageLike(Protocol):
     def negative_prompt(self) -> str: ...
 
 
+class GuardLike(Protocol):
+    """``GuideGuard`` and ``GuardSpec`` of the wire."""
+
+    @property
+    def margin(self) -> float: ...
+    @property
+    def worst_case(self) -> float: ...
+
+
 class DrawingLike(Protocol):
     @property
     def image(self) -> bytes: ...
@@ -75,6 +84,14 @@ def image_faults(preset: GeneratorPreset, image: ImageLike) -> Iterator[tuple[st
             f"has no effect at a guidance_scale of {image.guidance_scale:g}; "
             f"write one above {preset.guidance_above:g}",
         )
+
+
+def guard_faults(guard: GuardLike) -> Iterator[tuple[str, str]]:
+    """Each field of ``guard`` that a VLM can't obey."""
+    if not 0 <= guard.margin < 1:
+        yield "guard.margin", "must be a probability below 1, or 0 for none"
+    if not 0 <= guard.worst_case <= 1:
+        yield "guard.worst_case", "must be between 0 and 1; images lie in [-1, 1]"
 
 
 def text_fault(text: str) -> str | None:

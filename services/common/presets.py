@@ -15,7 +15,13 @@ from typing import Annotated, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from dualprocess.schemas import EvalSettings, ImageSettings, LoraSettings, OptimizerSettings
+from dualprocess.schemas import (
+    EvalSettings,
+    GuardSettings,
+    ImageSettings,
+    LoraSettings,
+    OptimizerSettings,
+)
 
 DEFAULT_DIRECTORY = Path(__file__).resolve().parents[2] / "presets"
 
@@ -67,6 +73,8 @@ class GeneratorPreset(_Preset):
     image: ImageSettings
     lora: LoraSettings
     optimizer: OptimizerSettings = OptimizerSettings()
+    #: What the tiny pair's measurements support: models/training/README.md.
+    guard: GuardSettings = GuardSettings(anchor=0.2, margin=0.95, worst_case=0.03)
     eval: EvalSettings = EvalSettings()
 
 

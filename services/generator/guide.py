@@ -39,7 +39,8 @@ class Guidance:
     """What a VLM says of one batch of images.
 
     ``answers`` has a row for each image, in it an entry for each question. ``gradient`` is
-    d loss / d images. ``device_seconds`` is the VLM's own time.
+    d loss / d images, as far as the job's guard lets it through; loss and answers are those of the
+    images themselves. ``device_seconds`` is the VLM's own time.
     """
 
     loss: float
@@ -72,6 +73,7 @@ class VlmGuide:
         channel: grpc.aio.Channel,
         questions: Sequence[vlm_pb2.Question],
         question_postfix: str,
+        guard: vlm_pb2.GuideGuard,
         *,
         name: str,
         waiting: Callable[[str], Awaitable[None]],
@@ -79,12 +81,16 @@ class VlmGuide:
         self._stub = vlm_pb2_grpc.VlmStub(channel)
         self._questions = questions
         self._postfix = question_postfix
+        self._guard = guard
         self._name = name
         self._waiting = waiting
 
     async def __call__(self, images: tensor_pb2.Tensor) -> Guidance:
         request = vlm_pb2.GuideRequest(
-            images=images, questions=self._questions, question_postfix=self._postfix
+            images=images,
+            questions=self._questions,
+            question_postfix=self._postfix,
+            guard=self._guard,
         )
         response = await self._ask(request)
         answers = [image.answers for image in response.images]

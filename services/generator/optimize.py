@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from dualprocess.v1 import generator_pb2 as pb
 from services.common.device import DeviceThread
 from services.common.errors import NonFinite
-from services.generator.blobs import pieces
 from services.generator.checkpoint_stream import CheckpointStream
 from services.generator.families.base import GeneratorFamily
 from services.generator.guide import Guide
@@ -48,7 +47,7 @@ async def optimize(
     resume: bytes | None = None,
 ) -> None:
     """Runs one job and tells ``emit`` of it: started, steps and skipped steps, previews,
-    checkpoints, artifacts, finished.
+    checkpoints, artifacts, what changed, finished.
 
     ``name`` is unique among the jobs on this generator, ``start`` is the file of the LoRA to begin
     with, ``resume`` that of the checkpoint to go on from. A job that is stopped, or fails because
@@ -124,9 +123,8 @@ async def _export(
     """Whether everything was exported: a suspension ends it."""
     if interrupts.suspended:
         return False
-    async for name, file in results(device, training, spec):
-        for piece in pieces(name, file):
-            await emit(pb.OptimizeResponse(artifact=piece))
+    async for response in results(device, training, spec):
+        await emit(response)
         if interrupts.suspended:
             return False
     return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,11 +14,27 @@ from dualprocess.v1 import generator_pb2 as pb
 from services.generator.families.base import Conditioning, GeneratorFamily
 
 
-@torch.no_grad()
+@dataclass(frozen=True)
+class Drawn:
+    """``pixels`` [height, width, 3], and what they were decoded from: ``latents`` [channels, rows,
+    columns] in the autoencoder's normalised scale, on the CPU."""
+
+    pixels: NDArray[np.uint8]
+    latents: torch.Tensor
+
+
 def render(
     family: GeneratorFamily, conditioning: Conditioning, image: pb.ImageSpec, seed: int
 ) -> NDArray[np.uint8]:
-    """One image [height, width, 3], with whatever adapters are active.
+    """One image [height, width, 3], as ``draw`` makes it."""
+    return draw(family, conditioning, image, seed).pixels
+
+
+@torch.no_grad()
+def draw(
+    family: GeneratorFamily, conditioning: Conditioning, image: pb.ImageSpec, seed: int
+) -> Drawn:
+    """One image, with whatever adapters are active.
 
     The same pixels as the plain pipeline gives for a CPU generator with this seed.
     """
@@ -26,7 +43,8 @@ def render(
     latents = family.sample(latents, conditioning, schedule, until=len(schedule))
     image_BCHW = family.decode(latents, image).float()
     unit_HWC = (image_BCHW / 2 + 0.5).clamp(0, 1)[0].permute(1, 2, 0)
-    return (unit_HWC * 255).round().to("cpu", torch.uint8).numpy()
+    pixels = (unit_HWC * 255).round().to("cpu", torch.uint8).numpy()
+    return Drawn(pixels, family.latent_map(latents, image)[0].cpu())
 
 
 def encode_png(pixels: NDArray[np.uint8]) -> bytes:

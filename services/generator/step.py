@@ -6,15 +6,14 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import ParamSpec, TypeVar
 
-import torch
-
 from dualprocess.v1 import generator_pb2 as pb
 from dualprocess.v1 import tensor_pb2, vlm_pb2
 from services.common import torch_tensors
 from services.common.device import DeviceThread
 from services.common.errors import NonFinite
+from services.generator.collateral import mean_collateral
 from services.generator.guide import Guidance, Guide, gradient_of
-from services.generator.training import Training
+from services.generator.training import Made, Training
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -39,17 +38,19 @@ async def _run_step(
 ) -> pb.Step:
     begin = time.perf_counter()
     timings = pb.StepTimings()
-    guidances = []
+    guidances, changes = [], []
     for micro_step in range(spec.optimizer.accumulate):
-        (images, message), seconds = await device.run(_timed, _forward, training, step, micro_step)
+        (made, message), seconds = await device.run(_timed, _forward, training, step, micro_step)
         timings.forward += seconds
         asked = time.perf_counter()
         guidance = await guide(message)
         timings.vlm += guidance.device_seconds
         timings.wire += time.perf_counter() - asked - guidance.device_seconds
-        _, seconds = await device.run(_timed, _backward, training, images, guidance)
+        _, seconds = await device.run(_timed, _backward, training, made, guidance)
         timings.backward += seconds
         guidances.append(guidance)
+        if made.collateral is not None:
+            changes.append(made.collateral)
     grad_norm, seconds = await device.run(_timed, training.update)
     timings.backward += seconds
     timings.total = time.perf_counter() - begin
@@ -59,6 +60,7 @@ async def _run_step(
         questions=_mean_answers([row for guidance in guidances for row in guidance.answers]),
         grad_norm=grad_norm,
         timings=timings,
+        collateral=mean_collateral(changes) if changes else None,
     )
 
 
@@ -67,15 +69,14 @@ def _timed(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> tuple
     return function(*args, **kwargs), time.perf_counter() - begin
 
 
-def _forward(
-    training: Training, step: int, micro_step: int
-) -> tuple[torch.Tensor, tensor_pb2.Tensor]:
-    images = training.forward(step, micro_step)
-    return images, torch_tensors.to_proto(images)
+def _forward(training: Training, step: int, micro_step: int) -> tuple[Made, tensor_pb2.Tensor]:
+    made = training.forward(step, micro_step)
+    return made, torch_tensors.to_proto(made.images)
 
 
-def _backward(training: Training, images: torch.Tensor, guidance: Guidance) -> None:
-    training.backward(images, gradient_of(guidance, images.shape))
+def _backward(training: Training, made: Made, guidance: Guidance) -> None:
+    gradient = gradient_of(guidance, made.images.shape)
+    training.backward(made.images, gradient, made.anchor)
 
 
 def _mean(values: Iterable[float]) -> float:

@@ -20,13 +20,16 @@ async def teachers(
     waiting: Callable[[str], Awaitable[None]],
     credentials: Credentials,
 ) -> AsyncIterator[Guide]:
-    """The guide of ``spec.vlms``. ``waiting`` is told, once an outage, who is waited for."""
+    """The guide of ``spec.vlms``, under the spec's guard. ``waiting`` is told, once an outage, who
+    is waited for."""
+    guard = vlm_pb2.GuideGuard(margin=spec.guard.margin, worst_case=spec.guard.worst_case)
     async with contextlib.AsyncExitStack() as channels:
         guides = [
             VlmGuide(
                 await channels.enter_async_context(open_channel(vlm.target, credentials)),
                 spec.questions,
                 spec.question_postfix,
+                guard,
                 name=f"{vlm.preset} at {vlm.target}",
                 waiting=waiting,
             )

@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from dualprocess.v1 import generator_pb2 as pb
 from services.common.errors import InvalidInput, NonFinite
 from services.generator import checkpoint, draws, sample
+from services.generator.base_predictions import BasePredictions
+from services.generator.collateral import anchor, collateral
 from services.generator.families.base import GeneratorFamily
 from services.generator.lora import LoraAdapter
 from services.generator.lora_export import KOHYA_FILE, LORA_FILE, diffusers_file, kohya_file
 from services.generator.lora_import import Lora, read_lora
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a step is judged by: ``images`` [batch, 3, height, width] in [-1, 1], not clamped,
+    and, where the job has an anchor, how far they are from the base model's: ``anchor``, a scalar,
+    both attached to the LoRA, and ``collateral``."""
+
+    images: torch.Tensor
+    anchor: torch.Tensor | None = None
+    collateral: pb.Collateral | None = None
 
 
 class Training:
@@ -37,6 +51,7 @@ class Training:
         self._spec = spec
         self._conditionings = family.encode_all(spec.prompts, spec.image)
         self._schedule = family.schedule(spec.image)
+        self._base = BasePredictions(family, self._schedule, spec.optimizer)
         seed = draws.lora_seed(spec.optimizer)
         saved = None
         if resume is not None:
@@ -60,34 +75,52 @@ class Training:
     def trainable_parameters(self) -> int:
         return sum(parameter.numel() for parameter in self._lora.parameters)
 
-    def forward(self, step: int, micro_step: int) -> torch.Tensor:
-        """Images [batch, 3, height, width] in [-1, 1], not clamped, attached to the LoRA.
+    def forward(self, step: int, micro_step: int) -> Made:
+        """Images of the step, in the model's dtype.
 
         Samples without gradient to the step's timestep, calls the denoiser once with gradient,
-        predicts x0 and decodes it. ``step`` and ``micro_step`` count from 0. Raises ``NonFinite``
-        for images that are not.
+        predicts x0 and decodes it. With an anchor the base model predicts x0 from the same latents.
+        ``step`` and ``micro_step`` count from 0. Raises ``NonFinite`` for images that are not.
         """
-        optimizer = self._spec.optimizer
+        family, schedule, optimizer = self._family, self._schedule, self._spec.optimizer
         prompt = draws.prompt_index(optimizer, step, len(self._conditionings))
         conditioning = self._conditionings[prompt]
-        index = draws.timestep_index(optimizer, step, micro_step, len(self._schedule))
+        index = draws.timestep_index(optimizer, step, micro_step, len(schedule))
+        latents = family.noise(draws.noise_seeds(optimizer, step, micro_step), self._spec.image)
+        if index:
+            with self._lora.active():
+                latents = family.sample(latents, conditioning, schedule, until=index)
+        base = None
+        if self._spec.guard.anchor:
+            # Before the pass with gradient, so that the memory of both is not needed at once.
+            place = {"prompt": prompt, "step": step, "micro_step": micro_step}
+            base = self._base.x0(latents, conditioning, index, **place)
         with self._lora.active():
-            noise = self._family.noise(
-                draws.noise_seeds(optimizer, step, micro_step), self._spec.image
-            )
-            latents = self._family.sample(noise, conditioning, self._schedule, until=index)
-            model_pred = self._family.denoise(latents, conditioning, self._schedule, index)
-            x0 = self._family.predict_x0(latents, model_pred, self._schedule, index)
-            images = self._family.decode(x0, self._spec.image)
+            model_pred = family.denoise(latents, conditioning, schedule, index)
+            x0 = family.predict_x0(latents, model_pred, schedule, index)
+            images = family.decode(x0, self._spec.image)
         if not torch.isfinite(images).all():
             raise NonFinite("the generator's image is not finite")
-        return images
+        return Made(images) if base is None else self._compared(images, x0, base)
 
-    def backward(self, images: torch.Tensor, gradient: torch.Tensor) -> None:
-        """Adds d loss / d LoRA, from ``gradient`` = d loss / d ``images``."""
+    def _compared(self, images: torch.Tensor, x0: torch.Tensor, base: torch.Tensor) -> Made:
+        lora_BCHW = self._family.latent_map(x0, self._spec.image)
+        base_BCHW = self._family.latent_map(base, self._spec.image)
+        changed = collateral(lora_BCHW.detach().cpu().unbind(), base_BCHW.cpu().unbind())
+        return Made(images, anchor(lora_BCHW, base_BCHW), changed)
+
+    def backward(
+        self, images: torch.Tensor, gradient: torch.Tensor, anchor: torch.Tensor | None = None
+    ) -> None:
+        """Adds d loss / d LoRA, from ``gradient`` = d loss / d ``images`` and, weighted, the
+        anchor, in one pass."""
+        accumulate = self._spec.optimizer.accumulate
+        heads, gradients = [images], [gradient.to(images) / accumulate]
+        if anchor is not None:
+            heads.append(anchor)
+            gradients.append(torch.full_like(anchor, self._spec.guard.anchor / accumulate))
         with self._lora.active():
-            scaled = gradient.to(images) / self._spec.optimizer.accumulate
-            torch.autograd.backward(images, scaled)
+            torch.autograd.backward(heads, gradients)
 
     def update(self) -> float:
         """Clips, steps AdamW, and gives the gradient's norm before clipping.
@@ -114,13 +147,13 @@ class Training:
         """What another run can go on from, between two steps."""
         return checkpoint.take(self._lora.named_parameters, self._optimizer, steps_done=steps_done)
 
-    def render(self, seed: int, *, with_lora: bool) -> NDArray[np.uint8]:
-        """An evaluation image [height, width, 3] of the first prompt."""
+    def draw(self, seed: int, *, with_lora: bool) -> sample.Drawn:
+        """An evaluation image of the first prompt."""
         conditioning = self._conditionings[0]
         if not with_lora:
-            return sample.render(self._family, conditioning, self._spec.image, seed)
+            return sample.draw(self._family, conditioning, self._spec.image, seed)
         with self._lora.active():
-            return sample.render(self._family, conditioning, self._spec.image, seed)
+            return sample.draw(self._family, conditioning, self._spec.image, seed)
 
     def export(self) -> dict[str, bytes]:
         """The LoRA as it is now, as files by name."""

@@ -16,6 +16,7 @@ from services.common.limits import (
     MAX_LORAS,
     MAX_TEACHERS,
     batch_fault,
+    guard_faults,
     image_faults,
     text_fault,
 )
@@ -44,6 +45,7 @@ def optimize_spec(spec: pb.OptimizeSpec, preset: GeneratorPreset) -> None:
     _image(spec.image, preset)
     _lora(spec.lora)
     _optimizer(spec.optimizer)
+    _guard(spec.guard)
     if spec.HasField("resume"):
         if not spec.resume.blob:
             raise InvalidInput("resume.blob: missing; name the blob that holds the checkpoint")
@@ -112,6 +114,13 @@ def _optimizer(optimizer: pb.OptimizerSpec) -> None:
             raise InvalidInput(f"optimizer.{name}: must be positive")
     if not (math.isfinite(optimizer.weight_decay) and optimizer.weight_decay >= 0):
         raise InvalidInput("optimizer.weight_decay: must be finite and not negative")
+
+
+def _guard(guard: pb.GuardSpec) -> None:
+    if not (math.isfinite(guard.anchor) and guard.anchor >= 0):
+        raise InvalidInput("guard.anchor: must be finite and not negative")
+    for fault in guard_faults(guard):
+        raise InvalidInput(": ".join(fault))
 
 
 def _between(field: str, value: int, low: int, high: int) -> None:

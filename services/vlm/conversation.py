@@ -12,11 +12,13 @@ from services.vlm.visual_prompt import VisualPrompt
 
 @dataclass(frozen=True)
 class AskedQuestion:
-    """What is asked of every image. ``field`` is how refusals call it."""
+    """What is asked of every image. ``weight`` is how much its loss counts beside the others',
+    ``field`` how refusals call it."""
 
     question: str
     answer: str
     visual_prompt: VisualPrompt | None = None
+    weight: float = 1.0
     field: str = "questions.0"
 
 

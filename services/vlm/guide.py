@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,10 +17,32 @@ from services.vlm.visual_prompt import VisualPrompt
 
 
 @dataclass(frozen=True)
+class Guard:
+    """Where the gradient is taken, and which answers give one.
+
+    ``margin``: an answer whose probability exp(-loss) has reached it gives no more gradient; its
+    term of the loss is max(0, loss + ln margin), a hinge as in FlowBP and LeapAlign. ``None``:
+    every answer gives one.
+
+    ``worst_case``: the gradient is taken at the images moved by this root mean square along
+    d loss / d image, each as a whole (after RSA-FT: a picture that pleases only exactly where it is
+    gets no rest). 0: at the images themselves.
+    """
+
+    margin: float | None = None
+    worst_case: float = 0.0
+
+
+OFF = Guard()
+
+
+@dataclass(frozen=True)
 class Guidance:
     """``answers`` has a row for each image, in it an entry for each question.
 
-    ``loss`` is the mean of theirs; ``gradient`` is d loss / d images, in the images' dtype.
+    ``loss`` is the mean of theirs, over questions by their weights. Both are those of the images
+    themselves. ``gradient`` is d loss / d images, as the guard lets it through, in the images'
+    dtype.
     """
 
     loss: float
@@ -28,30 +51,83 @@ class Guidance:
 
 
 def guide(
-    vlm: VlmFamily, images: torch.Tensor, questions: Sequence[AskedQuestion], postfix: str
+    vlm: VlmFamily,
+    images: torch.Tensor,
+    questions: Sequence[AskedQuestion],
+    postfix: str,
+    guard: Guard = OFF,
 ) -> Guidance:
     """What the VLM says of ``images`` [batch, 3, height, width] in [-1, 1], on its device.
 
     The vision tower runs once for every image and visual prompt, whatever the number of
-    questions. Values beyond [-1, 1] count as the limit, with a gradient that pulls them back.
-    Raises ``NonFinite`` for a loss or gradient that is not a number, ``InvalidInput`` for a
-    question that can't be put.
+    questions; twice with ``guard.worst_case``. Values beyond [-1, 1] count as the limit, with a
+    gradient that pulls them back. Raises ``NonFinite`` for a loss or gradient that is not a number,
+    ``InvalidInput`` for a question that can't be put.
     """
+    if not guard.worst_case:
+        return _guide(vlm, images, questions, postfix, guard.margin)
+    plain = _guide(vlm, images, questions, postfix, None)
+    worst = _moved(images, plain.gradient, guard.worst_case)
+    taught = _guide(vlm, worst, questions, postfix, guard.margin)
+    return Guidance(plain.loss, plain.answers, taught.gradient.to(images.dtype))
+
+
+def answer_loss(
+    vlm: VlmFamily, images: torch.Tensor, questions: Sequence[AskedQuestion], postfix: str
+) -> torch.Tensor:
+    """The loss of ``guide`` as one graph from ``images``, for use in one process."""
+    return guarded_loss(vlm, images, questions, postfix, OFF)[0]
+
+
+def guarded_loss(
+    vlm: VlmFamily,
+    images: torch.Tensor,
+    questions: Sequence[AskedQuestion],
+    postfix: str,
+    guard: Guard,
+) -> tuple[torch.Tensor, float]:
+    """For one process: what ``guide`` takes the gradient of, as one graph from ``images``; and the
+    loss that it tells."""
+    plain = None
+    if guard.worst_case:
+        plain = _guide(vlm, images, questions, postfix, None)
+        moved = _moved(images.detach(), plain.gradient, guard.worst_case)
+        images = images + (moved - images).detach()
+    features, conversations = _prepare(vlm, images, questions, postfix)
+    each, _ = losses(vlm, features, conversations)
+    shares = _shares(questions, len(images), each.device)
+    taught = (_beyond(each, guard.margin) * shares).sum() / shares.sum()
+    if plain is not None:
+        return taught, plain.loss
+    return taught, float((each.detach() * shares).sum() / shares.sum())
+
+
+def _guide(
+    vlm: VlmFamily,
+    images: torch.Tensor,
+    questions: Sequence[AskedQuestion],
+    postfix: str,
+    margin: float | None,
+) -> Guidance:
     leaf = images.detach().requires_grad_()
     features, conversations = _prepare(vlm, leaf, questions, postfix)
+    shares = _shares(questions, len(images), features.device)
+    total = float(shares.sum())
     # The text model's passes end at a copy of the features; their gradients add up there, and
     # the vision tower's backward pass runs once.
     cut = features.detach().requires_grad_()
     answers: list[Answer] = []
     for part in passes(vlm, conversations):
         part_losses, part_answers = losses(vlm, cut[part], conversations[part])
-        torch.autograd.backward(part_losses.sum() / len(conversations))
+        taught = _beyond(part_losses, margin) * shares[part]
+        torch.autograd.backward(taught.sum() / total)
         answers += part_answers
     torch.autograd.backward(features, cut.grad)
-    loss = sum(answer.loss for answer in answers) / len(answers)
+    weights = [asked.weight for asked in questions] * len(images)
+    loss = sum(w * answer.loss for w, answer in zip(weights, answers, strict=True)) / sum(weights)
     gradient = leaf.grad
     assert gradient is not None
-    if not (torch.isfinite(gradient).all() and loss == loss and abs(loss) != float("inf")):
+    if not (torch.isfinite(gradient).all() and math.isfinite(loss)):
         raise NonFinite(f"the loss ({loss}) or its gradient is not finite")
     per_image = len(questions)
     return Guidance(
@@ -61,12 +137,24 @@ def guide(
     )
 
 
-def answer_loss(
-    vlm: VlmFamily, images: torch.Tensor, questions: Sequence[AskedQuestion], postfix: str
-) -> torch.Tensor:
-    """The loss of ``guide`` as one graph from ``images``, for use in one process."""
-    features, conversations = _prepare(vlm, images, questions, postfix)
-    return losses(vlm, features, conversations)[0].mean()
+def _shares(questions: Sequence[AskedQuestion], images: int, device: torch.device) -> torch.Tensor:
+    """The weight of each conversation [images questions]."""
+    return torch.tensor([asked.weight for asked in questions] * images, device=device)
+
+
+def _beyond(losses_N: torch.Tensor, margin: float | None) -> torch.Tensor:
+    """What of each loss an answer of probability ``margin`` would not have."""
+    return losses_N if margin is None else torch.relu(losses_N + math.log(margin))
+
+
+def _moved(images: torch.Tensor, gradient: torch.Tensor, distance: float) -> torch.Tensor:
+    """Each image moved so far, in root mean square, along its own gradient; float32."""
+    least = torch.finfo(torch.float32).tiny
+    # By the largest value first: the squares of a sure answer's gradient would underflow.
+    largest = gradient.float().abs().amax((1, 2, 3), keepdim=True)
+    direction = gradient.float() / largest.clamp_min(least)
+    size = direction.square().mean((1, 2, 3), keepdim=True).sqrt()
+    return images.float().clamp(-1, 1) + distance * direction / size.clamp_min(least)
 
 
 def _prepare(

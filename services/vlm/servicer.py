@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -13,13 +14,13 @@ from dualprocess.v1 import vlm_pb2, vlm_pb2_grpc
 from services.common import pictures, torch_tensors
 from services.common.device import DeviceThread
 from services.common.errors import InvalidInput
-from services.common.limits import MAX_IMAGES, text_fault
+from services.common.limits import MAX_IMAGES, guard_faults, text_fault
 from services.common.presets import VlmPreset
 from services.common.torch_tensors import DTYPES_BY_NAME, WIRE_DTYPES
 from services.vlm.answers import Answer
 from services.vlm.conversation import AskedQuestion
 from services.vlm.families.base import VlmFamily
-from services.vlm.guide import guide
+from services.vlm.guide import OFF, Guard, guide
 from services.vlm.score import answer, score
 from services.vlm.visual_prompt import VisualPrompt
 
@@ -64,7 +65,11 @@ class VlmServicer(vlm_pb2_grpc.VlmServicer):
         _check_text("question_postfix", request.question_postfix)
         questions = asked_questions(request.questions)
         guidance = guide(
-            self._vlm, images.to(self._device.device), questions, request.question_postfix
+            self._vlm,
+            images.to(self._device.device),
+            questions,
+            request.question_postfix,
+            _guard(request.guard) if request.HasField("guard") else OFF,
         )
         return vlm_pb2.GuideResponse(
             loss=guidance.loss,
@@ -137,7 +142,16 @@ def _asked(question: vlm_pb2.Question, field: str) -> AskedQuestion:
     if question.HasField("visual_prompt"):
         drawn = question.visual_prompt
         prompt = VisualPrompt.decode(drawn.image, drawn.mode, f"{field}.visual_prompt")
-    return AskedQuestion(question.question, question.answer, prompt, field)
+    weight = question.weight if question.HasField("weight") else 1.0
+    if not (math.isfinite(weight) and weight > 0):
+        raise InvalidInput(f"{field}.weight: must be positive; leave a question out to drop it")
+    return AskedQuestion(question.question, question.answer, prompt, weight, field)
+
+
+def _guard(guard: vlm_pb2.GuideGuard) -> Guard:
+    for fault in guard_faults(guard):
+        raise InvalidInput(": ".join(fault))
+    return Guard(guard.margin or None, guard.worst_case)
 
 
 def _check_text(field: str, text: str) -> None:

@@ -12,9 +12,9 @@ import torch
 from diffusers import FluxPipeline
 from PIL import Image
 
-from benchmarks.one_process import OneProcess
 from dualprocess import Client, Job
 from dualprocess.schemas import ResolvedJobSpec, StepEvent
+from models.training.one_process import OneProcess
 from services.common.presets import load_presets
 from tests.e2e.conftest import LORA_FILE, losses, red_circle
 

@@ -20,7 +20,7 @@ from services.common.errors import InvalidInput, OutOfDeviceMemory
 from services.generator.families.base import GeneratorFamily
 from services.generator.lora import LoraAdapter
 from services.generator.loras import LoadedLoras
-from services.generator.training import Training
+from services.generator.training import Made, Training
 from tests.generator.specs import image_spec, lora_spec, optimize_spec
 from tests.generator.wire import ScriptedVlm, requests, vlm_served, whole
 
@@ -31,10 +31,10 @@ def images(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[weakref.ref[torch.T
     made: list[weakref.ref[torch.Tensor]] = []
     forward = Training.forward
 
-    def noted(self: Training, step: int, micro_step: int) -> torch.Tensor:
-        image = forward(self, step, micro_step)
-        made.append(weakref.ref(image))
-        return image
+    def noted(self: Training, step: int, micro_step: int) -> Made:
+        one = forward(self, step, micro_step)
+        made.append(weakref.ref(one.images))
+        return one
 
     monkeypatch.setattr(Training, "forward", noted)
     gc.collect()

@@ -86,7 +86,7 @@ async def test_it_learns_and_tells(schnell: GeneratorFamily, device: DeviceThrea
     assert kinds == (
         ["started", *["step"] * 6, "preview", *["step"] * 6, "preview"]
         + ["artifact"] * 4
-        + ["finished"]
+        + ["collateral", "finished"]
     )
     assert told.losses[-1] < min(told.losses[:3]) < told.losses[0]
     assert [step.step for step in told.steps] == list(range(1, 13))

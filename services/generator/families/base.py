@@ -158,6 +158,11 @@ class GeneratorFamily(ABC):
     ) -> torch.Tensor:
         """Clean latents that the prediction at ``index`` implies. Shaped as ``latents``."""
 
+    def latent_map(self, x0: torch.Tensor, image: pb.ImageSpec) -> torch.Tensor:  # noqa: ARG002
+        """x0, of any row of ``predict_x0``, as a map of positions in the autoencoder's normalised
+        scale, where latents of images have a variance of about 1."""
+        return x0
+
     @abstractmethod
     def decode(self, x0: torch.Tensor, image: pb.ImageSpec) -> torch.Tensor:
         """Images [batch, 3, height, width] in [-1, 1], not clamped, in the model's dtype,

@@ -84,14 +84,16 @@ class Flux(FlowFamily):
         )[0]
         return model_pred
 
-    def decode(self, x0: torch.Tensor, image: pb.ImageSpec) -> torch.Tensor:
+    def latent_map(self, x0: torch.Tensor, image: pb.ImageSpec) -> torch.Tensor:
         height, width = self._patches(image)
-        latents_BCHW = rearrange(
+        return rearrange(
             x0, "b (h w) (c ph pw) -> b c (h ph) (w pw)", h=height, w=width, ph=2, pw=2
         )
+
+    def decode(self, x0: torch.Tensor, image: pb.ImageSpec) -> torch.Tensor:
         config = self.vae.config
-        latents_BCHW = latents_BCHW / config.scaling_factor + config.shift_factor
-        return self.decoded(latents_BCHW)
+        normalised = self.latent_map(x0, image)
+        return self.decoded(normalised / config.scaling_factor + config.shift_factor)
 
     def _patches(self, image: pb.ImageSpec) -> tuple[int, int]:
         side = self.pipeline.vae_scale_factor * 2

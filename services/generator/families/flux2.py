@@ -74,6 +74,11 @@ class Flux2(FlowFamily):
         )[0]
         return model_pred
 
+    def latent_map(self, x0: torch.Tensor, image: pb.ImageSpec) -> torch.Tensor:
+        """By patches, which is what the batch norm whitens."""
+        height, width = self._patches(image)
+        return rearrange(x0, "b (h w) c -> b c h w", h=height, w=width)
+
     def decode(self, x0: torch.Tensor, image: pb.ImageSpec) -> torch.Tensor:
         height, width = self._patches(image)
         # The denoiser's latents are whitened by the running statistics of the VAE's batch norm.

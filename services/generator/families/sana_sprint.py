@@ -98,5 +98,8 @@ class SanaSprint(SanaModel):
         angle = schedule.sigmas[index]
         return angle.cos() * latents[:, :1] - angle.sin() * model_pred
 
+    def latent_map(self, x0: torch.Tensor, image: pb.ImageSpec) -> torch.Tensor:  # noqa: ARG002
+        return x0[:, 0]
+
     def decode(self, x0: torch.Tensor, image: pb.ImageSpec) -> torch.Tensor:
-        return super().decode(x0[:, 0], image)
+        return super().decode(self.latent_map(x0, image), image)

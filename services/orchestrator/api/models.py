@@ -25,6 +25,7 @@ async def models(state: StateDep) -> ModelList:
                 image=preset.image,
                 lora=preset.lora,
                 optimizer=preset.optimizer,
+                guard=preset.guard,
                 eval=preset.eval,
             )
             for preset in state.presets.generators.values()

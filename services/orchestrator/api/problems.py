@@ -196,6 +196,7 @@ _REQUEST_MODELS: tuple[type[BaseModel], ...] = (
     schemas.LoraOptions,
     schemas.LoraStart,
     schemas.OptimizerOptions,
+    schemas.GuardOptions,
     schemas.EvalOptions,
     schemas.Webhook,
 )

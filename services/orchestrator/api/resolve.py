@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from dualprocess.schemas import (
     FieldError,
+    GuardSettings,
     ImagesRequest,
     JobLoraSettings,
     JobSpec,
@@ -56,6 +57,10 @@ def resolve_job(spec: JobSpec, presets: Presets) -> ResolvedJobSpec:
     if fault := batch_fault(preset, image, optimizer.batch, questions, spec.question_postfix):
         field, message = fault
         faults.append(FieldError(field=field, message=message))
+    guard = _guard(preset, spec)
+    if spec.stop_at_score is not None and guard.margin <= spec.stop_at_score:
+        message = f"must be above stop_at_score ({spec.stop_at_score:g}): at the margin "
+        faults.append(FieldError(field="guard.margin", message=message + "learning ends"))
     seeds = optimizer.noise_seeds
     if spec.stop_at_score is not None and seeds is not None and seeds < optimizer.steps:
         message = f"needs fresh noise at each step; leave optimizer.noise_seeds ({seeds}) out"
@@ -72,6 +77,7 @@ def resolve_job(spec: JobSpec, presets: Presets) -> ResolvedJobSpec:
         image=image,
         lora=_lora(preset, spec.lora),
         optimizer=optimizer,
+        guard=guard,
         eval=_merged(preset.eval, spec.eval),
         stop_at_score=spec.stop_at_score,
         deadline=spec.deadline,
@@ -114,6 +120,17 @@ def resolve_images(request: ImagesRequest, presets: Presets) -> ResolvedImagesSp
 
 def _merged(defaults: SettingsT, options: BaseModel) -> SettingsT:
     return defaults.model_copy(update=options.model_dump(exclude_none=True))
+
+
+def _guard(preset: GeneratorPreset, spec: JobSpec) -> GuardSettings:
+    """A margin that nobody wrote makes room for ``stop_at_score``."""
+    options = spec.guard.model_dump(exclude_none=True)
+    guard = preset.guard.model_copy(update=options)
+    if "margin" in spec.guard.model_fields_set:
+        return guard.model_copy(update={"margin": spec.guard.margin or 1.0})
+    if spec.stop_at_score is not None:
+        guard.margin = max(guard.margin, (1 + spec.stop_at_score) / 2)
+    return guard
 
 
 def _lora(preset: GeneratorPreset, options: LoraOptions) -> JobLoraSettings:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -187,6 +188,8 @@ def _job(
         optional["probability"] = Probability.model_validate_json(probability)
     if scores := fields.get("scores"):
         optional["scores"] = Scores.model_validate_json(scores)
+    if warnings := fields.get("warnings"):
+        optional["warnings"] = json.loads(warnings)
     if result := fields.get("result"):
         optional["result"] = _RESULTS[kind].model_validate_json(result)
     if metadata := fields.get("metadata"):

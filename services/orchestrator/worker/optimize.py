@@ -20,11 +20,12 @@ from dualprocess.schemas import (
 from dualprocess.v1 import generator_pb2 as pb
 from dualprocess.v1 import generator_pb2_grpc
 from services.orchestrator.worker import report, tensorboard, wire
+from services.orchestrator.worker.advice import advice
 from services.orchestrator.worker.checkpoints import Checkpoints, SavedCheckpoint
 from services.orchestrator.worker.failures import JobRefused, JobStopped, WorkerStopping
 from services.orchestrator.worker.lease import Lease
 from services.orchestrator.worker.loras import read_lora
-from services.orchestrator.worker.run import Run, skipped_steps
+from services.orchestrator.worker.run import Run, changed, skipped_steps
 from services.orchestrator.worker.scoring import mean_score, scoring
 from services.orchestrator.worker.stores import Stores
 from services.orchestrator.worker.targets import Targets
@@ -64,7 +65,7 @@ async def optimize(
     made = [step for step in run.steps if isinstance(step, StepEvent)]
     if made:
         await lease.store("loss.png", await asyncio.to_thread(report.loss_png, made))
-        logs = await asyncio.to_thread(tensorboard.events, made)
+        logs = await asyncio.to_thread(tensorboard.events, made, changed(run.collateral))
         await lease.store(tensorboard.FILE, logs)
     await _show(spec, lease, run)
     if run.failed:
@@ -189,20 +190,31 @@ def _pictures(spec: ResolvedJobSpec, run: Run, kind: str) -> list[bytes]:
 
 
 async def _score(spec: ResolvedJobSpec, lease: Lease, targets: Targets, run: Run) -> None:
-    """Lets teachers and judge score the saved pictures."""
+    """Lets teachers and judge score the saved pictures, and tells what else changed in them."""
     base, lora = _pictures(spec, run, "base"), _pictures(spec, run, "lora")
 
     async def both(vlm: str) -> tuple[Score, Score]:
         async with scoring(vlm, targets, lease, spec) as scorer:
             return await scorer.score(base), await scorer.score(lora)
 
+    drift, diversity = changed(run.collateral)
     by_teacher = [await both(use.name) for use in spec.vlm]
     weights = [use.weight for use in spec.vlm]
+    taught = mean_score([of_lora for _, of_lora in by_teacher], weights)
     scores = Scores(
         base=mean_score([of_base for of_base, _ in by_teacher], weights),
-        lora=mean_score([of_lora for _, of_lora in by_teacher], weights),
+        lora=taught,
+        drift=drift,
+        diversity=diversity,
     )
     if spec.judge is not None:
         judged_base, judged_lora = await both(spec.judge)
-        scores.judge = JudgeScores(vlm=spec.judge, base=judged_base, lora=judged_lora)
+        scores.judge = JudgeScores(
+            vlm=spec.judge,
+            base=judged_base,
+            lora=judged_lora,
+            gap=taught.probability.geometric_mean - judged_lora.probability.geometric_mean,
+        )
     await lease.record(fields={"scores": scores.model_dump_json()})
+    for sentence in advice(spec, scores):
+        await lease.warn(sentence)

@@ -25,8 +25,9 @@ from services.orchestrator.worker.scoring import mean_probability
 
 class Run:
     """``steps`` are those that were made before it, then its own. ``pictures`` are the files of the
-    evaluation, by name. ``learned`` is set when the run may end before its last step, and ``why``
-    says why. ``failed`` says why it ended before, if going on was of no use."""
+    evaluation, by name, ``collateral`` what changed in them. ``learned`` is set when the run may
+    end before its last step, and ``why`` says why. ``failed`` says why it ended before, if going on
+    was of no use."""
 
     def __init__(
         self,
@@ -37,6 +38,7 @@ class Run:
     ) -> None:
         self.steps = list(steps)
         self.pictures: dict[str, bytes] = {}
+        self.collateral: pb.Collateral | None = None
         self.stopped = False
         self.suspended = False
         self.failed = ""
@@ -65,6 +67,8 @@ class Run:
                 file = self._whole(response.artifact)
                 if file is not None:
                     await self._take_file(response.artifact.name, file)
+            case "collateral":
+                self.collateral = response.collateral
             case "checkpoint":
                 file = self._whole(response.checkpoint.piece)
                 if file is not None:
@@ -123,6 +127,14 @@ class Run:
         await self._lease.store(name, data)
 
 
+def changed(collateral: pb.Collateral | None) -> tuple[float | None, float | None]:
+    """Drift and diversity, as far as they were measured."""
+    if collateral is None:
+        return None, None
+    diversity = collateral.diversity if collateral.HasField("diversity") else None
+    return collateral.drift, diversity
+
+
 def skipped_steps(steps: Sequence[AnyStepEvent]) -> int:
     """How many of them changed nothing."""
     return sum(isinstance(step, SkippedStepEvent) for step in steps)
@@ -141,12 +153,16 @@ def _step_event(step: pb.Step, spec: ResolvedJobSpec, attempt: int) -> StepEvent
         for question, answer in zip(spec.questions, step.questions, strict=True)
     ]
     timings = step.timings
+    drift, diversity = changed(step.collateral if step.HasField("collateral") else None)
     return StepEvent(
         attempt=attempt,
         step=step.step,
         steps=spec.optimizer.steps,
         loss=step.loss,
-        probability=mean_probability([question.probability for question in questions]),
+        probability=mean_probability(
+            [question.probability for question in questions],
+            [question.weight for question in spec.questions],
+        ),
         questions=questions,
         grad_norm=step.grad_norm,
         timings=StepTimings(
@@ -156,4 +172,6 @@ def _step_event(step: pb.Step, spec: ResolvedJobSpec, attempt: int) -> StepEvent
             backward=timings.backward,
             total=timings.total,
         ),
+        drift=drift,
+        diversity=diversity,
     )

@@ -68,9 +68,10 @@ class Scorer:
             _question_score(question, [row.answers[index] for row in rows])
             for index, question in enumerate(self._questions)
         ]
+        weights = [question.weight for question in self._questions]
         return Score(
-            probability=mean_probability([score.probability for score in per_question]),
-            correct=_mean([score.correct or 0.0 for score in per_question]),
+            probability=mean_probability([score.probability for score in per_question], weights),
+            correct=_mean([score.correct or 0.0 for score in per_question], weights),
             questions=per_question,
         )
 

@@ -57,6 +57,11 @@ def optimize_spec(
             subsample=optimizer.subsample,
             checkpoint_every=optimizer.checkpoint_every,
         ),
+        guard=generator_pb2.GuardSpec(
+            anchor=spec.guard.anchor,
+            margin=spec.guard.margin if spec.guard.margin < 1 else 0.0,
+            worst_case=spec.guard.worst_case,
+        ),
         eval=generator_pb2.EvalSpec(
             images=spec.eval.images, seed=spec.eval.seed, every=spec.eval.every
         ),
@@ -98,7 +103,10 @@ def _question(question: Question) -> vlm_pb2.Question:
     drawn = question.visual_prompt
     prompt = vlm_pb2.VisualPrompt(image=drawn.image, mode=_MODES[drawn.mode]) if drawn else None
     return vlm_pb2.Question(
-        question=question.question, answer=question.answer, visual_prompt=prompt
+        question=question.question,
+        answer=question.answer,
+        visual_prompt=prompt,
+        weight=question.weight,
     )
 
 

@@ -1,9 +1,10 @@
-"""What a step costs by phase, in two services and in one process, run in turn.
+"""What a step costs by phase, in two services and in one process, without the guard and with each
+of its terms, run in turn.
 
 ``python -m benchmarks.step`` prints the table; ``--save`` keeps it in ``benchmarks/results/``.
-Both do the same arithmetic on the same models, seed and spec, with one thread a process. The
-services add the wire: bytes of image and gradient, gRPC, a second process. Quote the ratio: a
-machine's noise meets both alike.
+Services and one process do the same arithmetic on the same models, seed and spec, with one thread a
+process. The services add the wire: bytes of image and gradient, gRPC, a second process. Quote the
+ratios: a machine's noise meets all alike.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ import contextlib
 import json
 import statistics
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import grpc
 from rich.console import Console
@@ -23,10 +26,10 @@ from rich.table import Table
 
 from benchmarks.machine import provenance
 from dualprocess.cli import specs
-from dualprocess.schemas import ResolvedJobSpec
+from dualprocess.schemas import GuardOptions, ResolvedJobSpec
 from dualprocess.v1 import generator_pb2 as pb
 from dualprocess.v1 import generator_pb2_grpc
-from models.training.one_process import OneProcess
+from models.training.one_process import OneProcess, Pair
 from services.common.channels import open_channel
 from services.common.presets import load_presets
 from services.local.ports import free_port
@@ -34,11 +37,26 @@ from services.orchestrator.api.resolve import resolve_job
 from services.orchestrator.worker import wire
 
 ROOT = Path(__file__).parents[1]
+#: The guard's terms, one after the other.
+GUARDS = {
+    "off": GuardOptions(anchor=0, margin=1, worst_case=0),
+    "anchor": GuardOptions(margin=1, worst_case=0),
+    "anchor, margin": GuardOptions(worst_case=0),
+    "anchor, margin, worst case": GuardOptions(worst_case=0.03),
+}
 PHASES = ("forward", "vlm", "wire", "backward", "total")
 #: Steps at the start of a round that don't count: pages and caches warm up.
 WARM_UP = 2
 
 Times = dict[str, float]
+
+
+@dataclass
+class Measured:
+    """Every counted step of both sides."""
+
+    services: list[Times] = field(default_factory=list)
+    alone: list[Times] = field(default_factory=list)
 
 
 def main() -> None:
@@ -52,28 +70,34 @@ def main() -> None:
         str(ROOT / "examples" / "red-circle.yaml"),
         [f"optimizer.steps={steps}", "optimizer.batch=4", "eval.images=1", "eval.every=0"],
     )
-    spec = resolve_job(file, load_presets())
-    services, alone = asyncio.run(measure(spec, arguments.rounds))
-    result = summary(services, alone) | {"batch": spec.optimizer.batch, "image": spec.image.width}
-    Console().print(table(result))
+    asked = {name: file.model_copy(update={"guard": guard}) for name, guard in GUARDS.items()}
+    presets = load_presets()
+    resolved = {name: resolve_job(spec, presets) for name, spec in asked.items()}
+    measured = asyncio.run(measure(resolved, arguments.rounds))
+    off = resolved["off"]
+    result = {"batch": off.optimizer.batch, "image": off.image.width, **summary(measured)}
+    for shown in tables(result):
+        Console().print(shown)
     if arguments.save:
         path = Path(__file__).parent / "results" / "step.json"
         path.parent.mkdir(exist_ok=True)
         path.write_text(json.dumps(provenance() | result, indent=2) + "\n")
 
 
-async def measure(spec: ResolvedJobSpec, rounds: int) -> tuple[list[Times], list[Times]]:
-    """Every counted step of both sides."""
-    services: list[Times] = []
-    alone: list[Times] = []
+async def measure(asked: Mapping[str, ResolvedJobSpec], rounds: int) -> dict[str, Measured]:
+    """Each spec by each side in turn, round after round."""
+    measured = {name: Measured() for name in asked}
+    one = next(iter(asked.values()))
     async with (
-        running("vlm", spec.vlm[0].name) as vlm,
-        running("generator", spec.generator) as generator,
+        running("vlm", one.vlm[0].name) as vlm,
+        running("generator", one.generator) as generator,
     ):
+        pair = Pair.load(one.generator, one.vlm[0].name)
         for _ in range(rounds):
-            services += (await service_steps(spec, generator, vlm))[WARM_UP:]
-            alone += own_steps(spec)[WARM_UP:]
-    return services, alone
+            for name, spec in asked.items():
+                measured[name].services += (await service_steps(spec, generator, vlm))[WARM_UP:]
+                measured[name].alone += own_steps(spec, pair)[WARM_UP:]
+    return measured
 
 
 @contextlib.asynccontextmanager
@@ -109,46 +133,57 @@ async def service_steps(spec: ResolvedJobSpec, generator: str, vlm: str) -> list
         ]
 
 
-def own_steps(spec: ResolvedJobSpec) -> list[Times]:
-    job = OneProcess(spec)
+def own_steps(spec: ResolvedJobSpec, pair: Pair) -> list[Times]:
+    job = OneProcess(spec, pair)
     made = [job.step() for _ in range(spec.optimizer.steps)]
+    job.close()
     return [
         {phase: 0.0 if phase == "wire" else getattr(step, phase) for phase in PHASES}
         for step in made
     ]
 
 
-def summary(services: list[Times], alone: list[Times]) -> dict[str, object]:
-    def medians(steps: list[Times]) -> Times:
-        return {phase: statistics.median(step[phase] for step in steps) for phase in PHASES}
-
-    apart, together = medians(services), medians(alone)
+def summary(measured: Mapping[str, Measured]) -> dict[str, Any]:
+    """Medians by guard, and their ratios."""
+    found = {name: _medians(both) for name, both in measured.items()}
+    off = found["off"]["services_ms"]["total"]
     return {
-        "steps": len(services),
-        "services_ms": {phase: round(1000 * apart[phase], 2) for phase in PHASES},
-        "one_process_ms": {phase: round(1000 * together[phase], 2) for phase in PHASES},
+        "steps": len(measured["off"].services),
+        "guard": {
+            name: medians | {"to_off": round(medians["services_ms"]["total"] / off, 3)}
+            for name, medians in found.items()
+        },
+    }
+
+
+def _medians(both: Measured) -> dict[str, Any]:
+    def of(steps: list[Times]) -> Times:
+        return {
+            phase: round(1000 * statistics.median(step[phase] for step in steps), 2)
+            for phase in PHASES
+        }
+
+    apart, together = of(both.services), of(both.alone)
+    return {
+        "services_ms": apart,
+        "one_process_ms": together,
         "wire_share": round(apart["wire"] / apart["total"], 4),
         "services_to_one_process": round(apart["total"] / together["total"], 3),
     }
 
 
-def table(result: dict[str, object]) -> Table:
-    title = (
-        f"median of {result['steps']} steps: services / one process = "
-        f"{result['services_to_one_process']}, the wire's share {result['wire_share']:.1%}"
-    )
-    shown = Table("phase", "services, ms", "one process, ms", title=title)
-    for row in _rows(result):
-        shown.add_row(*row)
-    return shown
-
-
-def _rows(result: dict[str, object]) -> Iterator[tuple[str, str, str]]:
-    apart, together = result["services_ms"], result["one_process_ms"]
-    assert isinstance(apart, dict)
-    assert isinstance(together, dict)
-    for phase in PHASES:
-        yield phase, f"{apart[phase]:.2f}", f"{together[phase]:.2f}" if together[phase] else "–"
+def tables(result: Mapping[str, Any]) -> Iterator[Table]:
+    for name, of in result["guard"].items():
+        title = (
+            f"guard: {name}; median of {result['steps']} steps: {of['to_off']} times a step "
+            f"without it; services / one process = {of['services_to_one_process']}, the wire's "
+            f"share {of['wire_share']:.1%}"
+        )
+        shown = Table("phase", "services, ms", "one process, ms", title=title)
+        for phase in PHASES:
+            apart, together = of["services_ms"][phase], of["one_process_ms"][phase]
+            shown.add_row(phase, f"{apart:.2f}", f"{together:.2f}" if together else "–")
+        yield shown
 
 
 if __name__ == "__main__":

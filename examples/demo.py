@@ -1,8 +1,8 @@
 """The main job, start to end: ``python -m examples.demo``, or ``make demo``.
 
 Starts the service on this machine, submits ``examples/red-circle.yaml`` as any client would, and
-shows what the LoRA learned: by the VLM that taught it, and by a pixel measure that no model has
-seen.
+shows what the LoRA learned, by the VLM that taught it and by a pixel measure that no model has
+seen; and what else it changed.
 """
 
 from __future__ import annotations
@@ -16,18 +16,28 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+import PIL.Image
 from rich.console import Console
 from rich.table import Table
 
 from dualprocess import Client, DualProcessError, ImagesRequest, Job, JobStatus, LoraUse
 from dualprocess.cli import specs, watching
+from models.training.measure import Image
 from models.training.tasks import TASKS
+from models.training.unasked import MEASURES, diversity, unasked
 from services.local.ports import free_port
+from services.orchestrator.worker.report import samples_png
 
 EXAMPLES = Path(__file__).parent
 OUTPUT = Path("demo-output")
-FILES = ("pytorch_lora_weights.safetensors", "samples.png", "loss.png")
+FILES = {
+    "pytorch_lora_weights.safetensors": "LoRA",
+    "samples.png": "base and LoRA",
+    "loss.png": "loss",
+}
+#: Of the held-out seeds, base above, LoRA below.
+SHEET, ON_SHEET = OUTPUT / "red-circle.png", 8
+TASK = TASKS["red-circle"]
 #: Training noise never comes from these: its seeds begin at 2^62.
 HELD_OUT = range(64)
 
@@ -45,7 +55,10 @@ def main() -> int:
             return 1
         for name in FILES:
             client.download(job.id, name, OUTPUT / name)
-        show(job, success(client, job, loras=[]), success(client, job, [LoraUse(job=job.id)]))
+        base, lora = (drawn(client, job, loras) for loras in ([], [LoraUse(job=job.id)]))
+        show(job, pixels(base), pixels(lora))
+        SHEET.write_bytes(samples_png(HELD_OUT[:ON_SHEET], base[:ON_SHEET], lora[:ON_SHEET]))
+        console.print(f"{ON_SHEET} seeds, base above, LoRA below: {SHEET}", highlight=False)
     console.print(f"everything took {time.monotonic() - begin:.0f} s")
     return 0
 
@@ -70,29 +83,58 @@ def service(data: Path) -> Iterator[str]:
 
 def success(client: Client, job: Job, loras: list[LoraUse]) -> float:
     """Share of the held-out seeds whose pixels are one whole red circle."""
+    return red_circles(pixels(drawn(client, job, loras)))
+
+
+def drawn(client: Client, job: Job, loras: list[LoraUse]) -> list[bytes]:
+    """The generator's pictures of the held-out seeds, encoded."""
     images = client.generate(
         ImagesRequest(
-            prompt="a circle", generator=job.generator, seeds=list(HELD_OUT), loras=loras, wait=120
+            prompt=TASK.prompt, generator=job.generator, seeds=list(HELD_OUT), loras=loras, wait=120
         )
     )
-    pictures = [client.read_artifact(images.id, f"image-{seed}.png") for seed in HELD_OUT]
-    task = TASKS["red-circle"]
-    return float(np.mean([task.success(np.asarray(Image.open(io.BytesIO(p)))) for p in pictures]))
+    return [client.read_artifact(images.id, f"image-{seed}.png") for seed in HELD_OUT]
 
 
-def show(job: Job, before: float, after: float) -> None:
-    base, lora = job.scores.base, job.scores.lora
-    assert base is not None
-    assert lora is not None
+def pixels(files: list[bytes]) -> list[Image]:
+    """(64, 64, 3) each."""
+    return [np.asarray(PIL.Image.open(io.BytesIO(file))) for file in files]
+
+
+def red_circles(images: list[Image]) -> float:
+    return float(np.mean([TASK.success(image) for image in images]))
+
+
+def show(job: Job, base: list[Image], lora: list[Image]) -> None:
+    scores, kept = job.scores, unasked(base, lora)
+    assert scores.base is not None
+    assert scores.lora is not None
     table = Table("", "base", "LoRA", title='"a circle", asked "Is the circle red?"')
     table.add_row(
         'probability of "Yes", by the VLM',
-        f"{base.probability.geometric_mean:.3f}",
-        f"{lora.probability.geometric_mean:.3f}",
+        f"{scores.base.probability.geometric_mean:.3f}",
+        f"{scores.lora.probability.geometric_mean:.3f}",
     )
-    table.add_row(f"red circles among {len(HELD_OUT)}, by pixels", f"{before:.0%}", f"{after:.0%}")
+    table.add_row(
+        f"red circles among {len(HELD_OUT)}, by pixels",
+        f"{red_circles(base):.0%}",
+        f"{red_circles(lora):.0%}",
+    )
+    table.add_row("difference between two pictures", "100%", f"{diversity(base, lora):.0%}")
     console.print(table)
-    for name, what in zip(FILES, ("LoRA", "base and LoRA", "loss"), strict=True):
+    if kept is not None:
+        moves = ", ".join(
+            f"{name.replace('_', ' ')} {kept.moved[name].move:.2f}"
+            for name in MEASURES
+            if name not in TASK.asks
+        )
+        console.print(f"moved, though nobody asked (in standard deviations of the base): {moves}")
+    console.print(
+        f"in the autoencoder's latents: drift {scores.drift:.2f}, diversity {scores.diversity:.2f}"
+    )
+    for warning in job.warnings:
+        console.print(warning, style="yellow")
+    for name, what in FILES.items():
         console.print(f"{what}: {OUTPUT / name}", highlight=False)
 
 

@@ -10,6 +10,7 @@ import io
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from models.training.one_process import OneProcess, Pair
 from models.training.tasks import TASKS, Task
 from services.common.presets import load_presets
 from services.orchestrator.api.resolve import resolve_job
+from services.orchestrator.worker.report import samples_png
 
 GENERATOR, VLM = "tiny-flux", "tiny-idefics2"
 HELD_OUT = range(64)
@@ -88,7 +90,7 @@ def main() -> None:
     parser.add_argument("task", choices=sorted(TASKS))
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--off", action="store_true", help="without the guard")
-    parser.add_argument("--save", help="write the held-out images to this PNG")
+    parser.add_argument("--save", help="write eight held-out seeds to this PNG")
     options = parser.parse_args()
     torch.set_num_threads(1)
     task = TASKS[options.task]
@@ -105,9 +107,10 @@ def main() -> None:
 
 
 def _save_sheet(path: str, outcome: Outcome) -> None:
-    both = np.concatenate([outcome.base[:24], outcome.learnt[:24]])
-    rows = both.reshape(4, 12, *both.shape[1:]).transpose(0, 2, 1, 3, 4)
-    Image.fromarray(rows.reshape(4 * 64, 12 * 64, 3)).save(path)
+    base, learnt = (
+        [_png(image) for image in images[:8]] for images in (outcome.base, outcome.learnt)
+    )
+    Path(path).write_bytes(samples_png(HELD_OUT[:8], base, learnt))
 
 
 if __name__ == "__main__":

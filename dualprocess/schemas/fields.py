@@ -119,7 +119,8 @@ Anchor = Annotated[
         ge=0,
         le=1000,
         description="Weight, in the loss, of how far an image is from the one that the base model "
-        "draws of the same noise; 0: off.",
+        "draws of the same noise. It counts fully once the answers are right, and hardly while "
+        "they are wrong. 0: off.",
     ),
     NUMBER,
 ]

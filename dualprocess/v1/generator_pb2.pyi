@@ -331,7 +331,8 @@ class GuardSpec(_message.Message):
     WORST_CASE_FIELD_NUMBER: _builtins.int
     anchor: _builtins.float
     """Weight, in the loss, of how far x0 is from what the base model predicts from the same latents:
-    mean over positions of the root mean square over the latents' channels.
+    mean over positions of the root mean square over the latents' channels. Of each image it counts
+    by how probable the right answers about it are.
     """
     margin: _builtins.float
     """As in GuideGuard."""

@@ -4,6 +4,7 @@ more than."""
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -72,15 +73,30 @@ class OneProcess:
         begin = time.perf_counter()
         made = self._training.forward(self._done, 0)
         drawn = time.perf_counter()
-        taught, plain = guarded_loss(
+        taught, answers = guarded_loss(
             self._pair.vlm, made.images, self._questions, self._postfix, self._guard
         )
+        loss = self._mean([[answer.loss for answer in row] for row in answers])
+        right = self._mean([[a.geometric_mean_probability for a in row] for row in answers])
         answered = time.perf_counter()
-        self._training.backward(taught, torch.ones_like(taught), made.anchor)
+        self._training.backward(taught, torch.ones_like(taught), made.anchor, right)
         self._training.update()
         self._done += 1
         end = time.perf_counter()
-        return Step(plain, forward=drawn - begin, vlm=answered - drawn, backward=end - answered)
+        return Step(
+            sum(loss) / len(loss),
+            forward=drawn - begin,
+            vlm=answered - drawn,
+            backward=end - answered,
+        )
+
+    def _mean(self, rows: Sequence[Sequence[float]]) -> list[float]:
+        """Over the questions of each image, by their weights."""
+        weights = [asked.weight for asked in self._questions]
+        return [
+            sum(weight * value for weight, value in zip(weights, row, strict=True)) / sum(weights)
+            for row in rows
+        ]
 
     def draw(self, seed: int, *, with_lora: bool) -> Drawn:
         """An image of the prompt, without and with the LoRA as it is now."""

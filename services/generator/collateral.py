@@ -18,13 +18,13 @@ _LEAST_SQUARE = 2.5e-4
 
 
 def anchor(x0: torch.Tensor, base: torch.Tensor) -> torch.Tensor:
-    """How far ``x0`` is from ``base``, as a loss: a scalar, float32, attached to ``x0``.
+    """How far each ``x0`` is from ``base``, as a loss: [batch], float32, attached to ``x0``.
 
     Mean over positions of the root mean square over channels. The root at each position, as in the
     group lasso (Yuan and Lin, 2006), lets a few places change fully and the others not at all.
     """
     square_BHW = (x0.float() - base.float()).square().mean(1)
-    return (square_BHW + _LEAST_SQUARE).sqrt().mean()
+    return (square_BHW + _LEAST_SQUARE).sqrt().mean((1, 2))
 
 
 def collateral(lora: Sequence[torch.Tensor], base: Sequence[torch.Tensor]) -> pb.Collateral:

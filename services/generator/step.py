@@ -46,7 +46,7 @@ async def _run_step(
         guidance = await guide(message)
         timings.vlm += guidance.device_seconds
         timings.wire += time.perf_counter() - asked - guidance.device_seconds
-        _, seconds = await device.run(_timed, _backward, training, made, guidance)
+        _, seconds = await device.run(_timed, _backward, training, spec, made, guidance)
         timings.backward += seconds
         guidances.append(guidance)
         if made.collateral is not None:
@@ -74,9 +74,23 @@ def _forward(training: Training, step: int, micro_step: int) -> tuple[Made, tens
     return made, torch_tensors.to_proto(made.images)
 
 
-def _backward(training: Training, made: Made, guidance: Guidance) -> None:
+def _backward(training: Training, spec: pb.OptimizeSpec, made: Made, guidance: Guidance) -> None:
     gradient = gradient_of(guidance, made.images.shape)
-    training.backward(made.images, gradient, made.anchor)
+    right = _right(spec, guidance) if made.anchor is not None else ()
+    training.backward(made.images, gradient, made.anchor, right)
+
+
+def _right(spec: pb.OptimizeSpec, guidance: Guidance) -> list[float]:
+    """How probable each image's right answers are: the mean over questions by their weights."""
+    weights = [asked.weight if asked.HasField("weight") else 1.0 for asked in spec.questions]
+    return [
+        sum(
+            weight * answer.geometric_mean_probability
+            for weight, answer in zip(weights, row, strict=True)
+        )
+        / sum(weights)
+        for row in guidance.answers
+    ]
 
 
 def _mean(values: Iterable[float]) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +22,7 @@ from services.generator.lora_import import Lora, read_lora
 @dataclass(frozen=True)
 class Made:
     """What a step is judged by: ``images`` [batch, 3, height, width] in [-1, 1], not clamped,
-    and, where the job has an anchor, how far they are from the base model's: ``anchor``, a scalar,
+    and, where the job has an anchor, how far they are from the base model's: ``anchor`` [batch],
     both attached to the LoRA, and ``collateral``."""
 
     images: torch.Tensor
@@ -110,15 +111,24 @@ class Training:
         return Made(images, anchor(lora_BCHW, base_BCHW), changed)
 
     def backward(
-        self, images: torch.Tensor, gradient: torch.Tensor, anchor: torch.Tensor | None = None
+        self,
+        images: torch.Tensor,
+        gradient: torch.Tensor,
+        anchor: torch.Tensor | None = None,
+        right: Sequence[float] = (),
     ) -> None:
-        """Adds d loss / d LoRA, from ``gradient`` = d loss / d ``images`` and, weighted, the
-        anchor, in one pass."""
+        """Adds d loss / d LoRA in one pass: from ``gradient`` = d loss / d ``images``, and from the
+        mean of the ``anchor`` of each image, weighted by how probable its answers are, ``right``.
+
+        An image whose answers are still wrong is free to change; once they are right, all that
+        they don't need goes back.
+        """
         accumulate = self._spec.optimizer.accumulate
         heads, gradients = [images], [gradient.to(images) / accumulate]
         if anchor is not None:
+            weight = self._spec.guard.anchor / len(anchor) / accumulate
             heads.append(anchor)
-            gradients.append(torch.full_like(anchor, self._spec.guard.anchor / accumulate))
+            gradients.append(weight * torch.tensor(right).to(anchor))
         with self._lora.active():
             torch.autograd.backward(heads, gradients)
 

@@ -85,21 +85,19 @@ def guarded_loss(
     questions: Sequence[AskedQuestion],
     postfix: str,
     guard: Guard,
-) -> tuple[torch.Tensor, float]:
+) -> tuple[torch.Tensor, Sequence[Sequence[Answer]]]:
     """For one process: what ``guide`` takes the gradient of, as one graph from ``images``; and the
-    loss that it tells."""
+    answers that it tells."""
     plain = None
     if guard.worst_case:
         plain = _guide(vlm, images, questions, postfix, None)
         moved = _moved(images.detach(), plain.gradient, guard.worst_case)
         images = images + (moved - images).detach()
     features, conversations = _prepare(vlm, images, questions, postfix)
-    each, _ = losses(vlm, features, conversations)
+    each, answers = losses(vlm, features, conversations)
     shares = _shares(questions, len(images), each.device)
     taught = (_beyond(each, guard.margin) * shares).sum() / shares.sum()
-    if plain is not None:
-        return taught, plain.loss
-    return taught, float((each.detach() * shares).sum() / shares.sum())
+    return taught, _rows(answers, len(questions)) if plain is None else plain.answers
 
 
 def _guide(
@@ -129,12 +127,11 @@ def _guide(
     assert gradient is not None
     if not (torch.isfinite(gradient).all() and math.isfinite(loss)):
         raise NonFinite(f"the loss ({loss}) or its gradient is not finite")
-    per_image = len(questions)
-    return Guidance(
-        loss=loss,
-        answers=[answers[i : i + per_image] for i in range(0, len(answers), per_image)],
-        gradient=gradient,
-    )
+    return Guidance(loss=loss, answers=_rows(answers, len(questions)), gradient=gradient)
+
+
+def _rows(answers: Sequence[Answer], per_image: int) -> list[Sequence[Answer]]:
+    return [answers[i : i + per_image] for i in range(0, len(answers), per_image)]
 
 
 def _shares(questions: Sequence[AskedQuestion], images: int, device: torch.device) -> torch.Tensor:

@@ -1,23 +1,45 @@
-"""What the service is for: a LoRA that does what was asked, by pixels that no model judged."""
+"""What the service is for: a LoRA that does what was asked and leaves the rest, by pixels that no
+model judged."""
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from dualprocess import Client, LoraUse
 from dualprocess.cli import specs
-from examples.demo import EXAMPLES, success
+from examples.demo import EXAMPLES, drawn, pixels, red_circles, success
+from models.training.measure import measure
+from models.training.unasked import MEASURES, diversity, unasked
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(300)
 
 
-def test_circles_become_red(client: Client) -> None:
-    job = client.wait(client.submit(specs.load(str(EXAMPLES / "red-circle.yaml"))).id)
+def test_circles_become_red_and_nothing_else_changes(client: Client) -> None:
+    spec = specs.load(str(EXAMPLES / "red-circle.yaml"))
+    job = client.wait(client.submit(spec).id)
     assert job.scores.base is not None
     assert job.scores.lora is not None
-    base, lora = job.scores.base.probability, job.scores.lora.probability
-    assert base.geometric_mean < 0.5 < 0.9 < lora.geometric_mean
-    assert success(client, job, []) < 0.5
-    assert success(client, job, [LoraUse(job=job.id)]) >= 0.9
+    base_score, lora_score = job.scores.base.probability, job.scores.lora.probability
+    assert base_score.geometric_mean < 0.5 < 0.9 < lora_score.geometric_mean
+
+    base, lora = (pixels(drawn(client, job, use)) for use in ([], [LoraUse(job=job.id)]))
+    assert red_circles(base) < 0.5
+    assert red_circles(lora) >= 0.95
+    assert np.mean([measure(image) is not None for image in lora]) >= 0.97
+    assert diversity(base, lora) >= 0.85
+    kept = unasked(base, lora)
+    assert kept is not None
+    for name in MEASURES:
+        assert 0.85 <= kept.moved[name].spread <= 1.15, name
+        assert kept.moved[name].move <= 0.5, name
+
+    # What the job tells of its own few pictures says the same, without a label.
+    assert job.scores.drift is not None
+    assert job.scores.diversity is not None
+    assert 0 < job.scores.drift < 1
+    assert job.scores.diversity > 0.85
+    assert job.warnings == []
+
     # At weight 0 a LoRA changes nothing.
     assert success(client, job, [LoraUse(job=job.id, weight=0)]) < 0.5

@@ -31,7 +31,7 @@ from models.training.world import ATTRIBUTES, Floats, render, to_uint8
 COUNT = 2048
 CHUNK = 64
 #: A LoRA for each, of every task in a round. Without the worst case more of them fool the VLM.
-GUARDS = (GuardOptions(worst_case=0), GuardOptions())
+GUARDS = (GuardOptions(worst_case=0), None)
 SAMPLED_SEEDS = range(10_000, 10_064)
 
 

@@ -134,7 +134,7 @@ def generator_tables(generator: Generator, count: int) -> list[Table]:
 
 
 def task_tables(
-    generator: Generator, vlm: Vlm, seeds: Sequence[int], guard: GuardOptions
+    generator: Generator, vlm: Vlm, seeds: Sequence[int], guard: GuardOptions | None
 ) -> tuple[Table, Table]:
     """Each task on each training seed, on 64 held-out seeds: what it learned, and what else it
     changed. Success is by pixels."""
@@ -200,7 +200,7 @@ def main() -> None:
     about_generator = generator_tables(generator, count)
     for table in [*about_vlm, *about_generator]:
         print(table.markdown(), flush=True)
-    guard = OFF if options.off else GuardOptions()
+    guard = OFF if options.off else None
     tasks = task_tables(generator, vlm, [1] if options.quick else [1, 2, 3], guard)
     for table in tasks:
         print(table.markdown())

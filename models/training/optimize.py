@@ -38,8 +38,9 @@ class Outcome:
     losses: list[float]
 
 
-def job_spec(task: Task, seed: int, guard: GuardOptions) -> JobSpec:
-    """The job that a user would submit, with the preset's own settings."""
+def job_spec(task: Task, seed: int, guard: GuardOptions | None = None) -> JobSpec:
+    """The job that a user would submit, with the preset's own settings; with the task's own guard
+    unless another is given."""
     drawing = task.visual_prompt
     prompt = None if drawing is None else VisualPrompt(image=_png(drawing))
     return JobSpec(
@@ -51,7 +52,7 @@ def job_spec(task: Task, seed: int, guard: GuardOptions) -> JobSpec:
         generator=GENERATOR,
         vlm=VLM,
         optimizer=OptimizerOptions(seed=seed),
-        guard=guard,
+        guard=task.guard if guard is None else guard,
     )
 
 
@@ -60,11 +61,11 @@ def optimize(
     task: Task,
     seed: int,
     sampled: Sequence[int] = HELD_OUT,
-    guard: GuardOptions = GuardOptions(),  # noqa: B008  # never changed
+    guard: GuardOptions | None = None,
 ) -> Outcome:
     """Trains a LoRA on `task` as the services do, samples the given seeds with it, takes it off.
 
-    What `guard` leaves out is the preset's.
+    What the guard leaves out is the preset's; without one it is the task's own.
     """
     job = OneProcess(resolve_job(job_spec(task, seed, guard), load_presets()), pair)
     try:
@@ -95,7 +96,7 @@ def main() -> None:
     torch.set_num_threads(1)
     task = TASKS[options.task]
     begin = time.monotonic()
-    guard = OFF if options.off else GuardOptions()
+    guard = OFF if options.off else None
     outcome = optimize(Pair.load(GENERATOR, VLM), task, options.seed, guard=guard)
     seconds = time.monotonic() - begin
     for name, images in (("base", outcome.base), ("learnt", outcome.learnt)):

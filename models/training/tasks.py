@@ -6,10 +6,11 @@ Torch-free: a caller may print the measure of its pictures before and after.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from dualprocess.schemas import GuardOptions
 from models.training.measure import Image, Measured, measure
 from models.training.questions import LINE_QUESTION, PALETTE_QUESTION
 from models.training.visual_prompts import Drawing, line, palette
@@ -23,7 +24,8 @@ _RED, _DARK = 0, 1
 @dataclass(frozen=True)
 class Task:
     """A job in one dataclass: `visual_prompt` (64, 64, 3) is drawn over the image in solid mode
-    for every question. `asks` are the measures that it is about; the rest should stay."""
+    for every question. `asks` are the measures that it is about; the rest should stay. `guard` is
+    what the job says of it; the rest is the preset's."""
 
     name: str
     prompt: str
@@ -31,6 +33,7 @@ class Task:
     goal: Callable[[Measured], bool]
     asks: frozenset[str]
     visual_prompt: Drawing | None = None
+    guard: GuardOptions = field(default_factory=GuardOptions)
 
     def success(self, image: Image) -> bool:
         """Whether (64, 64, 3) uint8 is still one whole shape of the prompt's kind in the world,
@@ -100,6 +103,7 @@ _ALL = (
         (("Is the outline thick?", "Yes"),),
         lambda m: m.outline == "thick",
         frozenset({"thickness"}),
+        guard=GuardOptions(margin=0.9, worst_case=0.02),
     ),
     Task(
         "horizon-line",

@@ -20,3 +20,6 @@ const job = await service.wait(queued.id, (event) => {
 const lora = await service.download(job.id, "pytorch_lora_weights.safetensors");
 await writeFile(path, new Uint8Array(lora));
 console.log(`${job.status}: ${path}, ${lora.byteLength} bytes`);
+const { drift, diversity } = job.scores ?? {};
+console.log(`drift ${drift?.toFixed(2)}, diversity ${diversity?.toFixed(2) ?? "of one image: none"}`);
+for (const sentence of job.warnings ?? []) console.warn(sentence);

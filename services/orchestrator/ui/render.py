@@ -31,6 +31,11 @@ def percent(share: float) -> str:
     return f"{share * 100:.0f} %" if share >= 0.01 or share == 0 else f"{share * 100:.1g} %"
 
 
+def points(gap: float) -> str:
+    """Between two probabilities: +12 points."""
+    return f"{gap * 100:+.0f} points"
+
+
 def duration(seconds: float) -> str:
     """About so long: 8 s, 3 min, 2 h."""
     if seconds < 90:
@@ -40,4 +45,4 @@ def duration(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h"
 
 
-_ENVIRONMENT.filters.update(percent=percent, duration=duration)
+_ENVIRONMENT.filters.update(percent=percent, points=points, duration=duration)

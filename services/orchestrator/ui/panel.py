@@ -12,7 +12,7 @@ from dualprocess.schemas import Artifact, Job, ResolvedImagesSpec, ResolvedJobSp
 from services.orchestrator.ui import pictures
 from services.orchestrator.ui.curves import Chart, Curve, chart
 from services.orchestrator.ui.progress import Progress
-from services.orchestrator.ui.render import html
+from services.orchestrator.ui.render import html, picture
 
 #: Pictures of more seeds or steps than these help nobody.
 _MOST_SEEDS = 16
@@ -32,7 +32,7 @@ _FILES = {
     "job.json": "Settings",
 }
 
-EMPTY = html("head", job=None)
+EMPTY = html("head", job=None, example=picture("example.png"))
 
 
 class NoLesson(DualProcessError):

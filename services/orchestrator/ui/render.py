@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,12 @@ def html(name: str, **values: Any) -> str:
 def asset(name: str) -> str:
     """The text of a script or style of the page."""
     return (_FOLDER / "assets" / name).read_text()
+
+
+def picture(name: str) -> str:
+    """A PNG of the page, as a data: URL."""
+    data = (_FOLDER / "assets" / name).read_bytes()
+    return f"data:image/png;base64,{base64.b64encode(data).decode()}"
 
 
 def percent(share: float) -> str:

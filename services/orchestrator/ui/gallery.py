@@ -107,7 +107,7 @@ async def _rows(client: AsyncClient, job: Job) -> list[list[str]]:
         return [await pictures.thumbnails(client, job, names) for names in both]
     # The way there, as far as it went.
     previews = list(Progress.of(job).previews.values())[-_IMAGES_SHOWN:]
-    pairs = [await pictures.halves(client, job.id, preview) for preview in previews]
+    pairs = [await pictures.halves(client, job.id, preview, small=True) for preview in previews]
     return [list(row) for row in zip(*pairs, strict=True)]
 
 

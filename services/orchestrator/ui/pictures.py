@@ -29,9 +29,12 @@ async def thumbnails(client: AsyncClient, job: Job, names: Sequence[str]) -> lis
     return await _all(client, job, names, _THUMBNAIL_SIDE)
 
 
-async def halves(client: AsyncClient, job_id: str, artifact: Artifact) -> tuple[str, str]:
-    """A preview's base (left) and LoRA (right)."""
-    base, lora = await _parts(client, job_id, artifact, _SHOWN_SIDE, 2)
+async def halves(
+    client: AsyncClient, job_id: str, artifact: Artifact, *, small: bool = False
+) -> tuple[str, str]:
+    """A preview's base (left) and LoRA (right); ``small``: as thumbnails."""
+    side = _THUMBNAIL_SIDE if small else _SHOWN_SIDE
+    base, lora = await _parts(client, job_id, artifact, side, 2)
     return base, lora
 
 

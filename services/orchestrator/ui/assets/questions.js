@@ -22,7 +22,7 @@ function weight(index, row) {
   input.dataset.field = `questions.${index}.weight`;
   input.setAttribute("aria-label", `Weight of question ${index + 1}`);
   input.addEventListener("input", () => { row.weight = input.value === "" ? null : Number(input.value); tell(); });
-  const title = "How much this question counts beside the others; 1 for all: the same";
+  const title = "How much this question counts beside the others";
   return make("label", { className: "dp-weight", title }, make("span", { textContent: "Weight" }), input);
 }
 

@@ -1,6 +1,7 @@
 """The pictures of the page in ``docs/images``: ``python -m tests.ui.screenshots``.
 
-Teaches two LoRAs on the tiny pair, as a visitor would, and photographs the page on the way.
+Teaches two LoRAs on the tiny pair, as a visitor would, and photographs the page on the way. What
+the first one draws is the page's own example.
 """
 
 from __future__ import annotations
@@ -12,10 +13,14 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
+from dualprocess import Client
 from tests.e2e.stack import running
 from tests.ui.browsing import Visit, chromium, part
 
-IMAGES = Path(__file__).parents[2] / "docs" / "images"
+_ROOT = Path(__file__).parents[2]
+IMAGES = _ROOT / "docs" / "images"
+EXAMPLE = _ROOT / "services" / "orchestrator" / "ui" / "assets" / "example.png"
+_EXAMPLE_SEEDS = 5
 #: Minutes, on a busy machine.
 _PATIENCE_MS = 1_200_000
 
@@ -27,6 +32,7 @@ def main() -> None:
         running(Path(folder), ui=True) as stack,
     ):
         _photograph(browser, stack.url)
+        _keep_example(stack.url)
 
 
 def _photograph(browser: Browser, url: str) -> None:
@@ -57,7 +63,7 @@ def _photograph(browser: Browser, url: str) -> None:
     visit.context.close()
     phone = Visit(browser, url, width=390, height=844, dense=2)
     page = phone.tab(address)
-    page.wait_for_selector("#dp-panel-outcome img")
+    page.wait_for_selector("#dp-panel-pictures .dp-samples img")
     page.locator("#dp-panel-head").scroll_into_view_if_needed()
     page.evaluate("document.querySelector('.dp-panel').scrollIntoView()")
     left = page.screenshot()
@@ -81,6 +87,23 @@ def _beside(*pictures: bytes) -> bytes:
     buffer = io.BytesIO()
     sheet.resize((sheet.width // 2, sheet.height // 2)).save(buffer, "PNG")
     return buffer.getvalue()
+
+
+def _keep_example(url: str) -> None:
+    """Base above, LoRA below: of the first job."""
+    with Client(url) as client:
+        *_, first = client.jobs()
+        rows = [
+            [client.read_artifact(first.id, f"{side}-{seed}.png") for seed in range(_EXAMPLE_SEEDS)]
+            for side in ("base", "lora")
+        ]
+    pictures = [[Image.open(io.BytesIO(data)).convert("RGB") for data in row] for row in rows]
+    width, height = pictures[0][0].size
+    sheet = Image.new("RGB", (_EXAMPLE_SEEDS * width, 2 * height))
+    for down, row in enumerate(pictures):
+        for across, picture in enumerate(row):
+            sheet.paste(picture, (across * width, down * height))
+    sheet.quantize(256).save(EXAMPLE, optimize=True)
 
 
 def _keep(picture: bytes, name: str) -> None:

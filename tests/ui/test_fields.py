@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,7 +35,7 @@ RICH = {
     "prompts": ["a circle", "a square"],
     "questions": [
         {"question": "Is it red?", "answer": "Yes"},
-        {"question": "Is it", "answer": "A"},
+        {"question": "Is it", "answer": "A", "weight": 2.5},
     ],
     "question_postfix": "In one word.",
     "generator": "sd-1.4",
@@ -49,6 +50,7 @@ RICH = {
         "subsample": False,
         "checkpoint_every": 0,
     },
+    "guard": {"anchor": 0.37, "margin": 0.96, "worst_case": 0.05},
     "eval": {"images": 2, "every": 0},
     "stop_at_score": 0.9,
     "deadline": 60,
@@ -66,16 +68,30 @@ def test_every_setting_comes_back_as_it_was() -> None:
     there_and_back(JobSpec.model_validate(RICH))
 
 
+def test_a_guard_that_is_off_stays_off() -> None:
+    shown = there_and_back(JobSpec.model_validate(RICH | {"guard": "off"}))
+    assert [shown[f"guard.{name}"] for name in ("anchor", "margin", "worst_case")] == [0, 1, 0]
+
+
+def test_an_emptied_weight_is_the_default() -> None:
+    assert spec.question({"question": "Red?", "answer": "Yes", "weight": None}) == {
+        "question": "Red?",
+        "answer": "Yes",
+    }
+
+
 @pytest.mark.parametrize("artifact", ["pytorch_lora_weights.safetensors", "start.safetensors"])
 def test_a_start_comes_back_as_the_same_file(artifact: str) -> None:
     start = {"job": "0" * 26, "artifact": artifact}
     there_and_back(JobSpec.model_validate(RICH | {"lora": {"start": start}}))
 
 
-def there_and_back(asked: JobSpec) -> None:
+def there_and_back(asked: JobSpec) -> dict[str, Any]:
+    """What the fields show on the way."""
     resolved = resolve_job(asked, PRESETS)
-    again = resolve_job(spec.job_spec(spec.shown(resolved)), PRESETS)
-    assert again == resolved
+    shown = spec.shown(resolved)
+    assert resolve_job(spec.job_spec(shown), PRESETS) == resolved
+    return shown
 
 
 @pytest.mark.parametrize(
@@ -129,6 +145,17 @@ def test_a_skipped_step_is_a_gap_in_the_curves() -> None:
     assert line.raw == "0.0,60.0 320.0,84.0"
 
 
+def test_drift_and_diversity_are_drawn_where_steps_tell_them() -> None:
+    told = [_step(1, 5.0), _step(2, 4.0, drift=0.1), _step(3, 3.0, drift=0.2, diversity=0.9)]
+    running = Progress(JobStatus.RUNNING, steps=3)
+    for event in (*told, told[1]):
+        running.take(event)
+    assert (running.drift, running.diversity) == ([(2, 0.1)], [])
+    ended = Progress(JobStatus.SUCCEEDED, steps=3)
+    ended.take_metrics("".join(f"{event.model_dump_json()}\n" for event in told))
+    assert (ended.drift, ended.diversity) == ([(2, 0.1), (3, 0.2)], [(3, 0.9)])
+
+
 def test_a_skipped_step_counts_as_gone_by() -> None:
     progress = Progress(JobStatus.RUNNING, steps=4)
     for event in (_step(1, 5.0), _SKIPPED):
@@ -140,7 +167,9 @@ def test_a_skipped_step_counts_as_gone_by() -> None:
 _SKIPPED = SkippedStepEvent(attempt=1, step=2, steps=4, reason="the loss (nan) is not finite")
 
 
-def _step(step: int, loss: float) -> StepEvent:
+def _step(
+    step: int, loss: float, drift: float | None = None, diversity: float | None = None
+) -> StepEvent:
     right = Probability(joint=0.5, geometric_mean=0.5)
     return StepEvent(
         attempt=1,
@@ -151,4 +180,6 @@ def _step(step: int, loss: float) -> StepEvent:
         questions=[QuestionScore(question="Red?", answer="Yes", probability=right)],
         grad_norm=1.0,
         timings=StepTimings(forward=1, vlm=0.5, wire=0, backward=0.5, total=2),
+        drift=drift,
+        diversity=diversity,
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from dualprocess import Client
+from dualprocess import Client, EvalOptions, GuardOptions, OptimizerOptions
 from dualprocess.schemas import Job, JobStatus, ResolvedJobSpec
 from tests.e2e.conftest import LORA_FILE, red_circle
 from tests.e2e.stack import Stack
@@ -21,9 +21,15 @@ ENDLESS = "5000"
 
 @pytest.fixture(scope="module")
 def learned(stack: Stack) -> Job:
-    """A job that has ended before anybody came."""
+    """A job that has ended before anybody came. Its steps were so large that its images have
+    become alike."""
+    large = red_circle(name="large steps", guard=GuardOptions(anchor=0.001)).model_copy(
+        update={"optimizer": OptimizerOptions(steps=6, lr=8e-3), "eval": EvalOptions(images=2)}
+    )
     with Client(stack.url) as client:
-        return client.wait(client.submit(red_circle(steps=2)).id)
+        job = client.wait(client.submit(large).id)
+    assert job.warnings
+    return job
 
 
 def test_teach_watch_reload_stop_download_use_compare(
@@ -42,12 +48,22 @@ def test_teach_watch_reload_stop_download_use_compare(
     set_number(page, "optimizer-steps", ENDLESS)
     set_number(page, "eval-every", "2")
     set_number(page, "eval-images", "2")
+    # The guard stands as the preset has it.
+    anchor = page.locator("#teach-guard-anchor input")
+    preset = anchor.input_value()
+    assert float(preset) > 0
+    page.click("#teach-guard-off")
+    for name, off in {"anchor": "0", "margin": "1", "worst_case": "0"}.items():
+        expect(page.locator(f"#teach-guard-{name} input")).to_have_value(off)
+    page.click("#teach-guard-preset")
+    expect(anchor).to_have_value(preset)
     page.click("#teach-start")
     pictures = page.locator(".dp-pair .dp-lora img")
     pictures.wait_for()
     first = pictures.get_attribute("src")
     expect(pictures).not_to_have_attribute("src", str(first))
-    expect(page.locator("#dp-panel-curves svg")).to_have_count(2)
+    expect(page.locator("#dp-panel-curves svg")).to_have_count(3)
+    expect(page.locator("#dp-panel-curves")).to_contain_text("Drift and diversity")
     expect(page.locator("#dp-panel-head")).to_contain_text(f"of {ENDLESS}")
     expect(page.locator("#dp-panel-head")).to_contain_text("left")
 
@@ -64,6 +80,13 @@ def test_teach_watch_reload_stop_download_use_compare(
     page.wait_for_selector("#dp-panel-outcome a")
     expect(page.locator("#dp-panel-head")).to_contain_text("cancelled")
     other.wait_for_selector("#dp-panel-outcome a")
+    # The same seeds, base above LoRA, and in words what else changed.
+    above, below = page.locator("#dp-panel-pictures .dp-samples tr:has(img)").all()
+    for row, name in ((above, "base"), (below, "LoRA")):
+        expect(row).to_contain_text(name)
+        expect(row.locator("img")).to_have_count(2)
+    for name in ("drift", "diversity"):
+        expect(page.locator(".dp-changed")).to_contain_text(name)
     job_id = page.url.partition("job=")[2]
     with Client(stack.url) as client:
         assert client.job(job_id).status == JobStatus.CANCELLED
@@ -84,9 +107,20 @@ def test_teach_watch_reload_stop_download_use_compare(
     assert base != taught
     expect(page.locator("#use-grid")).to_contain_text("right answer")
 
+    part(page, "Gallery")
+    card = page.locator(".dp-card", has_text="large steps")
+    for told in ("diversity", "1 warning"):
+        expect(card).to_contain_text(told)
+    expect(card.locator("img")).to_have_count(4)
+    card.click()
+    expect(page.locator("#dp-panel-head .dp-warning")).to_have_text(learned.warnings)
+
     part(page, "Compare")
     expect(page.locator(".dp-sides section")).to_have_count(2)
-    expect(page.locator(".dp-differences")).to_contain_text(ENDLESS)
+    for different in (ENDLESS, "Anchor"):
+        expect(page.locator(".dp-differences")).to_contain_text(different)
+    expect(page.locator(".dp-sides .dp-changed")).to_have_count(2)
+    expect(page.locator(".dp-sides .dp-warning")).to_have_text(learned.warnings)
 
 
 def test_faults_stand_at_their_fields(visit: Visit) -> None:
@@ -95,9 +129,11 @@ def test_faults_stand_at_their_fields(visit: Visit) -> None:
     page.click("#teach-look")
     expect(page.locator("#teach-prompt .dp-fault")).to_contain_text("is empty")
     page.get_by_role("textbox", name="Question 1").fill("")
+    page.get_by_label("Weight of question 1").fill("0")
     page.click("#teach-start")
     for spot in ("#teach-prompt", ".dp-questions .dp-question"):
         expect(page.locator(f"{spot} .dp-fault")).to_contain_text("is empty")
+    expect(page.locator(".dp-weight .dp-fault")).to_contain_text("greater than 0")
     expect(page.locator("#teach-prompt textarea")).to_have_attribute("aria-invalid", "true")
     # What only the service knows comes to its field as well, out of folded settings.
     page.locator("[data-template=green-square]").click()
@@ -165,12 +201,14 @@ def test_a_drawing_by_hand_goes_with_the_job(visit: Visit, stack: Stack) -> None
     page.mouse.up()
     page.get_by_role("button", name="Keep it").click()
     page.get_by_label("How the drawing of question 1").select_option("transparent")
+    page.get_by_label("Weight of question 1").fill("2.5")
     page.click("#teach-start")
     page.wait_for_url("**job=*")
     with Client(stack.url) as client:
         spec = client.job(page.url.partition("job=")[2]).spec
     assert isinstance(spec, ResolvedJobSpec)
     (asked,) = spec.questions
+    assert asked.weight == 2.5
     assert asked.visual_prompt is not None
     assert asked.visual_prompt.mode == "transparent"
     assert asked.visual_prompt.image.startswith(b"\x89PNG")

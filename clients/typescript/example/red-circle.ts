@@ -20,3 +20,7 @@ const job = await service.wait(queued.id, (event) => {
 const lora = await service.download(job.id, "pytorch_lora_weights.safetensors");
 await writeFile(path, new Uint8Array(lora));
 console.log(`${job.status}: ${path}, ${lora.byteLength} bytes`);
+const { drift, diversity } = job.scores ?? {};
+const told = (value?: number | null) => value?.toFixed(2) ?? "not measured";
+console.log(`drift ${told(drift)}, diversity ${told(diversity)}`);
+for (const sentence of job.warnings ?? []) console.warn(sentence);

@@ -8,12 +8,10 @@ from typing import Any
 
 import gradio as gr
 
-from dualprocess import AsyncClient
-from dualprocess.schemas import Job, ResolvedJobSpec, VisualPrompt
+from dualprocess.schemas import Job, Question, ResolvedJobSpec, VisualPrompt
 from services.orchestrator.ui import choices, panel, settings, watch
 from services.orchestrator.ui.curves import Chart
 from services.orchestrator.ui.pieces import piece
-from services.orchestrator.ui.progress import Progress
 from services.orchestrator.ui.render import html
 from services.orchestrator.ui.visitor import visiting
 
@@ -65,16 +63,17 @@ async def _compared(request: gr.Request, left: str | None, right: str | None) ->
     async with visiting(request) as client:
         jobs = [await client.job(one) for one in (left, right)]
         told = [await watch.finished(client, job) for job in jobs]
-        # One scale for both.
-        most = max([0.0, *(loss for progress in told for _, loss in progress.losses)])
-        pairs = zip(jobs, told, strict=True)
-        sides = [await _side(client, job, progress, most) for job, progress in pairs]
+        sides = [
+            Side(
+                job,
+                panel.title(job),
+                panel.teachers(job),
+                panel.charts(job, progress, told),
+                await panel.pairs(client, job),
+            )
+            for job, progress in zip(jobs, told, strict=True)
+        ]
     return html("compare", sides=sides, differences=_differences(*(side.job for side in sides)))
-
-
-async def _side(client: AsyncClient, job: Job, progress: Progress, most_loss: float) -> Side:
-    charts = panel.charts(job, progress, most_loss)
-    return Side(job, panel.title(job), panel.teachers(job), charts, await panel.pairs(client, job))
 
 
 def _differences(left: Job, right: Job) -> list[tuple[str, str, str]]:
@@ -87,12 +86,9 @@ def _differences(left: Job, right: Job) -> list[tuple[str, str, str]]:
 
 
 def _settings(spec: ResolvedJobSpec) -> dict[str, str]:
-    asked = "; ".join(
-        f"{one.question} {one.answer}{_drawn(one.visual_prompt)}" for one in spec.questions
-    )
     values: dict[str, Any] = {
         "Prompt": "; ".join(spec.prompts),
-        "Questions": asked,
+        "Questions": "; ".join(_asked(one) for one in spec.questions),
         "Generator": spec.generator,
         "Teacher": ", ".join(f"{use.name} × {use.weight:g}" for use in spec.vlm),
         "Judge": spec.judge,
@@ -100,6 +96,11 @@ def _settings(spec: ResolvedJobSpec) -> dict[str, str]:
     shown = settings.of_spec(spec)
     values |= {one.label: shown[one.path] for one in settings.SETTINGS if one.path in shown}
     return {name: "–" if value in (None, "") else str(value) for name, value in values.items()}
+
+
+def _asked(one: Question) -> str:
+    weight = "" if one.weight == 1 else f" × {one.weight:g}"
+    return f"{one.question} {one.answer}{_drawn(one.visual_prompt)}{weight}"
 
 
 def _drawn(drawing: VisualPrompt | None) -> str:

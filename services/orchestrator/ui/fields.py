@@ -9,8 +9,11 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
+from services.orchestrator.ui import guard
+from services.orchestrator.ui.guard import GuardButtons
+from services.orchestrator.ui.pieces import heading
 from services.orchestrator.ui.render import asset
-from services.orchestrator.ui.settings import GROUPS, SETTINGS
+from services.orchestrator.ui.settings import GROUPS, GUARD, SETTINGS
 
 SCOPE = "teach"
 
@@ -91,14 +94,16 @@ def weights() -> gr.Textbox:
     )
 
 
-def settings() -> dict[str, Component]:
-    """Every setting, in its groups."""
-    built = {}
-    for group in GROUPS:
-        gr.HTML(f"<h3>{group}</h3>", js_on_load=None, apply_default_css=False)
+def settings() -> tuple[dict[str, Component], GuardButtons]:
+    """Every setting, in its groups, and the buttons of the guard's."""
+    built: dict[str, Component] = {}
+    for group, about in GROUPS.items():
+        heading(group, about)
         with gr.Row(elem_classes="dp-settings"):
             for setting in SETTINGS:
                 if setting.group == group:
                     identity = f"{SCOPE}-{setting.path.replace('.', '-')}"
                     built[setting.path] = setting.build(identity)
-    return built
+        if group == GUARD:
+            buttons = guard.build(SCOPE)
+    return built, buttons

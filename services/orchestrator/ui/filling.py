@@ -59,8 +59,7 @@ class Filling:
 
     async def defaults(self, request: gr.Request, generator: str) -> list[Any]:
         """Another generator was chosen."""
-        async with visiting(request) as client:
-            return self.fields.filled(_defaults(await client.models(), generator))
+        return self.fields.filled(await preset(request, generator))
 
     def _first(self, listed: ModelList, values: tuple[Any, ...]) -> list[Any]:
         generator, vlm = choices.live_pair(listed)
@@ -133,6 +132,12 @@ def redrawn(name: str, rows: list[dict[str, Any]] | None, *values: Any) -> Any:
         return gr.skip()
     (made,) = template.questions(size(width, height), starts.chosen(controls))
     return [{**rows[0], "drawing": made["drawing"]}, *rows[1:]]
+
+
+async def preset(request: gr.Request, generator: str) -> dict[str, Any]:
+    """What the generator's preset has, by path."""
+    async with visiting(request) as client:
+        return _defaults(await client.models(), generator)
 
 
 def _defaults(listed: ModelList, generator: str) -> dict[str, Any]:

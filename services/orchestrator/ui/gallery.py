@@ -11,6 +11,7 @@ import gradio as gr
 from dualprocess import AsyncClient
 from dualprocess.schemas import Job, JobKind, ResolvedImagesSpec, Score
 from services.orchestrator.ui import panel, pictures
+from services.orchestrator.ui.progress import Progress
 from services.orchestrator.ui.render import asset, html
 from services.orchestrator.ui.visitor import visiting
 
@@ -29,7 +30,8 @@ class Card:
     job: Job
     title: str
     prompt: str
-    pictures: list[str]
+    #: One below the other: of the base model and with the LoRA, or of an images job alone.
+    rows: list[list[str]]
     teacher: tuple[float, float] | None
     judge: tuple[float, float] | None
 
@@ -88,20 +90,25 @@ async def _card(client: AsyncClient, job: Job) -> Card:
         job,
         panel.title(job),
         panel.prompt(job),
-        await pictures.thumbnails(client, job, _pictures(job)),
+        await _rows(client, job),
         _both(job.scores.base, job.scores.lora),
         _both(judge.base, judge.lora) if judge else None,
     )
 
 
-def _pictures(job: Job) -> list[str]:
+async def _rows(client: AsyncClient, job: Job) -> list[list[str]]:
     if isinstance(job.spec, ResolvedImagesSpec):
-        return [f"image-{seed}.png" for seed in job.spec.seeds[:_IMAGES_SHOWN]]
-    first = panel.lesson(job).eval.seed
-    ended = [f"base-{first}.png", f"lora-{first}.png"]
-    names = sorted(file.name for file in job.artifacts)
-    previews = [name for name in names if name.startswith("preview-")]
-    return ended if ended[0] in names else previews[-1:]
+        names = [f"image-{seed}.png" for seed in job.spec.seeds[:_IMAGES_SHOWN]]
+        made = await pictures.thumbnails(client, job, names)
+        return [made] if made else []
+    seeds = panel.seeds(job)[:_IMAGES_SHOWN]
+    if seeds:
+        both = [[f"{side}-{seed}.png" for seed in seeds] for side in ("base", "lora")]
+        return [await pictures.thumbnails(client, job, names) for names in both]
+    # The way there, as far as it went.
+    previews = list(Progress.of(job).previews.values())[-_IMAGES_SHOWN:]
+    pairs = [await pictures.halves(client, job.id, preview, small=True) for preview in previews]
+    return [list(row) for row in zip(*pairs, strict=True)]
 
 
 def _both(base: Score | None, lora: Score | None) -> tuple[float, float] | None:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from dualprocess import AsyncClient
 from dualprocess.errors import DualProcessError
 from dualprocess.schemas import Artifact, Job, ResolvedImagesSpec, ResolvedJobSpec
 from services.orchestrator.ui import pictures
-from services.orchestrator.ui.curves import Chart, chart
+from services.orchestrator.ui.curves import Chart, Curve, chart
 from services.orchestrator.ui.progress import Progress
-from services.orchestrator.ui.render import html
+from services.orchestrator.ui.render import html, picture
 
 #: Pictures of more seeds or steps than these help nobody.
 _MOST_SEEDS = 16
@@ -32,7 +32,7 @@ _FILES = {
     "job.json": "Settings",
 }
 
-EMPTY = html("head", job=None)
+EMPTY = html("head", job=None, example=picture("example.png"))
 
 
 class NoLesson(DualProcessError):
@@ -85,28 +85,39 @@ def teachers(job: Job) -> str:
 
 
 async def preview(client: AsyncClient, job: Job, progress: Progress) -> str:
-    """The newest pair, and the LoRA's way there."""
+    """The samples of a job that has ended, else the newest pair; and the LoRA's way there."""
+    samples = await pairs(client, job) if progress.status.is_final else []
     steps = _spread(list(progress.previews), _MOST_STEPS)
     found = await asyncio.gather(
         *(pictures.halves(client, job.id, progress.previews[step]) for step in steps)
     )
     base, lora = found[-1] if found else ("", "")
     strip = [(step, pair[1]) for step, pair in zip(steps, found, strict=True)]
-    return html("pictures", base=base, lora=lora, step=steps[-1] if steps else 0, strip=strip)
+    return html(
+        "pictures",
+        samples=samples,
+        base=base,
+        lora=lora,
+        step=steps[-1] if steps else 0,
+        strip=strip,
+    )
 
 
 def curves(job: Job, progress: Progress) -> str:
     return html("curves", charts=charts(job, progress))
 
 
-def charts(job: Job, progress: Progress, most_loss: float = 0.0) -> list[Chart]:
-    """Loss, with room for ``most_loss``, and the probability of each right answer."""
+def charts(job: Job, progress: Progress, beside: Sequence[Progress] = ()) -> list[Chart]:
+    """Loss, the probability of each right answer, and what else changed, where steps tell it.
+
+    On scales that fit those ``beside`` it as well.
+    """
     if not progress.losses:
         return []
     labels = [asked.question[:_LABEL_CHARACTERS] for asked in lesson(job).questions]
     steps = progress.steps if not progress.status.is_final else progress.losses[-1][0]
-    return [
-        chart("Loss", [("loss", progress.losses)], steps, most=most_loss),
+    shown = [
+        chart("Loss", [("loss", progress.losses)], steps, most=_most(one.losses for one in beside)),
         chart(
             "Probability of the right answer",
             list(zip(labels, progress.probabilities, strict=False)),
@@ -114,11 +125,22 @@ def charts(job: Job, progress: Progress, most_loss: float = 0.0) -> list[Chart]:
             top=1.0,
         ),
     ]
+    changed = [("drift", progress.drift), ("diversity", progress.diversity)]
+    told = [(name, curve) for name, curve in changed if curve]
+    if told:
+        others = (curve for one in beside for curve in (one.drift, one.diversity))
+        title = " and ".join(name for name, _ in told).capitalize()
+        # Room for 1: another picture, and as different as the base model's.
+        shown.append(chart(title, told, steps, most=max(1.0, _most(others))))
+    return shown
 
 
-async def outcome(client: AsyncClient, job: Job) -> str:
-    """Scores, samples and files of a job that has ended."""
-    seeds = await pairs(client, job)
+def _most(curves: Iterable[Curve]) -> float:
+    return max((value for curve in curves for _, value in curve), default=0.0)
+
+
+def outcome(job: Job) -> str:
+    """Scores and files of a job that has ended."""
     have = {file.name: file for file in job.artifacts}
     files: list[tuple[Artifact, str]] = [
         (have[name], what) for name, what in _FILES.items() if name in have
@@ -127,7 +149,6 @@ async def outcome(client: AsyncClient, job: Job) -> str:
         "outcome",
         job=job,
         teachers=teachers(job),
-        pairs=seeds,
         files=files,
         usable=LORA_FILE in have,
     )
@@ -135,20 +156,21 @@ async def outcome(client: AsyncClient, job: Job) -> str:
 
 async def pairs(client: AsyncClient, job: Job) -> list[tuple[int, str, str]]:
     """Seed, picture of the base, picture with the LoRA: as many as there are and help."""
-    names = {file.name for file in job.artifacts}
-    seeds = sorted(
-        seed
-        for name in names
-        if name.startswith("base-") and (seed := _seed(name)) is not None
-        if f"lora-{seed}.png" in names
-    )[:_MOST_SEEDS]
+    both = seeds(job)[:_MOST_SEEDS]
     base, lora = await asyncio.gather(
         *(
-            pictures.shown(client, job, [f"{side}-{seed}.png" for seed in seeds])
+            pictures.shown(client, job, [f"{side}-{seed}.png" for seed in both])
             for side in ("base", "lora")
         )
     )
-    return list(zip(seeds, base, lora, strict=True))
+    return list(zip(both, base, lora, strict=True))
+
+
+def seeds(job: Job) -> list[int]:
+    """Those of which its files show base and LoRA, in order."""
+    names = {file.name for file in job.artifacts}
+    found = (_seed(name) for name in names if name.startswith("base-"))
+    return sorted(seed for seed in found if seed is not None and f"lora-{seed}.png" in names)
 
 
 def _seed(name: str) -> int | None:

@@ -16,7 +16,7 @@ from dualprocess.schemas import Artifact, Job
 _THUMBNAIL_SIDE = 256
 _SHOWN_SIDE = 768
 #: Small pictures, by what they were made of: only who can read a job knows its files' hashes.
-_KEPT: OrderedDict[tuple[str, int], str] = OrderedDict()
+_KEPT: OrderedDict[tuple[str, int, int], tuple[str, ...]] = OrderedDict()
 _KEPT_COUNT = 512
 
 
@@ -29,44 +29,44 @@ async def thumbnails(client: AsyncClient, job: Job, names: Sequence[str]) -> lis
     return await _all(client, job, names, _THUMBNAIL_SIDE)
 
 
-async def halves(client: AsyncClient, job_id: str, artifact: Artifact) -> tuple[str, str]:
-    """A preview's base (left) and LoRA (right)."""
-    data = await client.read_artifact(job_id, artifact.name)
-    return await asyncio.to_thread(_split, data)
+async def halves(
+    client: AsyncClient, job_id: str, artifact: Artifact, *, small: bool = False
+) -> tuple[str, str]:
+    """A preview's base (left) and LoRA (right); ``small``: as thumbnails."""
+    side = _THUMBNAIL_SIDE if small else _SHOWN_SIDE
+    base, lora = await _parts(client, job_id, artifact, side, 2)
+    return base, lora
 
 
 async def _all(client: AsyncClient, job: Job, names: Sequence[str], side: int) -> list[str]:
     files = {artifact.name: artifact for artifact in job.artifacts}
     found = [files[name] for name in names if name in files]
-    return await asyncio.gather(*(_one(client, job.id, file, side) for file in found))
+    each = await asyncio.gather(*(_parts(client, job.id, file, side, 1) for file in found))
+    return [picture for (picture,) in each]
 
 
-async def _one(client: AsyncClient, job_id: str, file: Artifact, side: int) -> str:
-    key = file.sha256, side
+async def _parts(
+    client: AsyncClient, job_id: str, file: Artifact, side: int, count: int
+) -> tuple[str, ...]:
+    """So many parts of equal width, each within ``side`` pixels."""
+    key = file.sha256, side, count
     if key not in _KEPT:
         data = await client.read_artifact(job_id, file.name)
-        _KEPT[key] = await asyncio.to_thread(_within, data, side)
+        _KEPT[key] = await asyncio.to_thread(_split, data, side, count)
         if len(_KEPT) > _KEPT_COUNT:
             _KEPT.popitem(last=False)
     return _KEPT[key]
 
 
-def _within(data: bytes, side: int) -> str:
+def _split(data: bytes, side: int, count: int) -> tuple[str, ...]:
     with Image.open(io.BytesIO(data)) as image:
-        if max(image.size) <= side:
-            return _url(data, "png")
-        image.thumbnail((side, side))
-        return _encoded(image)
-
-
-def _split(data: bytes) -> tuple[str, str]:
-    with Image.open(io.BytesIO(data)) as image:
-        width, height = image.size
-        parts = [image.crop((left, 0, left + width // 2, height)) for left in (0, width // 2)]
-        for part in parts:
-            part.thumbnail((_SHOWN_SIDE, _SHOWN_SIDE))
-        base, lora = (_encoded(part) for part in parts)
-    return base, lora
+        if count == 1 and max(image.size) <= side:
+            return (_url(data, "png"),)
+        width, height = image.width // count, image.height
+        parts = [image.crop((at * width, 0, (at + 1) * width, height)) for at in range(count)]
+    for part in parts:
+        part.thumbnail((side, side))
+    return tuple(_encoded(part) for part in parts)
 
 
 def _encoded(image: Image.Image) -> str:

@@ -38,6 +38,9 @@ class Progress:
     losses: Curve = field(default_factory=list)
     #: A curve a question, in the job's order.
     probabilities: list[Curve] = field(default_factory=list)
+    #: Of the steps that tell them.
+    drift: Curve = field(default_factory=list)
+    diversity: Curve = field(default_factory=list)
     #: Pictures of base beside LoRA, by the step after which they were made.
     previews: dict[int, Artifact] = field(default_factory=dict)
     _seconds: deque[float] = field(default_factory=lambda: deque(maxlen=_RECENT))
@@ -62,7 +65,8 @@ class Progress:
             case PreviewEvent():
                 self.previews[event.step] = event.artifact
             case StepEvent():
-                self._add(event.step, event.loss, event.questions)
+                changed = event.drift, event.diversity
+                self._add(event.step, event.loss, event.questions, *changed)
                 self.step, self.steps = event.step, event.steps
                 self._seconds.append(event.timings.total)
             case SkippedStepEvent():
@@ -73,16 +77,29 @@ class Progress:
         for data in map(json.loads, text.splitlines()):
             # A skipped step has a reason in place of measures.
             if "loss" in data:
-                self._add(data["step"], data["loss"], _SCORES.validate_python(data["questions"]))
+                scores = _SCORES.validate_python(data["questions"])
+                # An older job's has neither.
+                changed = data.get("drift"), data.get("diversity")
+                self._add(data["step"], data["loss"], scores, *changed)
 
-    def _add(self, step: int, loss: float, scores: Sequence[QuestionScore]) -> None:
+    def _add(
+        self,
+        step: int,
+        loss: float,
+        scores: Sequence[QuestionScore],
+        drift: float | None,
+        diversity: float | None,
+    ) -> None:
         if not self.probabilities:
             self.probabilities = [[] for _ in scores]
         # An interrupted job goes on from a checkpoint: later steps are told once more.
-        for curve in (self.losses, *self.probabilities):
+        for curve in (self.losses, *self.probabilities, self.drift, self.diversity):
             while curve and curve[-1][0] >= step:
                 curve.pop()
         self.losses.append((step, loss))
+        for curve, value in ((self.drift, drift), (self.diversity, diversity)):
+            if value is not None:
+                curve.append((step, value))
         for curve, score in zip(self.probabilities, scores, strict=False):
             curve.append((step, score.probability.geometric_mean))
 

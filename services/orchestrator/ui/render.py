@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,20 @@ def asset(name: str) -> str:
     return (_FOLDER / "assets" / name).read_text()
 
 
+def picture(name: str) -> str:
+    """A PNG of the page, as a data: URL."""
+    data = (_FOLDER / "assets" / name).read_bytes()
+    return f"data:image/png;base64,{base64.b64encode(data).decode()}"
+
+
 def percent(share: float) -> str:
     """A probability for people: 3 %, 0.4 %."""
     return f"{share * 100:.0f} %" if share >= 0.01 or share == 0 else f"{share * 100:.1g} %"
+
+
+def points(gap: float) -> str:
+    """Between two probabilities: +12 points."""
+    return f"{gap * 100:+.0f} points"
 
 
 def duration(seconds: float) -> str:
@@ -40,4 +52,4 @@ def duration(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h"
 
 
-_ENVIRONMENT.filters.update(percent=percent, duration=duration)
+_ENVIRONMENT.filters.update(percent=percent, points=points, duration=duration)

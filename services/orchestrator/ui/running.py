@@ -61,7 +61,7 @@ async def drawn(client: AsyncClient, job: Job, heading: str) -> str:
     captions = [f"seed {seed}" for seed in job.spec.seeds]
     score = job.scores.lora or job.scores.base
     shown = list(zip(captions, found, strict=False))
-    return html("drawn", heading=heading, score=score, pictures=shown)
+    return html("drawn", heading=heading, score=score, pictures=shown, warnings=job.warnings)
 
 
 def asked(job_id: str) -> str:

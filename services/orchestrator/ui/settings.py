@@ -13,7 +13,17 @@ from gradio.components import Component
 from dualprocess.schemas import GeneratorInfo, ResolvedJobSpec
 from dualprocess.schemas.settings import LoraStart
 
-GROUPS = ("Image", "LoRA", "Optimiser", "Pictures and scores", "The job")
+GUARD = "Guard"
+#: In the page's order, some with a sentence.
+GROUPS: Mapping[str, str] = {
+    "Image": "",
+    "LoRA": "",
+    "Optimiser": "",
+    GUARD: "Keeps what no question asks about as the base model draws it. Anchor 0, margin 1 and "
+    "worst case 0 turn it off: then it learns by the paper's method.",
+    "Pictures and scores": "",
+    "The job": "",
+}
 
 
 @dataclass(frozen=True)
@@ -64,6 +74,7 @@ def _start_shown(start: Mapping[str, Any]) -> str:
 
 
 _NUMBER = partial(gr.Number, value=None, step=0.1)
+_FINE = partial(gr.Number, value=None, step=0.01)
 _INTEGER = partial(gr.Number, value=None, precision=0)
 _TEXT = partial(gr.Textbox, lines=1, max_lines=1)
 
@@ -145,6 +156,27 @@ SETTINGS: tuple[Setting, ...] = (
         "off: the sampler's last one only",
         gr.Checkbox,
     ),
+    Setting(
+        "guard.anchor",
+        GUARD,
+        "Anchor",
+        "how firmly images are held to the base model's; 0: off",
+        _FINE,
+    ),
+    Setting(
+        "guard.margin",
+        GUARD,
+        "Margin",
+        "answers as probable as this teach no more; 1: off",
+        _FINE,
+    ),
+    Setting(
+        "guard.worst_case",
+        GUARD,
+        "Worst case",
+        "how far from the image the VLM looks for its worst answers; 0: off, and quicker",
+        _FINE,
+    ),
     Setting("eval.images", "Pictures and scores", "Images", "at the end", _INTEGER, _whole),
     Setting("eval.seed", "Pictures and scores", "First seed", "and counted up", _INTEGER, _whole),
     Setting(
@@ -154,7 +186,7 @@ SETTINGS: tuple[Setting, ...] = (
         "stop_at_score",
         "Pictures and scores",
         "Enough at",
-        "stop early at this probability, 0 to 1; empty: never",
+        "stop early at this probability, 0 to 1 and below the margin; empty: never",
         _TEXT,
         _written,
     ),
@@ -214,8 +246,8 @@ def put(spec: dict[str, Any], path: str, value: Any) -> None:
 
 def defaults(info: GeneratorInfo) -> dict[str, Any]:
     """What the fields show for a generator before anybody changed them."""
-    data = info.model_dump(include={"image", "lora", "optimizer", "eval"})
-    return _shown(data, only=("image", "lora", "optimizer", "eval"))
+    parts = ("image", "lora", "optimizer", "guard", "eval")
+    return _shown(info.model_dump(include=set(parts)), only=parts)
 
 
 def of_spec(spec: ResolvedJobSpec) -> dict[str, Any]:

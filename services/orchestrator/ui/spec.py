@@ -70,12 +70,15 @@ def row(asked: Question) -> dict[str, Any]:
         "answer": asked.answer,
         "drawing": drawing and _data_url(drawing.image),
         "mode": drawing.mode if drawing else "solid",
+        "weight": asked.weight,
     }
 
 
 def question(row: Mapping[str, Any]) -> dict[str, Any]:
     """What a row of the table asks for."""
     asked: dict[str, Any] = {"question": row.get("question"), "answer": row.get("answer")}
+    if row.get("weight") is not None:
+        asked["weight"] = row["weight"]
     if row.get("drawing"):
         asked["visual_prompt"] = {"image": row["drawing"], "mode": row.get("mode") or "solid"}
     return asked

@@ -8,10 +8,10 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
-from services.orchestrator.ui import fields, panel, running, starts, words
+from services.orchestrator.ui import fields, guard, panel, running, starts, words
 from services.orchestrator.ui.fields import Fields
-from services.orchestrator.ui.filling import Filling, redrawn
-from services.orchestrator.ui.pieces import fault_box, piece
+from services.orchestrator.ui.filling import Filling, preset, redrawn
+from services.orchestrator.ui.pieces import fault_box, heading, piece
 from services.orchestrator.ui.render import asset, html
 from services.orchestrator.ui.running import Running
 from services.orchestrator.ui.words import Words
@@ -83,11 +83,13 @@ def _fields() -> tuple[dict[str, Component], gr.Accordion, Words]:
         by_path["generator"] = fields.generator()
         by_path["vlm"] = fields.teachers()
     with gr.Accordion("All settings", open=False, elem_classes="dp-section") as more:
-        piece("teach-heading", "<h3>Teachers and judge</h3>")
+        heading("Teachers and judge")
         with gr.Row(elem_classes="dp-settings"):
             by_path["weights"] = fields.weights()
             by_path["judge"] = fields.judge()
-        by_path |= fields.settings()
+        built, buttons = fields.settings()
+    by_path |= built
+    guard.wire(buttons, by_path, preset)
     return by_path, more, writing
 
 

@@ -73,7 +73,7 @@ def build() -> Use:
             with gr.Row(elem_classes="dp-actions"):
                 make = gr.Button("Make images", variant="primary", elem_id="use-make")
         with gr.Column(scale=6, min_width=320, elem_classes="dp-panel"):
-            grid = piece("use-grid", html("grid", rows=[], seeds=[]))
+            grid = piece("use-grid", html("grid", rows=[], seeds=[], warnings=[]))
     tab = Use(prompt, generator, loras, seeds, strengths, ask, faults, grid)
     make.click(
         _made,
@@ -186,4 +186,5 @@ async def _grid(client: AsyncClient, strengths: list[float], jobs: list[Job]) ->
         found = await pictures.shown(client, job, [f"image-{seed}.png" for seed in seeds])
         name = f"strength {strength:g}" if job.spec.loras else "base model"
         rows.append((name, job.error, job.scores.lora or job.scores.base, found))
-    return html("grid", rows=rows, seeds=seeds)
+    warnings = dict.fromkeys(sentence for job in jobs for sentence in job.warnings)
+    return html("grid", rows=rows, seeds=seeds, warnings=warnings)

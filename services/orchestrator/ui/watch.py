@@ -58,7 +58,7 @@ async def _ended(client: AsyncClient, job: Job) -> View:
         panel.head(job, progress),
         await panel.preview(client, job, progress),
         panel.curves(job, progress),
-        await panel.outcome(client, job),
+        panel.outcome(job),
     )
 
 

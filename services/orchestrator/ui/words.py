@@ -137,6 +137,7 @@ async def written(
     if kept:
         first = spec.question(kept[0])
         drawing = first.pop("visual_prompt", None)
+        first.pop("weight", None)
         data["first"] = {**first, "on_drawing": drawing is not None}
         data |= {"visual_prompt": drawing} if drawing else {}
     try:

@@ -1,6 +1,6 @@
 // The table of questions: each with its answer and perhaps a drawing laid over the image.
 const { make } = window.dualprocess;
-const EMPTY = { question: "", answer: "Yes", drawing: null, mode: "solid" };
+const EMPTY = { question: "", answer: "Yes", drawing: null, mode: "solid", weight: 1 };
 let rows = [];
 element.dataset.scope = "teach";
 const list = make("ol", { className: "dp-questions" });
@@ -15,6 +15,15 @@ function field(index, name, label, row, properties = {}) {
   input.dataset.field = `questions.${index}.${name}`;
   input.addEventListener("input", () => { row[name] = input.value; tell(); });
   return make("label", { className: `dp-${name}` }, make("span", { textContent: label }), input);
+}
+
+function weight(index, row) {
+  const input = make("input", { type: "number", min: 0, step: "any", value: row.weight ?? "", placeholder: "1" });
+  input.dataset.field = `questions.${index}.weight`;
+  input.setAttribute("aria-label", `Weight of question ${index + 1}`);
+  input.addEventListener("input", () => { row.weight = input.value === "" ? null : Number(input.value); tell(); });
+  const title = "How much this question counts beside the others";
+  return make("label", { className: "dp-weight", title }, make("span", { textContent: "Weight" }), input);
 }
 
 function drawn(index, row) {
@@ -62,6 +71,7 @@ function show() {
       field(index, "answer", "Right answer", row, { placeholder: "Yes" }),
       remove,
       drawn(index, row),
+      weight(index, row),
     );
   }));
 }

@@ -74,7 +74,7 @@ class GeneratorPreset(_Preset):
     lora: LoraSettings
     optimizer: OptimizerSettings = OptimizerSettings()
     #: What the tiny pair's measurements support: models/training/README.md.
-    guard: GuardSettings = GuardSettings(anchor=1.2, margin=0.95, worst_case=0.04)
+    guard: GuardSettings = GuardSettings(anchor=0.8, margin=0.95, worst_case=0.035)
     eval: EvalSettings = EvalSettings()
 
 

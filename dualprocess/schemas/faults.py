@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel
@@ -38,7 +38,7 @@ def field_error(error: Mapping[str, Any]) -> FieldError:
         case "missing":
             return FieldError(field=where, message="is missing; it has no default")
         case "extra_forbidden":
-            return FieldError(field=where, message=_unknown(str(error["loc"][-1])))
+            return FieldError(field=where, message=_unknown(error["loc"]))
         case "string_too_short":
             return FieldError(field=where, message="is empty; write something here")
         case "too_short":
@@ -47,12 +47,28 @@ def field_error(error: Mapping[str, Any]) -> FieldError:
     return FieldError(field=where, message=message)
 
 
-def _unknown(name: str) -> str:
-    close = difflib.get_close_matches(name, _FIELD_NAMES, n=1)
+def _unknown(location: Sequence[int | str]) -> str:
+    *parents, name = (part for part in location if isinstance(part, str))
+    part = _PARTS.get(parents[-1]) if parents else None
+    # Of the few that a part has, a less close one is meant.
+    own = difflib.get_close_matches(name, part.model_fields, n=1, cutoff=0.5) if part else []
+    close = own or difflib.get_close_matches(name, _FIELD_NAMES, n=1)
     hint = f"did you mean {close[0]!r}?" if close else "leave it out"
     return f"is no field of this request; {hint}"
 
 
+#: The parts of a job, by the field that holds them.
+_PARTS: Mapping[str, type[BaseModel]] = {
+    "questions": Question,
+    "visual_prompt": VisualPrompt,
+    "image": ImageOptions,
+    "lora": LoraOptions,
+    "start": LoraStart,
+    "optimizer": OptimizerOptions,
+    "guard": GuardOptions,
+    "eval": EvalOptions,
+    "webhook": Webhook,
+}
 _REQUEST_MODELS: tuple[type[BaseModel], ...] = (
     JobSpec,
     BatchRequest,
@@ -61,15 +77,7 @@ _REQUEST_MODELS: tuple[type[BaseModel], ...] = (
     QuestionsRequest,
     ExpansionRequest,
     DraftQuestion,
-    Question,
-    VisualPrompt,
     LoraUse,
-    ImageOptions,
-    LoraOptions,
-    LoraStart,
-    OptimizerOptions,
-    GuardOptions,
-    EvalOptions,
-    Webhook,
+    *_PARTS.values(),
 )
 _FIELD_NAMES = sorted({field for model in _REQUEST_MODELS for field in model.model_fields})

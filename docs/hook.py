@@ -48,7 +48,7 @@ def _table(kind: str, name: str | None) -> str:
         case "fields", str():
             return tables.fields(_class(name))
         case "preset-fields", str():
-            return tables.fields(_class(name), left_out="the preset's")
+            return tables.fields(_class(name), left_out="the preset's", none="the preset's")
         case "settings", str():
             return tables.settings(_class(name))
     raise ValueError(f"<!-- {kind} {name or ''} --> is no table; docs/hook.py has those there are")

@@ -23,16 +23,16 @@ _LIMITS = (
 )
 
 
-def fields(model: type[BaseModel], *, left_out: str = "required") -> str:
+def fields(model: type[BaseModel], *, left_out: str = "required", none: str = "none") -> str:
     """What can be written in a request, with limits, default and effect. ``left_out`` is what is
-    said of a field without a default."""
+    said of a field without a default, ``none`` of one whose default is null."""
     schema = model.model_json_schema()
     required = schema.get("required", [])
     rows = [
         (
             f"`{name}`",
             _kind(field),
-            left_out if name in required else _shown(field.get("default")),
+            left_out if name in required else _default(field, none),
             description(field) or f"See [{name}](#{name}).",
         )
         for name, field in schema["properties"].items()
@@ -60,7 +60,7 @@ def presets() -> str:
     """The defaults of each generator."""
     rows = []
     for preset in load_presets().generators.values():
-        optimizer, lora = preset.optimizer, preset.lora
+        optimizer, lora, guard = preset.optimizer, preset.lora, preset.guard
         scale = lora.weight * lora.alpha / lora.rank
         rows.append(
             (
@@ -70,10 +70,11 @@ def presets() -> str:
                 f"{preset.sides.minimum} to {preset.sides.maximum}, by {preset.sides.multiple_of}",
                 f"{optimizer.steps} × {optimizer.batch}, {optimizer.lr:g}",
                 f"{lora.rank}, {scale:g}",
+                f"{guard.anchor:g}, {guard.margin:g}, {guard.worst_case:g}",
             )
         )
     columns = ("preset", "image", "sampler's steps, guidance", "sides", "steps × batch, lr")
-    return _table((*columns, "rank, scale"), rows)
+    return _table((*columns, "rank, scale", "anchor, margin, worst case"), rows)
 
 
 def routes() -> str:
@@ -84,6 +85,11 @@ def routes() -> str:
             told = operation.get("description", operation["summary"]).partition("\n\n")[0]
             rows.append((f"`{method.upper()}`", f"`{path}`", told.replace("\n", " ")))
     return _table(("method", "path", "does"), rows)
+
+
+def _default(field: Mapping[str, Any], none: str) -> str:
+    value = field.get("default")
+    return none if value is None else _shown(value)
 
 
 def description(field: Mapping[str, Any]) -> str:
@@ -107,6 +113,8 @@ def _kind(field: Mapping[str, Any]) -> str:
 def _form(form: Mapping[str, Any]) -> str:
     if "$ref" in form:
         return _reference(form)
+    if "const" in form:
+        return f"`{form['const']}`"
     if "enum" in form:
         return " or ".join(f"`{value}`" for value in form["enum"])
     kind = form.get("type", "")

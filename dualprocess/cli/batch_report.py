@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
 from dualprocess.cli.outcomes import Outcome
-from dualprocess.schemas import Score
+from dualprocess.schemas import Job, Score, Scores
 
 #: So many seeds are shown of each; all of them are in the folder.
 _SEEDS_SHOWN = 4
 
-_COLUMNS = ("name", "prompt", "questions", "base", "LoRA", "score base", "score LoRA", "status")
 #: Pictures say nothing about order, files neither.
-_UNSORTED = ("base", "LoRA")
+_UNSORTED = ("base", "LoRA", "files")
+_WORDS = ("name", "prompt", "questions", "status")
+
+#: Numbers of a job's scores, by the heads of their columns.
+_NUMBERS: Mapping[str, Callable[[Scores], float | None]] = {
+    "score base": lambda scores: _probability(scores.base),
+    "score LoRA": lambda scores: _probability(scores.lora),
+    "drift": lambda scores: scores.drift,
+    "diversity": lambda scores: scores.diversity,
+}
+#: More of them, where any job has a judge.
+_JUDGED: Mapping[str, Callable[[Scores], float | None]] = {
+    "judge": lambda scores: _probability(scores.judge.lora if scores.judge else None),
+    "gap": lambda scores: scores.judge.gap if scores.judge else None,
+}
+
+_JUDGE_WORDS = """
+Judge is the score that the judge gives with the LoRA. Gap is the teacher's score less the judge's:
+far above 0, only the teacher is pleased."""
 
 _STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem; color: #1c1c1c; background: #fff; }
@@ -31,11 +48,12 @@ td.pictures { min-width: 136px; }
 img { width: 64px; height: 64px; object-fit: contain; }
 ul { margin: 0; padding-left: 1.1rem; }
 .failed, .cancelled { color: #b00020; }
-.error { max-width: 30rem; }
+.warning, .error { max-width: 30rem; }
+.warning { color: #8a5a00; }
 @media (prefers-color-scheme: dark) {
   body { color: #eee; background: #161616; } th { background: #242424; color: #eee; }
   th button { color: inherit; } td, th { border-color: #3a3a3a; } a { color: #8ab4f8; }
-  .failed, .cancelled { color: #ff8a80; }
+  .failed, .cancelled { color: #ff8a80; } .warning { color: #ffcc80; }
 }
 """
 
@@ -59,8 +77,11 @@ for (const button of document.querySelectorAll("th button")) {
 
 def html(found: Sequence[Outcome], out: Path) -> str:
     """The report of these jobs, to be written into ``out``."""
-    heads = "".join(_head(column) for column in (*_COLUMNS, "files"))
-    rows = "\n".join(_row(outcome, out) for outcome in found)
+    is_judged = any(outcome.spec.judge for outcome in found)
+    numbers = {**_NUMBERS, **_JUDGED} if is_judged else _NUMBERS
+    columns = ("name", "prompt", "questions", "base", "LoRA", *numbers, "status", "files")
+    heads = "".join(map(_head, columns))
+    rows = "\n".join(_row(outcome, out, numbers.values()) for outcome in found)
     title = escape(f"{out.resolve().name}: {len(found)} jobs")
     return f"""<!doctype html>
 <html lang="en">
@@ -72,7 +93,10 @@ def html(found: Sequence[Outcome], out: Path) -> str:
 </head>
 <body>
 <h1>{title}</h1>
-<p>A score is the probability of the right answers (VQAScore), without the LoRA and with it.</p>
+<p>A score is the probability of the right answers (VQAScore), without the LoRA and with it.
+Drift is how far images with the LoRA are from the base model's of the same seeds: 0 is the same
+image, about 1 another one. Diversity is how far they are from each other, over the base model's:
+below 1 they have become more alike.{_JUDGE_WORDS if is_judged else ""}</p>
 <table>
 <thead><tr>{heads}</tr></thead>
 <tbody>
@@ -86,46 +110,56 @@ def html(found: Sequence[Outcome], out: Path) -> str:
 
 
 def _head(column: str) -> str:
-    if column in (*_UNSORTED, "files"):
+    if column in _UNSORTED:
         return f'<th scope="col">{column}</th>'
-    kind = "number" if column.startswith("score") else "text"
+    kind = "text" if column in _WORDS else "number"
     return f'<th scope="col" data-kind="{kind}"><button type="button">{column}</button></th>'
 
 
-def _row(outcome: Outcome, out: Path) -> str:
+def _row(outcome: Outcome, out: Path, numbers: Iterable[Callable[[Scores], float | None]]) -> str:
     spec, job = outcome.spec, outcome.job
     status = str(job.status) if job else "not queued"
     prompts = spec.prompts or [spec.prompt or ""]
-    scores = job.scores if job else None
-    base, lora = (scores.base, scores.lora) if scores else (None, None)
-    error = f'<div class="error">{escape(job.error)}</div>' if job and job.error else ""
+    scores = job.scores if job else Scores()
     cells = (
         f"<td>{escape(spec.name or '')}</td>",
         f"<td>{'<br>'.join(escape(prompt) for prompt in prompts)}</td>",
-        f"<td><ul>{''.join(_questions(outcome, base, lora))}</ul></td>",
+        f"<td><ul>{''.join(_questions(outcome, scores))}</ul></td>",
         f'<td class="pictures">{"".join(_pictures(outcome, out, "base"))}</td>',
         f'<td class="pictures">{"".join(_pictures(outcome, out, "lora"))}</td>',
-        _number(base),
-        _number(lora),
-        f'<td class="{escape(status)}">{escape(status)}{error}</td>',
+        *(_number(number(scores)) for number in numbers),
+        f'<td class="{escape(status)}">{escape(status)}{"".join(_remarks(job))}</td>',
         f"<td>{'<br>'.join(_files(outcome, out))}</td>",
     )
     return f"<tr>{''.join(cells)}</tr>"
 
 
-def _number(score: Score | None) -> str:
-    if score is None:
-        # Below every score.
-        return '<td class="number" data-sort="-1">–</td>'
-    value = score.probability.geometric_mean
+def _remarks(job: Job | None) -> Iterator[str]:
+    """What its owner should know of the job."""
+    for warning in job.warnings if job else []:
+        yield f'<div class="warning">warning: {escape(warning)}</div>'
+    if job and job.error:
+        yield f'<div class="error">{escape(job.error)}</div>'
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        # Below every number.
+        return '<td class="number" data-sort="-Infinity">–</td>'
     return f'<td class="number" data-sort="{value!r}">{value:.3f}</td>'
 
 
-def _questions(outcome: Outcome, base: Score | None, lora: Score | None) -> Iterator[str]:
+def _probability(score: Score | None) -> float | None:
+    return None if score is None else score.probability.geometric_mean
+
+
+def _questions(outcome: Outcome, scores: Scores) -> Iterator[str]:
     for index, question in enumerate(outcome.spec.questions):
-        both = [score.questions[index] for score in (base, lora) if score]
+        both = [score.questions[index] for score in (scores.base, scores.lora) if score]
         shown = " → ".join(f"{one.probability.geometric_mean:.3f}" for one in both)
         asked = f"{escape(question.question)} {escape(question.answer)}"
+        if question.weight != 1:
+            asked += f" (weight {question.weight:g})"
         yield f"<li>{asked}{f': {shown}' if shown else ''}</li>"
 
 

@@ -11,7 +11,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Column, Table
 from rich.text import Text
 
-from dualprocess.cli import specs
+from dualprocess.cli import specs, telling
 from dualprocess.cli.completion import job_ids
 from dualprocess.cli.session import (
     BAD_INPUT,
@@ -27,15 +27,7 @@ from dualprocess.cli.session import (
 from dualprocess.cli.watching import ended
 from dualprocess.cli.watching import watch as watch_job
 from dualprocess.protocol import DEFAULT_URL
-from dualprocess.schemas import (
-    Answers,
-    ExpandedPrompt,
-    Job,
-    JobStatus,
-    ResolvedAnswersSpec,
-    ResolvedJobSpec,
-    WrittenQuestions,
-)
+from dualprocess.schemas import Job, JobStatus
 
 JobId = Annotated[str, typer.Argument(metavar="ID", autocompletion=job_ids)]
 
@@ -122,17 +114,26 @@ def list_jobs(
     if json:
         print_json(*jobs, many=True)
         return
-    whole = [Column(head, no_wrap=True) for head in ("id", "kind", "status", "step", "loss")]
-    # In 80 columns, which a pipe has, only these give way.
-    rest = [Column("base → LoRA", min_width=7), Column("name", min_width=6, overflow="fold")]
-    table = Table(*whole, *rest, box=SIMPLE_HEAD, show_edge=False, padding=0)
+    # In 80 columns, which a pipe has, only these give way: two to a second line, the name to more.
+    pairs = [Column(head, min_width=7) for head in ("step loss", "base → LoRA")]
+    name = Column("name", min_width=6, overflow="fold")
+    table = Table(
+        *_whole("id", "kind", "status"),
+        *pairs,
+        *_whole("drift", "div."),
+        name,
+        box=SIMPLE_HEAD,
+        show_edge=False,
+        padding=0,
+    )
     for job in jobs:
-        loss = "" if job.loss is None else f"{job.loss:.3f}"
-        step = f"{job.step}/{job.steps}" if job.steps else ""
-        row = (job.id, job.kind, job.status, step, loss, _scores(job), _title(job))
         # Text: a name with brackets is no markup.
-        table.add_row(*map(Text, row))
+        table.add_row(*map(Text, telling.row(job)))
     stdout.print(table)
+
+
+def _whole(*heads: str) -> list[Column]:
+    return [Column(head, no_wrap=True) for head in heads]
 
 
 def pull(
@@ -162,56 +163,8 @@ def pull(
 def _tell(job: Job, *, json: bool) -> None:
     if json:
         print_json(job)
-        return
-    lines = [f"job {job.id}: {job.status}"]
-    if job.position is not None:
-        lines.append(f"jobs ahead: {job.position}")
-    if job.waiting_for:
-        lines.append(f"waits for {job.waiting_for}")
-    if job.loss is not None:
-        lines.append(f"step {job.step} of {job.steps}, loss {job.loss:.4f}")
-    if job.skipped:
-        lines.append(f"steps skipped, since loss or gradient was not a number: {job.skipped}")
-    if scores := _scores(job):
-        lines.append(f"probability of the right answers, base → LoRA: {scores}")
-    if job.stopped_because:
-        lines.append(f"ended early: {job.stopped_because}")
-    lines += _said(job)
-    if job.error:
-        lines.append(f"error: {job.error}")
-    if job.artifacts:
-        lines.append("files: " + ", ".join(artifact.name for artifact in job.artifacts))
-    typer.echo("\n".join(lines))
-
-
-def _said(job: Job) -> list[str]:
-    """What a job of words came to."""
-    match job.result:
-        case Answers(answers=answers):
-            return answers
-        case WrittenQuestions(questions=questions):
-            return [f"{draft.question} {draft.answer}" for draft in questions]
-        case ExpandedPrompt(prompt=prompt):
-            return [prompt]
-    return []
-
-
-def _scores(job: Job) -> str:
-    base, lora = job.scores.base, job.scores.lora
-    parts = [score.probability.geometric_mean for score in (base, lora) if score is not None]
-    return " → ".join(f"{part:.3f}" for part in parts)
-
-
-def _title(job: Job) -> str:
-    if job.name:
-        return job.name
-    match job.spec:
-        case ResolvedJobSpec(prompts=prompts):
-            return prompts[0]
-        case ResolvedAnswersSpec(questions=questions):
-            return questions[0]
-        case spec:
-            return spec.prompt
+    else:
+        typer.echo("\n".join(telling.lines(job)))
 
 
 def _exit_with(job: Job) -> None:

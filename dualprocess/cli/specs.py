@@ -12,7 +12,7 @@ import yaml
 from pydantic import ValidationError
 
 from dualprocess.schemas import JobSpec
-from dualprocess.schemas.problems import field_path
+from dualprocess.schemas.faults import field_error
 
 _ANSWERS = {True: "Yes", False: "No"}
 #: Whatever is longer is a file already, in base64.
@@ -55,7 +55,8 @@ def folder(file: str) -> Path:
 
 def faults(error: ValidationError) -> list[str]:
     """A line for each field that is wrong."""
-    return [f"{field_path(one['loc'])}: {one['msg']}" for one in error.errors()]
+    found = map(field_error, error.errors())
+    return [f"{one.field}: {one.message}" for one in found]
 
 
 def apply(data: dict[str, Any], change: str) -> None:

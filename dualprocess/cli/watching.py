@@ -24,6 +24,8 @@ from dualprocess.schemas import (
     StepEvent,
 )
 
+#: Columns of a terminal that has room for what else changed.
+_WIDE = 132
 #: A column a seed: the base model's picture above the LoRA's.
 _SAMPLES = "samples.png"
 
@@ -75,9 +77,16 @@ def show(progress: Progress, task: TaskID, record: EventRecord) -> None:
     event = record.event
     if isinstance(event, StepEvent):
         measures = f"loss {event.loss:.3f}  probability {event.probability.geometric_mean:.3f}"
+        if progress.console.width >= _WIDE:
+            measures += _changed(event)
         progress.update(task, completed=event.step, total=event.steps, measures=measures)
     elif isinstance(event, SkippedStepEvent):
         progress.update(task, completed=event.step, measures=f"skipped: {event.reason}")
     elif isinstance(event, StatusEvent):
         waiting = f": waits for {event.waiting_for}" if event.waiting_for else ""
         progress.update(task, state=f"{event.status}{waiting}")
+
+
+def _changed(step: StepEvent) -> str:
+    parts = {"drift": step.drift, "diversity": step.diversity}
+    return "".join(f"  {name} {value:.2f}" for name, value in parts.items() if value is not None)

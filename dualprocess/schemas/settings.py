@@ -152,11 +152,16 @@ class EvalOptions(Model):
     every: EvalEvery | None = None
 
 
+def _null_is_off(value: Any) -> Any:
+    return GuardSettings().margin if value is None else value
+
+
 class GuardOptions(Model):
     """The single word ``off`` in place of it turns everything off."""
 
     anchor: Anchor | None = None
-    margin: Margin | None = None
+    # Only what was written comes by here: left out, it is the preset's.
+    margin: Annotated[Margin | None, BeforeValidator(_null_is_off)] = None
     worst_case: WorstCase | None = None
 
 

@@ -10,6 +10,7 @@ import yaml
 
 from dualprocess.cli import datasets
 from dualprocess.cli.specs import BadFile
+from dualprocess.schemas import GuardOptions
 
 RESEARCH = """
 question_postfix: "Answer with Yes or No."
@@ -90,6 +91,27 @@ def test_many_specs(tmp_path: Path) -> None:
     assert [spec.name for spec in specs] == ["a circle", "a square"]
 
 
+def test_guard_and_weights_come_from_every_form(tmp_path: Path) -> None:
+    """Written beside a data set they go for every entry; repeated, they stay what was written."""
+    off = GuardOptions(anchor=0, margin=1, worst_case=0)
+    pairs = [{"question": "Is it red?", "answer": "Yes", "weight": 3}]
+    entry = {"name": "a", "prompt": "a", "qa_pairs": pairs, "opt_repeat": 2}
+    models = {"generator": "tiny-flux", "vlm": "tiny-idefics2"}
+    own = entry | {"guard": {"anchor": 0.3}}
+    # YAML reads this off as false.
+    data = yaml.safe_dump(models | {"dataset": [entry, own]}) + "guard: off\n"
+    found = datasets.load(written(tmp_path, data))
+    assert [spec.guard for spec in found] == [off, off, *[GuardOptions(anchor=0.3)] * 2]
+    assert {question.weight for spec in found for question in spec.questions} == {3}
+    assert found[2].guard.model_fields_set == {"anchor"}
+
+    spec = SPEC | {"guard": {"margin": None}}
+    found = datasets.load(written(tmp_path, {"spec": spec, "prompts": ["a", "b"], "repeats": 2}))
+    assert [spec.guard for spec in found] == [GuardOptions(margin=1)] * 4
+    found = datasets.load(written(tmp_path, {"specs": [spec | {"prompt": "a"}]}), ["guard=off"])
+    assert [spec.guard for spec in found] == [off]
+
+
 def test_an_inline_drawing_is_taken_as_it_is(tmp_path: Path) -> None:
     image = base64.b64encode(b"a drawing").decode()
     question = {"question": "Red?", "answer": "Yes", "ref_images": image}
@@ -113,6 +135,15 @@ def test_an_inline_drawing_is_taken_as_it_is(tmp_path: Path) -> None:
         ({"dataset": [{"prompt": "a", "pipe_kwargs": {}}]}, "dataset.0.pipe_kwargs"),
         ({"dataset": [{"prompt": "a", "qa_pairs": []}]}, "dataset.0.generator"),
         ({"specs": [SPEC, SPEC | {"steps": 3}]}, "specs.1.steps"),
+        ({"specs": [SPEC | {"guard": 3}]}, "specs.0.guard: write off, or an object"),
+        (
+            {"dataset": [{"prompt": "a", "guard": {"margin": 2}}]},
+            "dataset.0.guard.margin: should be less than or equal to 1",
+        ),
+        (
+            {"dataset": [{"qa_pairs": [{"question": "?", "answer": "Yes", "weight": 0}]}]},
+            "dataset.0.questions.0.weight: should be greater than 0",
+        ),
         ({"spec": SPEC, "seeds": [1], "repeats": 2}, "leave one of them out"),
         ({"spec": SPEC | {"prompt": "a"}, "prompts": ["b"]}, "leave one of them out"),
         (

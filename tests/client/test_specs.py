@@ -4,9 +4,10 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from dualprocess.cli import specs
-from dualprocess.schemas import JobSpec
+from dualprocess.schemas import GuardOptions, JobSpec
 
 JOB = """
 prompt: a circle
@@ -78,3 +79,58 @@ def test_a_short_drawing_in_base64_is_no_path(tmp_path: Path) -> None:
     drawn = loaded(tmp_path, PLAIN, image).questions[0].visual_prompt
     assert drawn is not None
     assert drawn.image == b"hel" * 100
+
+
+OFF = GuardOptions(anchor=0, margin=1, worst_case=0)
+
+
+@pytest.mark.parametrize(
+    ("change", "written", "guard"),
+    [
+        ("guard=off", "guard: off", OFF),
+        ("guard='off'", "guard: 'off'", OFF),
+        ("guard={}", "guard: {}", GuardOptions()),
+        ("guard.margin=1", "guard: {margin: 1}", GuardOptions(margin=1)),
+        ("guard.margin=null", "guard: {margin: null}", GuardOptions(margin=1)),
+        ("guard.anchor=0.3", "guard: {anchor: 0.3}", GuardOptions(anchor=0.3)),
+        ("guard.worst_case=0", '{"guard": {"worst_case": 0}}', GuardOptions(worst_case=0)),
+    ],
+)
+def test_a_guard_as_people_write_it(
+    tmp_path: Path, change: str, written: str, guard: GuardOptions
+) -> None:
+    """By --set as in a file; and what was not written is not set."""
+    block = yaml.safe_dump(yaml.safe_load(PLAIN)) + yaml.safe_dump(yaml.safe_load(written))
+    for spec in (loaded(tmp_path, PLAIN, change), loaded(tmp_path, block)):
+        assert spec.guard == guard
+        assert spec.guard.model_fields_set == guard.model_fields_set
+
+
+def test_a_part_of_the_guard_is_changed_and_the_rest_stays(tmp_path: Path) -> None:
+    guarded = f"{PLAIN}\nguard: {{anchor: 0.4, worst_case: 0.1}}"
+    spec = loaded(tmp_path, guarded, "guard.anchor=0.3", "questions.1.weight=2")
+    assert spec.guard == GuardOptions(anchor=0.3, worst_case=0.1)
+    assert [question.weight for question in spec.questions] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ("guard=on", "guard: write off, or an object with anchor, margin and worst_case"),
+        ("guard=3", "guard: write off, or an object with anchor, margin and worst_case"),
+        ("guard=null", "guard: write off, or an object with anchor, margin and worst_case"),
+        ("guard.margin=0", "guard.margin: should be greater than 0"),
+        ("guard.margin=1.5", "guard.margin: should be less than or equal to 1"),
+        ("guard.margin=off", "guard.margin: must be a number, not true or false"),
+        ("guard.anchor=-1", "guard.anchor: should be greater than or equal to 0"),
+        ("guard.anchor=.inf", "guard.anchor: should be less than or equal to 1000"),
+        ("guard.worst_case=2", "guard.worst_case: should be less than or equal to 1"),
+        ("guard.anker=1", "guard.anker: is no field of this request; did you mean 'anchor'?"),
+        ("questions.0.weight=0", "questions.0.weight: should be greater than 0"),
+        ("questions.0.weight=yes", "questions.0.weight: must be a number, not true or false"),
+        ("questions.0.wieght=2", "questions.0.wieght: is no field of this request; did you mean"),
+    ],
+)
+def test_a_guard_that_cannot_be_is_named(tmp_path: Path, change: str, sentence: str) -> None:
+    with pytest.raises(specs.BadFile, match=re.escape(sentence)):
+        loaded(tmp_path, PLAIN, change)

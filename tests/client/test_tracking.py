@@ -23,9 +23,17 @@ STEPS: list[dict[str, Any]] = [
         "probability": PROBABILITY,
         "questions": [{"question": "Is it red?", "answer": "Yes", "probability": PROBABILITY}],
         "grad_norm": 2.0,
+        "drift": 0.25,
+        "diversity": None,
     },
     {"step": 2, "steps": 2, "reason": "the loss (nan) or its gradient is not finite"},
 ]
+SCORE = {"probability": PROBABILITY, "correct": 1.0, "questions": []}
+#: One image: no diversity. Neither base nor LoRA, so that a missing score is no measure.
+SCORES = {
+    "judge": {"vlm": "idefics2", "base": SCORE, "lora": SCORE, "gap": 0.125},
+    "drift": 0.75,
+}
 
 
 def test_a_skipped_step_is_no_point_of_a_curve(tmp_path: Path) -> None:
@@ -37,7 +45,7 @@ def test_a_skipped_step_is_no_point_of_a_curve(tmp_path: Path) -> None:
         "sha256": "",
     }
     spec = resolve_job(SPEC, load_presets()).model_dump(mode="json")
-    job = JOB | {"kind": "optimize", "spec": spec, "artifacts": [artifact]}
+    job = JOB | {"kind": "optimize", "spec": spec, "artifacts": [artifact], "scores": SCORES}
 
     def handle(request: httpx.Request) -> httpx.Response:
         is_file = request.url.path.endswith("metrics.jsonl")
@@ -46,6 +54,13 @@ def test_a_skipped_step_is_no_point_of_a_curve(tmp_path: Path) -> None:
     with Client("http://service", transport=httpx.MockTransport(handle)) as client:
         found = record.read(client, job["id"], tmp_path)
     measures = {"loss": 1.5, "grad_norm": 2.0, "probability": 0.5, "probability_1": 0.5}
-    assert found.steps == [(1, measures)]
+    assert found.steps == [(1, measures | {"drift": 0.25})]
+    assert found.scores == {
+        "score_judge_base": 0.5,
+        "score_judge_lora": 0.5,
+        "judge_gap": 0.125,
+        "score_drift": 0.75,
+    }
+    assert found.parameters["guard.anchor"] == "0.2"
     assert found.parameters["optimizer.lr"] == "0.0005"
     assert (found.parameters["question_1"], found.parameters["answer_1"]) == ("Is it red?", "Yes")

@@ -97,7 +97,7 @@ def test_the_report_opens_without_a_server(out: Path) -> None:
     assert "circle" not in report.tags
     # Questions with their scores, base → LoRA; columns that sort.
     assert report.text.count(" → ") == 2
-    assert report.tags.count("button") == 6
+    assert report.tags.count("button") == 8
 
 
 def test_what_is_done_is_not_done_again(stack: Stack, out: Path) -> None:

@@ -45,6 +45,8 @@ def test_mlflow_has_the_curves_and_the_lora(
     lora = client.job(job_id).scores.lora
     assert lora is not None
     assert run.data.metrics["score_lora"] == lora.probability.geometric_mean
+    assert run.data.metrics["score_drift"] == client.job(job_id).scores.drift
+    assert len(tracker.get_metric_history(run.info.run_id, "drift")) == 2
     file = tracker.download_artifacts(run.info.run_id, LORA_FILE, str(tmp_path))
     assert Path(file).read_bytes() == client.read_artifact(job_id, LORA_FILE)
 
@@ -61,7 +63,15 @@ def test_wandb_keeps_a_run_offline(
     assert told.exit_code == 0, told.output
     (kept,) = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
     said = kept.read_bytes()
-    for what in ("tracked", job_id, "Is the circle red?", "probability_1", "score_lora", LORA_FILE):
+    for what in (
+        "tracked",
+        job_id,
+        "Is the circle red?",
+        "probability_1",
+        "score_lora",
+        "score_drift",
+        LORA_FILE,
+    ):
         assert what.encode() in said, what
 
 

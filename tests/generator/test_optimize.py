@@ -108,6 +108,7 @@ async def test_jobs_side_by_side_do_not_touch(
 ) -> None:
     specs = [optimize_spec(seed=seed, steps=4) for seed in (1, 2)]
     specs[1].lora.rank = 8
+    specs[1].guard.anchor = 0.2
     del specs[1].lora.target_modules[3:]
     alone = [await run(schnell, device, spec, name=f"a{i}") for i, spec in enumerate(specs)]
     order: list[int] = []

@@ -74,12 +74,19 @@ async def killed_after(
 
 
 @pytest.mark.parametrize(
-    "optimizer", [{}, {"accumulate": 2, "batch": 1}, {"noise_seeds": 3}], ids=str
+    ("optimizer", "anchor"),
+    [({}, 0.0), ({"accumulate": 2, "batch": 1}, 0.2), ({"noise_seeds": 3}, 0.2)],
+    ids=str,
 )
 async def test_a_resumed_job_ends_with_the_same_bytes(
-    load: Load, schnell: GeneratorFamily, device: DeviceThread, optimizer: dict[str, int]
+    load: Load,
+    schnell: GeneratorFamily,
+    device: DeviceThread,
+    optimizer: dict[str, int],
+    anchor: float,
 ) -> None:
     spec = spec_with(**optimizer)
+    spec.guard.anchor = anchor
     spec.prompts.append("two squares")
     undisturbed = await run(schnell, device, spec)
     assert list(checkpoints(undisturbed)) == [5, 10]

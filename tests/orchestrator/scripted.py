@@ -57,6 +57,11 @@ class ScriptedGenerator(generator_pb2_grpc.GeneratorServicer):
         self.gives_up_after: int | None = None
         #: Of the right answer to each question, step by step; then the last one again.
         self.probabilities = [0.5]
+        #: What changed in the evaluation's images, and what a step with an anchor tells.
+        self.collateral: pb.Collateral | None = pb.Collateral(drift=0.25, diversity=0.75)
+        self.step_collateral = pb.Collateral(drift=0.125)
+        #: The guard of each optimise job, as it came.
+        self.guards: list[pb.GuardSpec] = []
 
     async def Describe(self, request: Any, context: Context) -> pb.GeneratorDescribeResponse:
         return pb.GeneratorDescribeResponse(preset="tiny-flux")
@@ -73,6 +78,7 @@ class ScriptedGenerator(generator_pb2_grpc.GeneratorServicer):
             if self.resumes[-1] in self.refused_checkpoints:
                 await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "resume: no checkpoint")
         self.served.append(spec.prompts[0])
+        self.guards.append(spec.guard)
         self.teachers = [(vlm.preset, vlm.weight) for vlm in spec.vlms]
         if not stop.done():
             stop = asyncio.ensure_future(anext(requests, None))
@@ -113,7 +119,10 @@ class ScriptedGenerator(generator_pb2_grpc.GeneratorServicer):
             if step in self.skips:
                 yield pb.OptimizeResponse(skipped=pb.SkippedStep(step=step, reason=NOT_FINITE))
             else:
-                yield pb.OptimizeResponse(step=pb.Step(step=step, loss=1 / step, questions=answers))
+                told = pb.Step(step=step, loss=1 / step, questions=answers)
+                if spec.guard.anchor:
+                    told.collateral.CopyFrom(self.step_collateral)
+                yield pb.OptimizeResponse(step=told)
             done = step
             if step == self.gives_up_after:
                 break
@@ -146,6 +155,8 @@ class ScriptedGenerator(generator_pb2_grpc.GeneratorServicer):
             for piece, last in ((data[:half], False), (data[half:], True)):
                 chunk = pb.BlobChunk(name=name, data=piece, last=last)
                 yield pb.OptimizeResponse(artifact=chunk)
+        if self.collateral is not None:
+            yield pb.OptimizeResponse(collateral=self.collateral)
         gave_up = NOT_FINITE if done == self.gives_up_after else ""
         stopped = done < spec.optimizer.steps and not gave_up
         finished = pb.Finished(steps_done=done, stopped=stopped, failed=gave_up)

@@ -32,6 +32,7 @@ def _drawn(image: bytes | str) -> dict[str, Any]:
 
 IMAGE_FIELD = "questions.0.visual_prompt.image"
 TALKATIVE = {"questions": [{"question": "x" * 4000, "answer": "Yes"}] * 6}
+WEIGHTLESS = {"questions": [{"question": "Is it red?", "answer": "Yes", "weight": 0}]}
 NO_ANSWER = {"questions": [{"question": "Is it red?", "answer": " "}]}
 TOO_MANY_PIXELS = png("white", (4097, 4096))
 
@@ -50,6 +51,19 @@ WRONG_SPECS = [
     ({"eval": {"every": 10**6}}, "eval.every", "less than or equal to 10000"),
     ({"optimizer": {"steps": True}}, "optimizer.steps", "must be a number"),
     ({"stop_at_score": True}, "stop_at_score", "must be a number"),
+    ({"guard": "on"}, "guard", "write off, or an object with anchor, margin and worst_case"),
+    ({"guard": True}, "guard", "write off, or an object"),
+    ({"guard": 3}, "guard", "write off, or an object"),
+    ({"guard": None}, "guard", "write off, or an object"),
+    ({"guard": {"margin": 0}}, "guard.margin", "greater than 0"),
+    ({"guard": {"margin": 1.5}}, "guard.margin", "less than or equal to 1"),
+    ({"guard": {"anchor": -1}}, "guard.anchor", "greater than or equal to 0"),
+    ({"guard": {"anchor": True}}, "guard.anchor", "must be a number"),
+    ({"guard": {"worst_case": 2}}, "guard.worst_case", "less than or equal to 1"),
+    ({"guard": {"worst": 0}}, "guard.worst", "'worst_case'"),
+    ({"guard": {"margin": 0.9}, "stop_at_score": 0.9}, "guard.margin", "leave it out, or write 1"),
+    ({"guard": {"margin": 0.5}, "stop_at_score": 1}, "guard.margin", "above stop_at_score (1)"),
+    (WEIGHTLESS, "questions.0.weight", "greater than 0"),
     ({"optimizer": {"noise_seeds": 0}}, "optimizer.noise_seeds", "1"),
     ({"metadata": {"notes": "x" * 1001}}, "metadata.notes", "at most 1000 characters"),
     ({"prompt": None}, "prompt", "missing"),

@@ -42,9 +42,30 @@ async def test_tensorboard_reads_the_curves_of_a_job(api: Api, site: Site, tmp_p
         "grad_norm",
         "probability",
         f"questions/1 {QUESTION}",
+        "steps/drift",
+        "evaluation/drift",
+        "evaluation/diversity",
     }
+    # What changed in the evaluation's images stands behind the last step.
+    assert [(point.step, point.value) for point in read.Scalars("evaluation/diversity")] == [
+        (3, 0.75)
+    ]
+    assert [point.value for point in read.Scalars("steps/drift")] == [0.125] * 3
     told = [(point.step, round(point.value, 6)) for point in read.Scalars("loss")]
     assert told == [(line["step"], round(line["loss"], 6)) for line in map(json.loads, metrics)]
+
+
+def test_what_was_not_measured_is_no_curve(tmp_path: Path) -> None:
+    steps = [step(1), step(2).model_copy(update={"drift": 0.5, "diversity": 0.75})]
+    (tmp_path / tensorboard.FILE).write_bytes(tensorboard.events(steps, (0.25, None)))
+    read = EventAccumulator(str(tmp_path)).Reload()
+    curves = {tag: [(p.step, p.value) for p in read.Scalars(tag)] for tag in read.Tags()["scalars"]}
+    changed = {tag: curve for tag, curve in curves.items() if "drift" in tag or "diversity" in tag}
+    assert changed == {
+        "steps/drift": [(2, 0.5)],
+        "steps/diversity": [(2, 0.75)],
+        "evaluation/drift": [(2, 0.25)],
+    }
 
 
 def test_neither_attempt_nor_clock_is_in_the_file() -> None:

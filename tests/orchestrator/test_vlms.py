@@ -35,6 +35,7 @@ async def test_a_judge_shows_where_only_the_teacher_was_fooled(
     assert job.scores.judge.vlm == "idefics2"
     assert (job.scores.lora.correct, job.scores.judge.lora.correct) == (1.0, 0.0)
     assert job.scores.judge.base.probability.joint == pytest.approx(0.1)
+    assert job.scores.judge.gap == pytest.approx(0.9 - 0.1)
 
 
 async def test_teachers_are_weighted(

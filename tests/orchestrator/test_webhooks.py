@@ -96,6 +96,7 @@ async def test_the_end_of_a_job_is_told_and_signed(
     job = await hooked.until(job.id, lambda job: state(job).status == WebhookStatus.DELIVERED)
     assert (told.type, told.timestamp) == ("job.succeeded", job.finished_at)
     assert told.data == job.model_copy(update={"webhook": None})
+    assert (told.data.scores.drift, told.data.scores.diversity) == (0.25, 0.75)
     assert (received.path, received.headers["host"]) == (
         "/hook?for=me",
         f"127.0.0.1:{receiver.port}",

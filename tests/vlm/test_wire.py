@@ -18,7 +18,7 @@ from services.common.presets import VlmPreset
 from services.common.server import StatusInterceptor
 from services.vlm.conversation import AskedQuestion
 from services.vlm.families.base import VlmFamily
-from services.vlm.guide import guide
+from services.vlm.guide import Guard, guide
 from services.vlm.servicer import VlmServicer
 from tests.vlm.conftest import png
 
@@ -102,6 +102,10 @@ def drawn(image: bytes, mode: vlm_pb2.VisualPromptMode.ValueType) -> vlm_pb2.Que
     return vlm_pb2.Question(question="Is it?", answer="Yes", visual_prompt=prompt)
 
 
+def weighing(weight: float) -> vlm_pb2.Question:
+    return vlm_pb2.Question(question="Is it?", answer="Yes", weight=weight)
+
+
 SMALL = png(np.zeros((4, 4, 3), np.uint8))
 SOLID = vlm_pb2.VISUAL_PROMPT_MODE_SOLID
 BAD_QUESTIONS = [
@@ -110,6 +114,10 @@ BAD_QUESTIONS = [
     (vlm_pb2.Question(question="Is it <image>?", answer="Yes"), "control token"),
     (vlm_pb2.Question(question="a" * 4001, answer="Yes"), r"0\.question: has 4001 characters"),
     (vlm_pb2.Question(question="Is it?", answer="a" * 4001), r"0\.answer: has 4001 characters"),
+    (weighing(0), r"questions\.0\.weight: must be positive; leave a question out"),
+    (weighing(-1), r"questions\.0\.weight: must be positive"),
+    (weighing(float("nan")), r"questions\.0\.weight: must be positive"),
+    (weighing(float("inf")), r"questions\.0\.weight: must be positive"),
     (drawn(b"no picture", SOLID), r"questions\.0\.visual_prompt\.image: not a whole PNG"),
     (drawn(SMALL[:45], SOLID), r"questions\.0\.visual_prompt\.image: not a whole PNG"),
     (drawn(SMALL, vlm_pb2.VISUAL_PROMPT_MODE_UNSPECIFIED), r"visual_prompt\.mode: choose"),
@@ -125,6 +133,41 @@ async def test_a_bad_question_is_refused_by_name(
     assert refusal.value.code() == grpc.StatusCode.INVALID_ARGUMENT
 
 
+BAD_GUARDS = [
+    ({"margin": 1}, r"guard\.margin: must be a probability below 1"),
+    ({"margin": -0.1}, r"guard\.margin: must be a probability below 1"),
+    ({"margin": float("nan")}, r"guard\.margin: must be a probability below 1"),
+    ({"worst_case": 1.5}, r"guard\.worst_case: must be between 0 and 1"),
+    ({"worst_case": -1}, r"guard\.worst_case: must be between 0 and 1"),
+    ({"worst_case": float("nan")}, r"guard\.worst_case: must be between 0 and 1"),
+]
+
+
+@pytest.mark.parametrize(("fields", "sentence"), BAD_GUARDS)
+async def test_a_guard_that_cannot_be_is_refused_by_name(
+    stub: vlm_pb2_grpc.VlmAsyncStub, fields: dict[str, float], sentence: str
+) -> None:
+    bad = request(torch.zeros(1, 3, 16, 16))
+    bad.guard.MergeFrom(vlm_pb2.GuideGuard(**fields))
+    with pytest.raises(grpc.aio.AioRpcError, match=sentence) as refusal:
+        await stub.Guide(bad)
+    assert refusal.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_guard_and_weights_go_over_the_wire(
+    stub: vlm_pb2_grpc.VlmAsyncStub, vlm: VlmFamily, images: dict[str, torch.Tensor]
+) -> None:
+    questions = [vlm_pb2.Question(question="Is it?", answer=a, weight=w) for a, w in WEIGHED]
+    sent = request(images["photo"], *questions)
+    sent.guard.MergeFrom(vlm_pb2.GuideGuard(margin=0.5, worst_case=0.25))
+    response = await stub.Guide(sent)
+    asked = [AskedQuestion("Is it?", answer, weight=weight) for answer, weight in WEIGHED]
+    here = guide(vlm, images["photo"], asked, POSTFIX, Guard(margin=0.5, worst_case=0.25))
+    assert torch.equal(torch_tensors.from_proto(response.gradient, name="gradient"), here.gradient)
+    assert response.loss == np.float32(here.loss)
+
+
+WEIGHED = [("Yes", 0.5), ("No", 4.0)]
 BAD_ASKING = [
     ({"questions": ["Is it <image>?"]}, r"questions\.0: '<image>' is a control token"),
     ({"question_postfix": "<image>"}, "question_postfix: '<image>' is a control token"),

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 import re
 from collections.abc import Mapping
-from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel
 from redis.exceptions import (
     ConnectionError,
     OutOfMemoryError,
@@ -21,9 +18,8 @@ from redis.exceptions import (
 )
 from starlette.exceptions import HTTPException
 
-from dualprocess import schemas
 from dualprocess.schemas import FieldError, Problem
-from dualprocess.schemas.problems import field_path
+from dualprocess.schemas.faults import field_error
 from services.orchestrator.api.document import methods_at
 from services.orchestrator.store.artifacts import StoreUnavailable
 from services.orchestrator.store.quotas import QuotaExceeded
@@ -75,7 +71,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def _request(_: Request, error: RequestValidationError) -> JSONResponse:
-        return respond(_invalid([_field_error(one) for one in error.errors()]))
+        return respond(_invalid([field_error(one) for one in error.errors()]))
 
     @app.exception_handler(HTTPException)
     async def _http(request: Request, error: HTTPException) -> JSONResponse:
@@ -155,49 +151,3 @@ def _over(error: QuotaExceeded) -> Problem:
 def _invalid(errors: list[FieldError]) -> Problem:
     detail = f"{len(errors)} field{'s' if len(errors) > 1 else ''} can't be used as sent"
     return Problem(status=422, title="The request is not valid", detail=detail, errors=errors)
-
-
-def _field_error(error: Mapping[str, Any]) -> FieldError:
-    """pydantic's finding as a field and a remedy."""
-    where = field_path(error["loc"])
-    match error["type"]:
-        case "json_invalid":
-            return FieldError(field="body", message=f"is not JSON: {error['ctx']['error']}")
-        case "missing":
-            return FieldError(field=where, message="is missing; it has no default")
-        case "extra_forbidden":
-            return FieldError(field=where, message=_unknown(str(error["loc"][-1])))
-        case "string_too_short":
-            return FieldError(field=where, message="is empty; write something here")
-        case "too_short":
-            return FieldError(field=where, message="is empty; at least one is needed")
-    message = str(error["msg"]).removeprefix("Value error, ").removeprefix("Input ")
-    return FieldError(field=where, message=message)
-
-
-def _unknown(name: str) -> str:
-    close = difflib.get_close_matches(name, _FIELD_NAMES, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else "leave it out"
-    return f"is no field of this request; {hint}"
-
-
-_REQUEST_MODELS: tuple[type[BaseModel], ...] = (
-    schemas.JobSpec,
-    schemas.BatchRequest,
-    schemas.ImagesRequest,
-    schemas.AnswersRequest,
-    schemas.QuestionsRequest,
-    schemas.ExpansionRequest,
-    schemas.DraftQuestion,
-    schemas.Question,
-    schemas.VisualPrompt,
-    schemas.LoraUse,
-    schemas.ImageOptions,
-    schemas.LoraOptions,
-    schemas.LoraStart,
-    schemas.OptimizerOptions,
-    schemas.GuardOptions,
-    schemas.EvalOptions,
-    schemas.Webhook,
-)
-_FIELD_NAMES = sorted({field for model in _REQUEST_MODELS for field in model.model_fields})

@@ -58,9 +58,12 @@ def resolve_job(spec: JobSpec, presets: Presets) -> ResolvedJobSpec:
         field, message = fault
         faults.append(FieldError(field=field, message=message))
     guard = _guard(preset, spec)
-    if spec.stop_at_score is not None and guard.margin <= spec.stop_at_score:
-        message = f"must be above stop_at_score ({spec.stop_at_score:g}): at the margin "
-        faults.append(FieldError(field="guard.margin", message=message + "learning ends"))
+    if spec.stop_at_score is not None and guard.margin < 1 and guard.margin <= spec.stop_at_score:
+        message = (
+            f"must be above stop_at_score ({spec.stop_at_score:g}): an answer that has reached the "
+            "margin is taught no more. Raise it, leave it out, or write 1 for none"
+        )
+        faults.append(FieldError(field="guard.margin", message=message))
     seeds = optimizer.noise_seeds
     if spec.stop_at_score is not None and seeds is not None and seeds < optimizer.steps:
         message = f"needs fresh noise at each step; leave optimizer.noise_seeds ({seeds}) out"
@@ -124,11 +127,8 @@ def _merged(defaults: SettingsT, options: BaseModel) -> SettingsT:
 
 def _guard(preset: GeneratorPreset, spec: JobSpec) -> GuardSettings:
     """A margin that nobody wrote makes room for ``stop_at_score``."""
-    options = spec.guard.model_dump(exclude_none=True)
-    guard = preset.guard.model_copy(update=options)
-    if "margin" in spec.guard.model_fields_set:
-        return guard.model_copy(update={"margin": spec.guard.margin or 1.0})
-    if spec.stop_at_score is not None:
+    guard = _merged(preset.guard, spec.guard)
+    if spec.guard.margin is None and spec.stop_at_score is not None:
         guard.margin = max(guard.margin, (1 + spec.stop_at_score) / 2)
     return guard
 

@@ -8,12 +8,15 @@ from dualprocess.schemas import ResolvedJobSpec, Scores
 
 #: Below this the LoRA has made images of different seeds alike.
 LEAST_DIVERSITY = 0.7
+#: What to begin with, and the most that a request takes.
+_ANCHOR, _MARGIN, _MOST_ANCHOR = 0.2, 0.95, 1000
 
 
 def advice(spec: ResolvedJobSpec, scores: Scores) -> Iterator[str]:
     """A sentence or two for each thing that looks wrong."""
     diversity = scores.diversity
-    if diversity is not None and diversity < LEAST_DIVERSITY:
+    # As it is shown.
+    if diversity is not None and round(diversity, 2) < LEAST_DIVERSITY:
         yield (
             "Images of different seeds have become alike: their diversity is "
             f"{diversity:.2f} of the base model's. Unless the questions ask for one look, the LoRA "
@@ -23,9 +26,19 @@ def advice(spec: ResolvedJobSpec, scores: Scores) -> Iterator[str]:
 
 def _remedy(spec: ResolvedJobSpec) -> str:
     guard = spec.guard
+    margin = _margin(spec)
     if guard.anchor == 0:
-        return "Set guard.anchor (begin with 0.2) and guard.margin (0.95)."
+        setting = f"Set guard.anchor (begin with {_ANCHOR:g})"
+        return f"{setting} and guard.margin ({margin:g})." if margin else f"{setting}."
+    slower = f"make optimizer.lr smaller (now {spec.optimizer.lr:g})"
+    if 2 * guard.anchor > _MOST_ANCHOR:
+        return f"{slower[0].upper()}{slower[1:]}."
     raised = f"Raise guard.anchor (now {guard.anchor:g}) to {2 * guard.anchor:g}"
-    if guard.margin == 1:
-        return f"{raised}, and set guard.margin (0.95)."
-    return f"{raised}, or make optimizer.lr smaller (now {spec.optimizer.lr:g})."
+    return f"{raised}, and set guard.margin ({margin:g})." if margin else f"{raised}, or {slower}."
+
+
+def _margin(spec: ResolvedJobSpec) -> float | None:
+    """One to begin with, that ``stop_at_score`` leaves room for; ``None`` where there is one, or
+    none can be."""
+    margin = max(_MARGIN, (1 + (spec.stop_at_score or 0)) / 2)
+    return margin if spec.guard.margin == 1 and margin < 1 else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
@@ -215,6 +216,6 @@ async def _score(spec: ResolvedJobSpec, lease: Lease, targets: Targets, run: Run
             lora=judged_lora,
             gap=taught.probability.geometric_mean - judged_lora.probability.geometric_mean,
         )
-    await lease.record(fields={"scores": scores.model_dump_json()})
-    for sentence in advice(spec, scores):
-        await lease.warn(sentence)
+    # At once: an attempt that measures anew takes back what the one before it said.
+    warnings = json.dumps(list(advice(spec, scores)))
+    await lease.record(fields={"scores": scores.model_dump_json(), "warnings": warnings})

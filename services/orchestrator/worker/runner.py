@@ -74,13 +74,7 @@ class Runner:
             log.exception("job %s: its attempt could not be ended", claim.job_id)
 
     async def _attempt(self, job: Job, claim: Claim) -> None:
-        lease = Lease(
-            claim,
-            self._queue,
-            self._stores.artifacts,
-            attempt=job.attempt,
-            warnings=job.warnings,
-        )
+        lease = Lease(claim, self._queue, self._stores.artifacts, attempt=job.attempt)
         log.info("job %s: attempt %d", job.id, job.attempt)
         try:
             try:

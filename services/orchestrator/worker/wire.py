@@ -28,6 +28,11 @@ def optimize_spec(
     """``targets`` says where each VLM answers, ``start_blob`` which blob is the LoRA to begin
     with, ``resume`` where the job goes on."""
     lora, optimizer = spec.lora, spec.optimizer
+    guard = generator_pb2.GuardSpec(
+        anchor=spec.guard.anchor, margin=spec.guard.margin, worst_case=spec.guard.worst_case
+    )
+    if guard.margin == 1:  # as a float32, so what is closest to 1 too
+        guard.margin = 0
     return generator_pb2.OptimizeSpec(
         prompts=spec.prompts,
         questions=questions(spec.questions),
@@ -57,11 +62,7 @@ def optimize_spec(
             subsample=optimizer.subsample,
             checkpoint_every=optimizer.checkpoint_every,
         ),
-        guard=generator_pb2.GuardSpec(
-            anchor=spec.guard.anchor,
-            margin=spec.guard.margin if spec.guard.margin < 1 else 0.0,
-            worst_case=spec.guard.worst_case,
-        ),
+        guard=guard,
         eval=generator_pb2.EvalSpec(
             images=spec.eval.images, seed=spec.eval.seed, every=spec.eval.every
         ),

@@ -1,0 +1,83 @@
+"""What pydantic finds wrong with a request, in sentences for who wrote it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel
+
+from dualprocess.schemas.batches import BatchRequest
+from dualprocess.schemas.problems import FieldError, field_path
+from dualprocess.schemas.questions import Question, VisualPrompt
+from dualprocess.schemas.settings import (
+    EvalOptions,
+    GuardOptions,
+    ImageOptions,
+    LoraOptions,
+    LoraStart,
+    OptimizerOptions,
+)
+from dualprocess.schemas.specs import ImagesRequest, JobSpec, LoraUse
+from dualprocess.schemas.webhooks import Webhook
+from dualprocess.schemas.words import (
+    AnswersRequest,
+    DraftQuestion,
+    ExpansionRequest,
+    QuestionsRequest,
+)
+
+
+def field_error(error: Mapping[str, Any]) -> FieldError:
+    """The finding as a field and a remedy."""
+    where = field_path(error["loc"])
+    match error["type"]:
+        case "json_invalid":
+            return FieldError(field="body", message=f"is not JSON: {error['ctx']['error']}")
+        case "missing":
+            return FieldError(field=where, message="is missing; it has no default")
+        case "extra_forbidden":
+            return FieldError(field=where, message=_unknown(error["loc"]))
+        case "string_too_short":
+            return FieldError(field=where, message="is empty; write something here")
+        case "too_short":
+            return FieldError(field=where, message="is empty; at least one is needed")
+    message = str(error["msg"]).removeprefix("Value error, ").removeprefix("Input ")
+    return FieldError(field=where, message=message)
+
+
+def _unknown(location: Sequence[int | str]) -> str:
+    *parents, name = (part for part in location if isinstance(part, str))
+    part = _PARTS.get(parents[-1]) if parents else None
+    # Of the few that a part has, a less close one is meant.
+    own = difflib.get_close_matches(name, part.model_fields, n=1, cutoff=0.5) if part else []
+    close = own or difflib.get_close_matches(name, _FIELD_NAMES, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else "leave it out"
+    return f"is no field of this request; {hint}"
+
+
+#: The parts of a job, by the field that holds them.
+_PARTS: Mapping[str, type[BaseModel]] = {
+    "questions": Question,
+    "visual_prompt": VisualPrompt,
+    "image": ImageOptions,
+    "lora": LoraOptions,
+    "start": LoraStart,
+    "optimizer": OptimizerOptions,
+    "guard": GuardOptions,
+    "eval": EvalOptions,
+    "webhook": Webhook,
+}
+_REQUEST_MODELS: tuple[type[BaseModel], ...] = (
+    JobSpec,
+    BatchRequest,
+    ImagesRequest,
+    AnswersRequest,
+    QuestionsRequest,
+    ExpansionRequest,
+    DraftQuestion,
+    LoraUse,
+    *_PARTS.values(),
+)
+_FIELD_NAMES = sorted({field for model in _REQUEST_MODELS for field in model.model_fields})

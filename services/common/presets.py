@@ -25,6 +25,10 @@ from dualprocess.schemas import (
 
 DEFAULT_DIRECTORY = Path(__file__).resolve().parents[2] / "presets"
 
+#: What a preset's guard is unless it says more: the tiny pair's measurements support it
+#: (models/training/README.md).
+GUARD = GuardSettings(anchor=0.8, margin=0.95, worst_case=0.035)
+
 DtypeName = Literal["float32", "float16", "bfloat16"]
 
 
@@ -73,8 +77,7 @@ class GeneratorPreset(_Preset):
     image: ImageSettings
     lora: LoraSettings
     optimizer: OptimizerSettings = OptimizerSettings()
-    #: What the tiny pair's measurements support: models/training/README.md.
-    guard: GuardSettings = GuardSettings(anchor=0.8, margin=0.95, worst_case=0.035)
+    guard: GuardSettings = GUARD
     eval: EvalSettings = EvalSettings()
 
 

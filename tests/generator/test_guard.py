@@ -8,21 +8,25 @@ import pytest
 import torch
 
 from dualprocess.v1 import generator_pb2 as pb
-from dualprocess.v1 import generator_pb2_grpc
+from dualprocess.v1 import generator_pb2_grpc, tensor_pb2
 from services.common.device import DeviceThread
 from services.generator import draws
 from services.generator.checkpoint import Checkpoint
 from services.generator.collateral import anchor, collateral
 from services.generator.families.base import GeneratorFamily
+from services.generator.guide import Guidance, Guide
 from services.generator.lora import LoraAdapter
 from services.generator.lora_export import LORA_FILE
 from services.generator.training import Training
+from tests.generator.bright import judge
 from tests.generator.rows import ROWS, Row
 from tests.generator.specs import image_spec, optimize_spec
 from tests.generator.test_optimize import run
 from tests.generator.wire import ScriptedVlm, requests, vlm_served, whole
 
 WEIGHT = 0.3
+#: How probable the right answers about each of two images are.
+RIGHT = (0.9, 0.2)
 (SCHNELL,) = (row for row in ROWS if row.preset == "flux-schnell")
 (SD,) = (row for row in ROWS if row.preset == "sd-1.4")
 (SPRINT,) = (row for row in ROWS if row.preset == "sana-sprint")
@@ -55,7 +59,8 @@ def plain_gradient(
     micro_step: int,
     image_gradient: torch.Tensor,
 ) -> dict[str, torch.Tensor]:
-    """Of <image_gradient, images> + WEIGHT * anchor in the second step, by autograd alone."""
+    """Of <image_gradient, images> + WEIGHT * mean of RIGHT * anchor in the second step, by
+    autograd alone."""
     adapter = LoraAdapter(family, "plain", spec.lora, seed=0)
     for name, parameter in adapter.named_parameters.items():
         parameter.data.copy_(weights[name])
@@ -74,7 +79,8 @@ def plain_gradient(
         x0 = family.predict_x0(latents, model_pred, schedule, index)
         images = family.decode(x0, spec.image)
         apart_BCHW = family.latent_map(x0, spec.image).float() - base.float()
-        far = ((apart_BCHW**2).sum(1) / apart_BCHW.shape[1] + 2.5e-4).sqrt().mean()
+        far_BHW = ((apart_BCHW**2).sum(1) / apart_BCHW.shape[1] + 2.5e-4).sqrt()
+        far = (torch.tensor(RIGHT) * far_BHW.mean((1, 2))).mean()
         loss = (images * image_gradient).sum().float() + WEIGHT * far
         gradients = torch.autograd.grad(loss, adapter.parameters)
     named = dict(zip(adapter.named_parameters, gradients, strict=True))
@@ -114,7 +120,7 @@ def test_both_parts_of_the_gradient_are_in_one_step(
         assert made.anchor is not None
         assert made.collateral is not None
         assert made.collateral.drift > 0
-        training.backward(made.images, gradient, made.anchor)
+        training.backward(made.images, gradient, made.anchor, RIGHT)
         for name, part in plain_gradient(family, spec, weights, micro_step, gradient).items():
             wanted[name] += part / accumulate
     training.update()
@@ -270,11 +276,32 @@ def test_an_anchor_has_a_slope_where_nothing_has_changed(dtype: torch.dtype) -> 
     base = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0)).to(dtype)
     x0 = base.clone().requires_grad_()
     distance = anchor(x0, base)
-    (gradient,) = torch.autograd.grad(distance, x0)
+    (gradient,) = torch.autograd.grad(distance.sum(), x0)
     assert distance.dtype == torch.float32
     assert (gradient == 0).all()
-    far = anchor(base + 1, base)
-    assert far.item() == pytest.approx(1, rel=2e-2)
+    assert anchor(base + 1, base).tolist() == pytest.approx([1, 1], rel=2e-2)
+
+
+async def test_the_anchor_counts_by_how_probable_the_answers_are(
+    schnell: GeneratorFamily, device: DeviceThread
+) -> None:
+    """While they are wrong a LoRA learns as without it."""
+
+    def answering(probability: float) -> Guide:
+        async def guide(message: tensor_pb2.Tensor) -> Guidance:
+            guidance = judge(message)
+            for row in guidance.answers:
+                for answer in row:
+                    answer.geometric_mean_probability = probability
+            return guidance
+
+        return guide
+
+    off = await run(schnell, device, optimize_spec())
+    wrong = await run(schnell, device, guarded(), answering(0.0))
+    right = await run(schnell, device, guarded(), answering(1.0))
+    assert wrong.files[LORA_FILE] == off.files[LORA_FILE]
+    assert right.files[LORA_FILE] != off.files[LORA_FILE]
 
 
 async def test_every_teacher_hears_of_the_guard(

@@ -134,9 +134,10 @@ def test_one_process_learns_the_same(vlm: VlmFamily, batch: torch.Tensor, guard:
     asked = [SMILING, replace(SOFA, weight=3)]
     apart = guide(vlm, batch, asked, POSTFIX, guard)
     images = batch.clone().requires_grad_()
-    taught, plain = guarded_loss(vlm, images, asked, POSTFIX, guard)
+    taught, answers = guarded_loss(vlm, images, asked, POSTFIX, guard)
     (gradient,) = torch.autograd.grad(taught, images)
-    assert plain == pytest.approx(apart.loss, rel=1e-5)
+    for row, theirs in zip(answers, apart.answers, strict=True):
+        assert [one.loss for one in row] == pytest.approx([one.loss for one in theirs], rel=1e-5)
     torch.testing.assert_close(gradient, apart.gradient, rtol=1e-3, atol=1e-7)
 
 

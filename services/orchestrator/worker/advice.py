@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from dualprocess.schemas import ResolvedJobSpec, Scores
+from services.common.presets import GUARD
 
 #: Below this the LoRA has made images of different seeds alike.
 LEAST_DIVERSITY = 0.7
-#: What to begin with, and the most that a request takes.
-_ANCHOR, _MARGIN, _MOST_ANCHOR = 0.2, 0.95, 1000
+#: The most that a request takes.
+_MOST_ANCHOR = 1000
 
 
 def advice(spec: ResolvedJobSpec, scores: Scores) -> Iterator[str]:
@@ -28,7 +29,7 @@ def _remedy(spec: ResolvedJobSpec) -> str:
     guard = spec.guard
     margin = _margin(spec)
     if guard.anchor == 0:
-        setting = f"Set guard.anchor (begin with {_ANCHOR:g})"
+        setting = f"Set guard.anchor (begin with {GUARD.anchor:g})"
         return f"{setting} and guard.margin ({margin:g})." if margin else f"{setting}."
     slower = f"make optimizer.lr smaller (now {spec.optimizer.lr:g})"
     if 2 * guard.anchor > _MOST_ANCHOR:
@@ -40,5 +41,5 @@ def _remedy(spec: ResolvedJobSpec) -> str:
 def _margin(spec: ResolvedJobSpec) -> float | None:
     """One to begin with, that ``stop_at_score`` leaves room for; ``None`` where there is one, or
     none can be."""
-    margin = max(_MARGIN, (1 + (spec.stop_at_score or 0)) / 2)
+    margin = max(GUARD.margin, (1 + (spec.stop_at_score or 0)) / 2)
     return margin if spec.guard.margin == 1 and margin < 1 else None

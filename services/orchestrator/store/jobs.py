@@ -188,8 +188,9 @@ def _job(
         optional["probability"] = Probability.model_validate_json(probability)
     if scores := fields.get("scores"):
         optional["scores"] = Scores.model_validate_json(scores)
-    if warnings := fields.get("warnings"):
-        optional["warnings"] = json.loads(warnings)
+    # What was said on the way, then what the scores say.
+    said = [fields[name] for name in ("warnings", "advice") if name in fields]
+    optional["warnings"] = list(dict.fromkeys(text for one in said for text in json.loads(one)))
     if result := fields.get("result"):
         optional["result"] = _RESULTS[kind].model_validate_json(result)
     if metadata := fields.get("metadata"):

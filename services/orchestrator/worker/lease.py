@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import NoReturn, TypeVar
 
 from redis.exceptions import RedisError
@@ -26,14 +27,22 @@ _RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 class Lease:
     """What a worker may do about its job. Each call raises ``LeaseLost`` once it may not.
 
-    ``cancel_wanted`` is set when a user asked for the job's end, or its deadline is over.
+    ``warnings`` are what its owner was told before. ``cancel_wanted`` is set when a user asked for
+    the job's end, or its deadline is over.
     """
 
     def __init__(
-        self, claim: Claim, queue: Queue, artifacts: ArtifactStore, *, attempt: int
+        self,
+        claim: Claim,
+        queue: Queue,
+        artifacts: ArtifactStore,
+        *,
+        attempt: int,
+        warnings: Sequence[str] = (),
     ) -> None:
         self.claim = claim
         self.attempt = attempt
+        self._warnings = list(warnings)
         self.cancel_wanted = asyncio.Event()
         self._queue = queue
         self._artifacts = artifacts
@@ -63,6 +72,12 @@ class Lease:
         """Appends an event and a cause, and sets fields of the job, at once."""
         if await self._queue.record(self.claim, event=event, fields=fields, cause=cause):
             self.cancel_wanted.set()
+
+    async def warn(self, sentence: str) -> None:
+        """Tells the job's owner something, once."""
+        if sentence not in self._warnings:
+            self._warnings.append(sentence)
+            await self.record(fields={"warnings": json.dumps(self._warnings)})
 
     async def store(self, name: str, data: bytes) -> Artifact:
         """Keeps a file of the job, and says so. Raises as ``patiently`` does."""

@@ -217,5 +217,5 @@ async def _score(spec: ResolvedJobSpec, lease: Lease, targets: Targets, run: Run
             gap=taught.probability.geometric_mean - judged_lora.probability.geometric_mean,
         )
     # At once: an attempt that measures anew takes back what the one before it said.
-    warnings = json.dumps(list(advice(spec, scores)))
-    await lease.record(fields={"scores": scores.model_dump_json(), "warnings": warnings})
+    said = json.dumps(list(advice(spec, scores)))
+    await lease.record(fields={"scores": scores.model_dump_json(), "advice": said})

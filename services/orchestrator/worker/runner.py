@@ -74,7 +74,13 @@ class Runner:
             log.exception("job %s: its attempt could not be ended", claim.job_id)
 
     async def _attempt(self, job: Job, claim: Claim) -> None:
-        lease = Lease(claim, self._queue, self._stores.artifacts, attempt=job.attempt)
+        lease = Lease(
+            claim,
+            self._queue,
+            self._stores.artifacts,
+            attempt=job.attempt,
+            warnings=job.warnings,
+        )
         log.info("job %s: attempt %d", job.id, job.attempt)
         try:
             try:

@@ -42,7 +42,7 @@ GUARDS = {
     "off": GuardOptions(anchor=0, margin=1, worst_case=0),
     "anchor": GuardOptions(margin=1, worst_case=0),
     "anchor, margin": GuardOptions(worst_case=0),
-    "anchor, margin, worst case": GuardOptions(worst_case=0.035),
+    "anchor, margin, worst case": GuardOptions(worst_case=0.04),
 }
 PHASES = ("forward", "vlm", "wire", "backward", "total")
 #: Steps at the start of a round that don't count: pages and caches warm up.

@@ -8,9 +8,11 @@ touches the cards.
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -133,48 +135,76 @@ def generator_tables(generator: Generator, count: int) -> list[Table]:
     ]
 
 
+@dataclass(frozen=True)
+class Trial:
+    """A task on a training seed: its cells of both tables."""
+
+    learned: tuple[str, ...]
+    changed: tuple[str, ...]
+
+
 def task_tables(
-    generator: Generator, vlm: Vlm, seeds: Sequence[int], guard: GuardOptions | None
+    seeds: Sequence[int], guard: GuardOptions | None, processes: int
 ) -> tuple[Table, Table]:
     """Each task on each training seed, on 64 held-out seeds: what it learned, and what else it
     changed. Success is by pixels."""
-    pair = Pair.load(GENERATOR, VLM)
-    learned, changed = [], []
-    for task in TASKS.values():
-        for seed in seeds:
-            outcome = optimize(pair, task, seed, guard=guard)
-            both = (outcome.base, outcome.learnt)
-            success = [np.mean([task.success(i) for i in images]) for images in both]
-            whole = np.mean([measure(i) is not None for i in outcome.learnt])
-            probability = [
-                np.mean([vlm.probability(i, *pair, task.visual_prompt) for pair in task.questions])
-                for i in both
-            ]
-            errors = [np.abs(generator.reconstruct(i).astype(float) - i).mean() for i in both]
-            row = (task.name, str(seed))
-            learned.append(
-                (
-                    *row,
-                    *map(_percent, success),
-                    *(f"{p:.3f}" for p in probability),
-                    _percent(whole),
-                    f"{errors[1] / errors[0]:.2f}",
-                )
-            )
-            kept = unasked(list(outcome.base), list(outcome.learnt))
-            changed.append(
-                (
-                    *row,
-                    f"{diversity(list(outcome.base), list(outcome.learnt)):.2f}",
-                    *_changed(kept, task.asks),
-                )
-            )
-            print(*learned[-1], "|", *changed[-1][2:], flush=True)
+    asked = [(name, seed, guard) for name in TASKS for seed in seeds]
+    # A fresh interpreter each: torch's threads don't survive a fork.
+    with multiprocessing.get_context("spawn").Pool(processes) as pool:
+        trials = []
+        for trial in pool.imap(_trial, asked):
+            print(*trial.learned, "|", *trial.changed[2:], flush=True)
+            trials.append(trial)
     steps = load_presets().generator(GENERATOR).optimizer.steps
     return (
-        Table(f"What the pair can learn: {steps} steps, 64 held-out seeds", _LEARNED, learned),
-        Table("What else it changes: spread over the seeds ×, mean move in sd", _CHANGED, changed),
+        Table(
+            f"What the pair can learn: {steps} steps, 64 held-out seeds",
+            _LEARNED,
+            [trial.learned for trial in trials],
+        ),
+        Table(
+            "What else it changes: spread over the seeds ×, mean move in sd",
+            _CHANGED,
+            [trial.changed for trial in trials],
+        ),
     )
+
+
+def _trial(asked: tuple[str, int, GuardOptions | None]) -> Trial:
+    name, seed, guard = asked
+    torch.set_num_threads(1)
+    (generator, vlm, pair), task = _models(), TASKS[name]
+    outcome = optimize(pair, task, seed, guard=guard)
+    both = (outcome.base, outcome.learnt)
+    success = [np.mean([task.success(i) for i in images]) for images in both]
+    whole = np.mean([measure(i) is not None for i in outcome.learnt])
+    probability = [
+        np.mean([vlm.probability(i, *pair, task.visual_prompt) for pair in task.questions])
+        for i in both
+    ]
+    errors = [np.abs(generator.reconstruct(i).astype(float) - i).mean() for i in both]
+    kept = unasked(list(outcome.base), list(outcome.learnt))
+    return Trial(
+        (
+            name,
+            str(seed),
+            *map(_percent, success),
+            *(f"{p:.3f}" for p in probability),
+            _percent(whole),
+            f"{errors[1] / errors[0]:.2f}",
+        ),
+        (
+            name,
+            str(seed),
+            f"{diversity(list(outcome.base), list(outcome.learnt)):.2f}",
+            *_changed(kept, task.asks),
+        ),
+    )
+
+
+@cache
+def _models() -> tuple[Generator, Vlm, Pair]:
+    return Generator(), Vlm(), Pair.load(GENERATOR, VLM)
 
 
 def _changed(kept: Unasked | None, asked: frozenset[str]) -> Iterator[str]:
@@ -192,6 +222,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--off", action="store_true", help="the tasks without the guard")
+    parser.add_argument("--processes", type=int, default=1, help="for the tasks, one core each")
     options = parser.parse_args()
     torch.set_num_threads(1)
     count = 128 if options.quick else 512
@@ -201,7 +232,7 @@ def main() -> None:
     for table in [*about_vlm, *about_generator]:
         print(table.markdown(), flush=True)
     guard = OFF if options.off else None
-    tasks = task_tables(generator, vlm, [1] if options.quick else [1, 2, 3], guard)
+    tasks = task_tables([1] if options.quick else [1, 2, 3], guard, options.processes)
     for table in tasks:
         print(table.markdown())
     if not (options.quick or options.off):

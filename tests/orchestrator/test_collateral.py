@@ -72,11 +72,11 @@ async def test_what_the_generator_did_not_measure_is_none(
 @pytest.mark.parametrize(
     ("guard", "sent"),
     [
-        ({}, (0.8, 0.95, 0.035)),
-        ({"anchor": 0.5, "margin": None}, (0.5, 0, 0.035)),
+        ({}, (0.8, 0.95, 0.04)),
+        ({"anchor": 0.5, "margin": None}, (0.5, 0, 0.04)),
         ({"margin": 0.9, "worst_case": 0}, (0.8, 0.9, 0)),
         # On the wire it is a float32: as good as off.
-        ({"margin": 0.9999999999}, (0.8, 0, 0.035)),
+        ({"margin": 0.9999999999}, (0.8, 0, 0.04)),
     ],
 )
 def test_the_guard_goes_to_the_generator(

@@ -129,8 +129,10 @@ def _measure_generator(name: str, device: torch.device, steps: int) -> Cost:
 
     def step(index: int) -> None:
         made = training.forward(index, 0)
+        comparison = training.compare(made)
         gradient = torch.randn_like(made.images) / made.images.numel()
-        training.backward(made.images, gradient, made.anchor)
+        anchor = comparison.anchor if comparison else None
+        training.backward(made.images, gradient, anchor, [1.0] * len(gradient))
         training.update()
 
     return _cost(parameters, device, step, steps)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 
 from dualprocess.v1 import generator_pb2 as pb
@@ -9,6 +11,17 @@ from services.generator.families.base import Conditioning, GeneratorFamily, Sche
 
 #: Predictions of noise that comes again are kept up to here, on the CPU.
 _MOST_BYTES = 256 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a prediction is made: ``latents`` at the sampler's ``index``. ``noise`` names the noise
+    that they began with, and the prompt."""
+
+    latents: torch.Tensor
+    conditioning: Conditioning
+    index: int
+    noise: tuple[int, int, int]
 
 
 class BasePredictions:
@@ -23,30 +36,20 @@ class BasePredictions:
     ) -> None:
         self._family = family
         self._schedule = schedule
-        self._noise_seeds = optimizer.noise_seeds
         self._repeats = optimizer.noise_seeds < optimizer.steps
         self._kept: dict[tuple[int, int, int], torch.Tensor] = {}
         self._bytes = 0
 
     @torch.no_grad()
-    def x0(
-        self,
-        latents: torch.Tensor,
-        conditioning: Conditioning,
-        index: int,
-        *,
-        prompt: int,
-        step: int,
-        micro_step: int,
-    ) -> torch.Tensor:
+    def x0(self, origin: Origin) -> torch.Tensor:
         """Shaped as ``predict_x0`` gives it, on the latents' device."""
+        latents, index = origin.latents, origin.index
         comes_again = self._repeats and index == 0
-        place = (prompt, step % self._noise_seeds, micro_step)
-        if comes_again and place in self._kept:
-            return self._kept[place].to(latents.device)
-        model_pred = self._family.denoise(latents, conditioning, self._schedule, index)
+        if comes_again and origin.noise in self._kept:
+            return self._kept[origin.noise].to(latents.device)
+        model_pred = self._family.denoise(latents, origin.conditioning, self._schedule, index)
         x0 = self._family.predict_x0(latents, model_pred, self._schedule, index)
         if comes_again and self._bytes + x0.nbytes <= _MOST_BYTES:
-            self._kept[place] = x0.to("cpu", copy=True)
+            self._kept[origin.noise] = x0.to("cpu", copy=True)
             self._bytes += x0.nbytes
         return x0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import ParamSpec, TypeVar
@@ -13,7 +14,7 @@ from services.common.device import DeviceThread
 from services.common.errors import NonFinite
 from services.generator.collateral import mean_collateral
 from services.generator.guide import Guidance, Guide, gradient_of
-from services.generator.training import Made, Training
+from services.generator.training import Comparison, Made, Training
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -42,15 +43,14 @@ async def _run_step(
     for micro_step in range(spec.optimizer.accumulate):
         (made, message), seconds = await device.run(_timed, _forward, training, step, micro_step)
         timings.forward += seconds
-        asked = time.perf_counter()
-        guidance = await guide(message)
+        guidance, waited, comparison = await _judged(device, training, guide, made, message)
         timings.vlm += guidance.device_seconds
-        timings.wire += time.perf_counter() - asked - guidance.device_seconds
-        _, seconds = await device.run(_timed, _backward, training, spec, made, guidance)
+        timings.wire += waited - guidance.device_seconds
+        _, seconds = await device.run(_timed, _backward, training, spec, made, guidance, comparison)
         timings.backward += seconds
         guidances.append(guidance)
-        if made.collateral is not None:
-            changes.append(made.collateral)
+        if comparison is not None:
+            changes.append(comparison.collateral)
     grad_norm, seconds = await device.run(_timed, training.update)
     timings.backward += seconds
     timings.total = time.perf_counter() - begin
@@ -64,6 +64,27 @@ async def _run_step(
     )
 
 
+async def _judged(
+    device: DeviceThread, training: Training, guide: Guide, made: Made, message: tensor_pb2.Tensor
+) -> tuple[Guidance, float, Comparison | None]:
+    """What the VLM says, after how many seconds; meanwhile the base model is asked for its own."""
+
+    async def asked() -> tuple[Guidance, float]:
+        begin = time.perf_counter()
+        return await guide(message), time.perf_counter() - begin
+
+    answer = asyncio.ensure_future(asked())
+    try:
+        # The request is on its way before the device is busy again.
+        await asyncio.sleep(0)
+        comparison = await device.run(training.compare, made)
+        return *(await answer), comparison
+    finally:
+        answer.cancel()
+        # A frame that holds what it fails with is a cycle, and keeps the step's graph.
+        del answer
+
+
 def _timed(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> tuple[T, float]:
     begin = time.perf_counter()
     return function(*args, **kwargs), time.perf_counter() - begin
@@ -74,10 +95,18 @@ def _forward(training: Training, step: int, micro_step: int) -> tuple[Made, tens
     return made, torch_tensors.to_proto(made.images)
 
 
-def _backward(training: Training, spec: pb.OptimizeSpec, made: Made, guidance: Guidance) -> None:
+def _backward(
+    training: Training,
+    spec: pb.OptimizeSpec,
+    made: Made,
+    guidance: Guidance,
+    comparison: Comparison | None,
+) -> None:
     gradient = gradient_of(guidance, made.images.shape)
-    right = _right(spec, guidance) if made.anchor is not None else ()
-    training.backward(made.images, gradient, made.anchor, right)
+    if comparison is None:
+        training.backward(made.images, gradient)
+    else:
+        training.backward(made.images, gradient, comparison.anchor, _right(spec, guidance))
 
 
 def _right(spec: pb.OptimizeSpec, guidance: Guidance) -> list[float]:

@@ -11,7 +11,7 @@ import torch
 from dualprocess.v1 import generator_pb2 as pb
 from services.common.errors import InvalidInput, NonFinite
 from services.generator import checkpoint, draws, sample
-from services.generator.base_predictions import BasePredictions
+from services.generator.base_predictions import BasePredictions, Origin
 from services.generator.collateral import anchor, collateral
 from services.generator.families.base import GeneratorFamily
 from services.generator.lora import LoraAdapter
@@ -21,17 +21,26 @@ from services.generator.lora_import import Lora, read_lora
 
 @dataclass(frozen=True)
 class Made:
-    """What a step is judged by: ``images`` [batch, 3, height, width] in [-1, 1], not clamped,
-    and, where the job has an anchor, how far they are from the base model's: ``anchor`` [batch],
-    both attached to the LoRA, and ``collateral``."""
+    """What a step is judged by: ``images`` [batch, 3, height, width] in [-1, 1], not clamped, and
+    the ``x0`` that they were decoded from, both attached to the LoRA; and where they come from."""
 
     images: torch.Tensor
-    anchor: torch.Tensor | None = None
-    collateral: pb.Collateral | None = None
+    x0: torch.Tensor
+    origin: Origin
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """With the base model's prediction from the same latents: ``anchor`` [batch], attached to the
+    LoRA, and what changed."""
+
+    anchor: torch.Tensor
+    collateral: pb.Collateral
 
 
 class Training:
-    """``forward`` makes images; ``backward`` takes the loss's gradient with respect to them.
+    """``forward`` makes images; ``compare`` asks the base model for its own, where the job has an
+    anchor; ``backward`` takes the loss's gradient with respect to the images, and the anchor's.
 
     Between the two, other jobs may use the same denoiser. ``update`` ends a step. ``close`` takes
     the LoRA off again. ``start`` is the file of the LoRA to begin with, ``resume`` that of the
@@ -80,35 +89,34 @@ class Training:
         """Images of the step, in the model's dtype.
 
         Samples without gradient to the step's timestep, calls the denoiser once with gradient,
-        predicts x0 and decodes it. With an anchor the base model predicts x0 from the same latents.
-        ``step`` and ``micro_step`` count from 0. Raises ``NonFinite`` for images that are not.
+        predicts x0 and decodes it. ``step`` and ``micro_step`` count from 0. Raises ``NonFinite``
+        for images that are not.
         """
         family, schedule, optimizer = self._family, self._schedule, self._spec.optimizer
         prompt = draws.prompt_index(optimizer, step, len(self._conditionings))
         conditioning = self._conditionings[prompt]
         index = draws.timestep_index(optimizer, step, micro_step, len(schedule))
         latents = family.noise(draws.noise_seeds(optimizer, step, micro_step), self._spec.image)
-        if index:
-            with self._lora.active():
-                latents = family.sample(latents, conditioning, schedule, until=index)
-        base = None
-        if self._spec.guard.anchor:
-            # Before the pass with gradient, so that the memory of both is not needed at once.
-            place = {"prompt": prompt, "step": step, "micro_step": micro_step}
-            base = self._base.x0(latents, conditioning, index, **place)
         with self._lora.active():
+            latents = family.sample(latents, conditioning, schedule, until=index)
             model_pred = family.denoise(latents, conditioning, schedule, index)
             x0 = family.predict_x0(latents, model_pred, schedule, index)
             images = family.decode(x0, self._spec.image)
         if not torch.isfinite(images).all():
             raise NonFinite("the generator's image is not finite")
-        return Made(images) if base is None else self._compared(images, x0, base)
+        place = (prompt, step % optimizer.noise_seeds, micro_step)
+        return Made(images, x0, Origin(latents, conditioning, index, place))
 
-    def _compared(self, images: torch.Tensor, x0: torch.Tensor, base: torch.Tensor) -> Made:
-        lora_BCHW = self._family.latent_map(x0, self._spec.image)
+    def compare(self, made: Made) -> Comparison | None:
+        """``None`` for a job without an anchor. It doesn't need the VLM's answer, nor does that
+        need it: the two may be had at the same time."""
+        if not self._spec.guard.anchor:
+            return None
+        base = self._base.x0(made.origin)
+        lora_BCHW = self._family.latent_map(made.x0, self._spec.image)
         base_BCHW = self._family.latent_map(base, self._spec.image)
         changed = collateral(lora_BCHW.detach().cpu().unbind(), base_BCHW.cpu().unbind())
-        return Made(images, anchor(lora_BCHW, base_BCHW), changed)
+        return Comparison(anchor(lora_BCHW, base_BCHW), changed)
 
     def backward(
         self,

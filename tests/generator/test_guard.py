@@ -117,10 +117,10 @@ def test_both_parts_of_the_gradient_are_in_one_step(
     for micro_step in range(accumulate):
         gradient = 1e-4 * torch.randn(shape, generator=random).to(family.dtype)
         made = training.forward(1, micro_step)
-        assert made.anchor is not None
-        assert made.collateral is not None
-        assert made.collateral.drift > 0
-        training.backward(made.images, gradient, made.anchor, RIGHT)
+        compared = training.compare(made)
+        assert compared is not None
+        assert compared.collateral.drift > 0
+        training.backward(made.images, gradient, compared.anchor, RIGHT)
         for name, part in plain_gradient(family, spec, weights, micro_step, gradient).items():
             wanted[name] += part / accumulate
     training.update()
@@ -172,14 +172,14 @@ def test_the_base_is_asked_only_for_what_is_not_known(
     spec.prompts[:] = ["a circle", "two squares"][:prompts]
     training = Training(schnell, spec, "counted")
     calls = denoiser_calls(schnell, monkeypatch)
-    made = [
-        training.forward(step, micro_step)
+    compared = [
+        training.compare(training.forward(step, micro_step))
         for step in range(4)
         for micro_step in range(spec.optimizer.accumulate)
     ]
     training.close()
-    assert calls == {True: len(made), False: without_gradient}
-    assert all((one.anchor is None) == (weight == 0) for one in made)
+    assert calls == {True: len(compared), False: without_gradient}
+    assert all((one is None) == (weight == 0) for one in compared)
 
 
 def test_latents_that_the_lora_made_are_never_known(
@@ -195,7 +195,7 @@ def test_latents_that_the_lora_made_are_never_known(
     training = Training(family, spec, "counted")
     calls = denoiser_calls(family, monkeypatch)
     for step in range(8):
-        training.forward(step, 0)
+        training.compare(training.forward(step, 0))
     training.close()
     # A later index: once to get there, once to predict.
     assert calls[False] == 1 + 2 * sum(indices)

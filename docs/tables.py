@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
-from pydantic_settings import BaseSettings
+from pydantic_settings import CLI_SUPPRESS, BaseSettings
 
 from services.common.presets import load_presets
 from services.orchestrator.api.openapi import openapi
@@ -46,7 +46,7 @@ def settings(model: type[BaseSettings]) -> str:
     for name, field in model.model_json_schema()["properties"].items():
         info = model.model_fields[name]
         flag = f"`--{name.replace('_', '-')}`"
-        if "CliSuppress" in repr(info.metadata):
+        if CLI_SUPPRESS in info.metadata:
             flag = "by environment only"
         default = "required" if info.is_required() else _shown(info.default)
         if info.default_factory is not None:

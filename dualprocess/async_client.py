@@ -12,7 +12,8 @@ from typing import Self, TypeVar
 import httpx
 from httpx_sse import aconnect_sse
 
-from dualprocess import calls
+from dualprocess import calls, connection
+from dualprocess.connection import service_url, setting_up
 from dualprocess.protocol import (
     DEFAULT_URL,
     FAILURES,
@@ -57,10 +58,15 @@ class AsyncClient:
         timeout: float = 30.0,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        self._url = url.rstrip("/")
-        self._http = httpx.AsyncClient(
-            base_url=self._url, headers=headers(api_key), timeout=timeout, transport=transport
-        )
+        self._url = service_url(url)
+        carried = headers(api_key)
+        with setting_up():
+            self._http = httpx.AsyncClient(
+                base_url=self._url,
+                headers=carried,
+                timeout=timeout,
+                transport=transport or connection.async_transport(self._url),
+            )
 
     async def __aenter__(self) -> Self:
         return self
@@ -115,7 +121,7 @@ class AsyncClient:
                         yield record
                         if stream.ended:
                             return
-                if stream.is_all(await self.job(job_id)):
+                if stream.ended or stream.is_all(await self.job(job_id)):
                     return
                 await asyncio.sleep(tries.breath)
             except FAILURES as error:
@@ -220,6 +226,8 @@ class AsyncClient:
             if source.response.is_error:
                 await source.response.aread()
                 raise api_error(source.response)
+            if not stream.begins(source.response):
+                return
             tries.answered(source.response)
             async for sent in source.aiter_sse():
                 if record := stream.take(sent):

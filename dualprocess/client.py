@@ -11,7 +11,8 @@ from typing import Self, TypeVar
 import httpx
 from httpx_sse import connect_sse
 
-from dualprocess import calls
+from dualprocess import calls, connection
+from dualprocess.connection import service_url, setting_up
 from dualprocess.protocol import (
     DEFAULT_URL,
     FAILURES,
@@ -59,10 +60,15 @@ class Client:
         timeout: float = 30.0,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        self._url = url.rstrip("/")
-        self._http = httpx.Client(
-            base_url=self._url, headers=headers(api_key), timeout=timeout, transport=transport
-        )
+        self._url = service_url(url)
+        carried = headers(api_key)
+        with setting_up():
+            self._http = httpx.Client(
+                base_url=self._url,
+                headers=carried,
+                timeout=timeout,
+                transport=transport or connection.transport(self._url),
+            )
 
     def __enter__(self) -> Self:
         return self
@@ -114,7 +120,7 @@ class Client:
                     yield record
                     if stream.ended:
                         return
-                if stream.is_all(self.job(job_id)):
+                if stream.ended or stream.is_all(self.job(job_id)):
                     return
                 time.sleep(tries.breath)
             except FAILURES as error:
@@ -214,6 +220,8 @@ class Client:
             if source.response.is_error:
                 source.response.read()
                 raise api_error(source.response)
+            if not stream.begins(source.response):
+                return
             tries.answered(source.response)
             for sent in source.iter_sse():
                 if record := stream.take(sent):

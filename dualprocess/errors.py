@@ -11,6 +11,7 @@
     │   ├── Unauthorized      401, 403
     │   ├── RateLimited       429; `retry_after` says when
     │   └── ServiceUnavailable 502, 503, 504; `retry_after` says when, if the service knows
+    ├── InvalidSetup          an address, key, proxy or certificate that nothing can be sent with
     ├── ConnectionFailed      nobody answered at the address
     ├── JobFailed             a job that was waited for ended as failed
     ├── JobCancelled          a job that was waited for ended as cancelled
@@ -65,6 +66,10 @@ class RateLimited(ApiError):
 
 class ServiceUnavailable(ApiError):
     """The service, or something that it needs, is away for now."""
+
+
+class InvalidSetup(DualProcessError, ValueError):
+    """Nothing can be sent as it is: what was given, or the environment, has to change."""
 
 
 class ConnectionFailed(DualProcessError):

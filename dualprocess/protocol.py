@@ -17,11 +17,13 @@ import httpx
 from httpx_sse import ServerSentEvent
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from dualprocess.connection import bearer, shown
 from dualprocess.errors import (
     ApiError,
     Conflict,
     ConnectionFailed,
     InvalidRequest,
+    InvalidSetup,
     JobCancelled,
     JobFailed,
     NotFound,
@@ -96,9 +98,11 @@ class Call(Generic[ResultT]):
 
 
 def headers(api_key: str | None) -> dict[str, str]:
-    """What goes with every request: the key, or that of the environment."""
-    key = (api_key or os.environ.get("DUALPROCESS_API_KEY", "")).strip()
-    return {"Authorization": f"Bearer {key}"} if key else {}
+    """What goes with every request: the key, or that of the environment.
+
+    Raises ``InvalidSetup``, which never repeats it.
+    """
+    return bearer(api_key or os.environ.get("DUALPROCESS_API_KEY"))
 
 
 def api_error(response: httpx.Response) -> ApiError:
@@ -117,7 +121,7 @@ class Tries:
     """How often one call to ``url`` is tried, and how long the pauses are."""
 
     def __init__(self, url: str, *, repeat: bool = True) -> None:
-        self._url = url
+        self._url = shown(url)
         self._repeat = repeat
         self._failed = 0
 
@@ -133,6 +137,12 @@ class Tries:
 
     def pause(self, error: httpx.TransportError | ApiError) -> float:
         """Seconds before the next try. Raises what the caller is told when there is none."""
+        if isinstance(error, httpx.LocalProtocolError):
+            # Not the cause: it repeats a header, which may be the key's.
+            raise InvalidSetup(
+                "the request can't be sent: an id or key in its headers has a line break or "
+                "another character that no header carries"
+            ) from None
         away = isinstance(error, (httpx.TransportError, ServiceUnavailable))
         asked = error.retry_after if isinstance(error, ApiError) else None
         patient = asked is None or asked <= LONGEST_PAUSE_SECONDS
@@ -141,9 +151,11 @@ class Tries:
             return RETRY_SECONDS[self._failed - 1] if asked is None else asked
         if isinstance(error, ApiError):
             raise error
+        arrived = not self._repeat and not isinstance(error, httpx.ConnectError)
+        again = ". The request may have arrived, so it was not sent again" if arrived else ""
         raise ConnectionFailed(
             f"nobody answers at {self._url} ({error}); start the service with `dualprocess up`, "
-            "or name its address"
+            f"or name its address{again}"
         ) from error
 
 
@@ -152,7 +164,7 @@ class EventStream:
 
     def __init__(self, job_id: str, last_event_id: str | None) -> None:
         self.path = f"/v1/jobs/{job_id}/events"
-        #: Whether the event that ends the job has been taken.
+        #: Whether no event can come behind those that were taken.
         self.ended = False
         self._last_event_id = last_event_id
         self._job_had_ended = False
@@ -161,6 +173,11 @@ class EventStream:
     def headers(self) -> dict[str, str]:
         """Of the next connection."""
         return {"Last-Event-ID": self._last_event_id} if self._last_event_id else {}
+
+    def begins(self, response: httpx.Response) -> bool:
+        """Whether the answer, no refusal, is a stream. Behind a job's last event none comes."""
+        self.ended = response.status_code == httpx.codes.NO_CONTENT
+        return not self.ended
 
     def take(self, sent: ServerSentEvent) -> EventRecord | None:
         """The event, or ``None`` for a sign of life, and for a kind that a newer service tells."""

@@ -10,6 +10,7 @@ import httpx
 import typer
 
 from dualprocess import calls
+from dualprocess.connection import service_url, setting_up, transport
 from dualprocess.errors import DualProcessError
 from dualprocess.protocol import DEFAULT_URL, Call, headers
 
@@ -46,13 +47,12 @@ def _asked(context: typer.Context, call: Call[ResultT]) -> ResultT | None:
     """One try."""
     url = context.params.get("url") or os.environ.get("DUALPROCESS_URL") or DEFAULT_URL
     try:
-        answer = httpx.request(
-            call.method,
-            f"{url.rstrip('/')}{call.path}",
-            headers=headers(context.params.get("api_key")),
-            timeout=_SECONDS,
-            **call.options,
-        )
-        return call.result(answer)
+        address, carried = service_url(url), headers(context.params.get("api_key"))
+        with setting_up():
+            http = httpx.Client(
+                base_url=address, headers=carried, timeout=_SECONDS, transport=transport(address)
+            )
+        with http:
+            return call.result(http.request(call.method, call.path, **call.options))
     except (httpx.HTTPError, httpx.InvalidURL, DualProcessError):
         return None

@@ -19,6 +19,7 @@ from dualprocess.errors import (
     ConnectionFailed,
     DualProcessError,
     InvalidRequest,
+    InvalidSetup,
     JobNotReady,
     NotFound,
     RateLimited,
@@ -53,14 +54,12 @@ def connected(url: str, api_key: str | None) -> Iterator[Client]:
         fail(str(error), UNREACHABLE)
     except JobNotReady as error:
         fail(f"{error}; `dualprocess show {error.job.id}` has its result later", UNREACHABLE)
-    except (InvalidRequest, NotFound, Conflict, Unauthorized) as error:
+    except (InvalidRequest, InvalidSetup, NotFound, Conflict, Unauthorized) as error:
         fail(str(error), BAD_INPUT)
     except (ApiError, DualProcessError) as error:
         fail(str(error), JOB_ENDED_BADLY)
-    except httpx.InvalidURL as error:
-        fail(f"{url} is no address of a service: {error}", BAD_INPUT)
-    except UnicodeEncodeError:
-        fail("the API key, or the job's id, has characters that can't be sent", BAD_INPUT)
+    except (httpx.InvalidURL, UnicodeEncodeError):
+        fail("the job's id, or a key, has characters that can't be sent", BAD_INPUT)
     except BrokenPipeError:
         # Who reads the output has had enough; typer ends the command.
         raise

@@ -30,6 +30,9 @@ def up(
     ] = None,
     slots: Annotated[int | None, typer.Option(help="Jobs at once on a generator: 2.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, …, or auto.")] = None,
+    load_seconds: Annotated[
+        float | None, typer.Option(help="A model may take so long to load: 3600.")
+    ] = None,
     auth: Annotated[
         bool | None, typer.Option(help="Ask for API keys; see `dualprocess keys`.")
     ] = None,
@@ -60,6 +63,7 @@ def up(
         "models": models,
         "slots": slots,
         "device": device,
+        "load-seconds": load_seconds,
         "presets": presets,
         "log-level": log_level,
     }

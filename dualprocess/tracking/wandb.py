@@ -21,7 +21,7 @@ def log(record: Record) -> str:
 
 
 def _log(record: Record) -> str:
-    project = os.environ.get("WANDB_PROJECT", _PROJECT)
+    project = os.environ.get("WANDB_PROJECT") or _PROJECT
     config = {"dualprocess.job": record.job_id, **record.parameters}
     with wandb.init(project=project, name=record.name, config=config) as run:
         for step, measures in record.steps:

@@ -41,13 +41,16 @@ SERVER_OPTIONS: list[tuple[str, int]] = [
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
 ]
 
-_OPTIONS: list[tuple[str, int | str]] = [
+CHANNEL_OPTIONS: list[tuple[str, int | str]] = [
     *LIMITS,
     *_KEEPALIVE,
     ("grpc.service_config", _SERVICE_CONFIG),
     # A replica that comes back is found within 2 s, not after the default's minutes.
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 2_000),
+    # Services reach each other directly: a proxy of the environment is for what lies outside, and
+    # would be asked for loopback, too.
+    ("grpc.enable_http_proxy", 0),
     # In-process peers of one test or worker must not share a connection's fate.
     ("grpc.use_local_subchannel_pool", 1),
 ]
@@ -62,5 +65,7 @@ def open_channel(target: str, credentials: Credentials = OPEN) -> grpc.aio.Chann
     interceptors = [] if credentials.token is None else senders(credentials.token)
     shown = credentials.of_channel()
     if shown is None:
-        return grpc.aio.insecure_channel(target, options=_OPTIONS, interceptors=interceptors)
-    return grpc.aio.secure_channel(target, shown, options=_OPTIONS, interceptors=interceptors)
+        return grpc.aio.insecure_channel(target, options=CHANNEL_OPTIONS, interceptors=interceptors)
+    return grpc.aio.secure_channel(
+        target, shown, options=CHANNEL_OPTIONS, interceptors=interceptors
+    )

@@ -13,6 +13,7 @@ from google.protobuf.message import DecodeError
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from services.common.addresses import host_port
 from services.common.channels import SERVER_OPTIONS
 from services.common.credentials import Credentials, CredentialsError
 from services.common.errors import STATUS_OF, InvalidInput, StartError
@@ -45,7 +46,7 @@ async def serve(
     """
     if fault := grpc_exposure_fault(settings.host, credentials, insecure=settings.insecure):
         raise CredentialsError(fault)
-    server, bound = bind(f"{settings.host}:{settings.port}", credentials)
+    server, bound = bind(host_port(settings.host, settings.port), credentials)
     register = await load()
     register(server)
     health_servicer = health.aio.HealthServicer()
@@ -55,7 +56,7 @@ async def serve(
     await server.start()
     for name in ("", service_name):
         await health_servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
-    log.info("%s is ready on %s:%d", service_name, settings.host, bound)
+    log.info("%s is ready on %s", service_name, host_port(settings.host, bound))
     await _stop_signal()
     log.info("stopping: calls in flight have %.0f s", DRAIN_SECONDS)
     await health_servicer.enter_graceful_shutdown()

@@ -3,18 +3,32 @@
 
 from __future__ import annotations
 
+import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal, NoReturn, Self
 
-from pydantic import Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, CliApp, CliSuppress, SettingsConfigDict
+from pydantic import AliasChoices, Field, SecretStr, ValidationError
+from pydantic_settings import (
+    CLI_SUPPRESS,
+    BaseSettings,
+    CliApp,
+    CliSuppress,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
 
+from services.common.addresses import Host
 from services.common.credentials import Credentials, read_credentials
+from services.common.environment import Environment
 from services.common.presets import DEFAULT_DIRECTORY
 
 #: Where Docker and Kubernetes mount secrets: a file is a setting, as a variable is.
 _SECRETS = Path("/run/secrets")
+#: How pydantic-settings names a field whose text it can't read.
+_UNREAD = re.compile(r'(?:field "|encountered for )(\w+)')
 
 
 class ServiceSettings(BaseSettings):
@@ -27,6 +41,8 @@ class ServiceSettings(BaseSettings):
         cli_hide_none_type=True,
         secrets_dir=_SECRETS if _SECRETS.is_dir() else None,
         extra="ignore",
+        # What was given may be a secret.
+        hide_input_in_errors=True,
     )
 
     presets: Path = Field(default=DEFAULT_DIRECTORY, description="Directory of presets.")
@@ -37,16 +53,57 @@ class ServiceSettings(BaseSettings):
     @classmethod
     def from_command_line(cls) -> Self:
         """Reads flags and environment; exits with status 2 when they are wrong, naming each."""
+        return cls._read(lambda: CliApp.run(cls))
+
+    @classmethod
+    def from_environment(cls) -> Self:
+        """The same without flags."""
+        return cls._read(cls)
+
+    @classmethod
+    def _read(cls, make: Callable[[], Self]) -> Self:
         try:
-            return CliApp.run(cls)
+            return make()
         except ValidationError as error:
-            # Without what was given: it may be a secret.
-            for fault in error.errors(include_input=False):
-                flag = "".join(f"--{part}" for part in fault["loc"][:1]).replace("_", "-")
-                said = fault["msg"].removeprefix("Input ").removeprefix("Value error, ")
-                variable = flag.removeprefix("--").replace("-", "_").upper()
-                print(f"{flag} (or DUALPROCESS_{variable}): {said}", file=sys.stderr)
-            sys.exit(2)
+            faults = [
+                (str(fault["loc"][0]) if fault["loc"] else "", fault["msg"])
+                for fault in error.errors(include_input=False)
+            ]
+        except SettingsError as error:
+            named = _UNREAD.search(str(error))
+            faults = [(named[1] if named else "", "is not the JSON that it must be")]
+        for name, fault in faults:
+            said = fault.removeprefix("Input ").removeprefix("Value error, ")
+            print(f"{cls._named(name)}: {said}", file=sys.stderr)
+        sys.exit(2)
+
+    def refuse(self, field: str, fault: str) -> NoReturn:
+        """Exits as ``from_command_line`` does, for what only a try can tell."""
+        print(f"{self._named(field)}: {fault}", file=sys.stderr)
+        sys.exit(2)
+
+    @classmethod
+    def _named(cls, name: str) -> str:
+        """The field of this name, or of this alias, as people set it."""
+        field = name.lower().removeprefix("dualprocess_")
+        info = cls.model_fields.get(field)
+        variables = [f"DUALPROCESS_{field.upper()}"]
+        if info is not None and isinstance(info.validation_alias, AliasChoices):
+            variables = [str(one) for one in info.validation_alias.choices if one != field]
+        if info is not None and CLI_SUPPRESS in info.metadata:
+            return " or ".join(variables)
+        return f"--{field.replace('_', '-')} (or {', '.join(variables)})"
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, Environment(settings_cls), file_secret_settings
 
 
 class GrpcSettings(ServiceSettings):
@@ -79,7 +136,7 @@ class GpuServiceSettings(GrpcSettings):
     """What a service that owns a device adds."""
 
     preset: str = Field(description="Name of the preset to serve.")
-    host: str = Field(default="127.0.0.1", description="Where it listens.")
+    host: Host = Field(default="127.0.0.1", description="Where it listens.")
     insecure: bool = Field(
         default=False, description="Listen beyond loopback without asking who calls."
     )

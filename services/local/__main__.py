@@ -8,9 +8,11 @@ import os
 import signal
 import sys
 
+from dualprocess.connection import certificates_fault
 from services.common.exposure import exposure_fault
 from services.common.extras import page_fault
 from services.common.presets import PresetError, load_presets
+from services.common.redis_address import redis_refusal
 from services.common.telemetry import configure_logging
 from services.local import stack
 from services.local.models import Models, chosen
@@ -34,7 +36,11 @@ def main() -> None:
         sys.exit(f"dualprocess: {fault}")
     if fault := page_fault(ui=settings.ui):
         sys.exit(f"dualprocess: {fault}")
+    if fault := certificates_fault():
+        sys.exit(f"dualprocess: {fault}")
     models = chosen(settings, load_presets(settings.presets))
+    if settings.redis_url is not None and (refusal := redis_refusal(settings.redis_url)):
+        settings.refuse("redis_url", refusal)
     _lock(settings)
     if not is_free(settings.host, settings.port):
         sys.exit(f"dualprocess: {settings.url} is taken; choose another --port")
@@ -43,8 +49,13 @@ def main() -> None:
 
 def _lock(settings: LocalSettings) -> None:
     """One stack a data folder. The lock goes with this process, however it ends."""
-    settings.data.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(settings.data / "lock", os.O_CREAT | os.O_RDWR)
+    try:
+        settings.data.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(settings.data / "lock", os.O_CREAT | os.O_RDWR)
+    except OSError as error:
+        settings.refuse(
+            "data", f"{settings.data} can't be the folder ({error.strerror}); choose another"
+        )
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

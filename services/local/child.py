@@ -33,6 +33,9 @@ class ChildSpec:
     ready: Callable[[], Awaitable[bool]]
     #: Beside this process's own. Secrets go here: a command line is there for everyone to read.
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
+    #: What a start says that it waits for, and for how long at most.
+    waits_for: str = "it to be ready"
+    ready_seconds: float = 300.0
 
 
 @dataclass

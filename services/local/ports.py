@@ -1,4 +1,4 @@
-"""Ports on this machine's loopback."""
+"""Ports of this machine."""
 
 from __future__ import annotations
 
@@ -14,12 +14,19 @@ def free_port() -> int:
 
 
 def is_free(host: str, port: int) -> bool:
-    """Whether a server could listen there now."""
-    with socket.socket() as listener:
+    """Whether a server could listen there now: on every address that the name has."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        return all(_can_bind(family, address) for family, _, _, _, address in found)
+    except OSError:
+        return False
+
+
+def _can_bind(family: socket.AddressFamily, address: tuple[str | int | bytes, ...]) -> bool:
+    with socket.socket(family) as listener:
         # As servers do: a port whose last connections are still closing is free.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind((host, port))
-        except OSError:
-            return False
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listener.bind(address)
         return True

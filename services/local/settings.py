@@ -7,12 +7,14 @@ from pathlib import Path
 from pydantic import AliasChoices, Field
 from pydantic_settings import CliSuppress
 
+from services.common.addresses import Host, host_port
 from services.common.extras import has_page
+from services.common.redis_address import RedisUrl
 from services.common.settings import ServiceSettings
 
 
 class LocalSettings(ServiceSettings):
-    host: str = Field(default="127.0.0.1", description="Where the REST API listens.")
+    host: Host = Field(default="127.0.0.1", description="Where the REST API listens.")
     auth: bool = Field(default=False, description="The REST API asks for API keys.")
     insecure: bool = Field(
         default=False, description="Listen beyond loopback without asking for keys."
@@ -26,8 +28,9 @@ class LocalSettings(ServiceSettings):
         default=Path("data"), description="Everything the stack keeps: Redis, files, logs."
     )
     # From the environment, as its services read it: it may hold a password.
-    redis_url: CliSuppress[str | None] = Field(
+    redis_url: CliSuppress[RedisUrl | None] = Field(
         default=None,
+        repr=False,
         validation_alias=AliasChoices("redis_url", "DUALPROCESS_REDIS_URL", "REDIS_URL"),
         description="A Redis that runs already; as a rule the stack starts its own.",
     )
@@ -40,11 +43,16 @@ class LocalSettings(ServiceSettings):
     )
     slots: int = Field(default=2, ge=1, le=64, description="Jobs at once on a generator.")
     device: str = Field(default="auto", description="cpu, cuda, …; auto: cuda where there is one.")
+    load_seconds: float = Field(
+        default=3600,
+        gt=0,
+        description="A model that is not there after so long ends the start.",
+    )
     quiet: bool = Field(default=False, description="Logs go to files only.")
 
     @property
     def url(self) -> str:
-        return f"http://{self.host}:{self.port}"
+        return f"http://{host_port(self.host, self.port)}"
 
     @property
     def artifacts_url(self) -> str:

@@ -45,6 +45,7 @@ def build(settings: LocalSettings, models: Models) -> list[ChildSpec]:
             "services.orchestrator.api",
             [f"--host={settings.host}", f"--port={settings.port}", *_doors(settings), *store],
             ready=lambda: answers(f"{settings.url}/readyz"),
+            waits_for=f"an answer from {settings.url}/readyz",
             environment=redis_names,
         )
     )
@@ -61,6 +62,7 @@ def build(settings: LocalSettings, models: Models) -> list[ChildSpec]:
                 f"--slots={settings.slots}",
             ],
             ready=lambda: answers(f"{settings.url}/readyz?worker=true"),
+            waits_for="a worker that reports",
             environment={**token, **redis_names},
         )
         for generator, port in generator_ports.items()
@@ -86,7 +88,7 @@ def redis(folder: Path, port: int) -> ChildSpec:
     command = [redis_command(), "--bind", "127.0.0.1", "--port", str(port), "--dir", str(folder)]
     # Every second on disk: what was acknowledged survives a crash of this machine, but for that.
     command += ["--appendonly", "yes", "--appendfsync", "everysec", "--save", ""]
-    return ChildSpec("redis", command, lambda: pings(port))
+    return ChildSpec("redis", command, lambda: pings(port), waits_for="an answer to PING")
 
 
 def _doors(settings: LocalSettings) -> list[str]:
@@ -112,6 +114,8 @@ def _gpu_service(
         f"services.{service}",
         arguments,
         ready=lambda: serves(f"127.0.0.1:{port}"),
+        waits_for=f"{preset} to be loaded, with its weights where they are not here yet",
+        ready_seconds=settings.load_seconds,
         environment=token,
     )
 
@@ -123,8 +127,10 @@ def _python(
     arguments: list[str],
     *,
     ready: Callable[[], Awaitable[bool]],
+    waits_for: str,
+    ready_seconds: float = ChildSpec.ready_seconds,
     environment: Mapping[str, str] | None = None,
 ) -> ChildSpec:
     common = [f"--presets={settings.presets}", f"--log-level={settings.log_level}"]
     command = [sys.executable, "-m", module, *arguments, *common]
-    return ChildSpec(name, command, ready, environment or {})
+    return ChildSpec(name, command, ready, environment or {}, waits_for, ready_seconds)

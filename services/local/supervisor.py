@@ -24,10 +24,13 @@ LONGEST_PAUSE = 8.0
 #: From SIGTERM to SIGKILL, for each child.
 GRACE_SECONDS = 10.0
 _POLL_SECONDS = 0.1
+#: Between words about what a start waits for.
+TELL_SECONDS = 5.0
 
 
 class GaveUp(Exception):
-    """A child died quickly too often. The message says which, how, and its last words."""
+    """A child died quickly too often, or was not ready in time. The message says which, how, and
+    its last words."""
 
 
 class Supervisor:
@@ -43,12 +46,14 @@ class Supervisor:
         quick_seconds: float = QUICK_SECONDS,
         first_pause: float = FIRST_PAUSE,
         grace_seconds: float = GRACE_SECONDS,
+        tell_seconds: float = TELL_SECONDS,
     ) -> None:
         logs.mkdir(parents=True, exist_ok=True)
         self._children = [Child(spec, logs / f"{spec.name}.log", say) for spec in children]
         self._quick_seconds = quick_seconds
         self._first_pause = first_pause
         self._grace_seconds = grace_seconds
+        self._tell_seconds = tell_seconds
         self._stopping = asyncio.Event()
         self._watches: dict[str, asyncio.Task[None]] = {}
         self._were_ready: set[str] = set()
@@ -61,8 +66,24 @@ class Supervisor:
             await self._until_ready(child)
 
     async def _until_ready(self, child: Child) -> None:
+        begun = told = time.monotonic()
         while not await child.spec.ready():
             await self._raise_dead_watches()
+            now = time.monotonic()
+            if now - begun > child.spec.ready_seconds:
+                await self.stop()
+                raise GaveUp(
+                    f"{child.spec.name} was not ready after {now - begun:.0f} s of waiting for "
+                    f"{child.spec.waits_for}. Its last words:\n{_last_words(child)}"
+                )
+            if now - told > self._tell_seconds:
+                told = now
+                log.info(
+                    "%s: waiting for %s, %.0f s so far",
+                    child.spec.name,
+                    child.spec.waits_for,
+                    now - begun,
+                )
             await asyncio.sleep(_POLL_SECONDS)
         self._were_ready.add(child.spec.name)
 
@@ -102,12 +123,17 @@ class Supervisor:
             quick_deaths = quick_deaths + 1 if quick else 0
             how = f"{child.spec.name} died after {lived:.1f} s with {_status(status)}"
             if quick_deaths >= QUICK_DEATHS:
-                last_words = "\n".join(f"    {line}" for line in child.tail)
-                raise GaveUp(f"{how}, {quick_deaths} times in a row. Its last words:\n{last_words}")
+                raise GaveUp(
+                    f"{how}, {quick_deaths} times in a row. Its last words:\n{_last_words(child)}"
+                )
             pause = min(self._first_pause * 2 ** max(quick_deaths - 1, 0), LONGEST_PAUSE)
             log.warning("%s; it starts again in %.2g s", how, pause)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), pause)
+
+
+def _last_words(child: Child) -> str:
+    return "\n".join(f"    {line}" for line in child.tail)
 
 
 def _status(status: int) -> str:

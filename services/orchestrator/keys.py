@@ -18,6 +18,7 @@ from redis.exceptions import RedisError
 from rich.console import Console
 from rich.table import Table
 
+from services.common.redis_address import checked_redis_url, redis_refusal
 from services.orchestrator.settings import KeySettings
 from services.orchestrator.store.keys import ApiKey, ApiKeys, Scope, id_of
 from services.orchestrator.store.quotas import Quotas
@@ -55,7 +56,7 @@ def create(
     json: Json = False,
 ) -> None:
     """Make a key, and show it this once. Quotas left out come from DUALPROCESS_QUOTA_…."""
-    settings = KeySettings()
+    settings = KeySettings.from_environment()
     quotas = Quotas(
         queued=queued or settings.quota_queued,
         running=running or settings.quota_running,
@@ -122,10 +123,14 @@ def revoke(
 
 @contextlib.asynccontextmanager
 async def _keys(redis_url: str | None) -> AsyncIterator[ApiKeys]:
+    url = redis_url or KeySettings.from_environment().redis_url
     try:
-        redis = connect(redis_url or KeySettings().redis_url, retries=1)
+        url = checked_redis_url(url)
     except ValueError as error:
         _fail(f"--redis-url: {error}", _BAD_INPUT)
+    if refusal := await asyncio.to_thread(redis_refusal, url):
+        _fail(f"--redis-url: {refusal}", _BAD_INPUT)
+    redis = connect(url, retries=1)
     try:
         yield ApiKeys(redis)
     except RedisError as error:

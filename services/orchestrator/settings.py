@@ -6,12 +6,14 @@ from pathlib import Path
 
 from pydantic import AliasChoices, Field
 
+from services.common.redis_address import RedisUrl
 from services.common.settings import ServiceSettings
 
 
 class StoreSettings(ServiceSettings):
-    redis_url: str = Field(
+    redis_url: RedisUrl = Field(
         default="redis://127.0.0.1:6379/0",
+        repr=False,
         validation_alias=AliasChoices("redis_url", "DUALPROCESS_REDIS_URL", "REDIS_URL"),
         description="Redis 6.2 or newer; with AOF in production.",
     )

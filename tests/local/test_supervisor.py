@@ -136,3 +136,28 @@ def test_a_killed_supervisor_leaves_no_orphan(tmp_path: Path) -> None:
     while any(map(running, children)) and time.monotonic() < end:
         time.sleep(0.02)
     assert not any(map(running, children))
+
+
+async def test_a_start_says_what_it_waits_for_and_ends(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def never() -> bool:
+        return False
+
+    code = "import time; print('asking a proxy', flush=True); time.sleep(99)"
+    silence = ChildSpec(
+        "api",
+        [sys.executable, "-c", code],
+        never,
+        waits_for="an answer from http://127.0.0.1:1/readyz",
+        ready_seconds=1.5,
+    )
+    supervisor = Supervisor(
+        [sleeper("one", tmp_path), silence], tmp_path / "logs", silent, tell_seconds=0.3
+    )
+    caplog.set_level("INFO")
+    with pytest.raises(GaveUp, match=r"(?s)api was not ready after \d+ s.*/readyz.*asking a proxy"):
+        await supervisor.start()
+    told = [line for line in caplog.messages if "api: waiting for an answer from http://" in line]
+    assert len(told) > 1
+    assert not running(pid(tmp_path, "one"))

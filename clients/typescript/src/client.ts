@@ -5,6 +5,7 @@ import { EventSourceParserStream } from "eventsource-parser/stream";
 import createClient, { type Client } from "openapi-fetch";
 
 import { JobEndedBadly, mayPass, told } from "./answers.js";
+import { bearer, serviceUrl, twice } from "./connection.js";
 import type { components, paths } from "./schema.js";
 
 export type JobSpec = components["schemas"]["JobSpec"];
@@ -33,21 +34,23 @@ export class DualProcess {
   /** Every route of the API, typed by its OpenAPI document. */
   readonly api: Client<paths>;
 
+  /** `url` may have a path. Throws for what is no address of a service, or no key. */
   constructor(url: string, options: Options = {}) {
-    const headers = options.apiKey ? { Authorization: `Bearer ${options.apiKey}` } : {};
     const fetch = options.fetch ?? globalThis.fetch;
-    this.api = createClient<paths>({ baseUrl: url, headers, fetch });
+    const headers = bearer(options.apiKey);
+    this.api = createClient<paths>({ baseUrl: serviceUrl(url), headers, fetch });
   }
 
   /** Queues a job. The same key and spec again give the same job again. */
   async submit(spec: JobSpec, idempotencyKey: string = crypto.randomUUID()): Promise<Job> {
     const header = { "idempotency-key": idempotencyKey };
-    return told(await this.api.POST("/v1/jobs", { body: spec, params: { header } }));
+    return told(await twice(() => this.api.POST("/v1/jobs", { body: spec, params: { header } })));
   }
 
   /** The job, as it is now. */
   async job(jobId: string): Promise<Job> {
-    return told(await this.api.GET("/v1/jobs/{job_id}", { params: { path: { job_id: jobId } } }));
+    const params = { path: { job_id: jobId } };
+    return told(await twice(() => this.api.GET("/v1/jobs/{job_id}", { params })));
   }
 
   /** Stops a job; what a running one learned so far is still exported. */
@@ -69,6 +72,7 @@ export class DualProcess {
       try {
         let broughtSomething = false;
         const messages = await this.#connection(jobId, last);
+        if (messages === undefined) return;
         failed = 0;
         for await (const message of messages) {
           const record = { id: message.id ?? "", event: JSON.parse(message.data) as JobEvent };
@@ -100,17 +104,20 @@ export class DualProcess {
   async download(jobId: string, name: string): Promise<ArrayBuffer> {
     const params = { path: { job_id: jobId, name } };
     const route = "/v1/jobs/{job_id}/artifacts/{name}";
-    return told(await this.api.GET(route, { params, parseAs: "arrayBuffer" }));
+    return told(await twice(() => this.api.GET(route, { params, parseAs: "arrayBuffer" })));
   }
 
+  /** Nothing, where the job has ended and `last` is its last event. */
   async #connection(
     jobId: string,
     last: string | undefined,
-  ): Promise<ReadableStream<EventSourceMessage>> {
+  ): Promise<ReadableStream<EventSourceMessage> | undefined> {
     const header = last === undefined ? {} : { "Last-Event-ID": last };
     const params = { path: { job_id: jobId }, header };
     const route = "/v1/jobs/{job_id}/events";
-    const body = told(await this.api.GET(route, { params, parseAs: "stream" }));
+    const answer = await this.api.GET(route, { params, parseAs: "stream" });
+    const body = told<unknown>(answer);
+    if (answer.response.status === 204) return undefined;
     return (body as ReadableStream<Uint8Array<ArrayBuffer>>)
       .pipeThrough(new TextDecoderStream())
       .pipeThrough(new EventSourceParserStream());

@@ -2169,6 +2169,13 @@ export interface operations {
                     "text/event-stream": unknown;
                 };
             };
+            /** @description The job has ended, and `Last-Event-ID` is its last event. */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
             /** @description Client Error */
             "4XX": {
                 headers: {
@@ -2194,7 +2201,10 @@ export interface operations {
             query?: never;
             header?: {
                 Range?: string | null;
-                "if-none-match"?: string | null;
+                /** @description ETags that need no answer, or *. */
+                "If-None-Match"?: string | null;
+                /** @description The ETag that `Range` is about. */
+                "If-Range"?: string | null;
             };
             path: {
                 name: string;
@@ -2229,7 +2239,7 @@ export interface operations {
                     "image/png": unknown;
                 };
             };
-            /** @description It is what `If-None-Match` says. */
+            /** @description `If-None-Match` names it. */
             304: {
                 headers: {
                     [name: string]: unknown;
@@ -2261,7 +2271,10 @@ export interface operations {
             query?: never;
             header?: {
                 Range?: string | null;
-                "if-none-match"?: string | null;
+                /** @description ETags that need no answer, or *. */
+                "If-None-Match"?: string | null;
+                /** @description The ETag that `Range` is about. */
+                "If-Range"?: string | null;
             };
             path: {
                 name: string;
@@ -2296,7 +2309,7 @@ export interface operations {
                     "image/png": unknown;
                 };
             };
-            /** @description It is what `If-None-Match` says. */
+            /** @description `If-None-Match` names it. */
             304: {
                 headers: {
                     [name: string]: unknown;

@@ -62,6 +62,52 @@ test("a quiet job is followed over any number of cut connections", async () => {
   assert.equal(connections, 8);
 });
 
+test("a stream behind the end of a job brings nothing and ends", async () => {
+  const last = (await ids(new DualProcess(url))).at(-1);
+  const statuses: number[] = [];
+  const counting = async (request: Request): Promise<Response> => {
+    const response = await fetch(request);
+    statuses.push(response.status);
+    return response;
+  };
+  for await (const record of new DualProcess(url, { fetch: counting }).events(jobId, last)) {
+    assert.fail(record.id);
+  }
+  assert.deepEqual(statuses, [204]);
+});
+
+test("a request is sent again where the connection broke, under one key", async () => {
+  const keys: (string | null)[] = [];
+  const breaking = async (request: Request): Promise<Response> => {
+    keys.push(request.headers.get("Idempotency-Key"));
+    if (keys.length === 1) throw new TypeError("fetch failed");
+    return fetch(request);
+  };
+  const service = new DualProcess(`${url}/`, { fetch: breaking });
+  const job = await service.submit({
+    prompt: "a circle",
+    questions: [{ question: "Is the circle red?", answer: "Yes" }],
+    generator: "tiny-flux",
+    vlm: "tiny-idefics2",
+  });
+  assert.equal(keys.length, 2);
+  assert.ok(keys[0]);
+  assert.equal(keys[0], keys[1]);
+  await service.cancel(job.id);
+});
+
+test("what nothing can be sent with is said at once, without the key", () => {
+  for (const wrong of ["localhost:8000", "service.example", "//service", "ftp://service", ""]) {
+    assert.throws(() => new DualProcess(wrong), /must begin with http/);
+  }
+  for (const apiKey of ["dp_secret\nx", "dp_secret\r\nX: y", "dp_secr\u00e9t"]) {
+    assert.throws(
+      () => new DualProcess(url, { apiKey }),
+      (error: Error) => /line break/.test(error.message) && !error.message.includes("dp_s"),
+    );
+  }
+});
+
 test("a refusal names the field", async () => {
   const spec = {
     prompt: "a circle",

@@ -7,12 +7,15 @@ import sys
 
 import uvicorn
 
+from dualprocess.connection import certificates_fault
 from services.common.exposure import exposure_fault
 from services.common.extras import page_fault
 from services.common.presets import PresetError
+from services.common.redis_address import redis_refusal
 from services.common.telemetry import configure_logging
 from services.orchestrator.api.app import create_app
 from services.orchestrator.api.settings import ApiSettings
+from services.orchestrator.store.artifacts import StoreRefused
 
 if __name__ == "__main__":
     settings = ApiSettings.from_command_line()
@@ -23,8 +26,14 @@ if __name__ == "__main__":
         sys.exit(f"api: {fault}")
     if fault := settings.llm_fault():
         sys.exit(f"api: {fault}")
+    if fault := certificates_fault():
+        sys.exit(f"api: {fault}")
+    if refusal := redis_refusal(settings.redis_url):
+        settings.refuse("redis_url", refusal)
     try:
         app = create_app(settings)
+    except StoreRefused as error:
+        settings.refuse("artifacts", str(error))
     except PresetError as error:
         sys.exit(f"api: {error}")
     # A full collection takes a tenth of a second, in which nobody is answered, if it looks through
@@ -37,5 +46,8 @@ if __name__ == "__main__":
         port=settings.port,
         log_config=None,
         access_log=False,
+        # ``Proxied`` does it, and knows the host as well.
+        proxy_headers=False,
+        timeout_keep_alive=settings.keep_alive,
         timeout_graceful_shutdown=3,
     )

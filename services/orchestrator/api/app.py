@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from importlib.metadata import version
 
 from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
 
 from dualprocess.schemas import Problem
 from services.common.presets import load_presets
@@ -26,8 +27,10 @@ from services.orchestrator.api import (
 )
 from services.orchestrator.api.auth import Doors
 from services.orchestrator.api.background import background
+from services.orchestrator.api.body_kind import JsonBodies
 from services.orchestrator.api.body_limit import BodyLimit
 from services.orchestrator.api.interrupted import Interrupted
+from services.orchestrator.api.proxied import Proxied, networks
 from services.orchestrator.api.settings import ApiSettings
 from services.orchestrator.api.state import State
 from services.orchestrator.store.artifacts import ArtifactStore
@@ -45,6 +48,25 @@ from services.orchestrator.webhooks.addresses import AddressPolicy
 
 #: A request waits for Redis about as long as a person would before it answers 503.
 _REDIS_RETRIES = 2
+#: What pages of another origin may send and read, beside what every page may.
+_CORS_SENT = [
+    "Authorization",
+    "Content-Type",
+    "Idempotency-Key",
+    "If-Match",
+    "If-None-Match",
+    "If-Range",
+    "Last-Event-ID",
+    "Range",
+]
+_CORS_READ = [
+    "Accept-Ranges",
+    "Content-Disposition",
+    "Content-Range",
+    "ETag",
+    "Location",
+    "Retry-After",
+]
 
 
 def create_app(settings: ApiSettings) -> FastAPI:
@@ -87,11 +109,21 @@ def create_app(settings: ApiSettings) -> FastAPI:
         responses={"4XX": {"model": Problem}, "5XX": {"model": Problem}},
     )
     # The last one is the outermost: who asks is known before a body is looked at.
+    app.add_middleware(JsonBodies)
     app.add_middleware(BodyLimit, limit=settings.body_limit)
     app.add_middleware(Doors, required=settings.auth)
     app.add_middleware(Interrupted)
+    if settings.origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.origins,
+            allow_methods=["GET", "HEAD", "POST", "DELETE"],
+            allow_headers=_CORS_SENT,
+            expose_headers=_CORS_READ,
+        )
     problems.install(app)
     document.install(app, auth=settings.auth)
+    events.install(app)
     for resource in (
         jobs,
         batches,
@@ -110,4 +142,8 @@ def create_app(settings: ApiSettings) -> FastAPI:
         from services.orchestrator.ui.mount import mount
 
         mount(app, auth=settings.auth)
+    # Outside of all others, the page's too: they know the service's own paths only.
+    app.add_middleware(
+        Proxied, root_path=settings.root_path, trusted=networks(settings.trusted_proxies)
+    )
     return app

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Header, Request, Response
 from fastapi.responses import StreamingResponse
 
 from services.orchestrator.api.auth import READ
+from services.orchestrator.api.conditions import is_another, is_known, wants_range
 from services.orchestrator.api.problems import ProblemError
 from services.orchestrator.api.state import JobDep, StateDep
 from services.orchestrator.store.artifacts import MEDIA_TYPES
@@ -23,7 +24,7 @@ _CONTENT: dict[str, dict[str, Any]] = {
 _RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {"content": _CONTENT, "description": "The file."},
     206: {"content": _CONTENT, "description": "The range asked for."},
-    304: {"description": "It is what `If-None-Match` says."},
+    304: {"description": "`If-None-Match` names it."},
 }
 
 
@@ -45,7 +46,12 @@ async def artifact(
     request: Request,
     state: StateDep,
     range_header: Annotated[str | None, Header(alias="Range")] = None,
-    if_none_match: Annotated[str | None, Header()] = None,
+    _if_none_match: Annotated[
+        str | None, Header(alias="If-None-Match", description="ETags that need no answer, or *.")
+    ] = None,
+    _if_range: Annotated[
+        str | None, Header(alias="If-Range", description="The ETag that `Range` is about.")
+    ] = None,
 ) -> Response:
     """A file that the job left. One range of bytes may be asked for."""
     found = await state.jobs.artifact_path(job.id, name)
@@ -59,9 +65,13 @@ async def artifact(
         "Content-Disposition": f'attachment; filename="{described.name}"',
         "X-Content-Type-Options": "nosniff",
     }
-    if if_none_match == headers["ETag"]:
+    if is_another(request.headers, headers["ETag"]):
+        title = f"{name} of job {job.id} is another file than If-Match names"
+        raise ProblemError(412, title, f"Its ETag is {headers['ETag']}.")
+    if is_known(request.headers, headers["ETag"]):
         return Response(status_code=304, headers=headers)
-    begin, end = _asked_range(range_header, described.bytes)
+    asked = range_header if wants_range(request.headers, headers["ETag"]) else None
+    begin, end = _asked_range(asked, described.bytes)
     status = 200
     if (begin, end) != (0, described.bytes):
         status = 206

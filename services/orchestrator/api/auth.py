@@ -20,6 +20,7 @@ from starlette.types import Scope as Connection
 
 from dualprocess.schemas import ANONYMOUS, Job
 from services.orchestrator.api.problems import ProblemError, redis_is_away, respond
+from services.orchestrator.route_path import route_path
 from services.orchestrator.store.keys import ApiKeys, Scope
 from services.orchestrator.store.quotas import Quotas
 from services.orchestrator.ui import paths
@@ -103,7 +104,8 @@ class Doors:
 
 
 def _is_open(scope: Connection) -> bool:
-    return scope["path"] in OPEN_PATHS or paths.is_static(scope["method"], scope["path"])
+    path = route_path(scope)
+    return path in OPEN_PATHS or paths.is_static(scope["method"], path)
 
 
 def _key(scope: Connection) -> str | None:
@@ -111,7 +113,7 @@ def _key(scope: Connection) -> str | None:
     if scheme.lower() == "bearer":
         return key.strip()
     # The page's own requests, and no others, carry it as a cookie: scripts can't add a header.
-    if paths.is_page(scope["path"]):
+    if paths.is_page(route_path(scope)):
         return unquote(HTTPConnection(scope).cookies.get(paths.KEY_COOKIE, ""))
     return None
 

@@ -15,12 +15,14 @@ from services.orchestrator.api.state import StateDep
 router = APIRouter(tags=["health"])
 
 
+@router.head("/healthz", response_class=PlainTextResponse, include_in_schema=False)
 @router.get("/healthz", response_class=PlainTextResponse)
 async def healthz() -> str:
     """This process answers."""
     return "ok"
 
 
+@router.head("/readyz", response_class=PlainTextResponse, include_in_schema=False)
 @router.get("/readyz", response_class=PlainTextResponse)
 async def readyz(
     state: StateDep,
@@ -33,6 +35,7 @@ async def readyz(
     return "ok"
 
 
+@router.head("/metrics", dependencies=[ADMIN], include_in_schema=False)
 @router.get("/metrics", response_class=PlainTextResponse, dependencies=[ADMIN])
 async def metrics(state: StateDep) -> Response:
     """In Prometheus's text format."""

@@ -10,6 +10,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from redis.exceptions import (
+    AuthenticationError,
     ConnectionError,
     OutOfMemoryError,
     ReadOnlyError,
@@ -21,6 +22,7 @@ from starlette.exceptions import HTTPException
 from dualprocess.schemas import FieldError, Problem
 from dualprocess.schemas.faults import field_error
 from services.orchestrator.api.document import methods_at
+from services.orchestrator.route_path import route_path
 from services.orchestrator.store.artifacts import StoreUnavailable
 from services.orchestrator.store.quotas import QuotaExceeded
 
@@ -77,7 +79,7 @@ def install(app: FastAPI) -> None:
     async def _http(request: Request, error: HTTPException) -> JSONResponse:
         headers = dict(error.headers or {})
         # Starlette names the methods of one route; a path can have several.
-        if error.status_code == 405 and (methods := methods_at(app, request.url.path)):
+        if error.status_code == 405 and (methods := methods_at(app, route_path(request.scope))):
             headers["Allow"] = ", ".join(methods)
         return respond(Problem(status=error.status_code, title=str(error.detail)), headers)
 
@@ -129,8 +131,13 @@ def respond(problem: Problem, headers: Mapping[str, str] | None = None) -> JSONR
 
 
 def redis_is_away(error: Exception) -> JSONResponse:
-    log.warning("Redis is away: %s", error)
-    problem = Problem(status=503, title="Redis is away", detail="Ask again in a moment.")
+    if isinstance(error, AuthenticationError):
+        log.error("Redis refuses this service's user or password: %s", error)
+        title, detail = "Redis refuses this service", "Whoever runs it mends its Redis address."
+    else:
+        log.warning("Redis is away: %s", error)
+        title, detail = "Redis is away", "Ask again in a moment."
+    problem = Problem(status=503, title=title, detail=detail)
     return respond(problem, {"Retry-After": str(RETRY_AFTER_SECONDS)})
 
 

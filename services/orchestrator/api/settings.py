@@ -2,24 +2,51 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
-from pydantic import Field, HttpUrl, SecretStr
+from pydantic import Field, HttpUrl, SecretStr, field_validator
 from pydantic_settings import CliSuppress
 
+from dualprocess.errors import InvalidSetup
 from dualprocess.schemas.webhooks import Secret
+from services.common.addresses import Host
+from services.orchestrator.api.proxied import PREFIX, networks
 from services.orchestrator.settings import StoreSettings
 from services.orchestrator.writing.endpoint import Endpoint
 
+#: The first parts of the service's own paths: after a prefix like one, both would read alike.
+_OWN = ("v1", "ui", "docs", "redoc", "openapi.json", "healthz", "readyz", "metrics")
+_ORIGIN = re.compile(r"https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?")
+
 
 class ApiSettings(StoreSettings):
-    host: str = Field(default="127.0.0.1", description="Where it listens.")
+    host: Host = Field(default="127.0.0.1", description="Where it listens.")
     port: int = Field(default=8000, ge=0, le=65535, description="0 takes a free port.")
     auth: bool = Field(
         default=False, description="Every request needs an API key; see `dualprocess keys`."
     )
     insecure: bool = Field(
         default=False, description="Listen beyond loopback without asking for keys."
+    )
+    root_path: str = Field(
+        default="", description="The prefix that a proxy serves this under, like /dp."
+    )
+    trusted_proxies: str = Field(
+        default="127.0.0.1,::1",
+        description="Addresses or networks, with commas between, whose X-Forwarded-Host, -Proto "
+        "and -Prefix are believed; *: everyone's.",
+    )
+    keep_alive: int = Field(
+        default=75,
+        ge=1,
+        description="Seconds that an idle connection stays open: longer than a proxy keeps its "
+        "own.",
+    )
+    cors_origins: str = Field(
+        default="",
+        description="Origins, with commas between, whose web pages may call the API, like "
+        "https://studio.example; *: everyone's.",
     )
     ui: bool = Field(default=False, description="The web page at /ui; needs the extra [ui].")
     body_limit: int = Field(
@@ -52,11 +79,50 @@ class ApiSettings(StoreSettings):
         default=None, description="What the language model's endpoint asks for, if it does."
     )
 
-    # No validator: pydantic would show the key beside its message.
+    @field_validator("root_path")
+    @classmethod
+    def _is_prefix(cls, path: str) -> str:
+        path = path.rstrip("/")
+        if not PREFIX.fullmatch(path):
+            raise ValueError("must be a path that begins with /, like /dp")
+        if path.split("/")[1:2] and path.split("/")[1] in _OWN:
+            raise ValueError("must not begin like a path of the service itself; take another")
+        return path
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_networks(cls, text: str) -> str:
+        try:
+            networks(text)
+        except ValueError:
+            raise ValueError(
+                "must be addresses or networks with commas between, like 10.0.0.0/8,::1, or *"
+            ) from None
+        return text
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _are_origins(cls, text: str) -> str:
+        for origin in _listed(text):
+            if origin != "*" and not _ORIGIN.fullmatch(origin):
+                raise ValueError(
+                    "must be origins with commas between, like https://studio.example or "
+                    "http://localhost:3000, without a path or a slash at the end"
+                )
+        return text
+
+    @property
+    def origins(self) -> list[str]:
+        return _listed(self.cors_origins)
+
     def llm_fault(self) -> str | None:
         """Why the language model can't be used as it is named, if it can't."""
         if (self.llm_base_url is None) != (self.llm_model is None):
             return "--llm-base-url and --llm-model go together: set both, or none"
+        try:
+            self.endpoint()
+        except InvalidSetup as error:
+            return f"the language model can't be asked: {error}"
         return None
 
     def endpoint(self) -> Endpoint | None:
@@ -65,3 +131,7 @@ class ApiSettings(StoreSettings):
             return None
         key = self.llm_api_key.get_secret_value() if self.llm_api_key else None
         return Endpoint(str(self.llm_base_url), self.llm_model, key)
+
+
+def _listed(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]

@@ -44,15 +44,28 @@ class StoreUnavailable(Exception):
     """The store does not do it now: it is full, read-only or away. The message says which."""
 
 
+class StoreRefused(ValueError):
+    """No store can be at this address. The message says why, and never repeats it."""
+
+
 class ArtifactStore:
-    """``url`` is ``file:///folder``, made if it is missing, or ``s3://bucket/prefix``."""
+    """``url`` is ``file:///folder``, made if it is missing, or ``s3://bucket/prefix``.
+
+    Raises ``StoreRefused``.
+    """
 
     def __init__(self, url: str) -> None:
         self._folder: Path | None = None
-        if urlsplit(url).scheme == "file":
-            self._folder = Path(unquote(urlsplit(url).path))
-            self._folder.mkdir(parents=True, exist_ok=True)
-        self._store: Any = from_url(url)
+        try:
+            if urlsplit(url).scheme == "file":
+                self._folder = Path(unquote(urlsplit(url).path))
+                self._folder.mkdir(parents=True, exist_ok=True)
+            self._store: Any = from_url(url)
+        except OSError as error:
+            raise StoreRefused(f"can't be the folder ({error.strerror}); choose another") from error
+        except (BaseError, ValueError):
+            # Not the cause: what can't be read may hold a secret.
+            raise StoreRefused("must be file:///folder or s3://bucket/prefix") from None
 
     async def put(self, job_id: str, token: int, name: str, data: bytes) -> tuple[Artifact, str]:
         """Stores a file; what it is, and where. Raises ``StoreUnavailable``.

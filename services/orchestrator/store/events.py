@@ -31,7 +31,7 @@ class Events:
         already the end, and after ``seconds``.
         """
         last = after
-        if after != "0-0" and await self._is_over(job_id, after):
+        if after != "0-0" and await self.is_over(job_id, after):
             return
         end = time.monotonic() + seconds
         # Its own clock, since redis-py can lose a cancel, and with it a caller's timeout.
@@ -43,7 +43,7 @@ class Events:
             # A slow reader holds a batch: it is parsed one by one.
             entries = [entry for _, of_stream in answer for entry in of_stream]
             if not entries:
-                if await self._is_over(job_id, last):
+                if await self.is_over(job_id, last):
                     return
                 yield None
             for entry in entries:
@@ -60,7 +60,7 @@ class Events:
         steps = {event.step: event for event in told if isinstance(event, AnyStepEvent)}
         return [steps[step] for step in sorted(steps) if step <= until]
 
-    async def _is_over(self, job_id: str, last: str) -> bool:
+    async def is_over(self, job_id: str, last: str) -> bool:
         """No event can come any more: the job's last one was read, or the job is gone."""
         newest = await self._redis.xrevrange(keys.events_key(job_id), count=1)
         if not newest:

@@ -6,6 +6,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from services.orchestrator.route_path import route_path
 from services.orchestrator.ui import paths
 
 #: The browser itself keeps the page from asking anyone but this service. Gradio compiles its
@@ -39,7 +40,7 @@ class Gate:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not paths.is_page(scope["path"]):
+        if scope["type"] != "http" or not paths.is_page(path := route_path(scope)):
             await self._app(scope, receive, send)
             return
 
@@ -48,7 +49,7 @@ class Gate:
                 MutableHeaders(scope=message).update(_HEADERS)
             await send(message)
 
-        if paths.is_static(scope["method"], scope["path"]) or paths.is_work(scope["path"]):
+        if paths.is_static(scope["method"], path) or paths.is_work(path):
             await self._app(scope, receive, guarded)
         else:
             await PlainTextResponse("not found", 404)(scope, receive, guarded)

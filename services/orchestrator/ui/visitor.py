@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from urllib.parse import unquote
 
 import gradio as gr
+import httpx
 
 from dualprocess import AsyncClient
 from services.orchestrator.ui.faults import EXPECTED, faults_of
@@ -21,8 +22,11 @@ def connected(request: gr.Request) -> AsyncClient:
     host, port = asked.scope["server"]
     host = f"[{host}]" if ":" in host else host
     key = unquote(asked.cookies.get(KEY_COOKIE, ""))
-    # Not empty: the client would take the key of this process's environment instead.
-    return AsyncClient(f"http://{host}:{port}", key or " ")
+    # This process itself: no proxy leads there. The key is not empty: the client would take the
+    # key of this process's environment instead.
+    return AsyncClient(
+        f"http://{host}:{port}", key or " ", transport=httpx.AsyncHTTPTransport(trust_env=False)
+    )
 
 
 @asynccontextmanager

@@ -7,7 +7,9 @@ import signal
 import sys
 
 from services.common.credentials import CredentialsError
+from services.common.redis_address import redis_refusal
 from services.common.telemetry import configure_logging
+from services.orchestrator.store.artifacts import StoreRefused
 from services.orchestrator.worker.app import Worker
 from services.orchestrator.worker.settings import WorkerSettings
 
@@ -22,7 +24,11 @@ async def main(settings: WorkerSettings) -> None:
 if __name__ == "__main__":
     settings = WorkerSettings.from_command_line()
     configure_logging("worker", settings.log_level)
+    if refusal := redis_refusal(settings.redis_url):
+        settings.refuse("redis_url", refusal)
     try:
         asyncio.run(main(settings))
+    except StoreRefused as error:
+        settings.refuse("artifacts", str(error))
     except CredentialsError as error:
         sys.exit(f"worker: {error}")

@@ -6,13 +6,14 @@ import socket
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from services.common.addresses import Target
 from services.common.settings import GrpcSettings
 from services.orchestrator.settings import StoreSettings
 
 
 class WorkerSettings(StoreSettings, GrpcSettings):
-    generator: str = Field(description="gRPC target of the generator that this worker drives.")
-    vlms: dict[str, str] = Field(
+    generator: Target = Field(description="gRPC target of the generator that this worker drives.")
+    vlms: dict[str, Target] = Field(
         description='gRPC target of each VLM by preset, as JSON: {"idefics2": "dns:///vlm:50052"}.'
     )
     name: str = Field(default_factory=socket.gethostname, description="For people who read logs.")

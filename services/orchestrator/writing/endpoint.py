@@ -13,6 +13,8 @@ from typing import Any
 import httpx
 from pydantic import BaseModel, Field, ValidationError
 
+from dualprocess.connection import async_transport, bearer, setting_up
+
 log = logging.getLogger(__name__)
 
 _CONNECT_SECONDS = 10.0
@@ -45,15 +47,21 @@ class _Completion(BaseModel):
 
 
 class Endpoint:
-    """``base_url`` ends where ``/chat/completions`` begins; ``model`` is the endpoint's name."""
+    """``base_url`` ends where ``/chat/completions`` begins; ``model`` is the endpoint's name.
+
+    Raises ``InvalidSetup`` for a key, or an environment, that nothing can be sent with.
+    """
 
     def __init__(self, base_url: str, model: str, api_key: str | None) -> None:
         self.model = model
         self._url = f"{base_url.rstrip('/')}/chat/completions"
-        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        headers = bearer(api_key)
         # Whoever asks says how long; a model may think for minutes before its first byte.
         patience = httpx.Timeout(None, connect=_CONNECT_SECONDS)
-        self._http = httpx.AsyncClient(headers=headers, timeout=patience)
+        with setting_up():
+            self._http = httpx.AsyncClient(
+                headers=headers, timeout=patience, transport=async_transport(base_url)
+            )
 
     async def close(self) -> None:
         await self._http.aclose()

@@ -82,7 +82,6 @@
   document.addEventListener("click", (event) => {
     const link = event.target.closest?.("a[data-artifact]");
     if (link) {
-      link.href = api + new URL(link.getAttribute("href"), location).pathname;
       // Without a key the browser's own download needs no memory for the file.
       if (!key()) return;
       event.preventDefault();

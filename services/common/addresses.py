@@ -1,0 +1,56 @@
+"""Hosts and gRPC targets, as people write them."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import Annotated
+
+from pydantic import AfterValidator
+
+#: gRPC's own schemes whose rest is not one ``host:port``.
+_OTHER_SCHEMES = re.compile(r"(ipv4|ipv6|unix|unix-abstract|vsock|xds):")
+
+
+def host_port(host: str, port: int) -> str:
+    """Both in one, as gRPC and URLs take them: an IPv6 address in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _bare(host: str) -> str:
+    """Without an IPv6 address's brackets, as sockets take it."""
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    if "/" in bare:
+        raise ValueError("must be a host without http:// and path, like 127.0.0.1 or ::1")
+    if ":" in bare and not _is_ipv6(bare):
+        raise ValueError("must be a host alone, like 127.0.0.1 or ::1; the port goes to --port")
+    return bare
+
+
+def _is_ipv6(host: str) -> bool:
+    try:
+        ipaddress.IPv6Address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _reachable(target: str) -> str:
+    """gRPC would take what it can't read for the name of a host, and look for that for ever."""
+    if _OTHER_SCHEMES.match(target):
+        return target
+    name = target.removeprefix("dns:")
+    if name != target and name.startswith("//"):
+        name = name[2:].partition("/")[2]
+    host, _, port = name.rpartition(":")
+    if "/" in name or not host or not port.isdecimal():
+        raise ValueError("must be host:port, or dns:///host:port for all addresses of a name")
+    if ":" in host and not (host.startswith("[") and host.endswith("]")):
+        raise ValueError("has an IPv6 address without brackets; write it like [::1]:50051")
+    return target
+
+
+#: Where a server listens: a name or an address, without port.
+Host = Annotated[str, AfterValidator(_bare)]
+#: Where a gRPC service is reached.
+Target = Annotated[str, AfterValidator(_reachable)]

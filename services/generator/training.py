@@ -13,9 +13,9 @@ from services.generator import checkpoint, draws, sample
 from services.generator.base_predictions import BasePredictions
 from services.generator.collateral import anchor, collateral
 from services.generator.families.base import GeneratorFamily
-from services.generator.lora import LoraAdapter
-from services.generator.lora_export import KOHYA_FILE, LORA_FILE, diffusers_file, kohya_file
-from services.generator.lora_import import Lora, read_lora
+from services.generator.lora.adapter import LoraAdapter
+from services.generator.lora.export import KOHYA_FILE, LORA_FILE, diffusers_file, kohya_file
+from services.generator.lora.read import Lora, read_lora
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,13 @@ import torch
 from safetensors.torch import load, save
 
 from services.common.errors import InvalidInput
+from services.common.lora_layouts.kohya_names import Layers, flux_layers, unet_layers
 from services.generator.families.base import GeneratorFamily
-from services.generator.kohya import from_kohya, to_kohya
-from services.generator.kohya_names import Layers, flux_layers, unet_layers
-from services.generator.lora import LoraAdapter
-from services.generator.lora_export import kohya_file
-from services.generator.lora_import import read_lora
-from services.generator.safetensors_header import metadata
+from services.generator.lora.adapter import LoraAdapter
+from services.generator.lora.export import kohya_file
+from services.generator.lora.kohya import from_kohya, to_kohya
+from services.generator.lora.read import read_lora
+from services.generator.lora.safetensors_header import metadata
 from tests.generator.rows import ROWS, Row
 from tests.generator.test_families import PROMPT, lora_spec
 

@@ -18,8 +18,8 @@ from dualprocess.v1 import generator_pb2_grpc
 from services.common.device import DeviceThread
 from services.common.errors import InvalidInput, OutOfDeviceMemory
 from services.generator.families.base import GeneratorFamily
-from services.generator.lora import LoraAdapter
-from services.generator.loras import LoadedLoras
+from services.generator.lora.adapter import LoraAdapter
+from services.generator.lora.loaded import LoadedLoras
 from services.generator.training import Made, Training
 from tests.generator.specs import image_spec, lora_spec, optimize_spec
 from tests.generator.wire import ScriptedVlm, requests, vlm_served, whole

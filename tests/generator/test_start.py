@@ -14,10 +14,10 @@ from safetensors.torch import load, save
 from services.common.device import DeviceThread
 from services.common.errors import InvalidInput
 from services.generator.families.base import GeneratorFamily
-from services.generator.kohya import from_kohya, to_kohya
-from services.generator.lora import LoraAdapter
-from services.generator.lora_export import LORA_FILE
-from services.generator.lora_import import read_lora
+from services.generator.lora.adapter import LoraAdapter
+from services.generator.lora.export import LORA_FILE
+from services.generator.lora.kohya import from_kohya, to_kohya
+from services.generator.lora.read import read_lora
 from tests.generator.rows import ROWS, Row
 from tests.generator.specs import lora_spec as flux_lora_spec
 from tests.generator.specs import optimize_spec

@@ -16,9 +16,9 @@ import diffusers
 import torch
 
 from dualprocess.v1 import generator_pb2 as pb
+from services.common.lora_layouts.kohya_names import Layers
 from services.common.presets import GeneratorPreset
 from services.common.torch_tensors import DTYPES_BY_NAME
-from services.generator.kohya_names import Layers
 
 #: What the denoiser receives for one prompt, by its own argument names; batch size 1.
 Conditioning = Mapping[str, torch.Tensor]

@@ -15,10 +15,10 @@ from typing import Any, ClassVar
 import torch
 
 from dualprocess.v1 import generator_pb2 as pb
+from services.common.lora_layouts.kohya_names import Layers, unet_layers
 from services.common.presets import GeneratorPreset, PresetError
 from services.generator.families.base import Conditioning, GeneratorFamily, Schedule
 from services.generator.families.noise import drawn
-from services.generator.kohya_names import Layers, unet_layers
 
 
 class EpsilonFamily(GeneratorFamily):

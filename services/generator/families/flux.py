@@ -10,10 +10,10 @@ from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 from einops import rearrange
 
 from dualprocess.v1 import generator_pb2 as pb
+from services.common.lora_layouts.kohya_names import Layers, flux_layers
 from services.generator.families.base import Conditioning, Schedule
 from services.generator.families.flow import FlowFamily
 from services.generator.families.noise import drawn
-from services.generator.kohya_names import Layers, flux_layers
 
 
 class Flux(FlowFamily):

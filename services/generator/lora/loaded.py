@@ -12,7 +12,7 @@ from safetensors.torch import load
 
 from services.common.errors import InvalidInput
 from services.generator.families.base import GeneratorFamily
-from services.generator.lora import several_adapters, silence
+from services.generator.lora.adapter import several_adapters, silence
 
 
 class LoadedLoras:

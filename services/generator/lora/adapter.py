@@ -20,7 +20,7 @@ from peft.tuners.lora import LoraLayer
 from dualprocess.v1 import generator_pb2 as pb
 from services.common.errors import InvalidInput
 from services.generator.families.base import GeneratorFamily
-from services.generator.lora_import import Lora
+from services.generator.lora.read import Lora
 
 _ADAPTABLE = (torch.nn.Linear, torch.nn.Conv2d)
 

@@ -8,8 +8,8 @@ from safetensors.torch import save
 
 from services.common.errors import InvalidInput
 from services.generator.families.base import GeneratorFamily
-from services.generator.kohya import Tensors, to_kohya
-from services.generator.safetensors_header import canonical
+from services.generator.lora.kohya import Tensors, to_kohya
+from services.generator.lora.safetensors_header import canonical
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
 KOHYA_FILE = "pytorch_lora_weights_kohya.safetensors"

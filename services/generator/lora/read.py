@@ -14,8 +14,8 @@ from safetensors.torch import load
 
 from services.common.errors import InvalidInput
 from services.generator.families.base import GeneratorFamily
-from services.generator.kohya import Tensors, from_kohya
-from services.generator.safetensors_header import metadata
+from services.generator.lora.kohya import Tensors, from_kohya
+from services.generator.lora.safetensors_header import metadata
 
 _A, _B, _ALPHA = ".lora_A.weight", ".lora_B.weight", ".alpha"
 _KOHYA = (".lora_down.weight", ".lora_up.weight")

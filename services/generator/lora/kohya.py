@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 
 from services.common.errors import InvalidInput
-from services.generator.kohya_names import Layer, Layers
+from services.common.lora_layouts.kohya_names import Layer, Layers
 
 Tensors = Mapping[str, torch.Tensor]
 

@@ -3,76 +3,89 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 
-import torch
+from peft import LoraConfig
 from peft.tuners.lora import LoraLayer
-from safetensors import SafetensorError
-from safetensors.torch import load
 
 from services.common.errors import InvalidInput
 from services.generator.families.base import GeneratorFamily
-from services.generator.lora.adapter import several_adapters, silence
+from services.generator.lora.layers import Lora, attach, detach, fill, silence
+from services.generator.lora.read import read_lora
 
 
 class LoadedLoras:
-    """LoRA files on ``family.denoiser``, each an adapter of its own; ``close`` takes them off.
+    """LoRA files on ``family.denoiser``, each an adapter of its own, in float32 over any base dtype
+    as in training; ``close`` takes them off.
 
-    ``files`` are safetensors in the diffusers layout. ``name`` is unique among what runs on this
-    generator. Raises ``InvalidInput`` for a file that is broken or fits another model.
+    ``files`` have any layout that ``read_lora`` reads. ``name`` is unique among what runs on this
+    generator. Raises ``InvalidInput`` for a file that is broken, fits another model, or holds more
+    than can be used.
     """
 
     def __init__(
         self, family: GeneratorFamily, name: str, files: Sequence[bytes], weights: Sequence[float]
     ) -> None:
         self._family = family
-        self._names: list[str] = []
-        self._weights = list(weights)
+        self._layers: dict[str, Mapping[str, LoraLayer]] = {}
         try:
-            for index, file in enumerate(files):
-                self._load(f"{name}-{index}", file, f"loras.{index}")
+            for index, (file, weight) in enumerate(zip(files, weights, strict=True)):
+                try:
+                    self._load(f"{name}-{index}", file, weight)
+                except InvalidInput as error:
+                    raise InvalidInput(f"loras.{index}: {error}") from error
         except BaseException:
             self.close()
             raise
 
-    def _load(self, adapter: str, file: bytes, field: str) -> None:
-        try:
-            tensors = load(file)
-        except SafetensorError as error:
-            raise InvalidInput(f"{field}: not a safetensors file: {error}") from error
-        wanted = sum(key.endswith("lora_A.weight") for key in tensors)
-        try:
-            with several_adapters():
-                self._family.pipeline.load_lora_weights(tensors, adapter_name=adapter)
-        except torch.OutOfMemoryError:
-            raise
-        except (ValueError, RuntimeError) as error:
-            raise InvalidInput(f"{field}: does not fit this model: {error}") from error
-        finally:
-            silence(self._family.denoiser)
-        self._names.append(adapter)
-        found = sum(
-            isinstance(module, LoraLayer) and adapter in module.lora_A
-            for module in self._family.denoiser.modules()
-        )
-        # diffusers logs keys that fit no layer, and goes on with an unchanged image.
-        if found == 0 or found != wanted:
+    def _load(self, adapter: str, file: bytes, weight: float) -> None:
+        read = read_lora(file, self._family)
+        if read.left_out:
+            # There is no job here that could be told.
             raise InvalidInput(
-                f"{field}: {wanted} layers in the file, {found} of them in the model"
+                f"it has what this model can't use ({', '.join(read.left_out[:3])}); leave that "
+                "out of the file"
             )
+        layers = attach(self._family.denoiser, adapter, _config(read.loras))
+        self._layers[adapter] = layers
+        for module, layer in layers.items():
+            fill(layer, adapter, read.loras[module], module)
+            layer.set_scale(adapter, weight)
 
     @contextlib.contextmanager
     def active(self) -> Iterator[None]:
         """The denoiser runs with these LoRAs and no other."""
-        if self._names:
-            self._family.pipeline.set_adapters(self._names, self._weights)
+        on: dict[LoraLayer, list[str]] = {}
+        for adapter, layers in self._layers.items():
+            for layer in layers.values():
+                on.setdefault(layer, []).append(adapter)
+        for layer, adapters in on.items():
+            layer.set_adapter(adapters)
         try:
             yield
         finally:
             silence(self._family.denoiser)
 
     def close(self) -> None:
-        if self._names:
-            self._family.pipeline.delete_adapters(self._names)
-            silence(self._family.denoiser)
-            self._names.clear()
+        for adapter in self._layers:
+            detach(self._family.denoiser, adapter)
+        self._layers.clear()
+
+
+def _config(loras: Mapping[str, Lora]) -> LoraConfig:
+    """An adapter on these modules alone, each with its own rank: alpha equals rank."""
+    by_rank: defaultdict[int, list[str]] = defaultdict(list)
+    for module, lora in loras.items():
+        by_rank[lora.rank].append(re.escape(module))
+    ranks = {f"^(?:{'|'.join(modules)})": rank for rank, modules in by_rank.items()}
+    return LoraConfig(
+        r=1,
+        lora_alpha=1,
+        # Patterns, since peft takes names for suffixes.
+        target_modules="|".join(map(re.escape, loras)),
+        rank_pattern=ranks,
+        alpha_pattern=ranks,
+        init_lora_weights=False,
+    )

@@ -1,11 +1,12 @@
-"""A LoRA that was trained elsewhere, from its file."""
+"""A LoRA from its file, in any layout that ``services.common.lora_layouts`` knows."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from peft.utils.other import get_pattern_key
@@ -13,97 +14,130 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 
 from services.common.errors import InvalidInput
+from services.common.lora_layouts.families import check_family, layers_of
+from services.common.lora_layouts.keys import LoraKeys, Part, lora_keys
+from services.common.lora_layouts.layers import Layer, Layers
 from services.generator.families.base import GeneratorFamily
-from services.generator.lora.kohya import Tensors, from_kohya
+from services.generator.lora.layers import Lora, adaptable
 from services.generator.lora.safetensors_header import metadata
 
-_A, _B, _ALPHA = ".lora_A.weight", ".lora_B.weight", ".alpha"
-_KOHYA = (".lora_down.weight", ".lora_up.weight")
+
+@dataclass(frozen=True)
+class LoraFile:
+    """``loras`` by the denoiser's module; ``left_out`` says what of the file is not among them,
+    ``notes`` that and what else is to be told."""
+
+    loras: Mapping[str, Lora]
+    left_out: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
-class Lora(NamedTuple):
-    """Of one layer, y = B(A(x)): A [rank, in, …] and B [out, rank, …], float32, on the CPU."""
-
-    A: torch.Tensor
-    B: torch.Tensor
-
-    @property
-    def rank(self) -> int:
-        return len(self.A)
-
-
-def read_lora(file: bytes, family: GeneratorFamily) -> dict[str, Lora]:
-    """The LoRA of each module of the denoiser, by the module's name, from either layout.
+def read_lora(file: bytes, family: GeneratorFamily) -> LoraFile:
+    """The LoRAs of the denoiser's modules.
 
     Wherever the file says its alpha (a tensor beside the matrices, or peft's configuration in the
-    metadata), alpha / rank goes into B. Raises ``InvalidInput`` for a file that is broken, or that
-    holds anything but LoRAs of the denoiser.
+    metadata), alpha / rank goes into B. Raises ``InvalidInput`` for a file that is broken, that
+    holds anything but LoRAs, or none of this denoiser.
     """
     try:
         tensors = {key: tensor.float() for key, tensor in load(file).items()}
     except SafetensorError as error:
         raise InvalidInput(f"not a safetensors file: {error}") from error
-    if any(key.endswith(_KOHYA) for key in tensors):
-        loras = _from_kohya(tensors, family)
-    else:
-        loras = _from_diffusers(tensors, metadata(file), family)
-    if not loras:
-        raise InvalidInput("the file holds no LoRA")
+    header = metadata(file)
+    keys = lora_keys(tensors, header)
+    layers = layers_of(family.name, adaptable(family.denoiser))
+    check_family(keys, family.name, layers)
+    config = _peft_config(header, family.lora_prefix)
+    found = {
+        name: _scaled(parts, tensors, config, layers[name])
+        for name, parts in keys.layers.items()
+        if name in layers
+    }
+    loras, repeated = _by_module(found, layers)
     for module, lora in loras.items():
         if not (lora.A.isfinite().all() and lora.B.isfinite().all()):
             raise InvalidInput(f"the weights of {module} are not finite")
-    return loras
+    left_out = [*_strangers(keys, layers), *repeated]
+    if keys.text_encoder_layers:
+        left_out.append("text encoders")
+    return LoraFile(loras, tuple(left_out), (*keys.notes, *_told(left_out, len(keys.layers))))
 
 
-def _from_kohya(tensors: Tensors, family: GeneratorFamily) -> dict[str, Lora]:
-    layers = family.kohya_layers()
-    if layers is None:
-        raise InvalidInput(
-            f"kohya's layout has no names for a {type(family.denoiser).__name__}; "
-            "send the diffusers layout"
+def _scaled(
+    parts: Mapping[Part, str],
+    tensors: Mapping[str, torch.Tensor],
+    config: Mapping[str, Any],
+    layer: Layer,
+) -> Lora:
+    lora = Lora(tensors[parts["A"]], tensors[parts["B"]])
+    if lora.A.ndim < 2 or lora.B.ndim < 2 or lora.B.shape[1] != lora.rank or not lora.rank:
+        raise InvalidInput(f"{parts['A']} and {parts['B']} don't fit together")
+    if "alpha" in parts:
+        alpha = tensors[parts["alpha"]]
+        if alpha.numel() != 1:
+            raise InvalidInput(f"{parts['alpha']} must be one number")
+        scale = alpha.item() / lora.rank
+    else:
+        scale = _configured_scale(config, layer.modules[0], lora)
+    return lora if scale == 1 else Lora(lora.A, lora.B * scale)
+
+
+def _by_module(found: Mapping[str, Lora], layers: Layers) -> tuple[dict[str, Lora], list[str]]:
+    """And the fused layers that repeat what others say of each of their modules."""
+    loras: dict[str, Lora] = {}
+    repeated = []
+    for name in sorted(found, key=lambda name: len(layers[name].modules)):
+        layer = layers[name]
+        if len(layer.modules) > 1 and all(module in loras for module in layer.modules):
+            repeated.append(name)
+            continue
+        for module, lora in _split(name, found[name], layer):
+            if module in loras:
+                raise InvalidInput(f"it has two LoRAs of {module}; send a file with one")
+            loras[module] = lora
+    return loras, repeated
+
+
+def _split(name: str, lora: Lora, layer: Layer) -> Iterator[tuple[str, Lora]]:
+    """The LoRA of each of the layer's modules that has one."""
+    count, total = len(layer.modules), sum(layer.shares)
+    A, B = lora
+    if layer.swapped:
+        B = torch.cat(B.chunk(2)[::-1])
+    if count == 1:
+        yield layer.modules[0], Lora(A, B)
+        return
+    if B.ndim != 2 or len(B) % total:
+        raise InvalidInput(f"{name}: {len(B)} rows of output don't fit {', '.join(layer.modules)}")
+    parts = torch.split(B, [len(B) // total * share for share in layer.shares])
+    rank = lora.rank // count
+    own = [part[:, index * rank : (index + 1) * rank] for index, part in enumerate(parts)]
+    if rank * count == lora.rank and torch.equal(_block_diagonal(own), B):
+        # Each module has rows of A to itself.
+        for module, of_A, of_B in zip(layer.modules, torch.split(A, rank), own, strict=True):
+            if of_A.any() or of_B.any():
+                yield module, Lora(of_A.clone(), of_B.contiguous().clone())
+        return
+    for module, part in zip(layer.modules, parts, strict=True):
+        yield module, Lora(A.clone(), part.clone())
+
+
+def _block_diagonal(blocks: list[torch.Tensor]) -> torch.Tensor:
+    matrix: torch.Tensor = torch.block_diag(*blocks)  # type: ignore[no-untyped-call]
+    return matrix
+
+
+def _strangers(keys: LoraKeys, layers: Layers) -> list[str]:
+    return [name for name in keys.layers if name not in layers]
+
+
+def _told(left_out: list[str], total: int) -> Iterator[str]:
+    names = [name for name in left_out if name != "text encoders"]
+    if names:
+        yield (
+            f"{len(names)} of its {total} layers are none that this model can adapt, or repeat "
+            f"others: they are left out ({', '.join(names[:3])}{', …' if names[3:] else ''})"
         )
-    return _pairs(from_kohya(tensors, layers, family.lora_prefix), family.lora_prefix)
-
-
-def _from_diffusers(
-    tensors: Tensors, header: Mapping[str, str], family: GeneratorFamily
-) -> dict[str, Lora]:
-    prefix = family.lora_prefix
-    alphas = {key: _number(key, value) for key, value in tensors.items() if key.endswith(_ALPHA)}
-    loras = _pairs({key: value for key, value in tensors.items() if key not in alphas}, prefix)
-    config = _peft_config(header, prefix)
-    scaled = {}
-    for module, lora in loras.items():
-        alpha = alphas.pop(f"{prefix}.{module}{_ALPHA}", None)
-        scale = _configured_scale(config, module, lora) if alpha is None else alpha / lora.rank
-        scaled[module] = lora if scale == 1 else Lora(lora.A, lora.B * scale)
-    if alphas:
-        raise InvalidInput(f"{next(iter(alphas))} belongs to no LoRA in the file")
-    return scaled
-
-
-def _number(key: str, tensor: torch.Tensor) -> float:
-    if tensor.numel() != 1:
-        raise InvalidInput(f"{key} must be one number")
-    return tensor.item()
-
-
-def _pairs(tensors: Tensors, prefix: str) -> dict[str, Lora]:
-    keys = sorted(tensors)
-    for key in keys:
-        if not (key.startswith(f"{prefix}.") and key.endswith((_A, _B))):
-            raise InvalidInput(
-                f"{key} is no part of a LoRA on the {prefix}; leave everything else out of the file"
-            )
-    loras = {}
-    for stem in dict.fromkeys(key.removesuffix(_A).removesuffix(_B) for key in keys):
-        if f"{stem}{_A}" not in tensors or f"{stem}{_B}" not in tensors:
-            raise InvalidInput(f"of {stem} it has one half; a LoRA has {_A[1:]} and {_B[1:]}")
-        lora = Lora(tensors[f"{stem}{_A}"], tensors[f"{stem}{_B}"])
-        if lora.A.ndim < 2 or lora.B.ndim < 2 or lora.B.shape[1] != lora.rank or not lora.rank:
-            raise InvalidInput(f"{stem}{_A} and {stem}{_B} don't fit together")
-        loras[stem.removeprefix(f"{prefix}.")] = lora
-    return loras
 
 
 def _peft_config(header: Mapping[str, str], prefix: str) -> dict[str, Any]:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from services.common.lora_layouts.layers import Layer, Layers, blocks, each, fused, outer
+from services.common.lora_layouts.layers import Layer, Layers, blocks, each, fused, held, outer
 
 _IMAGE = ("attn.to_q", "attn.to_k", "attn.to_v")
 _TEXT = ("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj")
-_DOUBLE = {
+#: Of a double-stream block.
+ATTENTION = {
     "img_attn.qkv": fused(*_IMAGE),
     "txt_attn.qkv": fused(*_TEXT),
     "img_attn.proj": Layer(("attn.to_out.0",)),
     "txt_attn.proj": Layer(("attn.to_add_out",)),
+}
+_DOUBLE = {
+    **ATTENTION,
     "img_mlp.0": Layer(("ff.net.0.proj",)),
     "img_mlp.2": Layer(("ff.net.2",)),
     "txt_mlp.0": Layer(("ff_context.net.0.proj",)),
@@ -68,12 +72,8 @@ def xlabs(modules: Collection[str]) -> Layers:
 
 LAYOUTS = (original, xlabs)
 MODULES = (
-    *each("transformer_blocks", 64, [module for one in _DOUBLE.values() for module in one.modules]),
-    *each(
-        "single_transformer_blocks",
-        64,
-        [module for one in _SINGLE.values() for module in one.modules],
-    ),
+    *each("transformer_blocks", 64, held(_DOUBLE)),
+    *each("single_transformer_blocks", 64, held(_SINGLE)),
     *_OUTER.values(),
     "norm_out.linear",
 )

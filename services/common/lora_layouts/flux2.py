@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from services.common.lora_layouts.layers import Layer, Layers, blocks, each, fused, outer
+from services.common.lora_layouts import flux
+from services.common.lora_layouts.layers import Layer, Layers, blocks, each, held, outer
 
 _DOUBLE = {
-    "img_attn.qkv": fused("attn.to_q", "attn.to_k", "attn.to_v"),
-    "txt_attn.qkv": fused("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj"),
-    "img_attn.proj": Layer(("attn.to_out.0",)),
-    "txt_attn.proj": Layer(("attn.to_add_out",)),
+    **flux.ATTENTION,
     "img_mlp.0": Layer(("ff.linear_in",)),
     "img_mlp.2": Layer(("ff.linear_out",)),
     "txt_mlp.0": Layer(("ff_context.linear_in",)),
@@ -57,11 +55,7 @@ def cut(modules: Collection[str]) -> Layers:
 
 LAYOUTS = (original, cut)
 MODULES = (
-    *each("transformer_blocks", 64, [module for one in _DOUBLE.values() for module in one.modules]),
-    *each(
-        "single_transformer_blocks",
-        64,
-        [module for one in _SINGLE.values() for module in one.modules],
-    ),
+    *each("transformer_blocks", 64, held(_DOUBLE)),
+    *each("single_transformer_blocks", 64, held(_SINGLE)),
     *_OUTER.values(),
 )

@@ -114,8 +114,8 @@ def lora_keys(names: Collection[str], metadata: Mapping[str, str]) -> LoraKeys:
         parts = found.layers.setdefault(layer, {})
         if part in parts:
             raise InvalidInput(
-                f"{parts[part]} and {name} are the same part of one layer's LoRA; send a file with "
-                "one LoRA a layer"
+                f"{_shown(parts[part])} and {_shown(name)} are the same part of one layer's LoRA; "
+                "send a file with one LoRA a layer"
             )
         parts[part] = name
     for layer, parts in found.layers.items():

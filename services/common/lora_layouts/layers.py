@@ -60,6 +60,11 @@ def outer(table: Mapping[str, str], modules: Collection[str]) -> dict[str, Layer
     return {name: Layer((module,)) for name, module in table.items() if module in known}
 
 
+def held(layers: Layers) -> list[str]:
+    """The modules of all of them."""
+    return [module for layer in layers.values() for module in layer.modules]
+
+
 def each(block: str, count: int, layers: Iterable[str]) -> Iterator[str]:
     """Names of the modules in ``count`` blocks."""
     names = list(layers)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from services.common.lora_layouts.layers import Layer, Layers, blocks, each, fused, outer
+from services.common.lora_layouts.layers import Layer, Layers, blocks, each, fused, held, outer
 
 _BLOCK = {
     "attention.qkv": fused("attention.to_q", "attention.to_k", "attention.to_v"),
@@ -27,7 +27,7 @@ def original(modules: Collection[str]) -> Layers:
 
 
 _LAYERS = (
-    *(module for layer in _BLOCK.values() for module in layer.modules),
+    *held(_BLOCK),
     *(f"feed_forward.w{number}" for number in (1, 2, 3)),
     "adaLN_modulation.0",
 )

@@ -33,7 +33,7 @@ def diffusers_file(tensors: Tensors, family: GeneratorFamily, *, rank: int, titl
 
 
 def kohya_file(tensors: Tensors, family: GeneratorFamily, *, rank: int, title: str) -> bytes | None:
-    """The same for ComfyUI and kohya's scripts, where their format has a name for every layer."""
+    """The same with names like kohya's, which ComfyUI reads, where every layer has such a name."""
     if family.kohya_prefix is None:
         return None
     converted = to_kohya(tensors, family.lora_prefix, family.kohya_prefix)

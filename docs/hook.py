@@ -43,6 +43,8 @@ def _table(kind: str, name: str | None) -> str:
             return commands()
         case "presets", None:
             return tables.presets()
+        case "lora-layouts", None:
+            return tables.lora_layouts()
         case "routes", None:
             return tables.routes()
         case "fields", str():

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_settings import CLI_SUPPRESS, BaseSettings
 
+from services.common.lora_layouts import table as lora_table
 from services.common.presets import load_presets
 from services.orchestrator.api.openapi import openapi
 
@@ -75,6 +76,16 @@ def presets() -> str:
         )
     columns = ("preset", "image", "sampler's steps, guidance", "sides", "steps × batch, lr")
     return _table((*columns, "rank, scale", "anchor, margin, worst case"), rows)
+
+
+def lora_layouts() -> str:
+    """Which LoRA files a job can begin with."""
+    rows = []
+    for row in lora_table.ROWS:
+        told = [row.outcome if family in row.families else "" for family in lora_table.EVERY]
+        rows.append((row.layout, f"`{row.example}`", *told))
+    families = [f"`{family}`" for family in lora_table.EVERY]
+    return _table(("layout", "names of tensors", *families), rows)
 
 
 def routes() -> str:

@@ -65,12 +65,19 @@ Weight = Annotated[
     NUMBER,
 ]
 Modules = Annotated[
-    list[Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.]{1,128}$")]],
+    list[Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,128}$")]],
     Field(min_length=1, max_length=64, description="Suffixes of the names of layers to adapt."),
 ]
 LoraInit = Annotated[
     Literal["gaussian", "kaiming"],
     Field(description="How the first half begins; the second is zero: no effect at first."),
+]
+LoraDtype = Annotated[
+    Literal["auto", "float32", "bfloat16"],
+    Field(
+        description="Of the weights in the LoRA's files; it trains in float32. `auto`: bfloat16 "
+        "where the generator is in it, else float32."
+    ),
 ]
 
 Steps = Annotated[int, Field(ge=1, le=10_000, description="Optimiser steps."), NUMBER]

@@ -22,6 +22,7 @@ from dualprocess.schemas.fields import (
     InferenceSteps,
     JobId,
     LearningRate,
+    LoraDtype,
     LoraInit,
     Margin,
     Model,
@@ -60,7 +61,7 @@ class LoraStart(Model):
     ] = "pytorch_lora_weights.safetensors"
     file: Annotated[
         SafetensorsBytes | None,
-        Field(description="A safetensors file of diffusers or kohya's scripts, in base64."),
+        Field(description="A LoRA from elsewhere, a safetensors file, in base64."),
     ] = None
 
     @model_validator(mode="after")
@@ -76,6 +77,7 @@ class LoraSettings(Model):
     weight: Weight = 5.0
     target_modules: Modules
     init: LoraInit = "gaussian"
+    dtype: LoraDtype = "auto"
 
 
 class JobLoraSettings(LoraSettings):
@@ -130,6 +132,7 @@ class LoraOptions(Model):
     weight: Weight | None = None
     target_modules: Modules | None = None
     init: LoraInit | None = None
+    dtype: LoraDtype | None = None
     start: LoraStart | None = None
 
 

@@ -161,14 +161,19 @@ class LoraSpec(_message.Message):
     TARGET_MODULES_FIELD_NUMBER: _builtins.int
     INIT_FIELD_NUMBER: _builtins.int
     START_BLOB_FIELD_NUMBER: _builtins.int
+    DTYPE_FIELD_NUMBER: _builtins.int
     rank: _builtins.int
     alpha: _builtins.float
     weight: _builtins.float
     """Effective scale = weight * alpha / rank."""
     init: Global___LoraInit.ValueType
     start_blob: _builtins.str
-    """Name of the blob that holds the LoRA to begin with, a safetensors file in the diffusers or the
-    kohya layout; empty to begin with none. What the file lacks of rank and modules is initialised.
+    """Name of the blob that holds the LoRA to begin with, a safetensors file in any layout that is
+    read; empty to begin with none. What the file lacks of rank and modules is initialised.
+    """
+    dtype: _tensor_pb2.Dtype.ValueType
+    """Of the weights in the files that the job writes: float32 or bfloat16. Unset: bfloat16 where the
+    generator is in it, else float32.
     """
     @_builtins.property
     def target_modules(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
@@ -181,10 +186,11 @@ class LoraSpec(_message.Message):
         target_modules: _abc.Iterable[_builtins.str] | None = ...,
         init: Global___LoraInit.ValueType = ...,
         start_blob: _builtins.str = ...,
+        dtype: _tensor_pb2.Dtype.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alpha", b"alpha", "init", b"init", "rank", b"rank", "start_blob", b"start_blob", "target_modules", b"target_modules", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alpha", b"alpha", "dtype", b"dtype", "init", b"init", "rank", b"rank", "start_blob", b"start_blob", "target_modules", b"target_modules", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -521,17 +527,23 @@ class Started(_message.Message):
 
     TRAINABLE_PARAMETERS_FIELD_NUMBER: _builtins.int
     STEPS_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
     trainable_parameters: _builtins.int
     steps: _builtins.int
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What the job's owner is to be told of the LoRA it begins with."""
+
     def __init__(
         self,
         *,
         trainable_parameters: _builtins.int = ...,
         steps: _builtins.int = ...,
+        warnings: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["steps", b"steps", "trainable_parameters", b"trainable_parameters"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["steps", b"steps", "trainable_parameters", b"trainable_parameters", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -13,7 +13,7 @@ from dualprocess.schemas import ResolvedJobSpec
 from services.common.presets import load_presets
 from services.generator import registry as generators
 from services.generator.families.base import GeneratorFamily
-from services.generator.lora_export import LORA_FILE
+from services.generator.lora.export import LORA_FILE
 from services.generator.sample import Drawn
 from services.generator.training import Training
 from services.orchestrator.worker import wire

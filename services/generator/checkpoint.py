@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from services.common.errors import BadCheckpoint
-from services.generator.safetensors_header import metadata
+from services.generator.lora.safetensors_header import metadata
 
 Parameters = Mapping[str, torch.nn.Parameter]
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from dualprocess.v1 import generator_pb2 as pb
 from services.common.device import DeviceThread
 from services.generator.families.base import Conditioning, GeneratorFamily
-from services.generator.loras import LoadedLoras
+from services.generator.lora.loaded import LoadedLoras
 from services.generator.sample import encode_png, render
 
 

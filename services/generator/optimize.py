@@ -57,7 +57,9 @@ async def optimize(
     """
     async with device.opened(Training, family, spec, name, start=start, resume=resume) as training:
         started = pb.Started(
-            trainable_parameters=training.trainable_parameters, steps=spec.optimizer.steps
+            trainable_parameters=training.trainable_parameters,
+            steps=spec.optimizer.steps,
+            warnings=training.warnings,
         )
         await emit(pb.OptimizeResponse(started=started))
         checkpoints = CheckpointStream(device, training, emit, spec)

@@ -10,13 +10,15 @@ import torch
 
 from dualprocess.v1 import generator_pb2 as pb
 from services.common.errors import InvalidInput, NonFinite
+from services.common.torch_tensors import DTYPES
 from services.generator import checkpoint, draws, sample
 from services.generator.base_predictions import BasePredictions, Origin
 from services.generator.collateral import anchor, collateral
 from services.generator.families.base import GeneratorFamily
-from services.generator.lora import LoraAdapter
-from services.generator.lora_export import KOHYA_FILE, LORA_FILE, diffusers_file, kohya_file
-from services.generator.lora_import import Lora, read_lora
+from services.generator.lora.adapter import LoraAdapter
+from services.generator.lora.export import KOHYA_FILE, LORA_FILE, diffusers_file, kohya_file
+from services.generator.lora.loaded import LoadedLoras
+from services.generator.lora.read import LoraFile, read_lora
 
 
 @dataclass(frozen=True)
@@ -66,8 +68,13 @@ class Training:
         saved = None
         if resume is not None:
             saved = checkpoint.read(resume, steps_done=spec.resume.step)
-        begin = {} if start is None or saved else _read_start(start, family)
-        self._lora = LoraAdapter(family, name, spec.lora, seed, begin)
+        begin = LoraFile({}) if start is None or saved else _read_start(start, family)
+        #: What the job's owner is to be told.
+        self.warnings = [f"lora.start: {note}" for note in begin.notes]
+        self._name = name
+        self._lora = LoraAdapter(family, name, spec.lora, seed, begin.loras)
+        #: The LoRA to draw with.
+        self._shown: LoraAdapter | LoadedLoras = self._lora
         try:
             self._optimizer = torch.optim.AdamW(
                 self._lora.parameters,
@@ -170,25 +177,45 @@ class Training:
         conditioning = self._conditionings[0]
         if not with_lora:
             return sample.draw(self._family, conditioning, self._spec.image, seed)
-        with self._lora.active():
+        with self._shown.active():
             return sample.draw(self._family, conditioning, self._spec.image, seed)
 
     def export(self) -> dict[str, bytes]:
-        """The LoRA as it is now, as files by name."""
-        tensors, title = self._lora.tensors(), self._spec.prompts[0]
-        rank = self._spec.lora.rank
+        """The LoRA as it is now, as files by name.
+
+        From now on ``draw`` draws with that file: in a base of less than float32 the last bits of
+        the LoRA move bits of the image, and a picture beside a file must be what the file gives.
+        """
+        dtype, title, rank = self._file_dtype(), self._spec.prompts[0], self._spec.lora.rank
+        tensors = {key: tensor.to(dtype) for key, tensor in self._lora.tensors().items()}
         files = {
             LORA_FILE: diffusers_file(tensors, self._family, rank=rank, title=title),
             KOHYA_FILE: kohya_file(tensors, self._family, rank=rank, title=title),
         }
-        return {name: file for name, file in files.items() if file is not None}
+        written = {name: file for name, file in files.items() if file is not None}
+        if dtype != torch.float32 or self._family.dtype != torch.float32:
+            self._show(written[LORA_FILE])
+        return written
+
+    def _file_dtype(self) -> torch.dtype:
+        if self._spec.lora.dtype:
+            return DTYPES[self._spec.lora.dtype]
+        return torch.bfloat16 if self._family.dtype == torch.bfloat16 else torch.float32
+
+    def _show(self, file: bytes) -> None:
+        exported = LoadedLoras(self._family, f"{self._name}-exported", [file], [1.0])
+        if isinstance(self._shown, LoadedLoras):
+            self._shown.close()
+        self._shown = exported
 
     def close(self) -> None:
+        if isinstance(self._shown, LoadedLoras):
+            self._shown.close()
         self._optimizer.zero_grad(set_to_none=True)
         self._lora.remove()
 
 
-def _read_start(file: bytes, family: GeneratorFamily) -> dict[str, Lora]:
+def _read_start(file: bytes, family: GeneratorFamily) -> LoraFile:
     try:
         return read_lora(file, family)
     except InvalidInput as error:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable
 
 from dualprocess.v1 import generator_pb2 as pb
+from dualprocess.v1 import tensor_pb2
 from services.common.errors import InvalidInput
 from services.common.limits import (
     MAX_IMAGES,
@@ -25,6 +26,11 @@ from services.common.presets import GeneratorPreset
 MAX_STEPS = 10_000
 MAX_PROMPTS = 1000
 MAX_RANK = 256
+_FILE_DTYPES = (
+    tensor_pb2.DTYPE_UNSPECIFIED,
+    tensor_pb2.DTYPE_FLOAT32,
+    tensor_pb2.DTYPE_BFLOAT16,
+)
 
 
 def optimize_spec(spec: pb.OptimizeSpec, preset: GeneratorPreset) -> None:
@@ -94,14 +100,14 @@ def _lora(lora: pb.LoraSpec) -> None:
     _between("lora.rank", lora.rank, 1, MAX_RANK)
     if not (math.isfinite(lora.alpha) and lora.alpha > 0):
         raise InvalidInput("lora.alpha: must be positive")
-    if not math.isfinite(lora.weight):
-        raise InvalidInput("lora.weight: must be finite")
+    if not math.isfinite(lora.weight) or lora.weight == 0:
+        raise InvalidInput("lora.weight: must be finite, and not 0: then nothing is learned")
     if not lora.target_modules:
         raise InvalidInput("lora.target_modules: name at least one layer")
-    if lora.start_blob and lora.weight == 0:
-        raise InvalidInput("lora.weight: must not be 0 where lora.start gives a LoRA to begin with")
     if lora.init == pb.LORA_INIT_UNSPECIFIED:
         raise InvalidInput("lora.init: choose LORA_INIT_GAUSSIAN or LORA_INIT_KAIMING")
+    if lora.dtype not in _FILE_DTYPES:
+        raise InvalidInput("lora.dtype: choose DTYPE_FLOAT32 or DTYPE_BFLOAT16, or leave it out")
 
 
 def _optimizer(optimizer: pb.OptimizerSpec) -> None:

@@ -12,9 +12,9 @@ import torch
 
 from dualprocess.v1 import generator_pb2 as pb
 from services.generator.families.base import GeneratorFamily
-from services.generator.lora import LoraAdapter
-from services.generator.lora_export import LORA_FILE, diffusers_file
-from services.generator.loras import LoadedLoras
+from services.generator.lora.adapter import LoraAdapter
+from services.generator.lora.export import LORA_FILE, diffusers_file
+from services.generator.lora.loaded import LoadedLoras
 from tests.generator.rows import ROWS, Row
 
 PROMPT = "Photo of a man"

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from services.generator.families.base import GeneratorFamily
-from services.generator.lora import LoraAdapter
+from services.generator.lora.adapter import LoraAdapter
 from tests.generator.conftest import PARITY
 from tests.generator.specs import image_spec, lora_spec
 

@@ -6,16 +6,15 @@ from functools import cache
 
 import pytest
 import torch
-from safetensors.torch import load, save
+from safetensors.torch import save
 
-from services.common.errors import InvalidInput
+from services.common.lora_layouts import unet
 from services.generator.families.base import GeneratorFamily
-from services.generator.kohya import from_kohya, to_kohya
-from services.generator.kohya_names import Layers, flux_layers, unet_layers
-from services.generator.lora import LoraAdapter
-from services.generator.lora_export import kohya_file
-from services.generator.lora_import import read_lora
-from services.generator.safetensors_header import metadata
+from services.generator.lora.adapter import LoraAdapter
+from services.generator.lora.export import kohya_file
+from services.generator.lora.kohya import to_kohya
+from services.generator.lora.read import read_lora
+from services.generator.lora.safetensors_header import metadata
 from tests.generator.rows import ROWS, Row
 from tests.generator.test_families import PROMPT, lora_spec
 
@@ -27,8 +26,8 @@ each_unet = pytest.mark.parametrize("row", UNETS, ids=str)
 
 _BLOCK = r"transformer_blocks_\d+_(attn[12]_to_(q|k|v|out_0)|ff_net_(0_proj|2))"
 #: Layer names that ComfyUI's key maps have, by the LoRA prefix of the family: for U-Nets
-#: `lora_unet_` and each diffusers name of `unet_to_diffusers`; for FLUX.1 `lora_unet_` and each of
-#: the original model's own names.
+#: `lora_unet_` and each diffusers name of `unet_to_diffusers`; for FLUX.1 `lora_transformer_` and
+#: each of `flux_to_diffusers`.
 ACCEPTED = {
     "unet": re.compile(
         r"lora_unet_("
@@ -39,10 +38,12 @@ ACCEPTED = {
         r"|conv_in|conv_out|(time|add)_embedding_linear_[12])"
     ),
     "transformer": re.compile(
-        r"lora_unet_("
-        r"double_blocks_\d+_(img|txt)_(attn_qkv|attn_proj|mlp_0|mlp_2|mod_lin)"
-        r"|single_blocks_\d+_(linear1|linear2|modulation_lin)"
-        r"|img_in|txt_in|(time|vector|guidance)_in_(in|out)_layer|final_layer_linear)"
+        r"lora_transformer_("
+        r"transformer_blocks_\d+_(attn_(to_(q|k|v|out_0|add_out)|add_(q|k|v)_proj)"
+        r"|ff(_context)?_net_(0_proj|2)|norm1(_context)?_linear)"
+        r"|single_transformer_blocks_\d+_(attn_to_(q|k|v)|proj_(mlp|out)|norm_linear)"
+        r"|x_embedder|context_embedder|proj_out"
+        r"|time_text_embed_(timestep|text|guidance)_embedder_linear_[12])"
     ),
 }
 
@@ -52,10 +53,20 @@ def loaded(row: Row) -> GeneratorFamily:
     return row.load()
 
 
-def layers(row: Row) -> Layers:
+def kohya(row: Row, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     family = loaded(row)
-    modules = [name for name, _ in family.denoiser.named_modules()]
-    return unet_layers(modules) if family.lora_prefix == "unet" else flux_layers(modules)
+    assert family.kohya_prefix is not None
+    converted = to_kohya(tensors, family.lora_prefix, family.kohya_prefix)
+    assert converted is not None
+    return converted
+
+
+def read(file: bytes, family: GeneratorFamily) -> dict[str, torch.Tensor]:
+    return {
+        f"{family.lora_prefix}.{module}.lora_{half}.weight": getattr(lora, half)
+        for module, lora in read_lora(file, family).loras.items()
+        for half in "AB"
+    }
 
 
 @pytest.fixture
@@ -96,13 +107,10 @@ def test_families_that_kohya_knows_have_its_file(row: Row, exported: Export) -> 
     assert files[0] is not None
     assert len(set(files)) == 1
     assert metadata(files[0])["ss_network_dim"] == "4"
-    loras = read_lora(files[0], family)
-    got = {
-        f"{family.lora_prefix}.{module}.lora_{half}.weight": getattr(lora, half)
-        for module, lora in loras.items()
-        for half in "AB"
-    }
-    assert_same(got, tensors)
+    assert_same(read(files[0], family), tensors)
+    # No larger than what it holds: names and alphas beside the weights.
+    weights = sum(tensor.nbytes for tensor in tensors.values())
+    assert len(files[0]) < weights + 400 * len(tensors)
 
 
 def test_without_a_name_in_kohyas_format_there_is_no_file(schnell: GeneratorFamily) -> None:
@@ -126,8 +134,7 @@ def assert_same(got: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -
 def test_there_and_back_is_exact(row: Row, exported: Export, trained: bool, unusual: bool) -> None:
     prefix = loaded(row).lora_prefix
     tensors = exported(*(UNUSUAL[prefix] if unusual else ()), trained=trained)
-    kohya = load(save(to_kohya(tensors, layers(row), prefix)))
-    assert_same(from_kohya(kohya, layers(row), prefix), tensors)
+    assert_same(read(save(kohya(row, tensors)), loaded(row)), tensors)
 
 
 @each_row
@@ -135,39 +142,20 @@ def test_there_and_back_is_exact(row: Row, exported: Export, trained: bool, unus
 def test_comfyui_knows_every_key(row: Row, exported: Export, unusual: bool) -> None:
     prefix = loaded(row).lora_prefix
     tensors = exported(*(UNUSUAL[prefix] if unusual else ()))
-    kohya = to_kohya(tensors, layers(row), prefix)
-    for key, tensor in kohya.items():
+    converted = kohya(row, tensors)
+    for key, tensor in converted.items():
         layer, _, part = key.partition(".")
         assert ACCEPTED[prefix].fullmatch(layer), key
         assert part in ("lora_down.weight", "lora_up.weight", "alpha")
         if part == "alpha":
             assert tensor.shape == ()
-            assert float(tensor) == len(kohya[f"{layer}.lora_down.weight"])
-
-
-@each_row
-def test_fused_layers_do_what_their_modules_do(row: Row, exported: Export) -> None:
-    """up · down is the modules' B · A, stacked."""
-    prefix, tensors = loaded(row).lora_prefix, exported()
-    kohya = to_kohya(tensors, layers(row), prefix)
-    for name in {key.partition(".")[0] for key in kohya}:
-        layer = layers(row)[name]
-        got = kohya[f"{name}.lora_up.weight"] @ kohya[f"{name}.lora_down.weight"]
-        rows = len(got) // sum(layer.shares)
-        parts = torch.split(got, [rows * share for share in layer.shares])
-        for module, part in zip(layer.modules, parts, strict=True):
-            lora_A = tensors.get(f"{prefix}.{module}.lora_A.weight")
-            wanted = torch.zeros_like(part)
-            if lora_A is not None:
-                wanted = tensors[f"{prefix}.{module}.lora_B.weight"] @ lora_A
-            torch.testing.assert_close(part, wanted)
+            assert float(tensor) == len(converted[f"{layer}.lora_down.weight"])
 
 
 @each_unet
 def test_diffusers_reads_the_same_image_from_both_layouts(row: Row, exported: Export) -> None:
     image, tensors, images = row.images[0], exported(), []
-    kohya = to_kohya(tensors, layers(row), "unet")
-    for layout in ({}, tensors, kohya):
+    for layout in ({}, tensors, kohya(row, tensors)):
         pipeline = row.plain()
         if layout:
             pipeline.load_lora_weights(dict(layout))
@@ -175,21 +163,6 @@ def test_diffusers_reads_the_same_image_from_both_layouts(row: Row, exported: Ex
     base, ours, theirs = images
     assert (ours - theirs).abs().max() <= 0.5e-4
     assert (ours - base).abs().max() > 0.01
-
-
-@each_unet
-def test_alpha_scales_what_others_trained(row: Row, exported: Export) -> None:
-    tensors = exported()
-    kohya = to_kohya(tensors, layers(row), "unet")
-    halved = {
-        key: tensor / 2 if key.endswith(".alpha") else tensor for key, tensor in kohya.items()
-    }
-    without = {key: tensor for key, tensor in kohya.items() if not key.endswith(".alpha")}
-    assert_same(
-        from_kohya(halved, layers(row), "unet"),
-        {key: tensor / 2 if "lora_B" in key else tensor for key, tensor in tensors.items()},
-    )
-    assert_same(from_kohya(without, layers(row), "unet"), tensors)
 
 
 #: Of real U-Nets with two resnets a block: SD 1 has four blocks, SDXL three.
@@ -219,107 +192,7 @@ ORIGINAL = {
 
 
 @pytest.mark.parametrize(("original", "module"), ORIGINAL.items())
-def test_original_names_are_read(original: str, module: str) -> None:
-    blocks = [f"down_blocks.0.resnets.{index}" for index in range(2)]
-    known = [*blocks, "up_blocks.0.attentions.2", *ORIGINAL.values()]
-    name = f"lora_unet_{original.replace('.', '_')}"
-    tensors = {
-        f"{name}.lora_down.weight": torch.ones(2, 3),
-        f"{name}.lora_up.weight": torch.ones(4, 2),
-    }
-    converted = from_kohya(tensors, unet_layers(known), "unet")
-    assert set(converted) == {f"unet.{module}.lora_A.weight", f"unet.{module}.lora_B.weight"}
-
-
-FLUX = flux_layers(
-    [
-        "transformer_blocks.0",
-        "single_transformer_blocks.0",
-        "single_transformer_blocks.0.attn.to_q",
-        "norm_out.linear",
-    ]
-)
-
-
-def test_a_lora_trained_on_the_fused_matrix() -> None:
-    name = "lora_unet_single_blocks_0_linear1"
-    down, up = torch.randn(4, 8), torch.randn(7 * 8, 4)
-    tensors = {
-        f"{name}.lora_down.weight": down,
-        f"{name}.lora_up.weight": up,
-        f"{name}.alpha": torch.tensor(2.0),
-    }
-    converted = from_kohya(tensors, FLUX, "transformer")
-    # Each module on its own memory, or safetensors would not save them.
-    assert load(save(converted)).keys() == converted.keys()
-    stacked = [
-        converted[f"transformer.single_transformer_blocks.0.{module}.lora_B.weight"]
-        @ converted[f"transformer.single_transformer_blocks.0.{module}.lora_A.weight"]
-        for module in ("attn.to_q", "attn.to_k", "attn.to_v", "proj_mlp")
-    ]
-    assert [len(part) for part in stacked] == [8, 8, 8, 32]
-    torch.testing.assert_close(torch.cat(stacked), up @ down / 2)
-
-
-def test_onetrainers_names_are_read() -> None:
-    name = "lora_transformer_single_transformer_blocks_0_attn_to_q"
-    tensors = {
-        f"{name}.lora_down.weight": torch.ones(2, 8),
-        f"{name}.lora_up.weight": torch.ones(8, 2),
-    }
-    module = "transformer.single_transformer_blocks.0.attn.to_q"
-    converted = from_kohya(tensors, FLUX, "transformer")
-    assert set(converted) == {f"{module}.lora_A.weight", f"{module}.lora_B.weight"}
-
-
-NAME = "lora_unet_double_blocks_0_img_attn_qkv"
-
-
-@pytest.mark.parametrize(
-    ("tensors", "sentence"),
-    [
-        ({"lora_te_text_model_q.lora_down.weight": (2, 8)}, "has no such layer"),
-        ({f"{NAME}.hada_w1_a": (2, 8)}, "no part of a LoRA"),
-        ({f"{NAME}.lora_down.weight": (2, 8)}, "a LoRA has"),
-        ({f"{NAME}.lora_down.weight": (2, 8), f"{NAME}.lora_up.weight": (24, 3)}, "fit together"),
-        ({f"{NAME}.lora_down.weight": (2, 8), f"{NAME}.lora_up.weight": (23, 2)}, "rows of output"),
-        ({f"{NAME}.lora_down.weight": (0, 8), f"{NAME}.lora_up.weight": (24, 0)}, "fit together"),
-        (
-            {
-                f"{NAME}.lora_down.weight": (2, 8),
-                f"{NAME}.lora_up.weight": (24, 2),
-                f"{NAME}.alpha": (2,),
-            },
-            "must be one number",
-        ),
-    ],
-)
-def test_what_cannot_be_read_is_refused(tensors: dict[str, tuple[int, ...]], sentence: str) -> None:
-    with pytest.raises(InvalidInput, match=sentence):
-        from_kohya({key: torch.ones(shape) for key, shape in tensors.items()}, FLUX, "transformer")
-
-
-@pytest.mark.parametrize(
-    ("tensors", "sentence"),
-    [
-        ({"transformer.norm_out.linear.lora_A.weight": (2, 8)}, "no half of a LoRA"),
-        ({"unet.conv_in.lora_A.weight": (2, 8)}, "no half of a LoRA"),
-        (
-            {f"transformer.norm_out.linear.lora_{half}.weight": (2, 2) for half in "AB"},
-            "has no name for it",
-        ),
-        (
-            {
-                f"transformer.transformer_blocks.0.attn.to_{to}.lora_{half}.weight": (rank, rank)
-                for to, rank in (("q", 2), ("k", 3))
-                for half in "AB"
-            },
-            "one rank",
-        ),
-    ],
-)
-def test_what_cannot_be_written_is_refused(
-    tensors: dict[str, tuple[int, ...]], sentence: str
-) -> None:
-    with pytest.raises(InvalidInput, match=sentence):
-        to_kohya({key: torch.ones(shape) for key, shape in tensors.items()}, FLUX, "transformer")
+def test_original_names_are_those_of_the_modules(original: str, module: str) -> None:
+    resnets = [f"down_blocks.0.resnets.{index}.conv1" for index in range(2)]
+    known = [*resnets, "up_blocks.0.attentions.2.proj_in", *ORIGINAL.values()]
+    assert unet.original(known)[original].modules == (module,)

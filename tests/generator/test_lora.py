@@ -10,8 +10,8 @@ from safetensors import safe_open
 
 from services.common.errors import InvalidInput
 from services.generator.families.base import GeneratorFamily
-from services.generator.lora import LoraAdapter
-from services.generator.lora_export import diffusers_file
+from services.generator.lora.adapter import LoraAdapter
+from services.generator.lora.export import diffusers_file
 from services.generator.sample import render
 from tests.generator.specs import image_spec, lora_spec
 

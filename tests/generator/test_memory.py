@@ -18,8 +18,8 @@ from dualprocess.v1 import generator_pb2_grpc
 from services.common.device import DeviceThread
 from services.common.errors import InvalidInput, OutOfDeviceMemory
 from services.generator.families.base import GeneratorFamily
-from services.generator.lora import LoraAdapter
-from services.generator.loras import LoadedLoras
+from services.generator.lora.adapter import LoraAdapter
+from services.generator.lora.loaded import LoadedLoras
 from services.generator.training import Made, Training
 from tests.generator.specs import image_spec, lora_spec, optimize_spec
 from tests.generator.wire import ScriptedVlm, requests, vlm_served, whole
@@ -78,7 +78,10 @@ def out_of_memory(*_: Any, **__: Any) -> None:
 
 @pytest.mark.parametrize(
     "place",
-    ["services.generator.lora._initialise", "services.generator.training.torch.optim.AdamW"],
+    [
+        "services.generator.lora.adapter._initialise",
+        "services.generator.training.torch.optim.AdamW",
+    ],
 )
 async def test_a_job_that_does_not_fit_leaves_no_lora(
     schnell: GeneratorFamily, device: DeviceThread, monkeypatch: pytest.MonkeyPatch, place: str
@@ -116,9 +119,12 @@ async def test_a_lora_that_is_attached_half_way_is_taken_off(
 async def test_a_full_device_is_no_fault_of_a_lora(
     schnell: GeneratorFamily, device: DeviceThread, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(schnell.pipeline, "load_lora_weights", out_of_memory)
+    name = "transformer_blocks.0.attn.to_q.lora_"
+    file = save({f"{name}A.weight": torch.ones(1, 1), f"{name}B.weight": torch.ones(1, 1)})
+    monkeypatch.setattr("services.generator.lora.loaded.fill", out_of_memory)
     with pytest.raises(OutOfDeviceMemory):
-        await device.run(LoadedLoras, schnell, "large", [save({"a": torch.ones(1)})], [1.0])
+        await device.run(LoadedLoras, schnell, "large", [file], [1.0])
+    assert not adapters(schnell)
 
 
 async def test_text_encoders_leave_the_device_when_one_does_not_fit(

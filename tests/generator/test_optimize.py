@@ -18,7 +18,7 @@ from services.common.errors import BadGradient, NonFinite
 from services.generator.families.base import GeneratorFamily
 from services.generator.guide import Guidance, Guide
 from services.generator.interrupts import Interrupts
-from services.generator.lora_export import KOHYA_FILE, LORA_FILE
+from services.generator.lora.export import KOHYA_FILE, LORA_FILE
 from services.generator.optimize import MOST_SKIPPED, optimize
 from tests.generator.bright import bright, judge
 from tests.generator.specs import optimize_spec

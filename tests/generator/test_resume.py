@@ -17,9 +17,9 @@ from services.common.device import DeviceThread
 from services.common.errors import BadCheckpoint
 from services.generator.families.base import GeneratorFamily
 from services.generator.guide import Guidance, Guide
-from services.generator.lora_export import LORA_FILE
+from services.generator.lora.export import LORA_FILE
+from services.generator.lora.safetensors_header import metadata
 from services.generator.optimize import optimize
-from services.generator.safetensors_header import metadata
 from tests.generator.bright import bright
 from tests.generator.specs import optimize_spec
 from tests.generator.test_optimize import Run, run

@@ -17,7 +17,7 @@ from dualprocess.v1 import generator_pb2 as pb
 from services.common.presets import PresetError
 from services.generator.families.base import GeneratorFamily
 from services.generator.families.stable_diffusion import StableDiffusion
-from services.generator.lora import LoraAdapter
+from services.generator.lora.adapter import LoraAdapter
 from tests.generator.conftest import PARITY
 from tests.generator.rows import ROWS, Row
 from tests.generator.specs import image_spec

@@ -14,10 +14,10 @@ from safetensors.torch import load, save
 from services.common.device import DeviceThread
 from services.common.errors import InvalidInput
 from services.generator.families.base import GeneratorFamily
-from services.generator.kohya import from_kohya, to_kohya
-from services.generator.lora import LoraAdapter
-from services.generator.lora_export import LORA_FILE
-from services.generator.lora_import import read_lora
+from services.generator.lora.adapter import LoraAdapter
+from services.generator.lora.export import LORA_FILE
+from services.generator.lora.kohya import to_kohya
+from services.generator.lora.read import read_lora
 from tests.generator.rows import ROWS, Row
 from tests.generator.specs import lora_spec as flux_lora_spec
 from tests.generator.specs import optimize_spec
@@ -60,9 +60,9 @@ def configured_file(tensors: Tensors, family: GeneratorFamily) -> bytes:
 
 def kohya_file(tensors: Tensors, family: GeneratorFamily) -> bytes:
     """As kohya's scripts save a LoRA whose alpha is half its rank, in float16."""
-    layers = family.kohya_layers()
-    assert layers is not None
-    converted = to_kohya(tensors, layers, family.lora_prefix)
+    assert family.kohya_prefix is not None
+    converted = to_kohya(tensors, family.lora_prefix, family.kohya_prefix)
+    assert converted is not None
     return save(
         {key: (t / 2 if key.endswith("alpha") else t.half()) for key, t in converted.items()}
     )
@@ -78,16 +78,26 @@ def test_the_job_begins_with_what_diffusers_draws(
     file.write_bytes(write(trained(family, row), family))
     base = drawn(family, image, 3)
     adapter = LoraAdapter(
-        family, "begun", lora_spec(row, rank=8), seed=0, start=read_lora(file.read_bytes(), family)
+        family,
+        "begun",
+        lora_spec(row, rank=8),
+        seed=0,
+        start=read_lora(file.read_bytes(), family).loras,
     )
     with adapter.active():
         ours = drawn(family, image, 3)
     adapter.remove()
     pipeline = row.plain()
     if write is kohya_file and family.lora_prefix == "transformer":
-        # diffusers' own reader of this layout knows the full-size FLUX only.
-        converted = from_kohya(load(file.read_bytes()), family.kohya_layers() or {}, "transformer")
-        pipeline.load_lora_weights(converted)
+        # diffusers' own reader of OneTrainer's names leaves out most.
+        loras = read_lora(file.read_bytes(), family).loras
+        pipeline.load_lora_weights(
+            {
+                f"transformer.{module}.lora_{half}.weight": getattr(lora, half)
+                for module, lora in loras.items()
+                for half in "AB"
+            }
+        )
     else:
         pipeline.load_lora_weights(tmp_path, weight_name=file.name)
     theirs = row.draw(pipeline, PROMPT, image, 3)
@@ -115,7 +125,7 @@ def test_what_the_start_lacks_begins_as_without_it(schnell: GeneratorFamily) -> 
         "begun",
         flux_lora_spec(rank=6),
         seed=0,
-        start=read_lora(save(tensors), schnell),
+        start=read_lora(save(tensors), schnell).loras,
     )
     without, got = usual.tensors(), begun.tensors()
     for adapter in (usual, begun):
@@ -163,12 +173,16 @@ def _with_alpha(numbers: int) -> Callable[[Tensors], bytes]:
 WRONG: list[tuple[Callable[[Tensors], bytes], str]] = [
     (lambda _: b"PK\x03\x04 a pickle", "not a safetensors file"),
     (lambda _: save({}), "holds no LoRA"),
-    (_renamed("transformer.", "unet."), "no part of a LoRA on the transformer"),
-    (_renamed("lora_A", "lokr_w1"), "no part of a LoRA"),
+    (_renamed("transformer_blocks.", "blocks."), "none of its 30 layers .* is one of a flux"),
+    (_renamed("lora_A", "lokr_w1"), "it is a LoKr"),
+    (_renamed("lora_A.weight", "weight"), "is no part of a LoRA"),
     (_without_b, "it has one half; a LoRA has lora_A.weight and lora_B.weight"),
-    (_with("transformer.x.alpha"), "transformer.x.alpha belongs to no LoRA"),
-    (_with("lora_te_text_model_q.lora_down.weight"), "no part of a LoRA in kohya's format"),
-    (_renamed("attn.to_q", "attn.to_z"), "adapts .*to_z, which lora.target_modules doesn't name"),
+    (_with("transformer.x.alpha"), "transformer.x.alpha' belongs to no LoRA"),
+    (lambda _: save({"lora_te_q.lora_down.weight": torch.ones(1)}), "only LoRAs of text encoders"),
+    (
+        lambda _: save({f"norm_out.linear.lora_{half}.weight": torch.ones(1, 1) for half in "AB"}),
+        r"adapts 1 layers, like norm_out.linear, .*target_modules: \[.*norm_out.linear\]",
+    ),
     (_changed(lambda _, t: t * float("nan")), "not finite"),
     (_changed(lambda key, t: t[:, 1:] if "lora_A" in key else t), "don't fit that layer"),
     (_changed(lambda key, t: t[:, 1:] if "lora_B" in key else t), "don't fit together"),

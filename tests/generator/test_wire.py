@@ -17,7 +17,7 @@ from dualprocess.v1 import generator_pb2_grpc
 from services.common.channels import CHUNK_BYTES
 from services.common.limits import MESSAGE_LIMIT
 from services.generator.families.base import GeneratorFamily
-from services.generator.lora_export import LORA_FILE
+from services.generator.lora.export import LORA_FILE
 from tests.generator.specs import image_spec, optimize_spec
 from tests.generator.wire import ScriptedVlm, requests, vlm_served, whole
 

@@ -18,7 +18,6 @@ import torch
 from dualprocess.v1 import generator_pb2 as pb
 from services.common.presets import GeneratorPreset
 from services.common.torch_tensors import DTYPES_BY_NAME
-from services.generator.kohya_names import Layers
 
 #: What the denoiser receives for one prompt, by its own argument names; batch size 1.
 Conditioning = Mapping[str, torch.Tensor]
@@ -56,10 +55,13 @@ class GeneratorFamily(ABC):
     text_encoder_names: ClassVar[tuple[str, ...]] = ("text_encoder",)
     #: `modelspec.architecture` of LoRA files.
     architecture: ClassVar[str]
+    #: What kohya-like LoRA files put before a module's name, where tools read such of this family.
+    kohya_prefix: ClassVar[str | None] = None
     #: Whether a guidance scale above 1 means classifier-free guidance.
     classifier_free: ClassVar[bool] = False
 
     def __init__(self, pipeline: Any, preset: GeneratorPreset, device: torch.device) -> None:
+        self.name = preset.family
         self.pipeline = pipeline
         #: A diffusers model, with its own `config` and adapters.
         self.denoiser: Any = pipeline.components[self.lora_prefix]
@@ -127,10 +129,6 @@ class GeneratorFamily(ABC):
     def guided(self, image: pb.ImageSpec) -> bool:
         """Whether the denoiser runs for prompt and negative prompt (Ho and Salimans, 2022)."""
         return self.classifier_free and image.guidance_scale > 1
-
-    def kohya_layers(self) -> Layers | None:
-        """The denoiser's layers by their names in kohya's LoRA files, where there are such."""
-        return None
 
     @abstractmethod
     def noise(self, seeds: Sequence[int], image: pb.ImageSpec) -> torch.Tensor:

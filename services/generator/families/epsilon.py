@@ -18,7 +18,6 @@ from dualprocess.v1 import generator_pb2 as pb
 from services.common.presets import GeneratorPreset, PresetError
 from services.generator.families.base import Conditioning, GeneratorFamily, Schedule
 from services.generator.families.noise import drawn
-from services.generator.kohya_names import Layers, unet_layers
 
 
 class EpsilonFamily(GeneratorFamily):
@@ -29,6 +28,7 @@ class EpsilonFamily(GeneratorFamily):
     """
 
     lora_prefix = "unet"
+    kohya_prefix = "lora_unet"
     classifier_free = True
     #: diffusers' class of the sampler; its settings are the model's own.
     sampler: ClassVar[Any]
@@ -44,9 +44,6 @@ class EpsilonFamily(GeneratorFamily):
                 f"preset {preset.name}: {preset.model} predicts "
                 f"{self._scheduler.config.prediction_type!r}, not 'epsilon' or 'v_prediction'"
             )
-
-    def kohya_layers(self) -> Layers:
-        return unet_layers([name for name, _ in self.denoiser.named_modules()])
 
     def noise(self, seeds: Sequence[int], image: pb.ImageSpec) -> torch.Tensor:
         side = self.pipeline.vae_scale_factor

@@ -13,7 +13,6 @@ from dualprocess.v1 import generator_pb2 as pb
 from services.generator.families.base import Conditioning, Schedule
 from services.generator.families.flow import FlowFamily
 from services.generator.families.noise import drawn
-from services.generator.kohya_names import Layers, flux_layers
 
 
 class Flux(FlowFamily):
@@ -22,6 +21,8 @@ class Flux(FlowFamily):
     pipeline_class = "FluxPipeline"
     text_encoder_names = ("text_encoder", "text_encoder_2")
     architecture = "flux-1"
+    # OneTrainer's, which ComfyUI maps to diffusers' modules.
+    kohya_prefix = "lora_transformer"
 
     def _encode(self, prompt: str, negative_prompt: str | None) -> Conditioning:  # noqa: ARG002
         prompt_embeds, pooled_prompt_embeds, txt_ids = self.pipeline.encode_prompt(
@@ -35,9 +36,6 @@ class Flux(FlowFamily):
             "pooled_projections": pooled_prompt_embeds,
             "txt_ids": txt_ids,
         }
-
-    def kohya_layers(self) -> Layers:
-        return flux_layers([name for name, _ in self.denoiser.named_modules()])
 
     def noise(self, seeds: Sequence[int], image: pb.ImageSpec) -> torch.Tensor:
         height, width = self._patches(image)

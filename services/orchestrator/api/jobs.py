@@ -42,7 +42,7 @@ async def submit(
     check_steps(caller, resolved.optimizer.steps)
     webhook = await complete_webhook(spec.webhook, state.addresses, state.webhook_secret)
     job_id, digest = new_job_id(), hashlib.sha256(spec.model_dump_json().encode()).hexdigest()
-    await check_start(resolved, state, caller)
+    warnings = await check_start(resolved, state, caller)
     stored, files = kept_start(resolved, job_id)
     async with state.uploads.submission(job_id, files):
         known_id, known_digest = await state.queue.submit(
@@ -51,7 +51,7 @@ async def submit(
             vlms=needed_vlms(stored),
             priority=OPTIMIZE_PRIORITY,
             owner=caller.owner,
-            fields=optimize_fields(stored, webhook),
+            fields=optimize_fields(stored, webhook, warnings),
             idempotency=(idempotency_key, digest) if idempotency_key else None,
         )
     if known_id != job_id and known_digest != digest:

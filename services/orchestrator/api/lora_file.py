@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, TypeAdapter
 
@@ -22,8 +22,6 @@ _MAX_TENSORS = 20_000
 _MAX_DIMENSIONS = 5
 _MAX_SIDE = 2**31 - 1
 _DTYPE_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
-#: How the names of a LoRA's tensors end, in the diffusers and in the kohya layout.
-_ENDINGS = (".lora_A.weight", ".lora_B.weight", ".lora_down.weight", ".lora_up.weight", ".alpha")
 _PICKLES = (b"PK\x03\x04", b"\x80")
 _REMEDY = "send a LoRA in safetensors form, as diffusers and kohya's scripts save it"
 
@@ -39,28 +37,38 @@ class _Tensor(BaseModel):
 _TENSORS: TypeAdapter[dict[str, _Tensor]] = TypeAdapter(dict[str, _Tensor])
 
 
-def check_lora_file(data: bytes) -> None:
+class LoraHeader(NamedTuple):
+    """``shapes`` of the tensors by name."""
+
+    shapes: Mapping[str, Sequence[int]]
+    metadata: Mapping[str, str]
+
+
+def read_lora_header(data: bytes) -> LoraHeader:
     """Raises ``InvalidInput`` with what is wrong and the remedy."""
-    if data.startswith(_PICKLES):
-        raise _fault("is a pickle, which can run code where it is opened")
     length = int.from_bytes(data[:8], "little")
+    # The length's bytes may be any, those that pickles begin with among them.
+    framed = data[8:9] == b"{" and length <= _MAX_HEADER_BYTES
+    if data.startswith(_PICKLES) and not framed:
+        raise _fault("is a pickle, which can run code where it is opened")
     if len(data) < 8 or length > min(_MAX_HEADER_BYTES, len(data) - 8):
         raise _fault("has no whole safetensors header")
-    tensors = _tensors(data[8 : 8 + length])
+    tensors, metadata = _tensors(data[8 : 8 + length])
     if not 0 < len(tensors) <= _MAX_TENSORS:
         raise _fault(f"has {len(tensors)} tensors")
     end = _checked(sorted(tensors.items(), key=lambda item: item[1].data_offsets))
     if end != len(data) - 8 - length:
         raise _fault(f"has {len(data) - 8 - length} bytes of tensors where its header says {end}")
+    return LoraHeader({name: tensor.shape for name, tensor in tensors.items()}, metadata)
 
 
-def _tensors(header: bytes) -> dict[str, _Tensor]:
+def _tensors(header: bytes) -> tuple[dict[str, _Tensor], dict[str, str]]:
     try:
         found: Any = json.loads(header)
         metadata = found.pop("__metadata__", {})
-        TypeAdapter(dict[str, str]).validate_python(metadata, strict=True)
+        metadata = TypeAdapter(dict[str, str]).validate_python(metadata, strict=True)
         # As JSON, a pair of offsets is a list.
-        return _TENSORS.validate_json(json.dumps(found))
+        return _TENSORS.validate_json(json.dumps(found)), metadata
     except (ValueError, RecursionError, AttributeError, TypeError) as error:
         raise _fault("has no readable safetensors header") from error
 
@@ -70,8 +78,6 @@ def _checked(tensors: Sequence[tuple[str, _Tensor]]) -> int:
     end = 0
     for name, tensor in tensors:
         shown = repr(name[:100])
-        if not name.endswith(_ENDINGS):
-            raise _fault(f"has a tensor {shown}, which is no part of a LoRA")
         if tensor.dtype not in _DTYPE_BYTES:
             allowed = ", ".join(_DTYPE_BYTES)
             raise _fault(f"has {shown} in {tensor.dtype[:20]}; these are read: {allowed}")

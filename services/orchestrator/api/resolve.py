@@ -57,6 +57,11 @@ def resolve_job(spec: JobSpec, presets: Presets) -> ResolvedJobSpec:
     if fault := batch_fault(preset, image, optimizer.batch, questions, spec.question_postfix):
         field, message = fault
         faults.append(FieldError(field=field, message=message))
+    lora = _lora(preset, spec.lora)
+    if lora.weight == 0:
+        usual = f"{spec.generator}'s own is {preset.lora.weight:g}"
+        message = f"must not be 0: then nothing is learned; {usual}"
+        faults.append(FieldError(field="lora.weight", message=message))
     guard = _guard(preset, spec)
     if spec.stop_at_score is not None and guard.margin < 1 and guard.margin <= spec.stop_at_score:
         message = (
@@ -78,7 +83,7 @@ def resolve_job(spec: JobSpec, presets: Presets) -> ResolvedJobSpec:
         vlm=teachers,
         judge=spec.judge,
         image=image,
-        lora=_lora(preset, spec.lora),
+        lora=lora,
         optimizer=optimizer,
         guard=guard,
         eval=_merged(preset.eval, spec.eval),

@@ -4,35 +4,33 @@ from __future__ import annotations
 
 import asyncio
 
-from dualprocess.schemas import FieldError, LoraStart, ResolvedJobSpec
+from dualprocess.schemas import FieldError, JobLoraSettings, LoraStart, ResolvedJobSpec
 from services.common.errors import InvalidInput
+from services.common.lora_layouts.families import examine
 from services.orchestrator.api.auth import Caller
-from services.orchestrator.api.lora_file import check_lora_file
+from services.orchestrator.api.lora_file import read_lora_header
 from services.orchestrator.api.loras import lora_fault
 from services.orchestrator.api.problems import InvalidSpec
 from services.orchestrator.api.state import State
 from services.orchestrator.store.artifacts import START_FILE
 
 
-async def check_start(spec: ResolvedJobSpec, state: State, caller: Caller) -> None:
-    """Raises ``InvalidSpec`` for a start that can't be."""
+async def check_start(spec: ResolvedJobSpec, state: State, caller: Caller) -> list[str]:
+    """What is to be told of the job's start. Raises ``InvalidSpec`` for one that can't be."""
     start = spec.lora.start
     if start is None:
-        return
-    if spec.lora.weight == 0:
-        raise _fault("", "has no effect at a lora.weight of 0; write another weight")
+        return []
     if start.file is not None:
-        try:
-            # A header of 16 MiB is seconds of work: off the event loop.
-            await asyncio.to_thread(check_lora_file, start.file)
-        except InvalidInput as error:
-            raise _fault(".file", str(error)) from error
-    elif start.job is not None:
+        family = state.presets.generator(spec.generator).family
+        # A header of 16 MiB is seconds of work: off the event loop.
+        return await asyncio.to_thread(_check_file, start.file, spec.lora, family)
+    if start.job is not None:
         artifact = start.artifact
         if fault := await lora_fault(start.job, spec.generator, state, caller, artifact=artifact):
             raise _fault(".job", fault)
         if artifact != START_FILE:
             await _check_rank(start.job, spec, state)
+    return []
 
 
 def kept_start(spec: ResolvedJobSpec, job_id: str) -> tuple[ResolvedJobSpec, dict[str, bytes]]:
@@ -44,6 +42,27 @@ def kept_start(spec: ResolvedJobSpec, job_id: str) -> tuple[ResolvedJobSpec, dic
     kept = LoraStart(job=job_id, artifact=START_FILE)
     stored = spec.model_copy(update={"lora": spec.lora.model_copy(update={"start": kept})})
     return stored, {START_FILE: start.file}
+
+
+def _check_file(file: bytes, lora: JobLoraSettings, family: str) -> list[str]:
+    try:
+        header = read_lora_header(file)
+        found = examine(header.shapes, header.metadata, family, lora.target_modules)
+    except InvalidInput as error:
+        raise _fault(".file", str(error)) from error
+    faults = []
+    if found.rank > lora.rank:
+        message = f"the LoRA of lora.start has rank {found.rank}; write {found.rank} or more"
+        faults.append(FieldError(field="lora.rank", message=message))
+    if found.unnamed:
+        message = (
+            f"doesn't name {len(found.unnamed)} layers that lora.start adapts, like "
+            f"{found.unnamed[0]}; write {found.targets}"
+        )
+        faults.append(FieldError(field="lora.target_modules", message=message))
+    if faults:
+        raise InvalidSpec(*faults)
+    return [f"lora.start: {note}" for note in found.notes]
 
 
 async def _check_rank(job_id: str, spec: ResolvedJobSpec, state: State) -> None:

@@ -56,7 +56,9 @@ def needed_vlms(spec: ResolvedJobSpec | ResolvedImagesSpec) -> list[str]:
     return list(dict.fromkeys([use.name for use in spec.vlm] + [spec.judge or spec.vlm[0].name]))
 
 
-def optimize_fields(spec: ResolvedJobSpec, webhook: Webhook | None = None) -> dict[str, str]:
+def optimize_fields(
+    spec: ResolvedJobSpec, webhook: Webhook | None = None, warnings: Sequence[str] = ()
+) -> dict[str, str]:
     """What is stored of an optimise job when it is submitted."""
     fields = {
         "kind": JobKind.OPTIMIZE,
@@ -69,6 +71,8 @@ def optimize_fields(spec: ResolvedJobSpec, webhook: Webhook | None = None) -> di
     }
     if spec.deadline is not None:
         fields["deadline"] = f"{spec.deadline:g}"
+    if warnings:
+        fields["warnings"] = json.dumps(warnings)
     if webhook is not None:
         fields |= {"webhook_url": webhook.url, "webhook_secret": webhook.secret or ""}
     return fields

@@ -103,6 +103,13 @@ SETTINGS: tuple[Setting, ...] = (
         partial(gr.Dropdown, choices=["gaussian", "kaiming"]),
     ),
     Setting(
+        "lora.dtype",
+        "LoRA",
+        "Precision of the file",
+        "it trains in float32; auto: bfloat16 where the generator is in it",
+        partial(gr.Dropdown, choices=["auto", "float32", "bfloat16"]),
+    ),
+    Setting(
         "lora.start",
         "LoRA",
         "Go on from a job",

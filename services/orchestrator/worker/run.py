@@ -52,6 +52,9 @@ class Run:
 
     async def take(self, response: pb.OptimizeResponse) -> None:
         match response.WhichOneof("message"):
+            case "started":
+                for sentence in response.started.warnings:
+                    await self._lease.warn(sentence)
             case "waiting":
                 self._waiting = True
                 await self._lease.waits_for(response.waiting.reason)

@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from dualprocess.schemas import ImageSettings, Question, ResolvedImagesSpec, ResolvedJobSpec
-from dualprocess.v1 import generator_pb2, vlm_pb2
+from dualprocess.v1 import generator_pb2, tensor_pb2, vlm_pb2
 from services.common.channels import CHUNK_BYTES
 
 _INITS = {
     "gaussian": generator_pb2.LORA_INIT_GAUSSIAN,
     "kaiming": generator_pb2.LORA_INIT_KAIMING,
+}
+_DTYPES = {
+    "auto": tensor_pb2.DTYPE_UNSPECIFIED,
+    "float32": tensor_pb2.DTYPE_FLOAT32,
+    "bfloat16": tensor_pb2.DTYPE_BFLOAT16,
 }
 _MODES = {
     "solid": vlm_pb2.VISUAL_PROMPT_MODE_SOLID,
@@ -48,6 +53,7 @@ def optimize_spec(
             weight=lora.weight,
             target_modules=lora.target_modules,
             init=_INITS[lora.init],
+            dtype=_DTYPES[lora.dtype],
             start_blob=start_blob,
         ),
         optimizer=generator_pb2.OptimizerSpec(

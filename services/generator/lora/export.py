@@ -6,10 +6,9 @@ import json
 
 from safetensors.torch import save
 
-from services.common.errors import InvalidInput
 from services.generator.families.base import GeneratorFamily
-from services.generator.kohya import Tensors, to_kohya
-from services.generator.safetensors_header import canonical
+from services.generator.lora.kohya import Tensors, to_kohya
+from services.generator.lora.safetensors_header import canonical
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
 KOHYA_FILE = "pytorch_lora_weights_kohya.safetensors"
@@ -34,13 +33,11 @@ def diffusers_file(tensors: Tensors, family: GeneratorFamily, *, rank: int, titl
 
 
 def kohya_file(tensors: Tensors, family: GeneratorFamily, *, rank: int, title: str) -> bytes | None:
-    """The same for ComfyUI and kohya's scripts, where their format has a name for every layer."""
-    layers = family.kohya_layers()
-    if layers is None:
+    """The same with names like kohya's, which ComfyUI reads, where every layer has such a name."""
+    if family.kohya_prefix is None:
         return None
-    try:
-        converted = to_kohya(tensors, layers, family.lora_prefix)
-    except InvalidInput:
+    converted = to_kohya(tensors, family.lora_prefix, family.kohya_prefix)
+    if converted is None:
         return None
     metadata = {"ss_network_module": "networks.lora"} | _metadata(family, rank, title)
     return canonical(save(converted, metadata=metadata))

@@ -1,17 +1,11 @@
-"""The LoRA of one job: attach, switch on and off, read out.
-
-Several jobs share one frozen denoiser. Outside ``LoraAdapter.active()`` no adapter takes part in
-its forward pass: whoever runs the denoiser says which LoRA it means.
-"""
+"""The LoRA of one job: attach, switch on and off, read out."""
 
 from __future__ import annotations
 
 import contextlib
 import math
-import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
 
 import torch
 from peft import LoraConfig
@@ -19,10 +13,19 @@ from peft.tuners.lora import LoraLayer
 
 from dualprocess.v1 import generator_pb2 as pb
 from services.common.errors import InvalidInput
+from services.common.lora_layouts.targets import more_targets, unnamed
 from services.generator.families.base import GeneratorFamily
-from services.generator.lora_import import Lora
-
-_ADAPTABLE = (torch.nn.Linear, torch.nn.Conv2d)
+from services.generator.lora.layers import (
+    Lora,
+    adaptable,
+    attach,
+    base_modules,
+    can_be_adapted,
+    detach,
+    fill,
+    in_groups,
+    silence,
+)
 
 
 class LoraAdapter:
@@ -45,15 +48,22 @@ class LoraAdapter:
         self._family = family
         self._name = name
         self._spec = spec
-        self._layers = _attach(family.denoiser, name, spec)
+        _check_targets(family.denoiser, spec.target_modules)
+        config = LoraConfig(
+            r=spec.rank,
+            lora_alpha=spec.alpha,
+            target_modules=list(spec.target_modules),
+            init_lora_weights=False,
+        )
+        self._layers = attach(family.denoiser, name, config)
         generator = torch.Generator("cpu").manual_seed(seed)
         try:
             for layer in self._layers.values():
                 layer.set_scale(name, spec.weight)
                 _initialise(layer, name, spec, generator)
-            _begin_with(start, self._layers, name, spec)
+            _begin_with(start, self._layers, name, spec, family)
         except BaseException:
-            _detach(family.denoiser, name)
+            detach(family.denoiser, name)
             raise
         self.named_parameters: dict[str, torch.nn.Parameter] = {
             f"{module}.{half}.weight": getattr(layer, half)[name].weight
@@ -90,76 +100,25 @@ class LoraAdapter:
 
     def remove(self) -> None:
         """Takes the LoRA off the denoiser and frees it. Graphs in flight keep what they need."""
-        _detach(self._family.denoiser, self._name)
+        detach(self._family.denoiser, self._name)
         self._layers.clear()
         self.parameters.clear()
         self.named_parameters.clear()
 
 
-def silence(denoiser: torch.nn.Module) -> None:
-    """No adapter takes part in the forward pass."""
-    for module in denoiser.modules():
-        if isinstance(module, LoraLayer):
-            module.set_adapter([])
-
-
-@contextlib.contextmanager
-def several_adapters() -> Iterator[None]:
-    """One denoiser may get one more adapter: no reason for peft to warn."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Already found a `peft_config` attribute")
-        yield
-
-
-def _attach(denoiser: Any, name: str, spec: pb.LoraSpec) -> dict[str, LoraLayer]:
-    """Adds an adapter; the adapted layers by their place in the denoiser."""
-    _check_targets(denoiser, spec.target_modules)
-    config = LoraConfig(
-        r=spec.rank,
-        lora_alpha=spec.alpha,
-        target_modules=list(spec.target_modules),
-        init_lora_weights=False,
-    )
-    try:
-        with several_adapters():
-            denoiser.add_adapter(config, name)
-    except BaseException:
-        _detach(denoiser, name)
-        raise
-    silence(denoiser)
-    return {
-        module_name: module
-        for module_name, module in denoiser.named_modules()
-        if isinstance(module, LoraLayer) and name in module.lora_A
-    }
-
-
-def _detach(denoiser: Any, name: str) -> None:
-    """Takes the adapter off, also where it is on some layers only."""
-    denoiser.delete_adapters(name)
-    if not hasattr(denoiser, "peft_config"):
-        # diffusers says that there are adapters before there is the first one.
-        denoiser._hf_peft_config_loaded = False
-    silence(denoiser)
-
-
-def _check_targets(denoiser: torch.nn.Module, targets: Iterable[str]) -> None:
+def _check_targets(denoiser: torch.nn.Module, targets: Sequence[str]) -> None:
     """peft stops half-way at a layer it can't adapt: nothing may reach it unchecked."""
-    layers = {
-        name.removesuffix(".base_layer"): module
-        for name, module in denoiser.named_modules()
-        if ".lora_" not in name and not isinstance(module, LoraLayer)
-    }
+    layers = base_modules(denoiser)
     for target in targets:
         matches = [
             layer for name, layer in layers.items() if name == target or name.endswith(f".{target}")
         ]
-        if not matches or not all(isinstance(layer, _ADAPTABLE) for layer in matches):
+        if not matches or not all(map(can_be_adapted, matches)):
             raise InvalidInput(
                 f"lora.target_modules: {target!r} names no linear or convolution layer of "
                 f"{type(denoiser).__name__}; leave the field out for the preset's own"
             )
-        if any(getattr(layer, "groups", 1) > 1 for layer in matches):
+        if any(map(in_groups, matches)):
             raise InvalidInput(
                 f"lora.target_modules: {target!r} names a convolution in groups, which diffusers "
                 "loads no LoRA of; leave it out"
@@ -168,9 +127,6 @@ def _check_targets(denoiser: torch.nn.Module, targets: Iterable[str]) -> None:
 
 def _initialise(layer: LoraLayer, name: str, spec: pb.LoraSpec, generator: torch.Generator) -> None:
     lora_A, lora_B = layer.lora_A[name], layer.lora_B[name]
-    # float32 whatever the base: in bfloat16 most updates at usual learning rates round to nothing.
-    lora_A.to(torch.float32)
-    lora_B.to(torch.float32)
     # Drawn on the CPU, so that every device starts from the same weights.
     init = torch.empty(lora_A.weight.shape)
     if spec.init == pb.LORA_INIT_KAIMING:
@@ -183,39 +139,27 @@ def _initialise(layer: LoraLayer, name: str, spec: pb.LoraSpec, generator: torch
 
 
 def _begin_with(
-    start: Mapping[str, Lora], layers: Mapping[str, LoraLayer], name: str, spec: pb.LoraSpec
+    start: Mapping[str, Lora],
+    layers: Mapping[str, LoraLayer],
+    name: str,
+    spec: pb.LoraSpec,
+    family: GeneratorFamily,
 ) -> None:
     """The layers compute what ``start`` does; its rows of A and columns of B come first."""
-    for module, lora in start.items():
-        if module not in layers:
-            raise InvalidInput(
-                f"lora.start: it adapts {module}, which lora.target_modules doesn't name; "
-                "add it there if this model has it"
-            )
-        if lora.rank > spec.rank:
-            raise InvalidInput(
-                f"lora.start: its rank is {lora.rank}; write lora.rank: {lora.rank} or more"
-            )
-        weights = (layers[module].lora_A[name].weight, layers[module].lora_B[name].weight)
-        A, B = (_as_layer(matrix, weight) for matrix, weight in zip(lora, weights, strict=True))
-        # Only the rank may be smaller.
-        fits = A.shape[1:] == weights[0].shape[1:] and (
-            (B.shape[0], *B.shape[2:]) == (weights[1].shape[0], *weights[1].shape[2:])
+    if missing := unnamed(start, spec.target_modules):
+        targets = more_targets(missing, spec.target_modules, adaptable(family.denoiser))
+        raise InvalidInput(
+            f"lora.start: it adapts {len(missing)} layers, like {missing[0]}, that "
+            f"lora.target_modules doesn't name; write lora.target_modules: {targets}"
         )
-        if not fits:
-            raise InvalidInput(
-                f"lora.start: its matrices of {module} don't fit that layer of this model"
-            )
-        with torch.no_grad():
-            weights[0][: lora.rank].copy_(A)
-            weights[1][:, : lora.rank].copy_(B / _scale(spec))
-
-
-def _as_layer(matrix: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """A linear layer and a convolution of 1 × 1 are one; files may have either."""
-    if matrix.ndim > weight.ndim:
-        return matrix.reshape(matrix.shape[:2]) if matrix.shape[2:].numel() == 1 else matrix
-    return matrix.reshape(*matrix.shape, *[1] * (weight.ndim - matrix.ndim))
+    rank = max((lora.rank for lora in start.values()), default=0)
+    if rank > spec.rank:
+        raise InvalidInput(f"lora.start: its rank is {rank}; write lora.rank: {rank} or more")
+    for module, lora in start.items():
+        try:
+            fill(layers[module], name, lora, module, scale=_scale(spec))
+        except InvalidInput as error:
+            raise InvalidInput(f"lora.start: {error}") from error
 
 
 def _scale(spec: pb.LoraSpec) -> float:

@@ -15,8 +15,8 @@ from services.generator.checkpoint import Checkpoint
 from services.generator.collateral import anchor, collateral
 from services.generator.families.base import GeneratorFamily
 from services.generator.guide import Guidance, Guide
-from services.generator.lora import LoraAdapter
-from services.generator.lora_export import LORA_FILE
+from services.generator.lora.adapter import LoraAdapter
+from services.generator.lora.export import LORA_FILE
 from services.generator.training import Training
 from tests.generator.bright import judge
 from tests.generator.rows import ROWS, Row

@@ -812,7 +812,7 @@ export interface components {
         GuardSettings: {
             /**
              * Anchor
-             * @description Weight, in the loss, of how far an image is from the one that the base model draws of the same noise; 0: off.
+             * @description Weight, in the loss, of how far an image is from the one that the base model draws of the same noise. It counts fully once the answers are right, and hardly while they are wrong. 0: off.
              * @default 0
              */
             anchor?: number;
@@ -1095,6 +1095,13 @@ export interface components {
              * @enum {string}
              */
             init?: "gaussian" | "kaiming";
+            /**
+             * Dtype
+             * @description Of the weights in the LoRA's files; it trains in float32. `auto`: bfloat16 where the generator is in it, else float32.
+             * @default auto
+             * @enum {string}
+             */
+            dtype?: "auto" | "float32" | "bfloat16";
             start?: components["schemas"]["LoraStart"] | null;
         };
         /** JobPage */
@@ -1210,6 +1217,8 @@ export interface components {
             target_modules?: string[] | null;
             /** Init */
             init?: ("gaussian" | "kaiming") | null;
+            /** Dtype */
+            dtype?: ("auto" | "float32" | "bfloat16") | null;
             start?: components["schemas"]["LoraStart"] | null;
         };
         /** LoraSettings */
@@ -1244,6 +1253,13 @@ export interface components {
              * @enum {string}
              */
             init?: "gaussian" | "kaiming";
+            /**
+             * Dtype
+             * @description Of the weights in the LoRA's files; it trains in float32. `auto`: bfloat16 where the generator is in it, else float32.
+             * @default auto
+             * @enum {string}
+             */
+            dtype?: "auto" | "float32" | "bfloat16";
         };
         /**
          * LoraStart
@@ -1265,7 +1281,7 @@ export interface components {
             artifact?: string;
             /**
              * File
-             * @description A safetensors file of diffusers or kohya's scripts, in base64.
+             * @description A LoRA from elsewhere, a safetensors file, in base64.
              */
             file?: string | null;
         };

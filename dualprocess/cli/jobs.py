@@ -11,8 +11,10 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Column, Table
 from rich.text import Text
 
+from dualprocess import printable
 from dualprocess.cli import specs
 from dualprocess.cli.completion import job_ids
+from dualprocess.cli.files import BadFile
 from dualprocess.cli.session import (
     BAD_INPUT,
     JOB_ENDED_BADLY,
@@ -21,8 +23,10 @@ from dualprocess.cli.session import (
     Url,
     connected,
     fail,
+    note,
     print_json,
     stdout,
+    tell,
 )
 from dualprocess.cli.watching import ended
 from dualprocess.cli.watching import watch as watch_job
@@ -62,8 +66,10 @@ def submit(
     """Queue a job."""
     try:
         spec = specs.load(file, changes or [])
-    except specs.BadFile as error:
+    except BadFile as error:
         fail(str(error), BAD_INPUT)
+    for path in specs.in_quotes(changes or []):
+        note(f"--set {path}: the quotes are part of the text")
     with connected(url, api_key) as client:
         job = client.submit(spec)
         if watch:
@@ -131,7 +137,7 @@ def list_jobs(
         step = f"{job.step}/{job.steps}" if job.steps else ""
         row = (job.id, job.kind, job.status, step, loss, _scores(job), _title(job))
         # Text: a name with brackets is no markup.
-        table.add_row(*map(Text, row))
+        table.add_row(*map(Text, map(printable.line, row)))
     stdout.print(table)
 
 
@@ -181,7 +187,7 @@ def _tell(job: Job, *, json: bool) -> None:
         lines.append(f"error: {job.error}")
     if job.artifacts:
         lines.append("files: " + ", ".join(artifact.name for artifact in job.artifacts))
-    typer.echo("\n".join(lines))
+    tell("\n".join(lines))
 
 
 def _said(job: Job) -> list[str]:

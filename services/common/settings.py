@@ -10,6 +10,7 @@ from typing import Literal, Self
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, CliApp, CliSuppress, SettingsConfigDict
 
+from dualprocess.printable import replace_what_cannot_be_encoded
 from services.common.credentials import Credentials, read_credentials
 from services.common.presets import DEFAULT_DIRECTORY
 
@@ -37,6 +38,7 @@ class ServiceSettings(BaseSettings):
     @classmethod
     def from_command_line(cls) -> Self:
         """Reads flags and environment; exits with status 2 when they are wrong, naming each."""
+        replace_what_cannot_be_encoded()
         try:
             return CliApp.run(cls)
         except ValidationError as error:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from dualprocess.cli import specs
+from dualprocess.cli.files import BadFile
 from dualprocess.schemas import JobSpec
 
 JOB = """
@@ -59,17 +60,17 @@ def test_an_unquoted_yes_is_the_word(tmp_path: Path) -> None:
     ],
 )
 def test_a_change_that_cannot_be_made_is_named(tmp_path: Path, change: str) -> None:
-    with pytest.raises(specs.BadFile, match=re.escape(change.partition("=")[0])):
+    with pytest.raises(BadFile, match=re.escape(change.partition("=")[0])):
         loaded(tmp_path, PLAIN, change)
 
 
 def test_what_is_no_list_of_questions_is_named(tmp_path: Path) -> None:
-    with pytest.raises(specs.BadFile, match="questions: "):
+    with pytest.raises(BadFile, match="questions: "):
         loaded(tmp_path, PLAIN, "questions=5")
 
 
 def test_a_drawing_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(specs.BadFile, match=r"questions\.0\.visual_prompt\.image.*drawing\.png"):
+    with pytest.raises(BadFile, match=r"questions\.0\.visual_prompt\.image.*drawing\.png"):
         loaded(tmp_path, JOB)
 
 

@@ -23,7 +23,7 @@ from starlette.exceptions import HTTPException
 
 from dualprocess import schemas
 from dualprocess.schemas import FieldError, Problem
-from dualprocess.schemas.problems import field_path
+from dualprocess.schemas.problems import NO_TEXT, field_path
 from services.orchestrator.api.document import methods_at
 from services.orchestrator.store.artifacts import StoreUnavailable
 from services.orchestrator.store.quotas import QuotaExceeded
@@ -171,6 +171,8 @@ def _field_error(error: Mapping[str, Any]) -> FieldError:
             return FieldError(field=where, message="is empty; write something here")
         case "too_short":
             return FieldError(field=where, message="is empty; at least one is needed")
+        case "string_type":
+            return FieldError(field=where, message=f"should be a valid string; {NO_TEXT}")
     message = str(error["msg"]).removeprefix("Value error, ").removeprefix("Input ")
     return FieldError(field=where, message=message)
 

@@ -42,7 +42,7 @@ def questions(
     prompt: str,
     count: Annotated[int, typer.Option(help="At most.")] = 5,
     drawing: Annotated[
-        Path | None, typer.Option(help="A PNG or JPEG that will lie over the image.")
+        Path | None, typer.Option(help="A picture that will lie over the image.")
     ] = None,
     mode: Annotated[str, typer.Option(help="Of the drawing: solid or transparent.")] = "solid",
     question: Annotated[
@@ -94,7 +94,7 @@ def expand(
 
 
 def ask(
-    image: Annotated[Path, typer.Argument(help="A PNG or JPEG file.")],
+    image: Annotated[Path, typer.Argument(help="A picture: PNG, JPEG, …")],
     questions: Annotated[
         list[str] | None, typer.Argument(help="Left out: Describe the image.")
     ] = None,

@@ -204,7 +204,16 @@ _TO_BASE64 = PlainSerializer(
 _BASE64_SCHEMA = WithJsonSchema({"type": "string", "contentEncoding": "base64"})
 
 #: An encoded image: ``bytes`` in Python, base64 in JSON.
-ImageBytes = Annotated[bytes, _from_base64("picture"), _TO_BASE64, _BASE64_SCHEMA]
+ImageBytes = Annotated[
+    bytes,
+    _from_base64("picture"),
+    _TO_BASE64,
+    _BASE64_SCHEMA,
+    Field(
+        description="A PNG, JPEG, GIF, WebP or AVIF file in base64, or a data: URL of one. It is "
+        "turned as its EXIF orientation says."
+    ),
+]
 #: A safetensors file: ``bytes`` in Python, base64 in JSON.
 SafetensorsBytes = Annotated[bytes, _from_base64("safetensors"), _TO_BASE64, _BASE64_SCHEMA]
 

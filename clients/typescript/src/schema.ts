@@ -515,6 +515,18 @@ export interface components {
             /** Grad Norm */
             grad_norm: number;
             timings: components["schemas"]["StepTimings"];
+            /**
+             * Drift
+             * @description Of the step's own images; where an anchor measures it anyway.
+             * @default null
+             */
+            drift?: number | null;
+            /**
+             * Diversity
+             * @description Likewise, of a batch of two images or more.
+             * @default null
+             */
+            diversity?: number | null;
         };
         /**
          * StepTimings
@@ -557,7 +569,7 @@ export interface components {
         AnswersRequest: {
             /**
              * Image
-             * @description A PNG or JPEG file in base64, or a data: URL of one.
+             * @description A PNG, JPEG, GIF, WebP or AVIF file in base64, or a data: URL of one. It is turned as its EXIF orientation says.
              */
             image: string;
             /** Questions */
@@ -777,7 +789,45 @@ export interface components {
             image: components["schemas"]["ImageSettings"];
             lora: components["schemas"]["LoraSettings"];
             optimizer: components["schemas"]["OptimizerSettings"];
+            guard: components["schemas"]["GuardSettings"];
             eval: components["schemas"]["EvalSettings"];
+        };
+        /**
+         * GuardOptions
+         * @description The single word ``off`` in place of it turns everything off.
+         */
+        GuardOptions: {
+            /** Anchor */
+            anchor?: number | null;
+            /** Margin */
+            margin?: number | null;
+            /** Worst Case */
+            worst_case?: number | null;
+        };
+        /**
+         * GuardSettings
+         * @description What keeps the rest of the picture as the base model draws it. As it stands here, all off:
+         *     the paper's method.
+         */
+        GuardSettings: {
+            /**
+             * Anchor
+             * @description Weight, in the loss, of how far an image is from the one that the base model draws of the same noise; 0: off.
+             * @default 0
+             */
+            anchor?: number;
+            /**
+             * Margin
+             * @description An answer whose probability has reached this teaches no more; 1: off.
+             * @default 1
+             */
+            margin?: number;
+            /**
+             * Worst Case
+             * @description The VLM's gradient is taken at the image moved so far to where its answers are worst, in root mean square of values in [-1, 1]; 0: at the image itself. Costs the VLM a second pass.
+             * @default 0
+             */
+            worst_case?: number;
         };
         /** ImageOptions */
         ImageOptions: {
@@ -970,6 +1020,12 @@ export interface components {
             /** @default {} */
             scores?: components["schemas"]["Scores"];
             /**
+             * Warnings
+             * @description What its owner should know, each with what to do about it.
+             * @default []
+             */
+            warnings?: string[];
+            /**
              * Error
              * @description Why it failed, for a person.
              */
@@ -1098,6 +1154,11 @@ export interface components {
             lora?: components["schemas"]["LoraOptions"];
             /** @default {} */
             optimizer?: components["schemas"]["OptimizerOptions"];
+            /**
+             * @description What keeps the rest of the picture as the base model draws it.
+             * @default {}
+             */
+            guard?: "off" | components["schemas"]["GuardOptions"];
             /** @default {} */
             eval?: components["schemas"]["EvalOptions"];
             /**
@@ -1131,6 +1192,11 @@ export interface components {
             vlm: string;
             base: components["schemas"]["Score"];
             lora: components["schemas"]["Score"];
+            /**
+             * Gap
+             * @description The teacher's probability with the LoRA less the judge's: what is far above 0 pleases the teacher alone.
+             */
+            gap?: number | null;
         };
         /** LoraOptions */
         LoraOptions: {
@@ -1361,6 +1427,12 @@ export interface components {
             answer: string;
             /** @description A drawing that this question speaks of. */
             visual_prompt?: components["schemas"]["VisualPrompt"] | null;
+            /**
+             * Weight
+             * @description How much its loss and its probability count beside the other questions'.
+             * @default 1
+             */
+            weight?: number;
         };
         /** QuestionsReply */
         QuestionsReply: {
@@ -1500,6 +1572,14 @@ export interface components {
             image: components["schemas"]["ImageSettings"];
             lora: components["schemas"]["JobLoraSettings"];
             optimizer: components["schemas"]["OptimizerSettings"];
+            /**
+             * @default {
+             *       "anchor": 0,
+             *       "margin": 1,
+             *       "worst_case": 0
+             *     }
+             */
+            guard?: components["schemas"]["GuardSettings"];
             eval: components["schemas"]["EvalSettings"];
             /**
              * Stop At Score
@@ -1547,7 +1627,7 @@ export interface components {
         };
         /**
          * Score
-         * @description All questions over all images: means of the questions' own.
+         * @description All questions over all images: means of the questions' own, by their weights.
          */
         Score: {
             probability: components["schemas"]["Probability"];
@@ -1558,12 +1638,23 @@ export interface components {
         };
         /**
          * Scores
-         * @description By the VLM that taught; of several, their mean by weight.
+         * @description By the VLM that taught; of several, their mean by weight. And what else changed, without
+         *     any VLM: by the autoencoder's latents of the evaluation images.
          */
         Scores: {
             base?: components["schemas"]["Score"] | null;
             lora?: components["schemas"]["Score"] | null;
             judge?: components["schemas"]["JudgeScores"] | null;
+            /**
+             * Drift
+             * @description How far an image with the LoRA is from the base model's of the same seed: 0 is the same picture, about 1 another one.
+             */
+            drift?: number | null;
+            /**
+             * Diversity
+             * @description How far two images with the LoRA are from each other, over that of the base model's: below 1 they have become more alike.
+             */
+            diversity?: number | null;
         };
         /**
          * VisualPrompt
@@ -1572,12 +1663,12 @@ export interface components {
         VisualPrompt: {
             /**
              * Image
-             * @description A PNG or JPEG file in base64, or a data: URL of one.
+             * @description A PNG, JPEG, GIF, WebP or AVIF file in base64, or a data: URL of one. It is turned as its EXIF orientation says.
              */
             image: string;
             /**
              * Mode
-             * @description solid: every pixel that is not pure white replaces the image's; transparent: half drawing, half image, everywhere.
+             * @description solid: every pixel that is not pure white replaces the image's, and when it is resized a line keeps its colour, however thin; transparent: half drawing, half image, everywhere.
              * @default solid
              * @enum {string}
              */

@@ -11,17 +11,17 @@ import sys
 _UNSEEN = re.compile(
     "[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u206f\ud800-\udfff]"
 )
-_BREAKS = re.compile("\r\n|[\t\n\r\v\f\x85\u2028\u2029]")
+_BREAKS = re.compile("\r\n|[\n\r\v\f\x85\u2028\u2029]")
 
 
 def lines(text: str) -> str:
-    """The text without what can't be seen. Its line breaks stay."""
-    return _UNSEEN.sub("", text.replace("\t", " "))
+    """The text without what can't be seen, in lines."""
+    return _UNSEEN.sub("", _BREAKS.sub("\n", text).replace("\t", " "))
 
 
 def line(text: str) -> str:
     """The same on one line, for a name among others."""
-    return lines(_BREAKS.sub(" ", text))
+    return lines(text).replace("\n", " ")
 
 
 def replace_what_cannot_be_encoded() -> None:

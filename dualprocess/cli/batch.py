@@ -70,7 +70,7 @@ def batch(
         if watch:
             _watch(client, found)
         _fetch(client, found)
-        report.write_text(batch_report.html(found, folder))
+        report.write_text(batch_report.html(found, folder), encoding="utf-8")
     _tell(found, report, json=json)
 
 

@@ -48,18 +48,8 @@ dataset:
   prompt: {text}
   qa_pairs: [{{question: {text}, answer: {text}}}]
 """,
-    """
-specs:
-  - name: {text}
-    generator: tiny-flux
-    vlm: tiny-idefics2
-    question_postfix: {text}
-    image: {{negative_prompt: {text}}}
-    metadata: {{{text}: {text}}}
-    prompt: {text}
-    questions: [{{question: {text}, answer: {text}}}]
-""",
 ]
+DATA_SETS.append("specs:" + DATA_SETS[1].replace("qa_pairs", "questions"))
 
 #: YAML takes each for something else.
 WORDS = [

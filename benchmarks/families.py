@@ -229,7 +229,7 @@ def _save(device: torch.device, costs: dict[str, Cost], failures: dict[str, str]
         "families": {name: asdict(cost) for name, cost in costs.items()},
         "failures": failures,
     }
-    path.write_text(json.dumps(result, indent=2) + "\n")
+    path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
 
 def _device_name(device: torch.device) -> str:

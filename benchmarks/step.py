@@ -81,7 +81,7 @@ def main() -> None:
     if arguments.save:
         path = Path(__file__).parent / "results" / "step.json"
         path.parent.mkdir(exist_ok=True)
-        path.write_text(json.dumps(provenance() | result, indent=2) + "\n")
+        path.write_text(json.dumps(provenance() | result, indent=2) + "\n", encoding="utf-8")
 
 
 async def measure(asked: Mapping[str, ResolvedJobSpec], rounds: int) -> dict[str, Measured]:

@@ -24,7 +24,7 @@ _PLACE = re.compile(r"^<!-- ([a-z-]+)(?: ([\w.]+))? -->$", re.MULTILINE)
 
 def on_files(files: Files, *, config: MkDocsConfig) -> Files:
     """Pages and files that lie elsewhere in the repository, or in no file."""
-    security = (ROOT / "SECURITY.md").read_text()
+    security = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
     files.append(File.generated(config, "security.md", content=security))
     files.append(File.generated(config, "openapi.json", content=json.dumps(openapi(), indent=1)))
     return files

@@ -101,7 +101,10 @@ class Holders:
 async def _main(options: argparse.Namespace) -> Done:
     stopping = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.set)
-    claims = [Claim(job_id, token) for job_id, token in json.loads(options.claims.read_text())]
+    claims = [
+        Claim(job_id, token)
+        for job_id, token in json.loads(options.claims.read_text(encoding="utf-8"))
+    ]
     async with contextlib.AsyncExitStack() as stack, asyncio.TaskGroup() as tasks:
         groups = []
         for begin in range(0, len(claims), _LEASES_A_POOL):

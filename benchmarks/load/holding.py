@@ -34,7 +34,9 @@ class Holding:
 async def holding(redis_url: str, leases: Sequence[Claim], folder: Path) -> AsyncIterator[Holding]:
     """Simulated workers of these claims, at work."""
     claims = folder / "claims.json"
-    claims.write_text(json.dumps([[claim.job_id, claim.token] for claim in leases]))
+    claims.write_text(
+        json.dumps([[claim.job_id, claim.token] for claim in leases]), encoding="utf-8"
+    )
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",

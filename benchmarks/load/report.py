@@ -72,7 +72,7 @@ def save(result: Result, options: Options) -> None:
         "errors": dict(result.errors),
     }
     _PATH.parent.mkdir(exist_ok=True)
-    _PATH.write_text(json.dumps(saved, indent=2) + "\n")
+    _PATH.write_text(json.dumps(saved, indent=2) + "\n", encoding="utf-8")
 
 
 def _ratios(result: Result) -> dict[str, float]:

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import typer
 
 from dualprocess.cli import batch, images, jobs, keys, models, track, up, words
+from dualprocess.printable import replace_what_cannot_be_encoded
 
-app = typer.Typer(
+
+class _App(typer.Typer):
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        replace_what_cannot_be_encoded()
+        return super().__call__(*args, **kwargs)
+
+
+app = _App(
     name="dualprocess",
     help="Teach an image generator with a VLM's answers.",
     epilog="Exit codes: 0 it is done; 1 a job failed or was cancelled; 2 what was asked can't be; "

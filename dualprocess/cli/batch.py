@@ -10,7 +10,9 @@ from typing import Annotated
 import typer
 from rich.progress import Progress
 
+from dualprocess import printable
 from dualprocess.cli import batch_report, datasets, outcomes, specs, watching
+from dualprocess.cli.files import BadFile
 from dualprocess.cli.outcomes import REPORT, Outcome
 from dualprocess.cli.session import (
     BAD_INPUT,
@@ -20,6 +22,7 @@ from dualprocess.cli.session import (
     Url,
     connected,
     fail,
+    note,
     stderr,
 )
 from dualprocess.client import Client
@@ -54,8 +57,10 @@ def batch(
     """
     try:
         asked = datasets.load(file, changes or [])
-    except specs.BadFile as error:
+    except BadFile as error:
         fail(str(error), BAD_INPUT)
+    for path in specs.in_quotes(changes or []):
+        note(f"--set {path}: the quotes are part of the text")
     folder = out or Path("batch" if file == "-" else Path(file).stem)
     report = folder / REPORT
     with connected(url, api_key) as client:
@@ -65,7 +70,7 @@ def batch(
         if watch:
             _watch(client, found)
         _fetch(client, found)
-        report.write_text(batch_report.html(found, folder))
+        report.write_text(batch_report.html(found, folder), encoding="utf-8")
     _tell(found, report, json=json)
 
 
@@ -109,7 +114,7 @@ def _watch(client: Client, found: Sequence[Outcome]) -> None:
         bar = progress.add_task("jobs", total=len(found), measures="", state="")
         for outcome in found:
             if outcome.job is not None and not outcome.job.status.is_final:
-                name = outcome.job.name or outcome.job.id
+                name = printable.line(outcome.job.name or outcome.job.id)
                 steps = outcome.job.steps or None
                 task = progress.add_task(name, total=steps, measures="", state="")
                 for record in client.events(outcome.job.id):

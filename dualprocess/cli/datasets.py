@@ -7,7 +7,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from dualprocess.cli.specs import BadFile, apply, faults, finish, folder, read
+from dualprocess.cli import places
+from dualprocess.cli.files import BadFile, read
+from dualprocess.cli.specs import apply, faults, finish, folder
 from dualprocess.schemas import BatchRequest, JobSpec, OptimizerSettings
 
 _FORMATS = (
@@ -21,7 +23,7 @@ def load(file: str, changes: Sequence[str] = ()) -> list[JobSpec]:
 
     ``-`` is standard input. Raises ``BadFile`` with everything that is wrong, by place.
     """
-    data = read(file)
+    data = read(file, places.data_set())
     if isinstance(data, list):
         data = {"dataset": data}
     if not isinstance(data, dict) or not data.keys() & {"dataset", "spec", "specs"}:

@@ -11,8 +11,10 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Column, Table
 from rich.text import Text
 
+from dualprocess import printable
 from dualprocess.cli import specs, telling
 from dualprocess.cli.completion import job_ids
+from dualprocess.cli.files import BadFile
 from dualprocess.cli.session import (
     BAD_INPUT,
     JOB_ENDED_BADLY,
@@ -21,8 +23,10 @@ from dualprocess.cli.session import (
     Url,
     connected,
     fail,
+    note,
     print_json,
     stdout,
+    tell,
 )
 from dualprocess.cli.watching import ended
 from dualprocess.cli.watching import watch as watch_job
@@ -54,8 +58,10 @@ def submit(
     """Queue a job."""
     try:
         spec = specs.load(file, changes or [])
-    except specs.BadFile as error:
+    except BadFile as error:
         fail(str(error), BAD_INPUT)
+    for path in specs.in_quotes(changes or []):
+        note(f"--set {path}: the quotes are part of the text")
     with connected(url, api_key) as client:
         job = client.submit(spec)
         if watch:
@@ -128,7 +134,7 @@ def list_jobs(
     )
     for job in jobs:
         # Text: a name with brackets is no markup.
-        table.add_row(*map(Text, telling.row(job)))
+        table.add_row(*map(Text, map(printable.line, telling.row(job))))
     stdout.print(table)
 
 
@@ -164,7 +170,7 @@ def _tell(job: Job, *, json: bool) -> None:
     if json:
         print_json(job)
     else:
-        typer.echo("\n".join(telling.lines(job)))
+        tell("\n".join(telling.lines(job)))
 
 
 def _exit_with(job: Job) -> None:

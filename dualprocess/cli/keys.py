@@ -30,6 +30,6 @@ def keys(
     address = data / "redis" / "url"
     chosen = os.environ.get("DUALPROCESS_REDIS_URL") or os.environ.get("REDIS_URL")
     if not chosen and address.is_file():
-        os.environ["DUALPROCESS_REDIS_URL"] = address.read_text()
+        os.environ["DUALPROCESS_REDIS_URL"] = address.read_text(encoding="utf-8")
     command = [sys.executable, "-m", "services.orchestrator.keys", *context.args]
     os.execv(sys.executable, command)  # noqa: S606

@@ -6,6 +6,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from dualprocess import printable
 from dualprocess.cli.session import ApiKey, Json, Url, connected, print_json, stdout
 from dualprocess.protocol import DEFAULT_URL
 
@@ -33,5 +34,5 @@ def models(url: Url = DEFAULT_URL, api_key: ApiKey = None, json: Json = False) -
     table = Table("kind", "name", "model", "live workers", "writes")
     for row in rows:
         # Text: a model's name is no markup.
-        table.add_row(*map(Text, row))
+        table.add_row(*map(Text, map(printable.line, row)))
     stdout.print(table)

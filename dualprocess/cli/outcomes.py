@@ -1,14 +1,15 @@
 """The folder that ``dualprocess batch`` fills: a folder a job, with a record of what it came to.
 
-A record names the spec by its hash, so a job of another spec under the same name is not taken for
-it. Whatever was begun here is gone on with here.
+A record names the spec by its hash, and is found by it, whatever its folder is called and wherever
+in the data set its job stands. Whatever was begun here is gone on with here.
 """
 
 from __future__ import annotations
 
 import hashlib
-import re
+import itertools
 import secrets
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,7 +23,10 @@ from dualprocess.schemas import Artifact, Job, JobSpec, JobStatus
 REPORT = "report.html"
 _RECORD = "outcome.json"
 _SUBMISSION = ".submission"
-_UNFIT = re.compile(r"[^A-Za-z0-9._-]+")
+#: Of the spec's hash: enough to tell folders apart.
+_HASH_CHARACTERS = 12
+#: The narrowest file systems take 143 bytes a name.
+_NAME_BYTES = 120
 
 
 class _Record(BaseModel):
@@ -79,30 +83,44 @@ class Outcome:
         self.folder.mkdir(parents=True, exist_ok=True)
         record = _Record(spec_sha256=_sha256(self.spec), job=job)
         part = self.folder / f".{_RECORD}.part"
-        part.write_text(record.model_dump_json(indent=1))
+        part.write_text(record.model_dump_json(indent=1), encoding="utf-8")
         part.replace(self.folder / _RECORD)
 
 
 def outcomes(specs: Sequence[JobSpec], out: Path) -> list[Outcome]:
-    """What is known of each in ``out``."""
-    found = [
-        Outcome(spec, out / name) for spec, name in zip(specs, _folder_names(specs), strict=True)
-    ]
-    for outcome in found:
+    """What is known of each in ``out``. Of equal specs each has a folder of its own."""
+    known = _known(out)
+    taken = {folder for found in known.values() for folder, _ in found}
+    outcomes = []
+    for spec in specs:
+        sha256 = _sha256(spec)
+        if known[sha256]:
+            folder, job = known[sha256].pop(0)
+            outcomes.append(Outcome(spec, folder, job))
+        else:
+            folder = next(new for new in _folders(spec, out) if new not in taken)
+            taken.add(folder)
+            outcomes.append(Outcome(spec, folder))
+    return outcomes
+
+
+def _known(out: Path) -> defaultdict[str, list[tuple[Path, Job]]]:
+    """The records in ``out``, by the hashes of their specs."""
+    known: defaultdict[str, list[tuple[Path, Job]]] = defaultdict(list)
+    for path in sorted(out.glob(f"*/{_RECORD}")):
         try:
-            record = _Record.model_validate_json((outcome.folder / _RECORD).read_text())
+            record = _Record.model_validate_json(path.read_bytes())
         except (FileNotFoundError, ValidationError):
             continue
-        if record.spec_sha256 == _sha256(outcome.spec):
-            outcome.job = record.job
-    return found
+        known[record.spec_sha256].append((path.parent, record.job))
+    return known
 
 
 def submission(asked: Sequence[Outcome], out: Path) -> str:
     """An idempotency key for the request of these. ``interrupted`` knows it until ``submitted``."""
     made = _Submission(key=secrets.token_hex(16), specs_sha256=[_sha256(one.spec) for one in asked])
     out.mkdir(parents=True, exist_ok=True)
-    (out / _SUBMISSION).write_text(made.model_dump_json())
+    (out / _SUBMISSION).write_text(made.model_dump_json(), encoding="utf-8")
     return made.key
 
 
@@ -110,7 +128,7 @@ def interrupted(found: Sequence[Outcome], out: Path) -> tuple[str, list[Outcome]
     """What an earlier run asked for without recording all of it, and its key: the same request
     again makes no second batch. Nothing, where the data set lacks one of its specs now."""
     try:
-        made = _Submission.model_validate_json((out / _SUBMISSION).read_text())
+        made = _Submission.model_validate_json((out / _SUBMISSION).read_bytes())
     except (FileNotFoundError, ValidationError):
         return "", []
     left: defaultdict[str, list[Outcome]] = defaultdict(list)
@@ -127,17 +145,17 @@ def submitted(out: Path) -> None:
     (out / _SUBMISSION).unlink(missing_ok=True)
 
 
-def _folder_names(specs: Sequence[JobSpec]) -> Iterator[str]:
-    """Readable, and different even where upper and lower case are one."""
-    taken = {REPORT}
-    for spec in specs:
-        stem = _UNFIT.sub("-", spec.name or "job").strip("-.")[:100] or "job"
-        name, count = stem, 1
-        while name.lower() in taken:
-            count += 1
-            name = f"{stem}-{count}"
-        taken.add(name.lower())
-        yield name
+def _folders(spec: JobSpec, out: Path) -> Iterator[Path]:
+    """Where a new job may go, best first: readable, and different for different specs even where
+    upper and lower case, or two ways to write an ü, are one."""
+    name = unicodedata.normalize("NFC", spec.name or "job")
+    # Letters, marks and numbers of every script.
+    kept = "".join(c if unicodedata.category(c)[0] in "LMN" or c == "_" else " " for c in name)
+    stem = "-".join(kept.split()).encode()[:_NAME_BYTES].decode(errors="ignore").strip("-")
+    folder = f"{stem or 'job'}-{_sha256(spec)[:_HASH_CHARACTERS]}"
+    yield out / folder
+    for number in itertools.count(2):
+        yield out / f"{folder}-{number}"
 
 
 def _sha256(spec: JobSpec) -> str:

@@ -12,6 +12,7 @@ import typer
 from pydantic import BaseModel
 from rich.console import Console
 
+from dualprocess import printable
 from dualprocess.client import Client
 from dualprocess.errors import (
     ApiError,
@@ -69,8 +70,19 @@ def connected(url: str, api_key: str | None) -> Iterator[Client]:
 
 def fail(message: str, code: int) -> NoReturn:
     """Ends the command with a message and an exit code."""
-    stderr.print(message, style="red", markup=False, highlight=False, soft_wrap=True)
+    said = printable.lines(message)
+    stderr.print(said, style="red", markup=False, highlight=False, soft_wrap=True)
     raise typer.Exit(code)
+
+
+def tell(text: str) -> None:
+    """Writes text that others had a hand in, perhaps of several lines."""
+    typer.echo(printable.lines(text))
+
+
+def note(message: str) -> None:
+    """Says something beside the result, which goes on."""
+    stderr.print(printable.lines(message), markup=False, highlight=False, soft_wrap=True)
 
 
 def print_json(*models: BaseModel, many: bool = False) -> None:

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import base64
-import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
+from dualprocess.cli import as_written, places
+from dualprocess.cli.as_written import BadYaml
+from dualprocess.cli.files import BadFile, read
+from dualprocess.cli.places import Place
 from dualprocess.schemas import JobSpec
 from dualprocess.schemas.faults import field_error
+from dualprocess.schemas.fields import is_data_url
 
-_ANSWERS = {True: "Yes", False: "No"}
 #: Whatever is longer is a file already, in base64.
 _PATH_CHARACTERS = 1024
-
-
-class BadFile(ValueError):
-    """A job file that can't be used. The message says where and why."""
 
 
 def load(file: str, changes: Sequence[str] = ()) -> JobSpec:
@@ -28,7 +26,7 @@ def load(file: str, changes: Sequence[str] = ()) -> JobSpec:
 
     ``-`` is standard input. Raises ``BadFile``.
     """
-    data = read(file)
+    data = read(file, places.job())
     if not isinstance(data, dict):
         raise BadFile(f"{file}: must hold the fields of a job, like prompt and questions")
     for change in changes:
@@ -38,14 +36,6 @@ def load(file: str, changes: Sequence[str] = ()) -> JobSpec:
         return JobSpec.model_validate(data)
     except ValidationError as error:
         raise BadFile("\n".join([f"{file} is no job:", *faults(error)])) from error
-
-
-def read(file: str) -> Any:
-    """What the YAML or JSON in ``file`` holds. Raises ``BadFile``."""
-    try:
-        return yaml.safe_load(sys.stdin.read() if file == "-" else Path(file).read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise BadFile(f"{file}: {error}") from error
 
 
 def folder(file: str) -> Path:
@@ -60,34 +50,63 @@ def faults(error: ValidationError) -> list[str]:
 
 
 def apply(data: dict[str, Any], change: str) -> None:
-    """Changes a field, as ``optimizer.steps=50`` says. Raises ``BadFile``."""
+    """Changes a field, as ``optimizer.steps=50`` says. Raises ``BadFile``.
+
+    A text is what stands behind the equals sign, quotes and all.
+    """
     path, equals, text = change.partition("=")
     if not equals:
         raise BadFile(f"--set {change}: write it as optimizer.steps=50")
     *parents, last = path.split(".")
     target: Any = data
+    place = places.job()
     try:
         for parent in parents:
-            target = _part(target, parent)
-        target[int(last) if isinstance(target, list) else last] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise BadFile(f"--set {path}: {text} is no YAML: {error}") from error
+            target, place = _part(target, parent), _place(target, parent, place)
+        place = _place(target, last, place)
+        target[int(last) if isinstance(target, list) else last] = _changed(text, place)
+    except BadYaml as error:
+        raise BadFile(f"--set {path}: {error}") from error
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise BadFile(f"--set {path}: the job has no such place") from error
+
+
+def in_quotes(changes: Sequence[str]) -> Iterator[str]:
+    """The paths of texts that stand in quotes, which are part of them."""
+    for change in changes:
+        path, _, text = change.partition("=")
+        place = places.job()
+        for part in path.split("."):
+            place = place.item() if part.isdecimal() else place.field(part)
+        quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "\"'"
+        if quoted and _changed(text, place) == text:
+            yield path
 
 
 def _part(whole: Any, name: str) -> Any:
     return whole[int(name)] if isinstance(whole, list) else whole.setdefault(name, {})
 
 
+def _place(whole: Any, name: str, place: Place) -> Place:
+    return place.item() if isinstance(whole, list) else place.field(name)
+
+
+def _changed(text: str, place: Place) -> Any:
+    if not place.text(text):
+        return as_written.load(text, place)
+    if place.holds:
+        try:
+            value = as_written.load(text, place)
+        except BadYaml:
+            return text
+        return value if type(value) in place.holds else text
+    return text
+
+
 def finish(data: dict[str, Any], folder: Path) -> None:
-    """What was written for people becomes what the schema wants: YAML's Yes and No words again,
-    the drawings and the LoRA that a job names by path these files. Raises ``BadFile``."""
+    """Drawings and the LoRA that a job names by path become these files. Raises ``BadFile``."""
     questions = data.get("questions")
     for number, question in enumerate(questions if isinstance(questions, list) else []):
-        # YAML takes an unquoted Yes for true.
-        if isinstance(question, dict) and isinstance(question.get("answer"), bool):
-            question["answer"] = _ANSWERS[question["answer"]]
         _embed(question, ("visual_prompt", "image"), folder, f"questions.{number}.")
     _embed(data, ("lora", "start", "file"), folder)
 
@@ -98,7 +117,7 @@ def _embed(part: Any, place: Sequence[str], folder: Path, prefix: str = "") -> N
     for parent in parents:
         part = part.get(parent) if isinstance(part, dict) else None
     path = part.get(last) if isinstance(part, dict) else None
-    if not isinstance(path, str) or path.startswith("data:") or len(path) >= _PATH_CHARACTERS:
+    if not isinstance(path, str) or is_data_url(path) or len(path) >= _PATH_CHARACTERS:
         return
     try:
         part[last] = base64.b64encode((folder / path).read_bytes()).decode()

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from dualprocess.cli.jobs import JobId
-from dualprocess.cli.session import BAD_INPUT, ApiKey, Json, Url, connected, fail
+from dualprocess.cli.session import BAD_INPUT, ApiKey, Json, Url, connected, fail, tell
 from dualprocess.protocol import DEFAULT_URL
 from dualprocess.tracking import record
 
@@ -42,4 +42,4 @@ def track(
     tracker = import_module(f"dualprocess.tracking.{to}")
     with connected(url, api_key) as client, tempfile.TemporaryDirectory() as folder:
         where = tracker.log(record.read(client, job_id, Path(folder)))
-    typer.echo(jsons.dumps({"id": job_id, "run": where}, indent=2) if json else where)
+    tell(jsons.dumps({"id": job_id, "run": where}, indent=2) if json else where)

@@ -12,6 +12,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from dualprocess import printable
 from dualprocess.cli.pictures import painter
 from dualprocess.cli.session import stderr
 from dualprocess.client import Client
@@ -37,7 +38,7 @@ def watch(client: Client, job: Job) -> Job:
     with Progress(*columns(), console=stderr) as progress:
         ahead = f", {job.position} ahead of it" if job.position else ""
         task = progress.add_task(
-            job.name or job.id,
+            printable.line(job.name or job.id),
             total=job.steps or None,
             measures="",
             state=f"{job.status}{ahead}",
@@ -81,10 +82,11 @@ def show(progress: Progress, task: TaskID, record: EventRecord) -> None:
             measures += _changed(event)
         progress.update(task, completed=event.step, total=event.steps, measures=measures)
     elif isinstance(event, SkippedStepEvent):
-        progress.update(task, completed=event.step, measures=f"skipped: {event.reason}")
+        measures = printable.line(f"skipped: {event.reason}")
+        progress.update(task, completed=event.step, measures=measures)
     elif isinstance(event, StatusEvent):
         waiting = f": waits for {event.waiting_for}" if event.waiting_for else ""
-        progress.update(task, state=f"{event.status}{waiting}")
+        progress.update(task, state=printable.line(f"{event.status}{waiting}"))
 
 
 def _changed(step: StepEvent) -> str:

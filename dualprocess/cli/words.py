@@ -10,9 +10,10 @@ import typer
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from dualprocess import printable
 from dualprocess.cli import specs
 from dualprocess.cli.completion import vlms
-from dualprocess.cli.session import BAD_INPUT, ApiKey, Json, Url, connected, fail
+from dualprocess.cli.session import BAD_INPUT, ApiKey, Json, Url, connected, fail, tell
 from dualprocess.protocol import DEFAULT_URL
 from dualprocess.schemas import AnswersRequest, ExpansionRequest, Question, QuestionsRequest
 
@@ -41,7 +42,7 @@ def questions(
     prompt: str,
     count: Annotated[int, typer.Option(help="At most.")] = 5,
     drawing: Annotated[
-        Path | None, typer.Option(help="A PNG or JPEG that will lie over the image.")
+        Path | None, typer.Option(help="A picture that will lie over the image.")
     ] = None,
     mode: Annotated[str, typer.Option(help="Of the drawing: solid or transparent.")] = "solid",
     question: Annotated[
@@ -69,7 +70,7 @@ def questions(
         _print_json({"questions": [one.model_dump(mode="json") for one in written]})
     else:
         listed = {"questions": [_entry(one, drawing) for one in written]}
-        typer.echo(yaml.safe_dump(listed, sort_keys=False, allow_unicode=True), nl=False)
+        tell(yaml.safe_dump(listed, sort_keys=False, allow_unicode=True).removesuffix("\n"))
 
 
 def expand(
@@ -89,11 +90,11 @@ def expand(
     if json:
         _print_json({"prompt": expanded})
     else:
-        typer.echo(expanded)
+        tell(expanded)
 
 
 def ask(
-    image: Annotated[Path, typer.Argument(help="A PNG or JPEG file.")],
+    image: Annotated[Path, typer.Argument(help="A picture: PNG, JPEG, …")],
     questions: Annotated[
         list[str] | None, typer.Argument(help="Left out: Describe the image.")
     ] = None,
@@ -121,7 +122,7 @@ def ask(
         _print_json({"answers": answers})
     else:
         for answer in answers:
-            typer.echo(" ".join(answer.split()))
+            tell(printable.line(" ".join(answer.split())))
 
 
 def _request(

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from dualprocess.schemas.batches import BatchRequest
-from dualprocess.schemas.problems import FieldError, field_path
+from dualprocess.schemas.problems import NO_TEXT, FieldError, field_path
 from dualprocess.schemas.questions import Question, VisualPrompt
 from dualprocess.schemas.settings import (
     EvalOptions,
@@ -43,6 +43,8 @@ def field_error(error: Mapping[str, Any]) -> FieldError:
             return FieldError(field=where, message="is empty; write something here")
         case "too_short":
             return FieldError(field=where, message="is empty; at least one is needed")
+        case "string_type":
+            return FieldError(field=where, message=f"should be a valid string; {NO_TEXT}")
     message = str(error["msg"]).removeprefix("Value error, ").removeprefix("Input ")
     return FieldError(field=where, message=message)
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import base64
-import binascii
+import re
 from typing import Annotated, Any, Literal
+from urllib.parse import unquote
 
 from pydantic import (
     BaseModel,
@@ -174,17 +175,35 @@ Deadline = Annotated[
 ]
 
 
+_DATA_URL = re.compile(r"\s*data:[^,]*,", re.IGNORECASE)
+_URL_SAFE = str.maketrans("-_", "+/")
+
+
+def is_data_url(text: str) -> bool:
+    return _DATA_URL.match(text) is not None
+
+
 def _from_base64(kind: str) -> BeforeValidator:
     def decode(value: Any) -> Any:
         if not isinstance(value, str):
             return value
-        payload = value.partition(",")[2] if value.startswith("data:") else value
         try:
-            return base64.b64decode(payload, validate=True)
-        except (binascii.Error, ValueError):
+            return _base64_bytes(value)
+        except ValueError:
             raise ValueError(f"must be a {kind} file in base64, or a data: URL of one") from None
 
     return BeforeValidator(decode)
+
+
+def _base64_bytes(text: str) -> bytes:
+    """As mail, browsers and command lines write it: in lines or one, in either alphabet, with
+    padding or without. Raises ``ValueError``."""
+    if prefix := _DATA_URL.match(text):
+        text = unquote(text[prefix.end() :])
+    payload = "".join(text.split()).translate(_URL_SAFE)
+    if len(payload) % 4:
+        payload += "=" * (4 - len(payload) % 4)
+    return base64.b64decode(payload, validate=True)
 
 
 _TO_BASE64 = PlainSerializer(
@@ -193,7 +212,16 @@ _TO_BASE64 = PlainSerializer(
 _BASE64_SCHEMA = WithJsonSchema({"type": "string", "contentEncoding": "base64"})
 
 #: An encoded image: ``bytes`` in Python, base64 in JSON.
-ImageBytes = Annotated[bytes, _from_base64("PNG or JPEG"), _TO_BASE64, _BASE64_SCHEMA]
+ImageBytes = Annotated[
+    bytes,
+    _from_base64("picture"),
+    _TO_BASE64,
+    _BASE64_SCHEMA,
+    Field(
+        description="A PNG, JPEG, GIF, WebP or AVIF file in base64, or a data: URL of one. It is "
+        "turned as its EXIF orientation says."
+    ),
+]
 #: A safetensors file: ``bytes`` in Python, base64 in JSON.
 SafetensorsBytes = Annotated[bytes, _from_base64("safetensors"), _TO_BASE64, _BASE64_SCHEMA]
 

@@ -12,6 +12,9 @@ from dualprocess.schemas.fields import Model
 #: How pydantic tells the forms of a field apart that may be one value or a list.
 ONE, SEVERAL = "one", "several"
 
+#: What else to do about a number, a date or a switch where a text belongs.
+NO_TEXT = "if it is meant as a text, put it in quotes"
+
 _NOT_A_FIELD = ("body", "query", "header", "path", ONE, SEVERAL)
 
 

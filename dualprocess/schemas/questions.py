@@ -12,14 +12,13 @@ from dualprocess.schemas.fields import NUMBER, ImageBytes, Model, Text
 class VisualPrompt(Model):
     """A drawing laid over the image before its question is asked. It is resized to the image."""
 
-    image: Annotated[
-        ImageBytes, Field(description="A PNG or JPEG file in base64, or a data: URL of one.")
-    ]
+    image: ImageBytes
     mode: Annotated[
         Literal["solid", "transparent"],
         Field(
-            description="solid: every pixel that is not pure white replaces the image's; "
-            "transparent: half drawing, half image, everywhere."
+            description="solid: every pixel that is not pure white replaces the image's, and when "
+            "it is resized a line keeps its colour, however thin; transparent: half drawing, half "
+            "image, everywhere."
         ),
     ] = "solid"
 

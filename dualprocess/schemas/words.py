@@ -71,9 +71,7 @@ class DraftQuestion(Model):
 class AnswersRequest(Model):
     """Questions about an image, to be answered in the VLM's own words."""
 
-    image: Annotated[
-        ImageBytes, Field(description="A PNG or JPEG file in base64, or a data: URL of one.")
-    ]
+    image: ImageBytes
     questions: AskedTexts
     question_postfix: Postfix = ""
     vlm: PresetName

@@ -41,7 +41,7 @@ def read(client: Client, job_id: str, folder: Path) -> Record:
     names = [artifact.name for artifact in job.artifacts]
     files = [client.download(job.id, name, folder / name) for name in names]
     metrics = folder / "metrics.jsonl"
-    lines = metrics.read_text().splitlines() if metrics in files else []
+    lines = metrics.read_text(encoding="utf-8").splitlines() if metrics in files else []
     return Record(
         job_id=job.id,
         name=job.name or job.id,

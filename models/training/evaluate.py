@@ -267,11 +267,11 @@ def _percent(share: float | np.floating[Any]) -> str:
 
 
 def _write_card(path: Path, tables: Sequence[Table]) -> None:
-    text = path.read_text()
+    text = path.read_text(encoding="utf-8")
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
     body = "\n".join(table.markdown() for table in tables)
-    path.write_text(f"{before}{BEGIN}\n{body}{END}{after}")
+    path.write_text(f"{before}{BEGIN}\n{body}{END}{after}", encoding="utf-8")
 
 
 if __name__ == "__main__":

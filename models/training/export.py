@@ -85,7 +85,7 @@ def main() -> None:
         folder / "processor_config.json",
         {"image_seq_len": IMAGE_TOKENS, "processor_class": "Idefics2Processor"},
     )
-    (folder / "chat_template.jinja").write_text(CHAT_TEMPLATE)
+    (folder / "chat_template.jinja").write_text(CHAT_TEMPLATE, encoding="utf-8")
     _move_into_place(folder, IDEFICS2)
 
 
@@ -108,7 +108,7 @@ def _image_processor_config() -> dict[str, Any]:
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n")
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def _aside(folder: Path) -> Path:

@@ -125,7 +125,7 @@ def _load_all(directory: Path, model: type[PresetT]) -> dict[str, PresetT]:
 
 def _load(path: Path, model: type[PresetT]) -> PresetT:
     try:
-        data = yaml.safe_load(path.read_text())
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
         preset = model.model_validate({"name": path.stem, **data})
     except (yaml.YAMLError, TypeError, ValidationError) as error:
         raise PresetError(f"{path}: {error}") from error

@@ -20,6 +20,7 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from dualprocess.printable import replace_what_cannot_be_encoded
 from services.common.addresses import Host
 from services.common.credentials import Credentials, read_credentials
 from services.common.environment import Environment
@@ -53,6 +54,7 @@ class ServiceSettings(BaseSettings):
     @classmethod
     def from_command_line(cls) -> Self:
         """Reads flags and environment; exits with status 2 when they are wrong, naming each."""
+        replace_what_cannot_be_encoded()
         return cls._read(lambda: CliApp.run(cls))
 
     @classmethod

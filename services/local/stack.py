@@ -84,7 +84,7 @@ def redis(folder: Path, port: int) -> ChildSpec:
     """Redis with AOF, which keeps its files in ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
     # The port changes from start to start; `dualprocess keys` looks here.
-    (folder / "url").write_text(f"redis://127.0.0.1:{port}/0")
+    (folder / "url").write_text(f"redis://127.0.0.1:{port}/0", encoding="utf-8")
     command = [redis_command(), "--bind", "127.0.0.1", "--port", str(port), "--dir", str(folder)]
     # Every second on disk: what was acknowledged survives a crash of this machine, but for that.
     command += ["--appendonly", "yes", "--appendfsync", "everysec", "--save", ""]

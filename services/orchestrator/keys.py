@@ -17,7 +17,9 @@ from pydantic import TypeAdapter
 from redis.exceptions import RedisError
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from dualprocess import printable
 from services.common.redis_address import checked_redis_url, redis_refusal
 from services.orchestrator.settings import KeySettings
 from services.orchestrator.store.keys import ApiKey, ApiKeys, Scope, id_of
@@ -89,7 +91,8 @@ def list_keys(redis_url: RedisUrl = None, json: Json = False) -> None:
     for key in listed:
         table.add_row(
             key.id,
-            key.name,
+            # Text: a name is no markup.
+            Text(printable.line(key.name)),
             " ".join(sorted(key.scopes)),
             *[f"{limit:,}" for limit in key.quotas.model_dump().values()],
             f"{key.created_at:%Y-%m-%d %H:%M}",
@@ -140,9 +143,10 @@ async def _keys(redis_url: str | None) -> AsyncIterator[ApiKeys]:
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    typer.echo(message, err=True)
+    typer.echo(printable.lines(message), err=True)
     raise typer.Exit(code)
 
 
 if __name__ == "__main__":
+    printable.replace_what_cannot_be_encoded()
     app(prog_name="dualprocess keys")

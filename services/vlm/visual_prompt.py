@@ -6,12 +6,14 @@ from dataclasses import dataclass, field
 from typing import Self
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image
 
 from dualprocess.v1 import vlm_pb2
 from services.common import pictures
 from services.common.errors import InvalidInput
+from services.vlm import solid
 
 
 @dataclass(frozen=True)
@@ -36,16 +38,24 @@ class VisualPrompt:
         """``images`` [batch, 3, height, width] in [-1, 1] with the drawing over each.
 
         ``solid``: every pixel of the drawing that is not pure white replaces the image's, whose
-        gradient is zero there. ``transparent``: half drawing, half image, everywhere. A drawing
-        of another size is resized first.
+        gradient is zero there; ``solid.resized`` says how a drawing of another size is.
+        ``transparent``: half drawing, half image, everywhere.
         """
-        drawing = self.drawing
         height, width = images.shape[-2:]
-        if drawing.size != (width, height):
-            drawing = drawing.resize((width, height), Image.Resampling.BILINEAR)
-        pixels_HWC = torch.from_numpy(np.array(drawing)).to(images.device)
-        drawn_CHW = (pixels_HWC.permute(2, 0, 1) / 127.5 - 1).to(images.dtype)
+        size = (width, height)
         if self.mode == vlm_pb2.VISUAL_PROMPT_MODE_TRANSPARENT:
-            return (images + drawn_CHW) / 2
-        is_drawn_HW = (pixels_HWC != 255).any(-1)
-        return torch.where(is_drawn_HW, drawn_CHW, images)
+            return (images + _unit(_resized(self.drawing, size), images)) / 2
+        pixels_HWC, is_drawn_HW = solid.resized(self.drawing, size)
+        is_drawn = torch.from_numpy(is_drawn_HW).to(images.device)
+        return torch.where(is_drawn, _unit(pixels_HWC, images), images)
+
+
+def _resized(drawing: Image.Image, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
+    same = drawing.size == size
+    return np.array(drawing if same else drawing.resize(size, Image.Resampling.BILINEAR))
+
+
+def _unit(pixels_HWC: npt.NDArray[np.uint8], images: torch.Tensor) -> torch.Tensor:
+    """[3, height, width] in [-1, 1], beside ``images``."""
+    pixels = torch.from_numpy(pixels_HWC).to(images.device)
+    return (pixels.permute(2, 0, 1) / 127.5 - 1).to(images.dtype)

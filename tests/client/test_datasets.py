@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from dualprocess.cli import datasets
-from dualprocess.cli.specs import BadFile
+from dualprocess.cli.files import BadFile
 from dualprocess.schemas import GuardOptions
 
 RESEARCH = """

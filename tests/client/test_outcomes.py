@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
+
+import pytest
 
 from dualprocess import Job, JobSpec, Question
 from dualprocess.cli import outcomes
@@ -19,11 +22,61 @@ def spec(name: str, prompt: str = "a circle") -> JobSpec:
     )
 
 
+#: What each is called, before its hash.
+FOLDERS = [
+    ("a b", "a-b"),
+    ("A/B", "A-B"),
+    ("../a b", "a-b"),
+    ("...", "job"),
+    ("👍", "job"),
+    ("report.html", "report-html"),
+    ("CON", "CON"),
+    ('a<b>:"c|d?*\\\n\x1b', "a-b-c-d"),
+    ("v_1.5, seed 3", "v_1-5-seed-3"),
+    ("ü", "ü"),
+    ("u\u0308", "ü"),
+    ("Ü", "Ü"),
+    ("красный круг", "красный-круг"),
+    ("赤い丸", "赤い丸"),
+    ("लाल वृत्त", "लाल-वृत्त"),
+    ("دائرة حمراء", "دائرة-حمراء"),
+    ("x" * 200, "x" * 120),
+    ("x" * 199 + "y", "x" * 120),
+    ("円" * 200, "円" * 40),
+    ("𝒳" * 200, "𝒳" * 30),
+]
+
+
 def test_every_job_has_a_folder_of_its_own_inside(tmp_path: Path) -> None:
-    names = ["a b", "A/B", "../a b", "...", "ü", "report.html", "x" * 200]
-    folders = [one.folder for one in outcomes.outcomes([spec(name) for name in names], tmp_path)]
-    assert [folder.parent for folder in folders] == [tmp_path] * len(names)
-    assert len({folder.name.lower() for folder in folders} | {"report.html"}) == len(names) + 1
+    specs = [spec(name) for name, _ in FOLDERS]
+    folders = [one.folder for one in outcomes.outcomes(specs, tmp_path)]
+    assert [folder.parent for folder in folders] == [tmp_path] * len(folders)
+    assert [folder.name[:-13] for folder in folders] == [stem for _, stem in FOLDERS]
+    assert max(len(folder.name.encode()) for folder in folders) < 143
+    alike = {unicodedata.normalize("NFKC", folder.name).casefold() for folder in folders}
+    assert len(alike) == len(folders)
+
+
+def test_a_job_keeps_its_folder_wherever_it_stands(tmp_path: Path) -> None:
+    before = outcomes.outcomes([spec("赤"), spec("青"), spec("青")], tmp_path)
+    for number, outcome in enumerate(before):
+        outcome.record(Job.model_validate(JOB | {"id": f"{number:026}"}))
+    assert len({outcome.folder for outcome in before}) == 3
+    after = outcomes.outcomes(
+        [spec("緑"), spec("青"), spec("赤"), spec("青"), spec("青")], tmp_path
+    )
+    ids = [outcome.job.id[-1] if outcome.job else None for outcome in after]
+    assert ids == [None, "1", "0", "2", None]
+    assert len({outcome.folder for outcome in after}) == 5
+
+
+@pytest.mark.parametrize("name", ["job", "job-2", "red-circle", "moved by hand"])
+def test_a_folder_of_another_name_is_found_by_its_record(tmp_path: Path, name: str) -> None:
+    (outcome,) = outcomes.outcomes([spec("赤")], tmp_path)
+    outcome.record(Job.model_validate(JOB))
+    outcome.folder.rename(tmp_path / name)
+    (again,) = outcomes.outcomes([spec("赤")], tmp_path)
+    assert (again.is_begun, again.folder) == (True, tmp_path / name)
 
 
 def test_a_record_counts_for_its_spec_only(tmp_path: Path) -> None:
@@ -39,7 +92,7 @@ def test_a_record_that_was_cut_short_is_none(tmp_path: Path) -> None:
     (outcome,) = outcomes.outcomes([spec("a")], tmp_path)
     outcome.record(Job.model_validate(JOB))
     (file,) = outcome.folder.iterdir()
-    file.write_text(file.read_text()[:50])
+    file.write_bytes(file.read_bytes()[:50])
     (again,) = outcomes.outcomes([spec("a")], tmp_path)
     assert again.job is None
 

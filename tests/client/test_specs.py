@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from dualprocess.cli import specs
+from dualprocess.cli.files import BadFile
 from dualprocess.schemas import GuardOptions, JobSpec
 
 JOB = """
@@ -60,17 +61,17 @@ def test_an_unquoted_yes_is_the_word(tmp_path: Path) -> None:
     ],
 )
 def test_a_change_that_cannot_be_made_is_named(tmp_path: Path, change: str) -> None:
-    with pytest.raises(specs.BadFile, match=re.escape(change.partition("=")[0])):
+    with pytest.raises(BadFile, match=re.escape(change.partition("=")[0])):
         loaded(tmp_path, PLAIN, change)
 
 
 def test_what_is_no_list_of_questions_is_named(tmp_path: Path) -> None:
-    with pytest.raises(specs.BadFile, match="questions: "):
+    with pytest.raises(BadFile, match="questions: "):
         loaded(tmp_path, PLAIN, "questions=5")
 
 
 def test_a_drawing_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(specs.BadFile, match=r"questions\.0\.visual_prompt\.image.*drawing\.png"):
+    with pytest.raises(BadFile, match=r"questions\.0\.visual_prompt\.image.*drawing\.png"):
         loaded(tmp_path, JOB)
 
 
@@ -132,5 +133,5 @@ def test_a_part_of_the_guard_is_changed_and_the_rest_stays(tmp_path: Path) -> No
     ],
 )
 def test_a_guard_that_cannot_be_is_named(tmp_path: Path, change: str, sentence: str) -> None:
-    with pytest.raises(specs.BadFile, match=re.escape(sentence)):
+    with pytest.raises(BadFile, match=re.escape(sentence)):
         loaded(tmp_path, PLAIN, change)

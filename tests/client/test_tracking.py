@@ -10,7 +10,7 @@ import httpx
 
 from dualprocess import Client
 from dualprocess.tracking import record
-from services.common.presets import load_presets
+from services.common.presets import GUARD, load_presets
 from services.orchestrator.api.resolve import resolve_job
 from tests.client.test_client import JOB, SPEC
 
@@ -61,6 +61,6 @@ def test_a_skipped_step_is_no_point_of_a_curve(tmp_path: Path) -> None:
         "judge_gap": 0.125,
         "score_drift": 0.75,
     }
-    assert found.parameters["guard.anchor"] == "0.2"
+    assert found.parameters["guard.anchor"] == f"{GUARD.anchor:g}"
     assert found.parameters["optimizer.lr"] == "0.0005"
     assert (found.parameters["question_1"], found.parameters["answer_1"]) == ("Is it red?", "Yes")

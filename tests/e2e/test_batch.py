@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,15 @@ class Report(HTMLParser):
         self.text += data
 
 
+_HASH = re.compile("-[0-9a-f]{12}$")
+
+
+def folder(out: Path, name: str) -> Path:
+    """Of the job of this name."""
+    (found,) = (path for path in out.iterdir() if _HASH.sub("", path.name) == name)
+    return found
+
+
 def run(stack: Stack, file: Path, out: Path, *more: str) -> Result:
     arguments = ["batch", str(file), "--out", str(out), *SHORT, "--url", stack.url, *more]
     return CliRunner().invoke(app, arguments)
@@ -68,21 +78,21 @@ def jobs_there_are(stack: Stack) -> int:
 @pytest.fixture(scope="module")
 def out(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a data set that ran to its end."""
-    folder = tmp_path_factory.mktemp("batch")
-    (folder / "set.yaml").write_text(yaml.safe_dump(DATASET))
-    result = run(stack, folder / "set.yaml", folder / "out", "--watch")
+    made = tmp_path_factory.mktemp("batch")
+    (made / "set.yaml").write_text(yaml.safe_dump(DATASET))
+    result = run(stack, made / "set.yaml", made / "out", "--watch")
     assert result.exit_code == 0, result.output
     assert "2 jobs: 2 succeeded" in result.stdout
-    return folder / "out"
+    return made / "out"
 
 
 def test_each_job_leaves_its_files(out: Path) -> None:
-    assert {path.name for path in out.iterdir()} == {
+    assert sorted(_HASH.sub("", path.name) for path in out.iterdir()) == [
         "red-circle",
         "red-square-more",
         "report.html",
-    }
-    names = {path.name for path in (out / "red-circle").iterdir()}
+    ]
+    names = {path.name for path in folder(out, "red-circle").iterdir()}
     assert {LORA_FILE, "base-0.png", "lora-1.png", "samples.png", "outcome.json"} <= names
     assert not [name for name in names if name.startswith((".", "preview-"))]
 
@@ -102,7 +112,7 @@ def test_the_report_opens_without_a_server(out: Path) -> None:
 
 def test_what_is_done_is_not_done_again(stack: Stack, out: Path) -> None:
     before = jobs_there_are(stack)
-    lora = out / "red-circle" / LORA_FILE
+    lora = folder(out, "red-circle") / LORA_FILE
     written = lora.stat().st_mtime_ns
     again = run(stack, out.parent / "set.yaml", out, "--watch", "--json")
     assert again.exit_code == 0, again.output
@@ -115,7 +125,7 @@ def test_what_is_done_is_not_done_again(stack: Stack, out: Path) -> None:
 
 def test_only_what_is_new_or_lost_is_fetched(stack: Stack, out: Path, tmp_path: Path) -> None:
     before = jobs_there_are(stack)
-    lost = out / "red-circle" / "lora-0.png"
+    lost = folder(out, "red-circle") / "lora-0.png"
     lost.unlink()
     more = DATASET | {"dataset": [*DATASET["dataset"], entry("third", "a circle")]}
     file = tmp_path / "set.yaml"
@@ -126,7 +136,7 @@ def test_only_what_is_new_or_lost_is_fetched(stack: Stack, out: Path, tmp_path: 
     assert jobs_there_are(stack) == before + 1
     ended = run(stack, file, out, "--watch")
     assert "3 jobs: 3 succeeded" in ended.stdout
-    assert (out / "third" / LORA_FILE).is_file()
+    assert (folder(out, "third") / LORA_FILE).is_file()
     assert jobs_there_are(stack) == before + 1
 
 

@@ -569,7 +569,7 @@ export interface components {
         AnswersRequest: {
             /**
              * Image
-             * @description A PNG or JPEG file in base64, or a data: URL of one.
+             * @description A PNG, JPEG, GIF, WebP or AVIF file in base64, or a data: URL of one. It is turned as its EXIF orientation says.
              */
             image: string;
             /** Questions */
@@ -1679,12 +1679,12 @@ export interface components {
         VisualPrompt: {
             /**
              * Image
-             * @description A PNG or JPEG file in base64, or a data: URL of one.
+             * @description A PNG, JPEG, GIF, WebP or AVIF file in base64, or a data: URL of one. It is turned as its EXIF orientation says.
              */
             image: string;
             /**
              * Mode
-             * @description solid: every pixel that is not pure white replaces the image's; transparent: half drawing, half image, everywhere.
+             * @description solid: every pixel that is not pure white replaces the image's, and when it is resized a line keeps its colour, however thin; transparent: half drawing, half image, everywhere.
              * @default solid
              * @enum {string}
              */

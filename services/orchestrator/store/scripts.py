@@ -20,4 +20,4 @@ def script(redis: Client, name: str) -> Script:
 
 
 def _source(name: str) -> str:
-    return files("services.orchestrator.store").joinpath(f"{name}.lua").read_text()
+    return files("services.orchestrator.store").joinpath(f"{name}.lua").read_text(encoding="utf-8")

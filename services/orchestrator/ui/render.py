@@ -24,7 +24,7 @@ def html(name: str, **values: Any) -> str:
 
 def asset(name: str) -> str:
     """The text of a script or style of the page."""
-    return (_FOLDER / "assets" / name).read_text()
+    return (_FOLDER / "assets" / name).read_text(encoding="utf-8")
 
 
 def picture(name: str) -> str:

@@ -9,20 +9,25 @@
     image.src = url;
   });
 
-  // On white, and no larger than an image needs.
+  // On white, upright. Shrunk is only what is large as a file: thin lines pale when they shrink here.
   async function readPicture(file) {
     const url = URL.createObjectURL(file);
     try {
       const image = await load(url);
-      const scale = Math.min(1, 1024 / Math.max(image.width, image.height));
-      const canvas = document.createElement("canvas");
-      canvas.width = Math.max(1, Math.round(image.width * scale));
-      canvas.height = Math.max(1, Math.round(image.height * scale));
-      onWhite(canvas).drawImage(image, 0, 0, canvas.width, canvas.height);
-      return canvas.toDataURL("image/png");
+      const whole = onCanvas(image, 4096);
+      return whole.length <= 700_000 ? whole : onCanvas(image, 1024);
     } finally {
       URL.revokeObjectURL(url);
     }
+  }
+
+  function onCanvas(image, side) {
+    const scale = Math.min(1, side / Math.max(image.width, image.height));
+    const canvas = document.createElement("canvas");
+    canvas.width = Math.max(1, Math.round(image.width * scale));
+    canvas.height = Math.max(1, Math.round(image.height * scale));
+    onWhite(canvas).drawImage(image, 0, 0, canvas.width, canvas.height);
+    return canvas.toDataURL("image/png");
   }
 
   function onWhite(canvas) {

@@ -33,7 +33,7 @@ function drawn(index, row) {
   draw.setAttribute("aria-label", `${draw.textContent}, question ${index + 1}`);
   draw.addEventListener("click", () => window.dualprocess.draw(row, (png) => { row.drawing = png; tell(); show(); }));
   const upload = make("label", { className: "dp-button dp-upload", textContent: "Upload" });
-  const file = make("input", { type: "file", accept: "image/png,image/jpeg" });
+  const file = make("input", { type: "file", accept: "image/png,image/jpeg,image/webp,image/gif,image/avif" });
   file.setAttribute("aria-label", `Upload a drawing for question ${index + 1}`);
   file.addEventListener("change", async () => {
     if (!file.files.length) return;

@@ -1,0 +1,34 @@
+"""Others' text on a terminal: what can be seen of it, and nothing that a terminal obeys."""
+
+from __future__ import annotations
+
+import io
+import re
+import sys
+
+#: Control characters of both sets but for the line break; those that turn the reading direction;
+#: halves of surrogate pairs.
+_UNSEEN = re.compile(
+    "[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u206f\ud800-\udfff]"
+)
+_BREAKS = re.compile("\r\n|[\n\r\v\f\x85\u2028\u2029]")
+
+
+def lines(text: str) -> str:
+    """The text without what can't be seen, in lines."""
+    return _UNSEEN.sub("", _BREAKS.sub("\n", text).replace("\t", " "))
+
+
+def line(text: str) -> str:
+    """The same on one line, for a name among others."""
+    return lines(text).replace("\n", " ")
+
+
+def replace_what_cannot_be_encoded() -> None:
+    """From now on standard output has ``?`` for what the terminal or pipe has no code for.
+
+    Standard error has escapes by itself.
+    """
+    # Tests put something else in its place.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")

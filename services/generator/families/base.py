@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import diffusers
+import numpy as np
 import torch
 
 from dualprocess.v1 import generator_pb2 as pb
+from services.common.errors import InvalidInput
 from services.common.presets import GeneratorPreset
 from services.common.torch_tensors import DTYPES_BY_NAME
 from services.generator.kohya_names import Layers
@@ -34,15 +36,20 @@ class Schedule:
     """The noise levels of one sampling run. Sampling and training use the same one.
 
     ``timesteps`` [n] is what the denoiser is told at index i. ``sigmas`` [n + 1], float32, is the
-    noise level at index i; the last entry is that of the finished image.
+    noise level at index i; the last entry is that of the finished image. ``ends`` [n] is the level
+    that the step at index i goes to, where a sampler takes another for it than the next one.
     """
 
     image: pb.ImageSpec
     timesteps: torch.Tensor
     sigmas: torch.Tensor
+    ends: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.timesteps)
+
+    def end(self, index: int) -> torch.Tensor:
+        return self.sigmas[index + 1] if self.ends is None else self.ends[index]
 
 
 class GeneratorFamily(ABC):
@@ -136,9 +143,27 @@ class GeneratorFamily(ABC):
     def noise(self, seeds: Sequence[int], image: pb.ImageSpec) -> torch.Tensor:
         """Starting latents, one row a seed: what the plain pipeline draws for that seed."""
 
-    @abstractmethod
     def schedule(self, image: pb.ImageSpec) -> Schedule:
-        """The plain pipeline's own schedule for this image."""
+        """The plain pipeline's own schedule for this image. Raises ``InvalidInput`` for a number
+        of steps that the model's sampler can't do."""
+        steps = image.num_inference_steps
+        try:
+            with np.errstate(divide="ignore", invalid="ignore"):
+                schedule = self._schedule(image)
+        except (ValueError, IndexError) as error:
+            raise InvalidInput(
+                f"image.num_inference_steps: the model's sampler can't do {steps}: {error}"
+            ) from error
+        if schedule.sigmas.isnan().any():
+            raise InvalidInput(
+                f"image.num_inference_steps: the model's sampler has no noise levels for {steps}; "
+                "write another number"
+            )
+        return schedule
+
+    @abstractmethod
+    def _schedule(self, image: pb.ImageSpec) -> Schedule:
+        """As ``schedule``; what the sampler raises, it may raise."""
 
     @abstractmethod
     def denoise(

@@ -46,7 +46,7 @@ class Flux2(FlowFamily):
         )
         return rearrange(noise_BCHW, "b c h w -> b (h w) c").to(self.device)
 
-    def schedule(self, image: pb.ImageSpec) -> Schedule:
+    def _schedule(self, image: pb.ImageSpec) -> Schedule:
         scheduler = self.pipeline.scheduler
         height, width = self._patches(image)
         steps = image.num_inference_steps

@@ -9,13 +9,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler
+from diffusers import DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler
 
 from dualprocess.v1 import generator_pb2 as pb
 from services.common.presets import GeneratorPreset
 from services.generator.families.base import Conditioning, GeneratorFamily, Schedule
 from services.generator.families.flow import FlowFamily
 from services.generator.families.noise import drawn
+from services.generator.families.sampler_settings import check_class, check_unknown, refusal
+
+_SAMPLERS = [DPMSolverMultistepScheduler.__name__, FlowMatchEulerDiscreteScheduler.__name__]
 
 
 class SanaModel(GeneratorFamily):
@@ -53,15 +56,35 @@ class Sana(SanaModel, FlowFamily):
     pipeline_class = "SanaPipeline"
     architecture = "sana-1"
     classifier_free = True
+    unread_settings = ("use_flow_sigmas",)
 
     def __init__(self, pipeline: Any, preset: GeneratorPreset, device: torch.device) -> None:
-        super().__init__(pipeline, preset, device)
         # The hub's own sampler is a DPM solver, whose steps look back: a prediction at one index
         # would not say where it goes next. Its shift belongs to the model and stays.
-        config = pipeline.scheduler.config
-        pipeline.scheduler = FlowMatchEulerDiscreteScheduler(
-            num_train_timesteps=config.num_train_timesteps, shift=config.flow_shift
-        )
+        own = pipeline.scheduler
+        check_class(preset, own, _SAMPLERS)
+        config = own.config
+        if config.get("use_dynamic_shifting"):
+            raise refusal(
+                preset, "use_dynamic_shifting", True, "and the pipeline knows no shift for an image"
+            )
+        if isinstance(own, DPMSolverMultistepScheduler):
+            check_unknown(
+                preset, config, FlowMatchEulerDiscreteScheduler, known=self.unread_settings
+            )
+            if config.prediction_type != "flow_prediction" or not config.use_flow_sigmas:
+                setting = f"{config.prediction_type!r}, use_flow_sigmas {config.use_flow_sigmas!r}"
+                raise refusal(
+                    preset,
+                    "prediction_type",
+                    setting,
+                    "and Sana predicts a flow",
+                    'write "flow_prediction" and true, or choose another model',
+                )
+            pipeline.scheduler = FlowMatchEulerDiscreteScheduler.from_config(
+                config, shift=config.flow_shift
+            )
+        super().__init__(pipeline, preset, device)
 
     def _encode(self, prompt: str, negative_prompt: str | None) -> Conditioning:
         guided = negative_prompt is not None
@@ -78,7 +101,7 @@ class Sana(SanaModel, FlowFamily):
     def noise(self, seeds: Sequence[int], image: pb.ImageSpec) -> torch.Tensor:
         return drawn(seeds, self.latent_shape(image), torch.float32).to(self.device)
 
-    def schedule(self, image: pb.ImageSpec) -> Schedule:
+    def _schedule(self, image: pb.ImageSpec) -> Schedule:
         # Evenly spaced before the shift, as the hub's sampler spaces them. The Euler sampler's own
         # default shifts its last level twice and spends a step on almost no noise.
         steps = image.num_inference_steps

@@ -46,7 +46,7 @@ class ZImage(FlowFamily):
         shape = (self.denoiser.config.in_channels, *self._latent_sides(image))
         return drawn(seeds, shape, torch.float32).to(self.device)
 
-    def schedule(self, image: pb.ImageSpec) -> Schedule:
+    def _schedule(self, image: pb.ImageSpec) -> Schedule:
         scheduler = self.pipeline.scheduler
         config = scheduler.config
         height, width = self._latent_sides(image)

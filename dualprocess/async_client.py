@@ -29,6 +29,7 @@ from dualprocess.schemas import (
     Batch,
     BatchRequest,
     EventRecord,
+    ExpandedPrompt,
     ExpansionRequest,
     ImagesRequest,
     Job,
@@ -190,7 +191,11 @@ class AsyncClient:
 
     async def expand_prompt(self, request: ExpansionRequest) -> str:
         """The prompt, written out for a generator. Raises as ``write_questions`` does."""
-        return await self._call(calls.expand_prompt(request))
+        return (await self.expansion(request)).prompt
+
+    async def expansion(self, request: ExpansionRequest) -> ExpandedPrompt:
+        """As ``expand_prompt``, with warnings of where it is longer than its generator reads."""
+        return await self._call(calls.expansion(request))
 
     async def models(self) -> ModelList:
         """The generators and VLMs that jobs can name."""

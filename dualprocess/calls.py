@@ -15,6 +15,7 @@ from dualprocess.schemas import (
     AnswersRequest,
     Batch,
     BatchRequest,
+    ExpandedPrompt,
     ExpansionReply,
     ExpansionRequest,
     ImagesRequest,
@@ -93,10 +94,10 @@ def write_questions(request: QuestionsRequest) -> Call[list[Question]]:
     return _waiting("/v1/questions", request, request.wait, read)
 
 
-def expand_prompt(request: ExpansionRequest) -> Call[str]:
-    def read(content: bytes) -> str:
+def expansion(request: ExpansionRequest) -> Call[ExpandedPrompt]:
+    def read(content: bytes) -> ExpandedPrompt:
         reply = answer(ExpansionReply)(content)
-        return _ready(reply.prompt, reply.job)
+        return ExpandedPrompt(prompt=_ready(reply.prompt, reply.job), warnings=reply.warnings)
 
     return _waiting("/v1/prompts/expand", request, request.wait, read)
 

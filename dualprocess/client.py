@@ -28,6 +28,7 @@ from dualprocess.schemas import (
     Batch,
     BatchRequest,
     EventRecord,
+    ExpandedPrompt,
     ExpansionRequest,
     ImagesRequest,
     Job,
@@ -187,7 +188,11 @@ class Client:
 
     def expand_prompt(self, request: ExpansionRequest) -> str:
         """The prompt, written out for a generator. Raises as ``write_questions`` does."""
-        return self._call(calls.expand_prompt(request))
+        return self.expansion(request).prompt
+
+    def expansion(self, request: ExpansionRequest) -> ExpandedPrompt:
+        """As ``expand_prompt``, with warnings of where it is longer than its generator reads."""
+        return self._call(calls.expansion(request))
 
     def models(self) -> ModelList:
         """The generators and VLMs that jobs can name."""

@@ -22,6 +22,7 @@ from dualprocess.schemas import (
     SkippedStepEvent,
     StatusEvent,
     StepEvent,
+    WarningEvent,
 )
 
 #: A column a seed: the base model's picture above the LoRA's.
@@ -78,6 +79,8 @@ def show(progress: Progress, task: TaskID, record: EventRecord) -> None:
         progress.update(task, completed=event.step, total=event.steps, measures=measures)
     elif isinstance(event, SkippedStepEvent):
         progress.update(task, completed=event.step, measures=f"skipped: {event.reason}")
+    elif isinstance(event, WarningEvent):
+        progress.console.print(f"warning: {event.message}", markup=False)
     elif isinstance(event, StatusEvent):
         waiting = f": waits for {event.waiting_for}" if event.waiting_for else ""
         progress.update(task, state=f"{event.status}{waiting}")

@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from dualprocess.cli import specs
-from dualprocess.cli.completion import vlms
+from dualprocess.cli.completion import generators, vlms
 from dualprocess.cli.session import BAD_INPUT, ApiKey, Json, Url, connected, fail
 from dualprocess.protocol import DEFAULT_URL
 from dualprocess.schemas import AnswersRequest, ExpansionRequest, Question, QuestionsRequest
@@ -74,6 +74,13 @@ def questions(
 
 def expand(
     prompt: str,
+    generator: Annotated[
+        str | None,
+        typer.Option(
+            help="Who will draw it; then it gets no longer than that one reads.",
+            autocompletion=generators,
+        ),
+    ] = None,
     instructions: Instructions = None,
     vlm: Writer = None,
     wait: Wait = 60.0,
@@ -82,14 +89,16 @@ def expand(
     json: Json = False,
 ) -> None:
     """Write a prompt out, with what an eye would see."""
-    fields = {"prompt": prompt, "vlm": vlm, "wait": wait}
+    fields = {"prompt": prompt, "generator": generator, "vlm": vlm, "wait": wait}
     request = _request(ExpansionRequest, fields, instructions)
     with connected(url, api_key) as client:
-        expanded = client.expand_prompt(request)
+        expanded = client.expansion(request)
     if json:
-        _print_json({"prompt": expanded})
-    else:
-        typer.echo(expanded)
+        _print_json(expanded.model_dump())
+        return
+    typer.echo(expanded.prompt)
+    for sentence in expanded.warnings:
+        typer.echo(f"warning: {sentence}", err=True)
 
 
 def ask(

@@ -46,7 +46,7 @@ async def optimize(
     start: bytes | None = None,
     resume: bytes | None = None,
 ) -> None:
-    """Runs one job and tells ``emit`` of it: started, steps and skipped steps, previews,
+    """Runs one job and tells ``emit`` of it: started, warnings, steps and skipped steps, previews,
     checkpoints, artifacts, what changed, finished.
 
     ``name`` is unique among the jobs on this generator, ``start`` is the file of the LoRA to begin
@@ -60,6 +60,8 @@ async def optimize(
             trainable_parameters=training.trainable_parameters, steps=spec.optimizer.steps
         )
         await emit(pb.OptimizeResponse(started=started))
+        if sentences := await device.run(family.unread, spec.prompts, spec.image):
+            await emit(pb.OptimizeResponse(warnings=pb.Warnings(sentences=sentences)))
         checkpoints = CheckpointStream(device, training, emit, spec)
         try:
             guide = interrupts.during(guide)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -19,6 +19,15 @@ import torch
 from dualprocess.v1 import generator_pb2 as pb
 from services.common.errors import InvalidInput
 from services.common.presets import GeneratorPreset
+from services.common.reading import (
+    TEXT_ENCODERS,
+    Framed,
+    Reader,
+    TextEncoder,
+    alone,
+    fields,
+    unread,
+)
 from services.common.torch_tensors import DTYPES_BY_NAME
 from services.generator.kohya_names import Layers
 
@@ -72,6 +81,7 @@ class GeneratorFamily(ABC):
         self.denoiser: Any = pipeline.components[self.lora_prefix]
         self.vae = pipeline.vae
         self.text_encoders = [pipeline.components[name] for name in self.text_encoder_names]
+        self.preset = preset
         self.max_sequence_length = preset.max_sequence_length
         self.device = device
         self.dtype = DTYPES_BY_NAME[preset.dtype]
@@ -120,6 +130,41 @@ class GeneratorFamily(ABC):
 
         Without a negative prompt (``None``) there is no classifier-free guidance.
         """
+
+    def readers(self, *, negative: bool) -> list[Reader]:  # noqa: ARG002
+        """How far each text encoder reads a prompt, or a negative prompt."""
+        return [
+            self._reader(encoder, self.max_sequence_length if encoder.by_preset else None)
+            for encoder in TEXT_ENCODERS[self.preset.family]
+        ]
+
+    def unread(self, prompts: Sequence[str], image: pb.ImageSpec) -> list[str]:
+        """A sentence for each prompt, and negative prompt where it takes part, whose end no text
+        encoder reads. Runs tokenizers only."""
+        name = self.preset.name
+        told = unread(name, self.readers(negative=False), fields(prompts))
+        if self.guided(image):
+            negative = [("image.negative_prompt", image.negative_prompt)]
+            told += unread(name, self.readers(negative=True), negative)
+        return told
+
+    def _reader(
+        self,
+        encoder: TextEncoder,
+        tokens: int | None,
+        frame: Callable[[str], Framed] = alone,
+    ) -> Reader:
+        """``tokens`` counts control tokens; ``None`` is what the tokenizer says."""
+        tokenizer = self.pipeline.components[encoder.tokenizer]
+
+        def offsets(text: str) -> list[tuple[int, int]]:
+            found: list[tuple[int, int]] = tokenizer(
+                text, add_special_tokens=False, truncation=False, return_offsets_mapping=True
+            )["offset_mapping"]
+            return found
+
+        most = tokenizer.model_max_length if tokens is None else tokens
+        return Reader(encoder.name, most - tokenizer.num_special_tokens_to_add(), offsets, frame)
 
     @contextlib.contextmanager
     def _text_encoders_on_device(self) -> Iterator[None]:

@@ -13,6 +13,7 @@ from diffusers import DPMSolverMultistepScheduler, FlowMatchEulerDiscreteSchedul
 
 from dualprocess.v1 import generator_pb2 as pb
 from services.common.presets import GeneratorPreset
+from services.common.reading import TEXT_ENCODERS, Framed, Reader, between
 from services.generator.families.base import Conditioning, GeneratorFamily, Schedule
 from services.generator.families.flow import FlowFamily
 from services.generator.families.noise import drawn
@@ -30,12 +31,27 @@ class SanaModel(GeneratorFamily):
     def __init__(self, pipeline: Any, preset: GeneratorPreset, device: torch.device) -> None:
         super().__init__(pipeline, preset, device)
         call = inspect.signature(type(pipeline).__call__)
+        # The text in front of every prompt; the pipelines have it as the default of a call.
+        self._instruction: list[str] = call.parameters["complex_human_instruction"].default
         self._prompt_settings = {
             "device": device,
             "max_sequence_length": preset.max_sequence_length,
-            # The text in front of every prompt; the pipelines have it as the default of a call.
-            "complex_human_instruction": call.parameters["complex_human_instruction"].default,
+            "complex_human_instruction": self._instruction,
         }
+
+    def readers(self, *, negative: bool) -> list[Reader]:
+        (encoder,) = TEXT_ENCODERS[self.preset.family]
+        most = self.max_sequence_length
+        instruction = "" if negative else "\n".join(self._instruction)
+        if instruction:
+            # As the pipelines count: two tokens of the instruction's are two less for the prompt.
+            most += len(self.pipeline.tokenizer.encode(instruction)) - 2
+
+        def frame(prompt: str) -> Framed:
+            framed = between(prompt.lower().strip(), instruction)
+            return Framed(framed.text, _before_lowering(prompt, framed.places))
+
+        return [self._reader(encoder, most, frame)]
 
     def latent_shape(self, image: pb.ImageSpec) -> tuple[int, int, int]:
         """Channels, height and width of one image's latents."""
@@ -127,3 +143,11 @@ class Sana(SanaModel, FlowFamily):
             scale = schedule.image.guidance_scale
             model_pred = negative_pred + scale * (prompt_pred - negative_pred)
         return model_pred
+
+
+def _before_lowering(prompt: str, places: Sequence[int]) -> list[int]:
+    """Places in ``prompt.lower().strip()``, as places in ``prompt``: some letters become two."""
+    origins = [index for index, letter in enumerate(prompt) for _ in letter.lower()]
+    lowered = prompt.lower()
+    skipped = len(lowered) - len(lowered.lstrip())
+    return [origins[place + skipped] for place in places] if origins else [0] * len(places)

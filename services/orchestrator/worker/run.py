@@ -67,6 +67,9 @@ class Run:
                 file = self._whole(response.artifact)
                 if file is not None:
                     await self._take_file(response.artifact.name, file)
+            case "warnings":
+                for sentence in response.warnings.sentences:
+                    await self._lease.warn(sentence)
             case "collateral":
                 self.collateral = response.collateral
             case "checkpoint":

@@ -57,7 +57,13 @@ async def speak(
             case ResolvedExpansionSpec():
                 speaker = _Speaker(stub, name, lease, _blank())
                 result = await _written(
-                    tasks.expansion(spec.prompt, instructions=spec.instructions), speaker
+                    tasks.expansion(
+                        spec.prompt,
+                        instructions=spec.instructions,
+                        generator=spec.generator,
+                        most_words=spec.most_words,
+                    ),
+                    speaker,
                 )
     await lease.record(fields={"result": result.model_dump_json()})
     return JobStatus.SUCCEEDED

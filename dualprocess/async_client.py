@@ -29,7 +29,6 @@ from dualprocess.schemas import (
     Batch,
     BatchRequest,
     EventRecord,
-    ExpandedPrompt,
     ExpansionRequest,
     ImagesRequest,
     Job,
@@ -191,10 +190,12 @@ class AsyncClient:
 
     async def expand_prompt(self, request: ExpansionRequest) -> str:
         """The prompt, written out for a generator. Raises as ``write_questions`` does."""
-        return (await self.expansion(request)).prompt
+        prompt, _ = await self.expansion(request)
+        return prompt
 
-    async def expansion(self, request: ExpansionRequest) -> ExpandedPrompt:
-        """As ``expand_prompt``, with warnings of where it is longer than its generator reads."""
+    async def expansion(self, request: ExpansionRequest) -> tuple[str, list[str]]:
+        """As ``expand_prompt``, and sentences that warn where the request's generator does not
+        read the prompt to its end."""
         return await self._call(calls.expansion(request))
 
     async def models(self) -> ModelList:

@@ -15,7 +15,6 @@ from dualprocess.schemas import (
     AnswersRequest,
     Batch,
     BatchRequest,
-    ExpandedPrompt,
     ExpansionReply,
     ExpansionRequest,
     ImagesRequest,
@@ -94,10 +93,10 @@ def write_questions(request: QuestionsRequest) -> Call[list[Question]]:
     return _waiting("/v1/questions", request, request.wait, read)
 
 
-def expansion(request: ExpansionRequest) -> Call[ExpandedPrompt]:
-    def read(content: bytes) -> ExpandedPrompt:
+def expansion(request: ExpansionRequest) -> Call[tuple[str, list[str]]]:
+    def read(content: bytes) -> tuple[str, list[str]]:
         reply = answer(ExpansionReply)(content)
-        return ExpandedPrompt(prompt=_ready(reply.prompt, reply.job), warnings=reply.warnings)
+        return _ready(reply.prompt, reply.job), reply.warnings
 
     return _waiting("/v1/prompts/expand", request, request.wait, read)
 

@@ -28,7 +28,6 @@ from dualprocess.schemas import (
     Batch,
     BatchRequest,
     EventRecord,
-    ExpandedPrompt,
     ExpansionRequest,
     ImagesRequest,
     Job,
@@ -188,10 +187,12 @@ class Client:
 
     def expand_prompt(self, request: ExpansionRequest) -> str:
         """The prompt, written out for a generator. Raises as ``write_questions`` does."""
-        return self.expansion(request).prompt
+        prompt, _ = self.expansion(request)
+        return prompt
 
-    def expansion(self, request: ExpansionRequest) -> ExpandedPrompt:
-        """As ``expand_prompt``, with warnings of where it is longer than its generator reads."""
+    def expansion(self, request: ExpansionRequest) -> tuple[str, list[str]]:
+        """As ``expand_prompt``, and sentences that warn where the request's generator does not
+        read the prompt to its end."""
         return self._call(calls.expansion(request))
 
     def models(self) -> ModelList:

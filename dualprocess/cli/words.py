@@ -92,12 +92,12 @@ def expand(
     fields = {"prompt": prompt, "generator": generator, "vlm": vlm, "wait": wait}
     request = _request(ExpansionRequest, fields, instructions)
     with connected(url, api_key) as client:
-        expanded = client.expansion(request)
+        expanded, warnings = client.expansion(request)
     if json:
-        _print_json(expanded.model_dump())
+        _print_json({"prompt": expanded, "warnings": warnings})
         return
-    typer.echo(expanded.prompt)
-    for sentence in expanded.warnings:
+    typer.echo(expanded)
+    for sentence in warnings:
         typer.echo(f"warning: {sentence}", err=True)
 
 

@@ -166,6 +166,3 @@ class WrittenQuestions(Model):
 
 class ExpandedPrompt(Model):
     prompt: Text
-    warnings: Annotated[
-        list[str], Field(description="Where it is longer than its generator reads.")
-    ] = []

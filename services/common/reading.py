@@ -25,18 +25,19 @@ _WORDS_A_TOKEN = 0.6
 class TextEncoder:
     """``name`` as people call it. ``tokenizer`` is its folder in the model's, and its name in the
     pipeline. It takes as many tokens as the preset says (``by_preset``), or as its tokenizer does.
-    ``alone`` is whether it sees the prompt as it stands, with no other text around."""
+    ``alone`` is whether it sees the prompt as it stands, with no other text around; ``summary``
+    whether it gives the denoiser one vector for all of it, not one for each token."""
 
     name: str
     tokenizer: str = "tokenizer"
     by_preset: bool = True
     alone: bool = True
+    summary: bool = False
 
 
 #: By the preset's family.
 TEXT_ENCODERS: Mapping[str, tuple[TextEncoder, ...]] = {
-    # CLIP gives a summary of the prompt, T5 every token: what either reads is not lost.
-    "flux": (TextEncoder("CLIP", by_preset=False), TextEncoder("T5", "tokenizer_2")),
+    "flux": (TextEncoder("CLIP", by_preset=False, summary=True), TextEncoder("T5", "tokenizer_2")),
     "stable_diffusion": (TextEncoder("CLIP", by_preset=False),),
     "sdxl": (
         TextEncoder("CLIP", by_preset=False),
@@ -76,6 +77,7 @@ class Reader:
     tokens: int
     offsets: Offsets
     frame: Callable[[str], Framed] = alone
+    summary: bool = False
 
     def read(self, prompt: str) -> int:
         """How many characters are read: all, or those before the first token that is not."""
@@ -117,16 +119,31 @@ def _cuts(
     for field, prompt in prompts:
         # What one reader leaves out, another may read.
         read, reader = max(
-            ((reader.read(prompt), reader) for reader in readers), key=lambda pair: pair[0]
+            ((reader.read(prompt), reader) for reader in readers if not reader.summary),
+            key=lambda pair: pair[0],
         )
-        if rest := prompt[read:].strip():
-            yield (
-                f"{field} is too long for {generator}: it reads as far as "
-                f"“{_end(prompt[:read])}” and nothing from “{_begin(rest)}” on, "
-                f"{len(rest)} of {len(prompt)} characters. Its {reader.name} takes "
-                f"{reader.tokens} tokens{'' if reader.frame is alone else _FRAME}. Shorten it, or "
-                "put first what matters."
+        if not prompt[read:].strip():
+            continue
+        yield (
+            f"{field} is too long for {generator}: it reads as far as “{_end(prompt[:read])}” and "
+            f"{_lost(prompt, read, readers)}. Its {reader.name} takes {reader.tokens} tokens"
+            f"{'' if reader.frame is alone else _FRAME}. Shorten it, or put first what matters."
+        )
+
+
+def _lost(prompt: str, read: int, readers: Sequence[Reader]) -> str:
+    """What becomes of the prompt from ``read`` on."""
+    rest = prompt[read:].strip()
+    for reader in readers:
+        if reader.summary and (seen := reader.read(prompt)) > read:
+            only = f"from “{_begin(rest)}” on only the summary that its {reader.name} gives"
+            if not (unseen := prompt[seen:].strip()):
+                return f"{only}, {len(rest)} of {len(prompt)} characters"
+            return (
+                f"{only}, which ends before “{_begin(unseen)}”: nothing sees the last "
+                f"{len(unseen)} of {len(prompt)} characters"
             )
+    return f"nothing from “{_begin(rest)}” on, {len(rest)} of {len(prompt)} characters"
 
 
 def _end(text: str) -> str:

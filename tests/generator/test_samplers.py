@@ -22,20 +22,21 @@ from tests.generator.specs import image_spec
 from tests.generator.test_families import PROMPT, drawn
 
 ROW = {row.preset: row for row in ROWS}
-V = {"prediction_type": "v_prediction"}
-ZERO_SNR = {"rescale_betas_zero_snr": True}
-TRAILING = {"timestep_spacing": "trailing"}
-LINSPACE = {"timestep_spacing": "linspace"}
+Settings = dict[str, Any]
+V: Settings = {"prediction_type": "v_prediction"}
+ZERO_SNR: Settings = {"rescale_betas_zero_snr": True}
+TRAILING: Settings = {"timestep_spacing": "trailing"}
+LINSPACE: Settings = {"timestep_spacing": "linspace"}
 #: The two spacings whose steps do not end where the next begins, in five steps.
 SPACINGS = (TRAILING, LINSPACE, {"timestep_spacing": "leading"})
 FLOWS = ("flux-schnell", "flux-dev", "flux2-klein", "z-image-turbo")
 #: Of a flow's noise levels, which the sampler makes itself.
-LEVELS = (
+LEVELS: tuple[Settings, ...] = (
     {"use_karras_sigmas": True},
     {"use_exponential_sigmas": True},
     {"use_beta_sigmas": True},
 )
-DYNAMIC = {"use_dynamic_shifting": True}
+DYNAMIC: Settings = {"use_dynamic_shifting": True}
 
 FOLLOWED = [
     *(("sd-1.4", spacing) for spacing in SPACINGS),
@@ -117,7 +118,7 @@ def name(value: object) -> str | None:
     return ",".join(f"{key}={str(one)[:12]}" for key, one in value.items())
 
 
-def changed(preset: str, settings: dict[str, Any]) -> Row:
+def changed(preset: str, settings: Settings) -> Row:
     """The row's model, with these settings in its sampler's file."""
     row = ROW[preset]
 
@@ -150,7 +151,7 @@ def picture(row: Row) -> pb.ImageSpec:
 
 @pytest.mark.parametrize(("preset", "settings"), FOLLOWED, ids=name)
 def test_a_setting_that_is_followed_gives_the_plain_pipelines_image(
-    preset: str, settings: dict[str, Any]
+    preset: str, settings: Settings
 ) -> None:
     row = changed(preset, settings)
     family, image = row.load(), picture(row)
@@ -165,7 +166,7 @@ def test_a_setting_that_is_followed_gives_the_plain_pipelines_image(
 
 @pytest.mark.parametrize(("preset", "settings", "sentence"), REFUSED, ids=name)
 def test_a_setting_that_is_not_followed_is_refused_when_the_model_is_loaded(
-    preset: str, settings: dict[str, Any], sentence: str
+    preset: str, settings: Settings, sentence: str
 ) -> None:
     row = changed(preset, settings)
     with pytest.raises((PresetError, StartError), match=sentence) as refused:

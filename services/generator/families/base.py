@@ -164,7 +164,8 @@ class GeneratorFamily(ABC):
             return found
 
         most = tokenizer.model_max_length if tokens is None else tokens
-        return Reader(encoder.name, most - tokenizer.num_special_tokens_to_add(), offsets, frame)
+        own = most - tokenizer.num_special_tokens_to_add()
+        return Reader(encoder.name, own, offsets, frame, encoder.summary)
 
     @contextlib.contextmanager
     def _text_encoders_on_device(self) -> Iterator[None]:

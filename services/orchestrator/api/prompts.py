@@ -54,7 +54,7 @@ async def expand(
     if request.vlm is None:
         endpoint = endpoint_of(state)
         written = await written_by_endpoint(task, endpoint, state, caller, wait=request.wait)
-        return await _reply(written, preset)
+        return await _reply(written, task, preset)
     check_writing_vlm(request.vlm, state, task)
     spec = ResolvedExpansionSpec(
         vlm=request.vlm,
@@ -66,7 +66,7 @@ async def expand(
     job, said = await said_by_vlm(spec, state, caller, response, wait=request.wait)
     if not isinstance(said, ExpandedPrompt):
         return ExpansionReply(prompt=None, job=job)
-    return await _reply(said, preset, job)
+    return await _reply(said, task, preset, job)
 
 
 def _generator(name: str | None, state: State) -> GeneratorPreset | None:
@@ -79,8 +79,13 @@ def _generator(name: str | None, state: State) -> GeneratorPreset | None:
 
 
 async def _reply(
-    written: ExpandedPrompt, preset: GeneratorPreset | None, job: Job | None = None
+    written: ExpandedPrompt,
+    task: tasks.Task[ExpandedPrompt],
+    preset: GeneratorPreset | None,
+    job: Job | None = None,
 ) -> ExpansionReply:
-    """The exact place, where the tokenizer is here, instead of a count of words."""
+    """With the exact place, where the tokenizer is here, instead of a count of words."""
     told = await asyncio.to_thread(warnings, preset, [written.prompt]) if preset else []
-    return ExpansionReply(prompt=written.prompt, warnings=told or written.warnings, job=job)
+    if not told and (doubt := task.doubt(written)):
+        told = [doubt]
+    return ExpansionReply(prompt=written.prompt, warnings=told, job=job)

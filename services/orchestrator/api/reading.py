@@ -62,4 +62,5 @@ def _reader(encoder: TextEncoder, file: Path, max_sequence_length: int) -> Reade
         found: Sequence[tuple[int, int]] = tokenizer.encode(text, add_special_tokens=False).offsets
         return found
 
-    return Reader(encoder.name, most - tokenizer.num_special_tokens_to_add(False), offsets)
+    own = most - tokenizer.num_special_tokens_to_add(False)
+    return Reader(encoder.name, own, offsets, summary=encoder.summary)

@@ -126,9 +126,9 @@ async def expanded(
             said = await asyncio.gather(*(client.expansion(one) for one in wanted))
     except EXPECTED as error:
         return gr.skip(), _faults(error, "expanding")
-    told = " ".join(sentence for one in said for sentence in one.warnings)
-    shown = fault("It may be too long", prompt=told) if told else NOTHING
-    return "\n".join(" ".join(one.prompt.split()) for one in said), shown
+    doubts = " ".join(sentence for _, told in said for sentence in told)
+    shown = fault("It may be too long", prompt=doubts) if doubts else NOTHING
+    return "\n".join(" ".join(text.split()) for text, _ in said), shown
 
 
 async def written(

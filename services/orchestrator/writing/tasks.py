@@ -35,18 +35,18 @@ class Task(Generic[WordsT]):
 
     text: str
     read: Callable[[str], WordsT]
-    #: What would be better otherwise in words that can be used, if anything.
-    wish: Callable[[WordsT], str | None] = lambda _: None
+    #: What is not as it should be with words that can be used, if anything.
+    doubt: Callable[[WordsT], str | None] = lambda _: None
 
 
 async def carried_out(task: Task[WordsT], ask: Callable[[str], Awaitable[str]]) -> WordsT:
-    """What the writer wrote. A reply that can't be used, or should be otherwise, is asked for once
-    more, with a note of what was wrong: a VLM says the same again to the same words. Raises
+    """What the writer wrote. A reply that can't be used, or is in doubt, is asked for once more,
+    with a note of what was wrong: a VLM says the same again to the same words. Raises
     ``BadReply`` when none can be used."""
     usable = None
     try:
         usable = task.read(await ask(task.text))
-        fault = task.wish(usable)
+        fault = task.doubt(usable)
     except BadReply as error:
         fault = str(error)
     if usable is not None and fault is None:
@@ -132,18 +132,18 @@ def expansion(
     def read(reply: str) -> ExpandedPrompt:
         written = read_reply(reply, _Prompt)
         _check_it_is_no_echo(written.prompt, _EXPANDED)
-        expanded = ExpandedPrompt(prompt=written.prompt)
-        if most_words is not None and (words := _length(written.prompt)) > most_words:
-            expanded.warnings = [
-                f"The prompt has about {words} words, and {generator} surely reads {most_words}: "
-                "what stands at its end may have no effect. Shorten it, or expand it again."
-            ]
-        return expanded
+        return ExpandedPrompt(prompt=written.prompt)
 
-    def wish(written: ExpandedPrompt) -> str | None:
-        return f"write at most {most_words} words" if written.warnings else None
+    def doubt(written: ExpandedPrompt) -> str | None:
+        words = _length(written.prompt)
+        if most_words is None or words <= most_words:
+            return None
+        return (
+            f"The prompt has about {words} words, and {generator} is sure to read {most_words}: "
+            "what stands at its end may have no effect. Shorten it, or expand it again."
+        )
 
-    return Task("\n\n".join(parts), read, wish)
+    return Task("\n\n".join(parts), read, doubt)
 
 
 def _length(prompt: str) -> int:

@@ -515,6 +515,18 @@ export interface components {
             /** Grad Norm */
             grad_norm: number;
             timings: components["schemas"]["StepTimings"];
+            /**
+             * Drift
+             * @description Of the step's own images; where an anchor measures it anyway.
+             * @default null
+             */
+            drift?: number | null;
+            /**
+             * Diversity
+             * @description Likewise, of a batch of two images or more.
+             * @default null
+             */
+            diversity?: number | null;
         };
         /**
          * StepTimings
@@ -531,6 +543,20 @@ export interface components {
             backward: number;
             /** Total */
             total: number;
+        };
+        /**
+         * WarningEvent
+         * @description What the job's owner should know, as in the job's `warnings`.
+         */
+        WarningEvent: {
+            /**
+             * Type
+             * @default warning
+             * @constant
+             */
+            type?: "warning";
+            /** Message */
+            message: string;
         };
         /** Answers */
         Answers: {
@@ -720,6 +746,12 @@ export interface components {
              * @description Null until the job is done, which then has it as `result`.
              */
             prompt: string | null;
+            /**
+             * Warnings
+             * @description Where the prompt is longer than its generator reads.
+             * @default []
+             */
+            warnings?: string[];
             /** @description The VLM's job; null where the service's language model wrote. */
             job: components["schemas"]["Job"] | null;
         };
@@ -730,6 +762,11 @@ export interface components {
         ExpansionRequest: {
             /** Prompt */
             prompt: string;
+            /**
+             * Generator
+             * @description Who will draw it: then no more is asked for than that one reads.
+             */
+            generator?: string | null;
             /**
              * Instructions
              * @description What the writer is told, but for the form of its reply.
@@ -777,7 +814,45 @@ export interface components {
             image: components["schemas"]["ImageSettings"];
             lora: components["schemas"]["LoraSettings"];
             optimizer: components["schemas"]["OptimizerSettings"];
+            guard: components["schemas"]["GuardSettings"];
             eval: components["schemas"]["EvalSettings"];
+        };
+        /**
+         * GuardOptions
+         * @description The single word ``off`` in place of it turns everything off.
+         */
+        GuardOptions: {
+            /** Anchor */
+            anchor?: number | null;
+            /** Margin */
+            margin?: number | null;
+            /** Worst Case */
+            worst_case?: number | null;
+        };
+        /**
+         * GuardSettings
+         * @description What keeps the rest of the picture as the base model draws it. As it stands here, all off:
+         *     the paper's method.
+         */
+        GuardSettings: {
+            /**
+             * Anchor
+             * @description Weight, in the loss, of how far an image is from the one that the base model draws of the same noise; 0: off.
+             * @default 0
+             */
+            anchor?: number;
+            /**
+             * Margin
+             * @description An answer whose probability has reached this teaches no more; 1: off.
+             * @default 1
+             */
+            margin?: number;
+            /**
+             * Worst Case
+             * @description The VLM's gradient is taken at the image moved so far to where its answers are worst, in root mean square of values in [-1, 1]; 0: at the image itself. Costs the VLM a second pass.
+             * @default 0
+             */
+            worst_case?: number;
         };
         /** ImageOptions */
         ImageOptions: {
@@ -970,6 +1045,12 @@ export interface components {
             /** @default {} */
             scores?: components["schemas"]["Scores"];
             /**
+             * Warnings
+             * @description What its owner should know, each with what to do about it.
+             * @default []
+             */
+            warnings?: string[];
+            /**
              * Error
              * @description Why it failed, for a person.
              */
@@ -1098,6 +1179,11 @@ export interface components {
             lora?: components["schemas"]["LoraOptions"];
             /** @default {} */
             optimizer?: components["schemas"]["OptimizerOptions"];
+            /**
+             * @description What keeps the rest of the picture as the base model draws it.
+             * @default {}
+             */
+            guard?: "off" | components["schemas"]["GuardOptions"];
             /** @default {} */
             eval?: components["schemas"]["EvalOptions"];
             /**
@@ -1131,6 +1217,11 @@ export interface components {
             vlm: string;
             base: components["schemas"]["Score"];
             lora: components["schemas"]["Score"];
+            /**
+             * Gap
+             * @description The teacher's probability with the LoRA less the judge's: what is far above 0 pleases the teacher alone.
+             */
+            gap?: number | null;
         };
         /** LoraOptions */
         LoraOptions: {
@@ -1361,6 +1452,12 @@ export interface components {
             answer: string;
             /** @description A drawing that this question speaks of. */
             visual_prompt?: components["schemas"]["VisualPrompt"] | null;
+            /**
+             * Weight
+             * @description How much its loss and its probability count beside the other questions'.
+             * @default 1
+             */
+            weight?: number;
         };
         /** QuestionsReply */
         QuestionsReply: {
@@ -1435,6 +1532,13 @@ export interface components {
             vlm: string;
             /** Prompt */
             prompt: string;
+            /** Generator */
+            generator?: string | null;
+            /**
+             * Most Words
+             * @description About as many as the generator reads.
+             */
+            most_words?: number | null;
             /**
              * Instructions
              * @description What the writer is told, but for the form of its reply.
@@ -1500,6 +1604,14 @@ export interface components {
             image: components["schemas"]["ImageSettings"];
             lora: components["schemas"]["JobLoraSettings"];
             optimizer: components["schemas"]["OptimizerSettings"];
+            /**
+             * @default {
+             *       "anchor": 0,
+             *       "margin": 1,
+             *       "worst_case": 0
+             *     }
+             */
+            guard?: components["schemas"]["GuardSettings"];
             eval: components["schemas"]["EvalSettings"];
             /**
              * Stop At Score
@@ -1547,7 +1659,7 @@ export interface components {
         };
         /**
          * Score
-         * @description All questions over all images: means of the questions' own.
+         * @description All questions over all images: means of the questions' own, by their weights.
          */
         Score: {
             probability: components["schemas"]["Probability"];
@@ -1558,12 +1670,23 @@ export interface components {
         };
         /**
          * Scores
-         * @description By the VLM that taught; of several, their mean by weight.
+         * @description By the VLM that taught; of several, their mean by weight. And what else changed, without
+         *     any VLM: by the autoencoder's latents of the evaluation images.
          */
         Scores: {
             base?: components["schemas"]["Score"] | null;
             lora?: components["schemas"]["Score"] | null;
             judge?: components["schemas"]["JudgeScores"] | null;
+            /**
+             * Drift
+             * @description How far an image with the LoRA is from the base model's of the same seed: 0 is the same picture, about 1 another one.
+             */
+            drift?: number | null;
+            /**
+             * Diversity
+             * @description How far two images with the LoRA are from each other, over that of the base model's: below 1 they have become more alike.
+             */
+            diversity?: number | null;
         };
         /**
          * VisualPrompt

@@ -196,7 +196,13 @@ class AsyncClient:
 
     async def expand_prompt(self, request: ExpansionRequest) -> str:
         """The prompt, written out for a generator. Raises as ``write_questions`` does."""
-        return await self._call(calls.expand_prompt(request))
+        prompt, _ = await self.expansion(request)
+        return prompt
+
+    async def expansion(self, request: ExpansionRequest) -> tuple[str, list[str]]:
+        """As ``expand_prompt``, and sentences that warn where the request's generator does not
+        read the prompt to its end."""
+        return await self._call(calls.expansion(request))
 
     async def models(self) -> ModelList:
         """The generators and VLMs that jobs can name."""

@@ -93,10 +93,10 @@ def write_questions(request: QuestionsRequest) -> Call[list[Question]]:
     return _waiting("/v1/questions", request, request.wait, read)
 
 
-def expand_prompt(request: ExpansionRequest) -> Call[str]:
-    def read(content: bytes) -> str:
+def expansion(request: ExpansionRequest) -> Call[tuple[str, list[str]]]:
+    def read(content: bytes) -> tuple[str, list[str]]:
         reply = answer(ExpansionReply)(content)
-        return _ready(reply.prompt, reply.job)
+        return _ready(reply.prompt, reply.job), reply.warnings
 
     return _waiting("/v1/prompts/expand", request, request.wait, read)
 

@@ -193,7 +193,13 @@ class Client:
 
     def expand_prompt(self, request: ExpansionRequest) -> str:
         """The prompt, written out for a generator. Raises as ``write_questions`` does."""
-        return self._call(calls.expand_prompt(request))
+        prompt, _ = self.expansion(request)
+        return prompt
+
+    def expansion(self, request: ExpansionRequest) -> tuple[str, list[str]]:
+        """As ``expand_prompt``, and sentences that warn where the request's generator does not
+        read the prompt to its end."""
+        return self._call(calls.expansion(request))
 
     def models(self) -> ModelList:
         """The generators and VLMs that jobs can name."""

@@ -23,6 +23,7 @@ from dualprocess.schemas import (
     SkippedStepEvent,
     StatusEvent,
     StepEvent,
+    WarningEvent,
 )
 
 #: Columns of a terminal that has room for what else changed.
@@ -84,6 +85,8 @@ def show(progress: Progress, task: TaskID, record: EventRecord) -> None:
     elif isinstance(event, SkippedStepEvent):
         measures = printable.line(f"skipped: {event.reason}")
         progress.update(task, completed=event.step, measures=measures)
+    elif isinstance(event, WarningEvent):
+        progress.console.print(printable.lines(f"warning: {event.message}"), markup=False)
     elif isinstance(event, StatusEvent):
         waiting = f": waits for {event.waiting_for}" if event.waiting_for else ""
         progress.update(task, state=printable.line(f"{event.status}{waiting}"))

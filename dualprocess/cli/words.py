@@ -12,8 +12,8 @@ from pydantic import BaseModel, ValidationError
 
 from dualprocess import printable
 from dualprocess.cli import specs
-from dualprocess.cli.completion import vlms
-from dualprocess.cli.session import BAD_INPUT, ApiKey, Json, Url, connected, fail, tell
+from dualprocess.cli.completion import generators, vlms
+from dualprocess.cli.session import BAD_INPUT, ApiKey, Json, Url, connected, fail, note, tell
 from dualprocess.protocol import DEFAULT_URL
 from dualprocess.schemas import AnswersRequest, ExpansionRequest, Question, QuestionsRequest
 
@@ -75,6 +75,13 @@ def questions(
 
 def expand(
     prompt: str,
+    generator: Annotated[
+        str | None,
+        typer.Option(
+            help="Who will draw it; then it gets no longer than that one reads.",
+            autocompletion=generators,
+        ),
+    ] = None,
     instructions: Instructions = None,
     vlm: Writer = None,
     wait: Wait = 60.0,
@@ -83,14 +90,16 @@ def expand(
     json: Json = False,
 ) -> None:
     """Write a prompt out, with what an eye would see."""
-    fields = {"prompt": prompt, "vlm": vlm, "wait": wait}
+    fields = {"prompt": prompt, "generator": generator, "vlm": vlm, "wait": wait}
     request = _request(ExpansionRequest, fields, instructions)
     with connected(url, api_key) as client:
-        expanded = client.expand_prompt(request)
+        expanded, warnings = client.expansion(request)
     if json:
-        _print_json({"prompt": expanded})
-    else:
-        tell(expanded)
+        _print_json({"prompt": expanded, "warnings": warnings})
+        return
+    tell(expanded)
+    for sentence in warnings:
+        note(f"warning: {sentence}")
 
 
 def ask(

@@ -11,6 +11,7 @@ from dualprocess.schemas.events import (
     StatusEvent,
     StepEvent,
     StepTimings,
+    WarningEvent,
 )
 from dualprocess.schemas.fields import ImageBytes
 from dualprocess.schemas.jobs import (
@@ -136,6 +137,7 @@ __all__ = [
     "VisualPrompt",
     "VlmInfo",
     "VlmUse",
+    "WarningEvent",
     "Webhook",
     "WebhookMessage",
     "WebhookState",

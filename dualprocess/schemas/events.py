@@ -74,8 +74,15 @@ class ArtifactEvent(Model):
     artifact: Artifact
 
 
+class WarningEvent(Model):
+    """What the job's owner should know, as in the job's `warnings`."""
+
+    type: Literal["warning"] = "warning"
+    message: str
+
+
 Event = Annotated[
-    StatusEvent | AnyStepEvent | PreviewEvent | ArtifactEvent,
+    StatusEvent | AnyStepEvent | PreviewEvent | ArtifactEvent | WarningEvent,
     Field(discriminator="type"),
 ]
 

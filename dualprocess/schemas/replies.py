@@ -32,4 +32,7 @@ class QuestionsReply(Model):
 
 class ExpansionReply(Model):
     prompt: Annotated[Text | None, Field(description=_UNTIL)]
+    warnings: Annotated[
+        list[str], Field(description="Where the prompt is longer than its generator reads.")
+    ] = []
     job: _JobThere

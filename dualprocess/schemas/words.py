@@ -110,6 +110,10 @@ class ExpansionRequest(Model):
     """A prompt to be written out."""
 
     prompt: Text
+    generator: Annotated[
+        PresetName | None,
+        Field(description="Who will draw it: then no more is asked for than that one reads."),
+    ] = None
     instructions: Instructions = DEFAULT_EXPANSION_INSTRUCTIONS
     vlm: Writer = None
     wait: Wait = 60.0
@@ -140,6 +144,10 @@ class ResolvedExpansionSpec(Model):
 
     vlm: PresetName
     prompt: Text
+    generator: PresetName | None = None
+    most_words: Annotated[
+        int | None, Field(description="About as many as the generator reads.")
+    ] = None
     instructions: Instructions
 
 

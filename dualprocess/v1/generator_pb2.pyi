@@ -480,6 +480,7 @@ class OptimizeResponse(_message.Message):
     CHECKPOINT_FIELD_NUMBER: _builtins.int
     SKIPPED_FIELD_NUMBER: _builtins.int
     COLLATERAL_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def started(self) -> Global___Started: ...
     @_builtins.property
@@ -498,6 +499,8 @@ class OptimizeResponse(_message.Message):
     def skipped(self) -> Global___SkippedStep: ...
     @_builtins.property
     def collateral(self) -> Global___Collateral: ...
+    @_builtins.property
+    def warnings(self) -> Global___Warnings: ...
     def __init__(
         self,
         *,
@@ -510,16 +513,39 @@ class OptimizeResponse(_message.Message):
         checkpoint: Global___Checkpoint | None = ...,
         skipped: Global___SkippedStep | None = ...,
         collateral: Global___Collateral | None = ...,
+        warnings: Global___Warnings | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["artifact", b"artifact", "checkpoint", b"checkpoint", "collateral", b"collateral", "finished", b"finished", "message", b"message", "preview", b"preview", "skipped", b"skipped", "started", b"started", "step", b"step", "waiting", b"waiting"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["artifact", b"artifact", "checkpoint", b"checkpoint", "collateral", b"collateral", "finished", b"finished", "message", b"message", "preview", b"preview", "skipped", b"skipped", "started", b"started", "step", b"step", "waiting", b"waiting", "warnings", b"warnings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact", b"artifact", "checkpoint", b"checkpoint", "collateral", b"collateral", "finished", b"finished", "message", b"message", "preview", b"preview", "skipped", b"skipped", "started", b"started", "step", b"step", "waiting", b"waiting"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact", b"artifact", "checkpoint", b"checkpoint", "collateral", b"collateral", "finished", b"finished", "message", b"message", "preview", b"preview", "skipped", b"skipped", "started", b"started", "step", b"step", "waiting", b"waiting", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["started", "step", "waiting", "preview", "artifact", "finished", "checkpoint", "skipped", "collateral"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["started", "step", "waiting", "preview", "artifact", "finished", "checkpoint", "skipped", "collateral", "warnings"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
 Global___OptimizeResponse: _TypeAlias = OptimizeResponse  # noqa: Y015
+
+@_typing.final
+class Warnings(_message.Message):
+    """What the job's owner should know, a sentence each, with what to do about it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SENTENCES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def sentences(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        sentences: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["sentences", b"sentences"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Warnings: _TypeAlias = Warnings  # noqa: Y015
 
 @_typing.final
 class Started(_message.Message):
@@ -527,23 +553,17 @@ class Started(_message.Message):
 
     TRAINABLE_PARAMETERS_FIELD_NUMBER: _builtins.int
     STEPS_FIELD_NUMBER: _builtins.int
-    WARNINGS_FIELD_NUMBER: _builtins.int
     trainable_parameters: _builtins.int
     steps: _builtins.int
-    @_builtins.property
-    def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """What the job's owner is to be told of the LoRA it begins with."""
-
     def __init__(
         self,
         *,
         trainable_parameters: _builtins.int = ...,
         steps: _builtins.int = ...,
-        warnings: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["steps", b"steps", "trainable_parameters", b"trainable_parameters", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["steps", b"steps", "trainable_parameters", b"trainable_parameters"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -886,18 +906,24 @@ class GenerateResponse(_message.Message):
 
     SEED_FIELD_NUMBER: _builtins.int
     IMAGE_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
     seed: _builtins.int
     image: _builtins.bytes
     """An encoded PNG."""
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """As in Warnings; with the first image only."""
+
     def __init__(
         self,
         *,
         seed: _builtins.int = ...,
         image: _builtins.bytes = ...,
+        warnings: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["image", b"image", "seed", b"seed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["image", b"image", "seed", b"seed", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

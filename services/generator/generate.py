@@ -22,17 +22,21 @@ async def generate(
     files: Sequence[bytes],
     *,
     name: str,
-) -> AsyncIterator[tuple[int, bytes]]:
-    """Each seed with its PNG. ``files`` are those of ``spec.loras``, in order.
+) -> AsyncIterator[pb.GenerateResponse]:
+    """Each seed with its PNG, the first one with what is to be known of the prompt. ``files`` are
+    those of ``spec.loras``, in order.
 
     Between two images the device is free for others.
     """
     conditioning = await device.run(family.encode, spec.prompt, spec.image)
+    warnings = await device.run(family.unread, [spec.prompt], spec.image)
     weights = [lora.weight for lora in spec.loras]
     async with device.opened(LoadedLoras, family, name, files, weights) as loras:
         for seed in spec.seeds:
             pixels = await device.run(_render, family, conditioning, spec.image, seed, loras)
-            yield seed, await asyncio.to_thread(encode_png, pixels)
+            png = await asyncio.to_thread(encode_png, pixels)
+            yield pb.GenerateResponse(seed=seed, image=png, warnings=warnings)
+            warnings = []
 
 
 def _render(

@@ -46,7 +46,7 @@ async def optimize(
     start: bytes | None = None,
     resume: bytes | None = None,
 ) -> None:
-    """Runs one job and tells ``emit`` of it: started, steps and skipped steps, previews,
+    """Runs one job and tells ``emit`` of it: started, warnings, steps and skipped steps, previews,
     checkpoints, artifacts, what changed, finished.
 
     ``name`` is unique among the jobs on this generator, ``start`` is the file of the LoRA to begin
@@ -57,11 +57,12 @@ async def optimize(
     """
     async with device.opened(Training, family, spec, name, start=start, resume=resume) as training:
         started = pb.Started(
-            trainable_parameters=training.trainable_parameters,
-            steps=spec.optimizer.steps,
-            warnings=training.warnings,
+            trainable_parameters=training.trainable_parameters, steps=spec.optimizer.steps
         )
         await emit(pb.OptimizeResponse(started=started))
+        unread = await device.run(family.unread, spec.prompts, spec.image)
+        if sentences := [*training.warnings, *unread]:
+            await emit(pb.OptimizeResponse(warnings=pb.Warnings(sentences=sentences)))
         checkpoints = CheckpointStream(device, training, emit, spec)
         try:
             guide = interrupts.during(guide)

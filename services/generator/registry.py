@@ -6,7 +6,8 @@ from importlib import import_module
 
 import torch
 
-from services.common.errors import StartError
+from dualprocess.v1 import generator_pb2 as pb
+from services.common.errors import InvalidInput, StartError
 from services.common.presets import GeneratorPreset, PresetError
 from services.generator.families.base import GeneratorFamily
 
@@ -24,8 +25,14 @@ _FAMILIES = {
 def load(preset: GeneratorPreset, device: torch.device) -> GeneratorFamily:
     """Loads the preset's generator on ``device``.
 
-    Raises ``PresetError`` for an unknown family, ``StartError`` for a model that can't be had.
+    Raises ``PresetError`` for an unknown family, a dtype that can't teach, and a sampler that is
+    not followed here; ``StartError`` for a model that can't be had.
     """
+    if preset.dtype == "float16":
+        raise PresetError(
+            f"preset {preset.name}: dtype float16 is not for generators, since much of a LoRA's "
+            "gradient is too small for it; write bfloat16, which takes the same memory, or float32"
+        )
     if preset.family not in _FAMILIES:
         raise PresetError(
             f"preset {preset.name}: family {preset.family!r} is unknown: "
@@ -34,7 +41,24 @@ def load(preset: GeneratorPreset, device: torch.device) -> GeneratorFamily:
     module, _, name = _FAMILIES[preset.family].partition(":")
     family: type[GeneratorFamily] = getattr(import_module(module), name)
     try:
-        return family.load(preset, device)
-    # OSError for what can't be fetched or read; for some of it the libraries say ValueError.
-    except (OSError, ValueError) as error:
+        loaded = family.load(preset, device)
+        loaded.schedule(_usual_image(preset))
+    except PresetError:
+        raise
+    except InvalidInput as error:
+        raise PresetError(f"preset {preset.name}: {error}") from error
+    # OSError for what can't be fetched or read, ImportError for what a sampler needs beside; for
+    # some of it the libraries say ValueError.
+    except (OSError, ImportError, ValueError) as error:
         raise StartError(f"{preset.model} can't be loaded: {error}") from error
+    return loaded
+
+
+def _usual_image(preset: GeneratorPreset) -> pb.ImageSpec:
+    image = preset.image
+    return pb.ImageSpec(
+        width=image.width,
+        height=image.height,
+        num_inference_steps=image.num_inference_steps,
+        guidance_scale=image.guidance_scale,
+    )

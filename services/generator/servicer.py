@@ -113,8 +113,8 @@ class GeneratorServicer(generator_pb2_grpc.GeneratorServicer):
             blobs.take(request.blob)
         files = [blobs.whole(lora.blob, field="loras") for lora in spec.loras]
         name = f"images{next(self._calls)}"
-        async for seed, png in generate(self._family, self._device, spec, files, name=name):
-            await context.write(pb.GenerateResponse(seed=seed, image=png))
+        async for response in generate(self._family, self._device, spec, files, name=name):
+            await context.write(response)
 
 
 async def _named_files(

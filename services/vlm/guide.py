@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from services.common.errors import NonFinite
+from services.common.presets import DtypeName
 from services.vlm.answers import Answer, losses, passes
 from services.vlm.conversation import AskedQuestion, Conversation
 from services.vlm.families.base import VlmFamily
@@ -34,6 +36,11 @@ class Guard:
 
 
 OFF = Guard()
+
+#: What the loss is multiplied by before the pass backward, and the gradient divided by behind it:
+#: in float16 the small ones of many or sure answers would be zeros. Powers of two, the largest that
+#: doesn't overflow; other dtypes need none.
+_SCALES: Mapping[DtypeName, tuple[float, ...]] = {"float16": (2.0**14, 2.0**7, 1.0)}
 
 
 @dataclass(frozen=True)
@@ -107,6 +114,22 @@ def _guide(
     postfix: str,
     margin: float | None,
 ) -> Guidance:
+    """With the first scale of the loss at which nothing overflows on the way back."""
+    *larger, last = _SCALES.get(vlm.preset.dtype, (1.0,))
+    for scale in larger:
+        with contextlib.suppress(NonFinite):
+            return _guide_scaled(vlm, images, questions, postfix, margin, scale)
+    return _guide_scaled(vlm, images, questions, postfix, margin, last)
+
+
+def _guide_scaled(
+    vlm: VlmFamily,
+    images: torch.Tensor,
+    questions: Sequence[AskedQuestion],
+    postfix: str,
+    margin: float | None,
+    scale: float,
+) -> Guidance:
     leaf = images.detach().requires_grad_()
     features, conversations = _prepare(vlm, leaf, questions, postfix)
     shares = _shares(questions, len(images), features.device)
@@ -118,13 +141,14 @@ def _guide(
     for part in passes(vlm, conversations):
         part_losses, part_answers = losses(vlm, cut[part], conversations[part])
         taught = _beyond(part_losses, margin) * shares[part]
-        torch.autograd.backward(taught.sum() / total)
+        torch.autograd.backward(taught.sum() / total * scale)
         answers += part_answers
     torch.autograd.backward(features, cut.grad)
     weights = [asked.weight for asked in questions] * len(images)
     loss = sum(w * answer.loss for w, answer in zip(weights, answers, strict=True)) / sum(weights)
     gradient = leaf.grad
     assert gradient is not None
+    gradient = gradient / scale
     if not (torch.isfinite(gradient).all() and math.isfinite(loss)):
         raise NonFinite(f"the loss ({loss}) or its gradient is not finite")
     return Guidance(loss=loss, answers=_rows(answers, len(questions)), gradient=gradient)

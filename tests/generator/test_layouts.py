@@ -197,7 +197,7 @@ async def test_a_job_tells_what_its_start_left_out(
     te = {TEXT_ENCODERS[0]: torch.ones(4, 4)}
     spec = optimize_spec(steps=1)
     told = await run(schnell, device, spec, start=save(tensors | te))
-    (warning,) = told.responses[0].started.warnings
+    (warning,) = told.responses[1].warnings.sentences
     assert warning.startswith("lora.start: 1 of its ")
     assert LORA_FILE in told.files
     with pytest.raises(InvalidInput, match=r"^loras\.0: .*text encoders.*leave that out"):

@@ -80,9 +80,9 @@ async def test_the_file_gives_the_jobs_pictures_bit_for_bit(
         )
         family = in_dtype(row, base)
         pictures = generate(family, device, asked, [told.files[name]], name="again")
-        async for seed, png in pictures:
-            assert png == told.files[f"lora-{seed}.png"]
-            assert png != told.files[f"base-{seed}.png"]
+        async for one in pictures:
+            assert one.image == told.files[f"lora-{one.seed}.png"]
+            assert one.image != told.files[f"base-{one.seed}.png"]
 
 
 async def test_a_float32_generators_file_is_float32(device: DeviceThread) -> None:

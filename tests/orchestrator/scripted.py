@@ -33,6 +33,8 @@ class ScriptedGenerator(generator_pb2_grpc.GeneratorServicer):
         #: How many attempts break in the middle.
         self.breaks = 0
         self.refusal: str | None = None
+        #: What it tells the owner of every job.
+        self.warns: list[str] = []
         #: While unset, every job stands still after its first step.
         self.go = asyncio.Event()
         self.go.set()
@@ -105,6 +107,8 @@ class ScriptedGenerator(generator_pb2_grpc.GeneratorServicer):
         if self.refusal:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, self.refusal)
         yield pb.OptimizeResponse(started=pb.Started(steps=spec.optimizer.steps))
+        if self.warns:
+            yield pb.OptimizeResponse(warnings=pb.Warnings(sentences=self.warns))
         done, death = spec.resume.step, self._death
         for step in range(done + 1, spec.optimizer.steps + 1):
             if stop.done():
@@ -175,7 +179,8 @@ class ScriptedGenerator(generator_pb2_grpc.GeneratorServicer):
         self.served.append(spec.prompt)
         self.loras.append(b"".join([request.blob.data async for request in requests]))
         for seed in spec.seeds:
-            yield pb.GenerateResponse(seed=seed, image=png("red"))
+            told = self.warns if seed == spec.seeds[0] else []
+            yield pb.GenerateResponse(seed=seed, image=png("red"), warnings=told)
 
 
 def checkpoint_file(step: int) -> bytes:

@@ -114,8 +114,46 @@ async def test_it_expands_a_prompt_as_it_is_told(api: Api, chat: ChatServer) -> 
     chat.replies = ['{"prompt": "A red fox in deep snow."}']
     body = PROMPT | {"instructions": "In five words."}
     answer = await api.http.post("/v1/prompts/expand", json=body)
-    assert answer.json() == {"prompt": "A red fox in deep snow.", "job": None}
+    assert answer.json() == {"prompt": "A red fox in deep snow.", "warnings": [], "job": None}
     assert chat.asked[0]["messages"][0]["content"].startswith("In five words.\n\n")
+
+
+@pytest.mark.parametrize(("generator", "words"), [("sd-1.4", 46), ("flux-schnell", 153)])
+async def test_a_prompt_for_a_generator_is_no_longer_than_it_reads(
+    api: Api, chat: ChatServer, generator: str, words: int
+) -> None:
+    longer, fitting = " ".join(["fox"] * (words + 1)), " ".join(["fox"] * words)
+    chat.replies = [json.dumps({"prompt": longer}), json.dumps({"prompt": fitting})]
+    body = PROMPT | {"generator": generator}
+    told = (await api.http.post("/v1/prompts/expand", json=body)).json()
+    assert told == {"prompt": fitting, "warnings": [], "job": None}
+    first, second = [asked["messages"][0]["content"] for asked in chat.asked]
+    assert f"Write at most {words} words" in first
+    assert f"about {words + 1} words" in second
+    # A writer that can't be brief is told of, in other scripts as well.
+    for prompt in (longer, "猫" * 7 * (words + 1)):
+        chat.replies = [json.dumps({"prompt": prompt})] * 2
+        told = (await api.http.post("/v1/prompts/expand", json=body)).json()
+        assert told["prompt"] == prompt
+        (warning,) = told["warnings"]
+        assert f"{generator} is sure to read {words}" in warning
+
+
+async def test_where_the_tokenizer_is_known_the_place_is_told(api: Api, chat: ChatServer) -> None:
+    chat.replies = [json.dumps({"prompt": "a red circle above a blue square " * 6})] * 2
+    body = PROMPT | {"generator": "tiny-flux"}
+    told = (await api.http.post("/v1/prompts/expand", json=body)).json()
+    (warning,) = told["warnings"]
+    assert warning.startswith("prompt is too long for tiny-flux: it reads as far as “…")
+
+
+async def test_an_unknown_generator_is_refused(api: Api, chat: ChatServer) -> None:
+    answer = await api.http.post("/v1/prompts/expand", json=PROMPT | {"generator": "none"})
+    assert answer.status_code == 422
+    (fault,) = answer.json()["errors"]
+    assert fault["field"] == "generator"
+    assert "choose one of" in fault["message"]
+    assert chat.asked == []
 
 
 async def test_a_bad_reply_is_asked_for_again_once(api: Api, chat: ChatServer) -> None:

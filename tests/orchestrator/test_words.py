@@ -265,6 +265,17 @@ async def test_a_prompt_is_expanded(api: Api, writing: Site, vlm: ScriptedVlm) -
     assert job.result.model_dump() == {"prompt": longer}
 
 
+async def test_a_prompt_that_is_too_long_for_its_generator_is_told_of_in_the_job(
+    api: Api, writing: Site, vlm: ScriptedVlm
+) -> None:
+    vlm.replies = [json.dumps({"prompt": " ".join(["fox"] * 60)})] * 2
+    told = await post(api, "/v1/prompts/expand", PROMPT | {"generator": "sd-1.4"})
+    (warning,) = told["warnings"]
+    assert "60 words, and sd-1.4 is sure to read 46" in warning
+    assert told["job"]["warnings"] == [warning]
+    assert "Write at most 46 words" in vlm.asked[0].questions[0]
+
+
 TINY = {"prompt": "a circle", "vlm": "tiny-idefics2"}
 RED = {"question": "Is it red?", "answer": "Yes"}
 FIRST = RED | {"on_drawing": True}

@@ -38,6 +38,13 @@ def test_a_prompt_is_expanded_and_questions_are_written(
     chat.replies = [json.dumps({"prompt": "a red fox in deep snow"})]
     page.click("#teach-expand")
     expect(page.locator("#teach-prompt textarea")).to_have_value("a red fox in deep snow")
+    # What the generator on the page does not read to its end is written, and told of.
+    longer = "a red fox " * 300
+    chat.replies = [json.dumps({"prompt": longer})] * 2
+    page.click("#teach-expand")
+    expect(page.locator("#teach-prompt textarea")).to_have_value(longer.strip())
+    expect(page.locator(".dp-faults").first).to_contain_text("is sure to read")
+    page.locator("#teach-prompt textarea").fill("a red fox in deep snow")
     # A bad reply is asked for once more; then the page says so.
     chat.replies = ["no", "none"]
     page.click("#teach-expand")

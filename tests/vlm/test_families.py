@@ -11,6 +11,8 @@ from PIL import Image
 
 from dualprocess.v1 import vlm_pb2
 from services.common.errors import InvalidInput
+from services.common.presets import load_presets
+from services.vlm import registry
 from services.vlm.conversation import AskedQuestion
 from services.vlm.families.base import VlmFamily
 from services.vlm.guide import answer_loss, guide
@@ -221,6 +223,24 @@ def test_dtype_of_the_gradient_is_the_images(
 ) -> None:
     guidance = guide(vlm, images["photo"].bfloat16(), [SMILING], POSTFIX)
     assert guidance.gradient.dtype == torch.bfloat16
+
+
+def test_small_gradients_survive_float16() -> None:
+    """Of several questions about a flat picture none would be left without a scaled loss."""
+    red = torch.tensor([1.0, -1.0, -1.0]).view(1, 3, 1, 1).expand(8, 3, 64, 64)
+    asked = [AskedQuestion(f"Is it {colour}?", "No") for colour in ("blue", "green", "yellow")]
+    preset = load_presets().vlm("tiny-idefics2")
+    plain, half = (
+        guide(
+            registry.load(preset.model_copy(update={"dtype": dtype}), torch.device("cpu")),
+            red,
+            asked,
+            POSTFIX,
+        ).gradient
+        for dtype in ("float32", "float16")
+    )
+    assert plain.abs().max() < 1e-5
+    assert (half - plain).norm() <= 0.1 * plain.norm()
 
 
 def test_a_users_text_is_never_a_control_token(

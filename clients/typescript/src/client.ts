@@ -15,7 +15,8 @@ export type JobEvent =
   | components["schemas"]["StepEvent"]
   | components["schemas"]["SkippedStepEvent"]
   | components["schemas"]["PreviewEvent"]
-  | components["schemas"]["ArtifactEvent"];
+  | components["schemas"]["ArtifactEvent"]
+  | components["schemas"]["WarningEvent"];
 /** An event and its place in the job's stream. */
 export type EventRecord = { id: string; event: JobEvent };
 

@@ -544,6 +544,20 @@ export interface components {
             /** Total */
             total: number;
         };
+        /**
+         * WarningEvent
+         * @description What the job's owner should know, as in the job's `warnings`.
+         */
+        WarningEvent: {
+            /**
+             * Type
+             * @default warning
+             * @constant
+             */
+            type?: "warning";
+            /** Message */
+            message: string;
+        };
         /** Answers */
         Answers: {
             /**
@@ -732,6 +746,12 @@ export interface components {
              * @description Null until the job is done, which then has it as `result`.
              */
             prompt: string | null;
+            /**
+             * Warnings
+             * @description Where the prompt is longer than its generator reads.
+             * @default []
+             */
+            warnings?: string[];
             /** @description The VLM's job; null where the service's language model wrote. */
             job: components["schemas"]["Job"] | null;
         };
@@ -742,6 +762,11 @@ export interface components {
         ExpansionRequest: {
             /** Prompt */
             prompt: string;
+            /**
+             * Generator
+             * @description Who will draw it: then no more is asked for than that one reads.
+             */
+            generator?: string | null;
             /**
              * Instructions
              * @description What the writer is told, but for the form of its reply.
@@ -1523,6 +1548,13 @@ export interface components {
             vlm: string;
             /** Prompt */
             prompt: string;
+            /** Generator */
+            generator?: string | null;
+            /**
+             * Most Words
+             * @description About as many as the generator reads.
+             */
+            most_words?: number | null;
             /**
              * Instructions
              * @description What the writer is told, but for the form of its reply.

@@ -8,15 +8,26 @@ from __future__ import annotations
 import contextlib
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import diffusers
+import numpy as np
 import torch
 
 from dualprocess.v1 import generator_pb2 as pb
+from services.common.errors import InvalidInput
 from services.common.presets import GeneratorPreset
+from services.common.reading import (
+    TEXT_ENCODERS,
+    Framed,
+    Reader,
+    TextEncoder,
+    alone,
+    fields,
+    unread,
+)
 from services.common.torch_tensors import DTYPES_BY_NAME
 
 #: What the denoiser receives for one prompt, by its own argument names; batch size 1.
@@ -33,15 +44,20 @@ class Schedule:
     """The noise levels of one sampling run. Sampling and training use the same one.
 
     ``timesteps`` [n] is what the denoiser is told at index i. ``sigmas`` [n + 1], float32, is the
-    noise level at index i; the last entry is that of the finished image.
+    noise level at index i; the last entry is that of the finished image. ``ends`` [n] is the level
+    that the step at index i goes to, where a sampler takes another for it than the next one.
     """
 
     image: pb.ImageSpec
     timesteps: torch.Tensor
     sigmas: torch.Tensor
+    ends: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.timesteps)
+
+    def end(self, index: int) -> torch.Tensor:
+        return self.sigmas[index + 1] if self.ends is None else self.ends[index]
 
 
 class GeneratorFamily(ABC):
@@ -67,6 +83,7 @@ class GeneratorFamily(ABC):
         self.denoiser: Any = pipeline.components[self.lora_prefix]
         self.vae = pipeline.vae
         self.text_encoders = [pipeline.components[name] for name in self.text_encoder_names]
+        self.preset = preset
         self.max_sequence_length = preset.max_sequence_length
         self.device = device
         self.dtype = DTYPES_BY_NAME[preset.dtype]
@@ -116,6 +133,42 @@ class GeneratorFamily(ABC):
         Without a negative prompt (``None``) there is no classifier-free guidance.
         """
 
+    def readers(self, *, negative: bool) -> list[Reader]:  # noqa: ARG002
+        """How far each text encoder reads a prompt, or a negative prompt."""
+        return [
+            self._reader(encoder, self.max_sequence_length if encoder.by_preset else None)
+            for encoder in TEXT_ENCODERS[self.preset.family]
+        ]
+
+    def unread(self, prompts: Sequence[str], image: pb.ImageSpec) -> list[str]:
+        """A sentence for each prompt, and negative prompt where it takes part, whose end no text
+        encoder reads. Runs tokenizers only."""
+        name = self.preset.name
+        told = unread(name, self.readers(negative=False), fields(prompts))
+        if self.guided(image):
+            negative = [("image.negative_prompt", image.negative_prompt)]
+            told += unread(name, self.readers(negative=True), negative)
+        return told
+
+    def _reader(
+        self,
+        encoder: TextEncoder,
+        tokens: int | None,
+        frame: Callable[[str], Framed] = alone,
+    ) -> Reader:
+        """``tokens`` counts control tokens; ``None`` is what the tokenizer says."""
+        tokenizer = self.pipeline.components[encoder.tokenizer]
+
+        def offsets(text: str) -> list[tuple[int, int]]:
+            found: list[tuple[int, int]] = tokenizer(
+                text, add_special_tokens=False, truncation=False, return_offsets_mapping=True
+            )["offset_mapping"]
+            return found
+
+        most = tokenizer.model_max_length if tokens is None else tokens
+        own = most - tokenizer.num_special_tokens_to_add()
+        return Reader(encoder.name, own, offsets, frame, encoder.summary)
+
     @contextlib.contextmanager
     def _text_encoders_on_device(self) -> Iterator[None]:
         try:
@@ -134,9 +187,27 @@ class GeneratorFamily(ABC):
     def noise(self, seeds: Sequence[int], image: pb.ImageSpec) -> torch.Tensor:
         """Starting latents, one row a seed: what the plain pipeline draws for that seed."""
 
-    @abstractmethod
     def schedule(self, image: pb.ImageSpec) -> Schedule:
-        """The plain pipeline's own schedule for this image."""
+        """The plain pipeline's own schedule for this image. Raises ``InvalidInput`` for a number
+        of steps that the model's sampler can't do."""
+        steps = image.num_inference_steps
+        try:
+            with np.errstate(divide="ignore", invalid="ignore"):
+                schedule = self._schedule(image)
+        except (ValueError, IndexError) as error:
+            raise InvalidInput(
+                f"image.num_inference_steps: the model's sampler can't do {steps}: {error}"
+            ) from error
+        if schedule.sigmas.isnan().any():
+            raise InvalidInput(
+                f"image.num_inference_steps: the model's sampler has no noise levels for {steps}; "
+                "write another number"
+            )
+        return schedule
+
+    @abstractmethod
+    def _schedule(self, image: pb.ImageSpec) -> Schedule:
+        """As ``schedule``; what the sampler raises, it may raise."""
 
     @abstractmethod
     def denoise(

@@ -13,11 +13,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
+from diffusers.schedulers import KarrasDiffusionSchedulers
 
 from dualprocess.v1 import generator_pb2 as pb
 from services.common.presets import GeneratorPreset, PresetError
 from services.generator.families.base import Conditioning, GeneratorFamily, Schedule
 from services.generator.families.noise import drawn
+from services.generator.families.sampler_settings import check_class, check_unknown
+
+#: Samplers of the same noise levels: the family's own takes their place, with their settings.
+_REPLACED = [name for name in KarrasDiffusionSchedulers.__members__ if name != "EDMEulerScheduler"]
 
 
 class EpsilonFamily(GeneratorFamily):
@@ -32,11 +37,14 @@ class EpsilonFamily(GeneratorFamily):
     classifier_free = True
     #: diffusers' class of the sampler; its settings are the model's own.
     sampler: ClassVar[Any]
-    #: Whether latents are x_sigma / sqrt(1 + sigma²) between two steps, or x_sigma itself.
-    variance_preserving: ClassVar[bool]
+    #: Settings of the sampler where the model says nothing, if they aren't diffusers' defaults.
+    sampler_defaults: ClassVar[Mapping[str, Any]] = {}
 
     def __init__(self, pipeline: Any, preset: GeneratorPreset, device: torch.device) -> None:
-        pipeline.scheduler = self.sampler.from_config(pipeline.scheduler.config)
+        check_class(preset, pipeline.scheduler, _REPLACED)
+        config = pipeline.scheduler.config
+        check_unknown(preset, config, self.sampler)
+        pipeline.scheduler = self.sampler.from_config({**self.sampler_defaults, **config})
         super().__init__(pipeline, preset, device)
         self._scheduler = pipeline.scheduler
         if self._scheduler.config.prediction_type not in ("epsilon", "v_prediction"):
@@ -60,9 +68,7 @@ class EpsilonFamily(GeneratorFamily):
         rows = {
             name: tensor.repeat_interleave(batch, dim=0) for name, tensor in conditioning.items()
         }
-        noisy = latents
-        if not self.variance_preserving:
-            noisy = latents / _spread(schedule.sigmas[index])
+        noisy = self._divided(latents, schedule.sigmas[index])
         model_pred: torch.Tensor = self.denoiser(
             noisy.repeat(branches, 1, 1, 1),
             schedule.timesteps[index],
@@ -80,44 +86,41 @@ class EpsilonFamily(GeneratorFamily):
     ) -> dict[str, torch.Tensor] | None:
         """What the U-Net is told beside the text, from the conditioning in the batch's rows."""
 
-    @abstractmethod
-    def schedule(self, image: pb.ImageSpec) -> Schedule:
-        """Sigmas are sqrt((1 - alpha_bar) / alpha_bar)."""
-
     def advance(
         self, latents: torch.Tensor, model_pred: torch.Tensor, schedule: Schedule, index: int
     ) -> torch.Tensor:
         # DDIM with eta 0 and Euler are one step, in two scalings (Song et al., 2021).
-        x0, noise = self._x0_and_noise(latents, model_pred, schedule, index)
-        sigma = schedule.sigmas[index + 1]
-        advanced = x0 + sigma * noise
-        if self.variance_preserving:
-            advanced = advanced / _spread(sigma)
-        return advanced.to(latents.dtype)
+        x0, noise = self._x0_and_noise(latents, model_pred, schedule.sigmas[index])
+        return self._mixed(x0, noise, schedule.end(index)).to(latents.dtype)
 
     def predict_x0(
         self, latents: torch.Tensor, model_pred: torch.Tensor, schedule: Schedule, index: int
     ) -> torch.Tensor:
-        return self._x0_and_noise(latents, model_pred, schedule, index)[0].to(latents.dtype)
+        return self._x0_and_noise(latents, model_pred, schedule.sigmas[index])[0].to(latents.dtype)
 
+    @property
+    def predicts_noise(self) -> bool:
+        """Or else v = (noise - sigma x0) / sqrt(1 + sigma²) (Salimans and Ho, 2022)."""
+        return bool(self._scheduler.config.prediction_type == "epsilon")
+
+    @abstractmethod
+    def _divided(self, latents: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        """The sampler's latents as the U-Net sees them."""
+
+    @abstractmethod
     def _x0_and_noise(
-        self, latents: torch.Tensor, model_pred: torch.Tensor, schedule: Schedule, index: int
+        self, latents: torch.Tensor, model_pred: torch.Tensor, sigma: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Both parts of x_sigma, float32, as the prediction tells them apart."""
-        sigma = schedule.sigmas[index]
-        noisy, prediction = latents.float(), model_pred.float()
-        if self.variance_preserving:
-            noisy = noisy * _spread(sigma)
-        if self._scheduler.config.prediction_type == "epsilon":
-            return noisy - sigma * prediction, prediction
-        # v = (noise - sigma x0) / sqrt(1 + sigma²) (Salimans and Ho, 2022)
-        x0 = (noisy / _spread(sigma) - sigma * prediction) / _spread(sigma)
-        return x0, (noisy - x0) / sigma
+
+    @abstractmethod
+    def _mixed(self, x0: torch.Tensor, noise: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        """Both parts as the sampler's latents at this noise level."""
 
     def decode(self, x0: torch.Tensor, image: pb.ImageSpec) -> torch.Tensor:  # noqa: ARG002
         return self.decoded(x0 / self.vae.config.scaling_factor)
 
 
-def _spread(sigma: torch.Tensor) -> torch.Tensor:
+def spread(sigma: torch.Tensor) -> torch.Tensor:
     """Standard deviation of x_sigma, where that of x0 is 1."""
     return (1 + sigma**2).sqrt()

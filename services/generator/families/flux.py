@@ -44,7 +44,7 @@ class Flux(FlowFamily):
         packed = rearrange(noise_BCHW, "b c (h ph) (w pw) -> b (h w) (c ph pw)", ph=2, pw=2)
         return packed.to(self.device)
 
-    def schedule(self, image: pb.ImageSpec) -> Schedule:
+    def _schedule(self, image: pb.ImageSpec) -> Schedule:
         scheduler = self.pipeline.scheduler
         config = scheduler.config
         height, width = self._patches(image)

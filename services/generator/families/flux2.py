@@ -13,7 +13,9 @@ from einops import rearrange
 
 from dualprocess.v1 import generator_pb2 as pb
 from services.common.presets import GeneratorPreset, PresetError
+from services.common.reading import TEXT_ENCODERS, Reader
 from services.generator.families.base import Conditioning, Schedule
+from services.generator.families.chat import chat_frame
 from services.generator.families.flow import FlowFamily
 from services.generator.families.noise import drawn
 
@@ -40,13 +42,18 @@ class Flux2(FlowFamily):
         )
         return {"encoder_hidden_states": prompt_embeds, "txt_ids": txt_ids}
 
+    def readers(self, *, negative: bool) -> list[Reader]:  # noqa: ARG002
+        (encoder,) = TEXT_ENCODERS[self.preset.family]
+        frame = chat_frame(self.pipeline.tokenizer, enable_thinking=False)
+        return [self._reader(encoder, self.max_sequence_length, frame)]
+
     def noise(self, seeds: Sequence[int], image: pb.ImageSpec) -> torch.Tensor:
         noise_BCHW = drawn(
             seeds, (self.denoiser.config.in_channels, *self._patches(image)), self.dtype
         )
         return rearrange(noise_BCHW, "b c h w -> b (h w) c").to(self.device)
 
-    def schedule(self, image: pb.ImageSpec) -> Schedule:
+    def _schedule(self, image: pb.ImageSpec) -> Schedule:
         scheduler = self.pipeline.scheduler
         height, width = self._patches(image)
         steps = image.num_inference_steps

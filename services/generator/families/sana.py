@@ -9,13 +9,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler
+from diffusers import DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler
 
 from dualprocess.v1 import generator_pb2 as pb
 from services.common.presets import GeneratorPreset
+from services.common.reading import TEXT_ENCODERS, Framed, Reader, between
 from services.generator.families.base import Conditioning, GeneratorFamily, Schedule
 from services.generator.families.flow import FlowFamily
 from services.generator.families.noise import drawn
+from services.generator.families.sampler_settings import check_class, check_unknown, refusal
+
+_SAMPLERS = [DPMSolverMultistepScheduler.__name__, FlowMatchEulerDiscreteScheduler.__name__]
 
 
 class SanaModel(GeneratorFamily):
@@ -27,12 +31,27 @@ class SanaModel(GeneratorFamily):
     def __init__(self, pipeline: Any, preset: GeneratorPreset, device: torch.device) -> None:
         super().__init__(pipeline, preset, device)
         call = inspect.signature(type(pipeline).__call__)
+        # The text in front of every prompt; the pipelines have it as the default of a call.
+        self._instruction: list[str] = call.parameters["complex_human_instruction"].default
         self._prompt_settings = {
             "device": device,
             "max_sequence_length": preset.max_sequence_length,
-            # The text in front of every prompt; the pipelines have it as the default of a call.
-            "complex_human_instruction": call.parameters["complex_human_instruction"].default,
+            "complex_human_instruction": self._instruction,
         }
+
+    def readers(self, *, negative: bool) -> list[Reader]:
+        (encoder,) = TEXT_ENCODERS[self.preset.family]
+        most = self.max_sequence_length
+        instruction = "" if negative else "\n".join(self._instruction)
+        if instruction:
+            # As the pipelines count: two tokens of the instruction's are two less for the prompt.
+            most += len(self.pipeline.tokenizer.encode(instruction)) - 2
+
+        def frame(prompt: str) -> Framed:
+            framed = between(prompt.lower().strip(), instruction)
+            return Framed(framed.text, _before_lowering(prompt, framed.places))
+
+        return [self._reader(encoder, most, frame)]
 
     def latent_shape(self, image: pb.ImageSpec) -> tuple[int, int, int]:
         """Channels, height and width of one image's latents."""
@@ -53,15 +72,35 @@ class Sana(SanaModel, FlowFamily):
     pipeline_class = "SanaPipeline"
     architecture = "sana-1"
     classifier_free = True
+    unread_settings = ("use_flow_sigmas",)
 
     def __init__(self, pipeline: Any, preset: GeneratorPreset, device: torch.device) -> None:
-        super().__init__(pipeline, preset, device)
         # The hub's own sampler is a DPM solver, whose steps look back: a prediction at one index
         # would not say where it goes next. Its shift belongs to the model and stays.
-        config = pipeline.scheduler.config
-        pipeline.scheduler = FlowMatchEulerDiscreteScheduler(
-            num_train_timesteps=config.num_train_timesteps, shift=config.flow_shift
-        )
+        own = pipeline.scheduler
+        check_class(preset, own, _SAMPLERS)
+        config = own.config
+        if config.get("use_dynamic_shifting"):
+            raise refusal(
+                preset, "use_dynamic_shifting", True, "and the pipeline knows no shift for an image"
+            )
+        if isinstance(own, DPMSolverMultistepScheduler):
+            check_unknown(
+                preset, config, FlowMatchEulerDiscreteScheduler, known=self.unread_settings
+            )
+            if config.prediction_type != "flow_prediction" or not config.use_flow_sigmas:
+                setting = f"{config.prediction_type!r}, use_flow_sigmas {config.use_flow_sigmas!r}"
+                raise refusal(
+                    preset,
+                    "prediction_type",
+                    setting,
+                    "and Sana predicts a flow",
+                    'write "flow_prediction" and true, or choose another model',
+                )
+            pipeline.scheduler = FlowMatchEulerDiscreteScheduler.from_config(
+                config, shift=config.flow_shift
+            )
+        super().__init__(pipeline, preset, device)
 
     def _encode(self, prompt: str, negative_prompt: str | None) -> Conditioning:
         guided = negative_prompt is not None
@@ -78,7 +117,7 @@ class Sana(SanaModel, FlowFamily):
     def noise(self, seeds: Sequence[int], image: pb.ImageSpec) -> torch.Tensor:
         return drawn(seeds, self.latent_shape(image), torch.float32).to(self.device)
 
-    def schedule(self, image: pb.ImageSpec) -> Schedule:
+    def _schedule(self, image: pb.ImageSpec) -> Schedule:
         # Evenly spaced before the shift, as the hub's sampler spaces them. The Euler sampler's own
         # default shifts its last level twice and spends a step on almost no noise.
         steps = image.num_inference_steps
@@ -104,3 +143,11 @@ class Sana(SanaModel, FlowFamily):
             scale = schedule.image.guidance_scale
             model_pred = negative_pred + scale * (prompt_pred - negative_pred)
         return model_pred
+
+
+def _before_lowering(prompt: str, places: Sequence[int]) -> list[int]:
+    """Places in ``prompt.lower().strip()``, as places in ``prompt``: some letters become two."""
+    origins = [index for index, letter in enumerate(prompt) for _ in letter.lower()]
+    lowered = prompt.lower()
+    skipped = len(lowered) - len(lowered.lstrip())
+    return [origins[place + skipped] for place in places] if origins else [0] * len(places)

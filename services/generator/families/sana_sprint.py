@@ -4,11 +4,15 @@ diffusers' ``SanaSprintPipeline``)."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
+from diffusers import SCMScheduler
 
 from dualprocess.v1 import generator_pb2 as pb
+from services.common.presets import GeneratorPreset
 from services.generator.families.base import Conditioning, Schedule
+from services.generator.families.sampler_settings import check_class, refusal
 from services.generator.families.sana import SanaModel
 
 #: The pipeline's own: where every run begins, and the second of exactly two steps.
@@ -31,6 +35,13 @@ class SanaSprint(SanaModel):
     pipeline_class = "SanaSprintPipeline"
     architecture = "sana-sprint"
 
+    def __init__(self, pipeline: Any, preset: GeneratorPreset, device: torch.device) -> None:
+        check_class(preset, pipeline.scheduler, [SCMScheduler.__name__])
+        prediction = pipeline.scheduler.config.prediction_type
+        if prediction != "trigflow":
+            raise refusal(preset, "prediction_type", prediction, 'where only "trigflow" is known')
+        super().__init__(pipeline, preset, device)
+
     def _encode(self, prompt: str, negative_prompt: str | None) -> Conditioning:  # noqa: ARG002
         embeds, mask = self.pipeline.encode_prompt(prompt, **self._prompt_settings)
         return {"encoder_hidden_states": embeds, "encoder_attention_mask": mask}
@@ -48,7 +59,7 @@ class SanaSprint(SanaModel):
         ]
         return torch.stack(noises_NBCHW, dim=1).to(self.device)
 
-    def schedule(self, image: pb.ImageSpec) -> Schedule:
+    def _schedule(self, image: pb.ImageSpec) -> Schedule:
         steps = image.num_inference_steps
         self.pipeline.scheduler.set_timesteps(
             steps,

@@ -16,7 +16,7 @@ from diffusers import EulerDiscreteScheduler
 
 from dualprocess.v1 import generator_pb2 as pb
 from services.generator.families.base import Conditioning, Schedule
-from services.generator.families.epsilon import EpsilonFamily
+from services.generator.families.epsilon import EpsilonFamily, spread
 
 
 class StableDiffusionXL(EpsilonFamily):
@@ -28,7 +28,6 @@ class StableDiffusionXL(EpsilonFamily):
     load_options: ClassVar[Mapping[str, Any]] = {"add_watermarker": False}
     text_encoder_names = ("text_encoder", "text_encoder_2")
     sampler = EulerDiscreteScheduler
-    variance_preserving = False
 
     def _encode(self, prompt: str, negative_prompt: str | None) -> Conditioning:
         embeds, negative_embeds, pooled, negative_pooled = self.pipeline.encode_prompt(
@@ -53,7 +52,24 @@ class StableDiffusionXL(EpsilonFamily):
         text_embeds = rows["text_embeds"]
         return {"text_embeds": text_embeds, "time_ids": time_ids.expand(len(text_embeds), -1)}
 
-    def schedule(self, image: pb.ImageSpec) -> Schedule:
+    def _schedule(self, image: pb.ImageSpec) -> Schedule:
         self._scheduler.set_timesteps(image.num_inference_steps, device=self.device)
-        sigmas = self._scheduler.sigmas.to(self.device, copy=True)
-        return Schedule(image, self._scheduler.timesteps.clone(), sigmas)
+        # With one kind of interpolation there is a level more than steps.
+        sigmas = self._scheduler.sigmas[: image.num_inference_steps + 1]
+        timesteps = self._scheduler.timesteps.clone()
+        return Schedule(image, timesteps, sigmas.to(self.device, copy=True))
+
+    def _divided(self, latents: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        return latents / spread(sigma)
+
+    def _x0_and_noise(
+        self, latents: torch.Tensor, model_pred: torch.Tensor, sigma: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        noisy, prediction = latents.float(), model_pred.float()
+        if self.predicts_noise:
+            return noisy - sigma * prediction, prediction
+        x0 = (noisy / spread(sigma) - sigma * prediction) / spread(sigma)
+        return x0, (noisy - x0) / sigma
+
+    def _mixed(self, x0: torch.Tensor, noise: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        return x0 + sigma * noise

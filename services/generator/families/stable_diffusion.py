@@ -10,8 +10,10 @@ import torch
 from diffusers import DDIMScheduler
 
 from dualprocess.v1 import generator_pb2 as pb
+from services.common.presets import GeneratorPreset
 from services.generator.families.base import Conditioning, Schedule
-from services.generator.families.epsilon import EpsilonFamily
+from services.generator.families.epsilon import EpsilonFamily, spread
+from services.generator.families.sampler_settings import refusal
 
 
 class StableDiffusion(EpsilonFamily):
@@ -25,7 +27,26 @@ class StableDiffusion(EpsilonFamily):
         "requires_safety_checker": False,
     }
     sampler = DDIMScheduler
-    variance_preserving = True
+    # Samplers that never clip don't say so; x0 of latents was never meant for a clip at 1.
+    sampler_defaults: ClassVar[Mapping[str, Any]] = {"clip_sample": False}
+
+    def __init__(self, pipeline: Any, preset: GeneratorPreset, device: torch.device) -> None:
+        super().__init__(pipeline, preset, device)
+        config = self._scheduler.config
+        if (
+            config.rescale_betas_zero_snr
+            and self.predicts_noise
+            and config.timestep_spacing != "leading"
+        ):
+            raise refusal(
+                preset,
+                "rescale_betas_zero_snr",
+                True,
+                "so that nothing of the image is left at the first noise level, and no prediction "
+                "of the noise can tell it",
+                'take it out, or write timestep_spacing "leading"; a model that predicts v says so '
+                'with prediction_type "v_prediction"',
+            )
 
     def _encode(self, prompt: str, negative_prompt: str | None) -> Conditioning:
         embeds, negative_embeds = self.pipeline.encode_prompt(
@@ -39,14 +60,55 @@ class StableDiffusion(EpsilonFamily):
             embeds = torch.cat([negative_embeds, embeds])
         return {"encoder_hidden_states": embeds}
 
-    def schedule(self, image: pb.ImageSpec) -> Schedule:
+    def _schedule(self, image: pb.ImageSpec) -> Schedule:
         scheduler, steps = self._scheduler, image.num_inference_steps
         scheduler.set_timesteps(steps, device=self.device)
         timesteps = scheduler.timesteps.clone()
-        alphas_bar = scheduler.alphas_cumprod[timesteps.cpu()]
-        # The noise level that the last step ends at: that of a trained timestep, for many models.
-        end = int(timesteps[-1]) - scheduler.config.num_train_timesteps // steps
-        last = scheduler.alphas_cumprod[end] if end >= 0 else scheduler.final_alpha_cumprod
-        alphas_bar = torch.cat([alphas_bar, last[None]])
-        sigmas = ((1 - alphas_bar) / alphas_bar).sqrt()
-        return Schedule(image, timesteps, sigmas.to(self.device))
+        alphas_bar = scheduler.alphas_cumprod
+        final = scheduler.final_alpha_cumprod
+        # One spacing's step is taken for all: what it ends at is that of a trained timestep, for
+        # many models also at the last step, and with some spacings not that of the next.
+        stride = scheduler.config.num_train_timesteps // steps
+        ends = [alphas_bar[end] if end >= 0 else final for end in (timesteps - stride).tolist()]
+        ends_N = _sigma(torch.stack(ends)).to(self.device)
+        sigmas_N = _sigma(alphas_bar[timesteps.cpu()]).to(self.device)
+        return Schedule(image, timesteps, torch.cat([sigmas_N, ends_N[-1:]]), ends_N)
+
+    def _divided(self, latents: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:  # noqa: ARG002
+        return latents
+
+    def _x0_and_noise(
+        self, latents: torch.Tensor, model_pred: torch.Tensor, sigma: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        noisy, prediction = latents.float(), model_pred.float()
+        signal, deviation = _parts(sigma)
+        if self.predicts_noise:
+            x0, noise = (noisy - deviation * prediction) / signal, prediction
+        else:
+            x0 = signal * noisy - deviation * prediction
+            noise = signal * prediction + deviation * noisy
+        return self._limited(x0), noise
+
+    def _limited(self, x0: torch.Tensor) -> torch.Tensor:
+        config = self._scheduler.config
+        if config.thresholding:
+            # As in Imagen (Saharia et al., 2022), by diffusers' own hand.
+            limited: torch.Tensor = self._scheduler._threshold_sample(x0)
+            return limited
+        if config.clip_sample:
+            return x0.clamp(-config.clip_sample_range, config.clip_sample_range)
+        return x0
+
+    def _mixed(self, x0: torch.Tensor, noise: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        signal, deviation = _parts(sigma)
+        return signal * x0 + deviation * noise
+
+
+def _sigma(alpha_bar: torch.Tensor) -> torch.Tensor:
+    return ((1 - alpha_bar) / alpha_bar).sqrt()
+
+
+def _parts(sigma: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """sqrt(alpha_bar) and sqrt(1 - alpha_bar); 0 and 1 at an infinite sigma."""
+    signal = 1 / spread(sigma)
+    return signal, torch.where(sigma.isinf(), torch.ones_like(sigma), sigma * signal)

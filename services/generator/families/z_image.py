@@ -12,7 +12,9 @@ from diffusers.pipelines.z_image.pipeline_z_image import (
 )
 
 from dualprocess.v1 import generator_pb2 as pb
+from services.common.reading import TEXT_ENCODERS, Reader
 from services.generator.families.base import Conditioning, Schedule
+from services.generator.families.chat import chat_frame
 from services.generator.families.flow import FlowFamily
 from services.generator.families.noise import drawn
 
@@ -42,11 +44,16 @@ class ZImage(FlowFamily):
             conditioning["negative_cap_feats"] = negative_prompt_embeds[0]
         return conditioning
 
+    def readers(self, *, negative: bool) -> list[Reader]:  # noqa: ARG002
+        (encoder,) = TEXT_ENCODERS[self.preset.family]
+        frame = chat_frame(self.pipeline.tokenizer, enable_thinking=True)
+        return [self._reader(encoder, self.max_sequence_length, frame)]
+
     def noise(self, seeds: Sequence[int], image: pb.ImageSpec) -> torch.Tensor:
         shape = (self.denoiser.config.in_channels, *self._latent_sides(image))
         return drawn(seeds, shape, torch.float32).to(self.device)
 
-    def schedule(self, image: pb.ImageSpec) -> Schedule:
+    def _schedule(self, image: pb.ImageSpec) -> Schedule:
         scheduler = self.pipeline.scheduler
         config = scheduler.config
         height, width = self._latent_sides(image)

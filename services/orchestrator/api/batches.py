@@ -101,7 +101,7 @@ def _new_jobs(ready: list[Ready]) -> list[NewJob]:
     """Raises ``InvalidSpec`` when they are too large together."""
     jobs, stored = [], 0
     for job_id, one in zip(new_job_ids(len(ready)), ready, strict=True):
-        fields = optimize_fields(one.spec, one.webhook)
+        fields = optimize_fields(one.spec, one.webhook, one.warnings)
         stored += sum(len(value) for value in fields.values())
         if stored > MAX_STORED_BYTES:
             message = (

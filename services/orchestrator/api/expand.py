@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from dualprocess.schemas import BatchRequest, FieldError, JobSpec, ResolvedJobSpec, Webhook
@@ -11,6 +11,7 @@ from dualprocess.schemas.batches import MAX_BATCH_JOBS
 from services.orchestrator.api.auth import Caller
 from services.orchestrator.api.problems import InvalidSpec
 from services.orchestrator.api.quotas import check_batch, check_steps
+from services.orchestrator.api.reading import warnings
 from services.orchestrator.api.resolve import resolve_job
 from services.orchestrator.api.starts import check_start
 from services.orchestrator.api.state import State
@@ -22,12 +23,13 @@ _FAULTS_SHOWN = 100
 _NAME_CHARACTERS = 80
 
 
-@dataclass(frozen=True)
+@dataclass
 class Ready:
-    """A spec that can be queued."""
+    """A spec that can be queued, and what its owner should know of it."""
 
     spec: ResolvedJobSpec
     webhook: Webhook | None
+    warnings: Sequence[str] = ()
 
 
 async def expand(request: BatchRequest, state: State, caller: Caller) -> list[Ready]:
@@ -51,6 +53,19 @@ async def expand(request: BatchRequest, state: State, caller: Caller) -> list[Re
         raise InvalidSpec(*_shown(faults))
     jobs = ready if request.specs else list(_spread(ready[0], request))
     check_batch(caller, len(jobs), "specs" if request.specs else "prompts")
+    return await asyncio.to_thread(_warned, jobs, state)
+
+
+def _warned(jobs: list[Ready], state: State) -> list[Ready]:
+    """What differs only in its seed is told the same."""
+    known: dict[tuple[str, ...], list[str]] = {}
+    for job in jobs:
+        spec = job.spec
+        asked = (spec.generator, spec.image.negative_prompt, *spec.prompts)
+        if asked not in known:
+            preset = state.presets.generator(spec.generator)
+            known[asked] = warnings(preset, spec.prompts, spec.image)
+        job.warnings = [*job.warnings, *known[asked]]
     return jobs
 
 

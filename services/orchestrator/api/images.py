@@ -16,6 +16,7 @@ from services.orchestrator.api import short_jobs
 from services.orchestrator.api.auth import SUBMIT, Caller, CallerDep
 from services.orchestrator.api.loras import lora_fault
 from services.orchestrator.api.problems import InvalidSpec
+from services.orchestrator.api.reading import warnings
 from services.orchestrator.api.resolve import resolve_images
 from services.orchestrator.api.state import State, StateDep
 from services.orchestrator.store.jobs import images_fields, needed_vlms
@@ -34,8 +35,10 @@ async def generate(
     """Images as a job's artifacts `image-SEED.png`; 202 when they are not ready in time."""
     spec = await asyncio.to_thread(resolve_images, request, state.presets)
     await _check_loras(spec, state, caller)
+    preset = state.presets.generator(spec.generator)
+    told = await asyncio.to_thread(warnings, preset, [spec.prompt], spec.image)
     return await short_jobs.run(
-        images_fields(spec),
+        images_fields(spec, told),
         state,
         caller,
         response,

@@ -12,6 +12,7 @@ from dualprocess.schemas import FieldError, Job, JobPage, JobSpec, JobStatus
 from services.orchestrator.api.auth import READ, SUBMIT, CallerDep
 from services.orchestrator.api.problems import InvalidSpec, ProblemError
 from services.orchestrator.api.quotas import check_steps
+from services.orchestrator.api.reading import warnings
 from services.orchestrator.api.resolve import resolve_job
 from services.orchestrator.api.starts import check_start, kept_start
 from services.orchestrator.api.state import JobDep, State, StateDep
@@ -42,8 +43,11 @@ async def submit(
     check_steps(caller, resolved.optimizer.steps)
     webhook = await complete_webhook(spec.webhook, state.addresses, state.webhook_secret)
     job_id, digest = new_job_id(), hashlib.sha256(spec.model_dump_json().encode()).hexdigest()
-    warnings = await check_start(resolved, state, caller)
+    of_start = await check_start(resolved, state, caller)
     stored, files = kept_start(resolved, job_id)
+    preset = state.presets.generator(stored.generator)
+    unread = await asyncio.to_thread(warnings, preset, stored.prompts, stored.image)
+    told = [*of_start, *unread]
     async with state.uploads.submission(job_id, files):
         known_id, known_digest = await state.queue.submit(
             job_id,
@@ -51,7 +55,7 @@ async def submit(
             vlms=needed_vlms(stored),
             priority=OPTIMIZE_PRIORITY,
             owner=caller.owner,
-            fields=optimize_fields(stored, webhook, warnings),
+            fields=optimize_fields(stored, webhook, told),
             idempotency=(idempotency_key, digest) if idempotency_key else None,
         )
     if known_id != job_id and known_digest != digest:

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from fastapi import APIRouter, Response
 
 from dualprocess.schemas import (
     ExpandedPrompt,
     ExpansionReply,
     ExpansionRequest,
+    FieldError,
+    Job,
     ResolvedExpansionSpec,
 )
+from services.common.presets import GeneratorPreset, PresetError
+from services.common.reading import most_words
 from services.orchestrator.api.auth import SUBMIT, CallerDep
-from services.orchestrator.api.state import StateDep
+from services.orchestrator.api.problems import InvalidSpec
+from services.orchestrator.api.reading import warnings
+from services.orchestrator.api.state import State, StateDep
 from services.orchestrator.api.words import (
     check_writing_vlm,
     endpoint_of,
@@ -35,14 +43,49 @@ async def expand(
 
     The VLM that the request names writes it, in a job, else the service's language model.
     """
-    task = tasks.expansion(request.prompt, instructions=request.instructions)
+    preset = _generator(request.generator, state)
+    most = most_words(preset.max_sequence_length) if preset else None
+    task = tasks.expansion(
+        request.prompt,
+        instructions=request.instructions,
+        generator=request.generator,
+        most_words=most,
+    )
     if request.vlm is None:
         endpoint = endpoint_of(state)
         written = await written_by_endpoint(task, endpoint, state, caller, wait=request.wait)
-        return ExpansionReply(prompt=written.prompt, job=None)
+        return await _reply(written, task, preset)
     check_writing_vlm(request.vlm, state, task)
     spec = ResolvedExpansionSpec(
-        vlm=request.vlm, prompt=request.prompt, instructions=request.instructions
+        vlm=request.vlm,
+        prompt=request.prompt,
+        generator=request.generator,
+        most_words=most,
+        instructions=request.instructions,
     )
     job, said = await said_by_vlm(spec, state, caller, response, wait=request.wait)
-    return ExpansionReply(prompt=said.prompt if isinstance(said, ExpandedPrompt) else None, job=job)
+    if not isinstance(said, ExpandedPrompt):
+        return ExpansionReply(prompt=None, job=job)
+    return await _reply(said, task, preset, job)
+
+
+def _generator(name: str | None, state: State) -> GeneratorPreset | None:
+    if name is None:
+        return None
+    try:
+        return state.presets.generator(name)
+    except PresetError as error:
+        raise InvalidSpec(FieldError(field="generator", message=str(error))) from error
+
+
+async def _reply(
+    written: ExpandedPrompt,
+    task: tasks.Task[ExpandedPrompt],
+    preset: GeneratorPreset | None,
+    job: Job | None = None,
+) -> ExpansionReply:
+    """With the exact place, where the tokenizer is here, instead of a count of words."""
+    told = await asyncio.to_thread(warnings, preset, [written.prompt]) if preset else []
+    if not told and (doubt := task.doubt(written)):
+        told = [doubt]
+    return ExpansionReply(prompt=written.prompt, warnings=told, job=job)

@@ -71,21 +71,19 @@ def optimize_fields(
     }
     if spec.deadline is not None:
         fields["deadline"] = f"{spec.deadline:g}"
-    if warnings:
-        fields["warnings"] = json.dumps(warnings)
     if webhook is not None:
         fields |= {"webhook_url": webhook.url, "webhook_secret": webhook.secret or ""}
-    return fields
+    return fields | _told(warnings)
 
 
-def images_fields(spec: ResolvedImagesSpec) -> dict[str, str]:
+def images_fields(spec: ResolvedImagesSpec, warnings: Sequence[str] = ()) -> dict[str, str]:
     """What is stored of an images job when it is submitted."""
     return {
         "kind": JobKind.IMAGES,
         "generator": spec.generator,
         "vlms": ",".join(needed_vlms(spec)),
         "spec": spec.model_dump_json(),
-    }
+    } | _told(warnings)
 
 
 def words_fields(
@@ -94,6 +92,10 @@ def words_fields(
     """What is stored of a job of words when it is submitted."""
     kind = next(kind for kind, model in _SPECS.items() if isinstance(spec, model))
     return {"kind": kind, "generator": "", "vlms": spec.vlm, "spec": spec.model_dump_json()}
+
+
+def _told(warnings: Sequence[str]) -> dict[str, str]:
+    return {"warnings": json.dumps(list(warnings))} if warnings else {}
 
 
 class Jobs:

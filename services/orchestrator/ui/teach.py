@@ -70,7 +70,7 @@ def build() -> Teach:
                 ),
             ]
     watching = _wire_job(read, job, shown, [faults, more], drawn, buttons)
-    words.wire(writing, by_path["prompt"], by_path["questions"], faults)
+    words.wire(writing, by_path["prompt"], by_path["generator"], by_path["questions"], faults)
     filling = Filling(read, begun, writing)
     return Teach(filling, faults, job, watching, shown[-1], _wire_fields(filling))
 

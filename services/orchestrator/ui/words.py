@@ -19,7 +19,7 @@ from dualprocess.schemas import (
     QuestionsRequest,
 )
 from services.orchestrator.ui import choices, spec
-from services.orchestrator.ui.faults import EXPECTED, NOTHING, Shown, faults_of
+from services.orchestrator.ui.faults import EXPECTED, NOTHING, Shown, fault, faults_of
 from services.orchestrator.ui.fields import SCOPE
 from services.orchestrator.ui.pieces import piece
 from services.orchestrator.ui.render import html
@@ -70,10 +70,16 @@ def build() -> Words:
     return Words(expand, write, reason, writer, count, expanding, questioning)
 
 
-def wire(words: Words, prompt: Component, questions: Component, faults: gr.HTML) -> None:
+def wire(
+    words: Words,
+    prompt: Component,
+    generator: Component,
+    questions: Component,
+    faults: gr.HTML,
+) -> None:
     words.expand.click(
         expanded,
-        [prompt, words.writer, words.expanding],
+        [prompt, generator, words.writer, words.expanding],
         [prompt, faults],
         show_progress="minimal",
     )
@@ -100,22 +106,29 @@ def offered(listed: ModelList) -> list[Any]:
 
 
 async def expanded(
-    request: gr.Request, prompt: str, writer: str | None, instructions: str
+    request: gr.Request, prompt: str, generator: str | None, writer: str | None, instructions: str
 ) -> tuple[Any, Shown]:
     """The prompts, each written out, and what went wrong."""
     lines = [line for line in (prompt or "").splitlines() if line.strip()] or [""]
     try:
         wanted = [
             ExpansionRequest.model_validate(
-                {"prompt": line, "instructions": instructions, **_by(writer)}
+                {
+                    "prompt": line,
+                    "generator": generator or None,
+                    "instructions": instructions,
+                    **_by(writer),
+                }
             )
             for line in lines
         ]
         async with connected(request) as client:
-            said = await asyncio.gather(*(client.expand_prompt(one) for one in wanted))
+            said = await asyncio.gather(*(client.expansion(one) for one in wanted))
     except EXPECTED as error:
         return gr.skip(), _faults(error, "expanding")
-    return "\n".join(" ".join(text.split()) for text in said), NOTHING
+    doubts = " ".join(sentence for _, told in said for sentence in told)
+    shown = fault("It may be too long", prompt=doubts) if doubts else NOTHING
+    return "\n".join(" ".join(text.split()) for text, _ in said), shown
 
 
 async def written(

@@ -25,6 +25,8 @@ async def render(
     async for answer in generator.Generate(wire.generate_requests(spec, loras)):
         if lease.cancel_wanted.is_set():
             return JobStatus.CANCELLED
+        for sentence in answer.warnings:
+            await lease.warn(sentence)
         pictures.append(answer.image)
         await lease.store(f"image-{answer.seed}.png", answer.image)
     if spec.vlm is not None:

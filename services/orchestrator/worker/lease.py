@@ -10,7 +10,14 @@ from typing import NoReturn, TypeVar
 
 from redis.exceptions import RedisError
 
-from dualprocess.schemas import Artifact, ArtifactEvent, Event, JobStatus, StatusEvent
+from dualprocess.schemas import (
+    Artifact,
+    ArtifactEvent,
+    Event,
+    JobStatus,
+    StatusEvent,
+    WarningEvent,
+)
 from services.orchestrator.pauses import pause
 from services.orchestrator.store.artifacts import ArtifactStore, StoreUnavailable
 from services.orchestrator.store.queue import Claim, LeaseLost, Owned, Queue
@@ -77,7 +84,8 @@ class Lease:
         """Tells the job's owner something, once."""
         if sentence not in self._warnings:
             self._warnings.append(sentence)
-            await self.record(fields={"warnings": json.dumps(self._warnings)})
+            fields = {"warnings": json.dumps(self._warnings)}
+            await self.record(WarningEvent(message=sentence), fields=fields)
 
     async def store(self, name: str, data: bytes) -> Artifact:
         """Keeps a file of the job, and says so. Raises as ``patiently`` does."""

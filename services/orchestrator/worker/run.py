@@ -52,9 +52,6 @@ class Run:
 
     async def take(self, response: pb.OptimizeResponse) -> None:
         match response.WhichOneof("message"):
-            case "started":
-                for sentence in response.started.warnings:
-                    await self._lease.warn(sentence)
             case "waiting":
                 self._waiting = True
                 await self._lease.waits_for(response.waiting.reason)
@@ -70,6 +67,9 @@ class Run:
                 file = self._whole(response.artifact)
                 if file is not None:
                     await self._take_file(response.artifact.name, file)
+            case "warnings":
+                for sentence in response.warnings.sentences:
+                    await self._lease.warn(sentence)
             case "collateral":
                 self.collateral = response.collateral
             case "checkpoint":

@@ -56,9 +56,15 @@ async def speak(
                 result = await _written(_questions(spec), speaker)
             case ResolvedExpansionSpec():
                 speaker = _Speaker(stub, name, lease, _blank())
-                result = await _written(
-                    tasks.expansion(spec.prompt, instructions=spec.instructions), speaker
+                expansion = tasks.expansion(
+                    spec.prompt,
+                    instructions=spec.instructions,
+                    generator=spec.generator,
+                    most_words=spec.most_words,
                 )
+                result = await _written(expansion, speaker)
+                if doubt := expansion.doubt(result):
+                    await lease.warn(doubt)
     await lease.record(fields={"result": result.model_dump_json()})
     return JobStatus.SUCCEEDED
 

@@ -35,16 +35,29 @@ class Task(Generic[WordsT]):
 
     text: str
     read: Callable[[str], WordsT]
+    #: What is not as it should be with words that can be used, if anything.
+    doubt: Callable[[WordsT], str | None] = lambda _: None
 
 
 async def carried_out(task: Task[WordsT], ask: Callable[[str], Awaitable[str]]) -> WordsT:
-    """What the writer wrote. A reply that can't be used is asked for once more, with a note of what
-    was wrong: a VLM says the same again to the same words. Raises ``BadReply`` for the second."""
+    """What the writer wrote. A reply that can't be used, or is in doubt, is asked for once more,
+    with a note of what was wrong: a VLM says the same again to the same words. Raises
+    ``BadReply`` when none can be used."""
+    usable = None
     try:
-        return task.read(await ask(task.text))
+        usable = task.read(await ask(task.text))
+        fault = task.doubt(usable)
     except BadReply as error:
-        note = f"\n\nA reply of yours could not be used: {error}"[:NOTE_CHARACTERS]
+        fault = str(error)
+    if usable is not None and fault is None:
+        return usable
+    note = f"\n\nA reply of yours could not be used: {fault}"[:NOTE_CHARACTERS]
+    try:
         return task.read(await ask(task.text + note))
+    except BadReply:
+        if usable is None:
+            raise
+        return usable
 
 
 class _Pair(BaseModel):
@@ -103,16 +116,39 @@ def questions(
     return Task("\n\n".join(parts), read)
 
 
-def expansion(prompt: str, *, instructions: str) -> Task[ExpandedPrompt]:
-    """A longer prompt."""
-    form = f"{_form({'prompt': _EXPANDED})}."
+def expansion(
+    prompt: str,
+    *,
+    instructions: str,
+    generator: str | None = None,
+    most_words: int | None = None,
+) -> Task[ExpandedPrompt]:
+    """A longer prompt; for a ``generator`` not longer than the words that it reads."""
+    parts = [instructions, f"The prompt: {prompt}"]
+    if most_words is not None:
+        parts.append(f"Write at most {most_words} words: nothing behind them is read.")
+    parts.append(f"{_form({'prompt': _EXPANDED})}.")
 
     def read(reply: str) -> ExpandedPrompt:
         written = read_reply(reply, _Prompt)
         _check_it_is_no_echo(written.prompt, _EXPANDED)
         return ExpandedPrompt(prompt=written.prompt)
 
-    return Task("\n\n".join((instructions, f"The prompt: {prompt}", form)), read)
+    def doubt(written: ExpandedPrompt) -> str | None:
+        words = _length(written.prompt)
+        if most_words is None or words <= most_words:
+            return None
+        return (
+            f"The prompt has about {words} words, and {generator} is sure to read {most_words}: "
+            "what stands at its end may have no effect. Shorten it, or expand it again."
+        )
+
+    return Task("\n\n".join(parts), read, doubt)
+
+
+def _length(prompt: str) -> int:
+    """In words of six characters, where they are longer or not set apart."""
+    return max(len(prompt.split()), len(prompt) // 7)
 
 
 def _form(form: Mapping[str, object]) -> str:

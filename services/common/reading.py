@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
+from services.common.presets import GeneratorPreset
+
 #: Where each token of a text begins and ends, in characters; control tokens left out.
 Offsets = Callable[[str], Sequence[tuple[int, int]]]
 
@@ -19,6 +21,8 @@ _FRAME = ", those that go around a prompt among them"
 _TOLD = 3
 #: A writer counts words. English has three words in four tokens; other texts have fewer.
 _WORDS_A_TOKEN = 0.6
+#: Of every CLIP that there is; its tokenizer says the same.
+_CLIP_TOKENS = 77
 
 
 @dataclass(frozen=True)
@@ -108,9 +112,12 @@ def fields(prompts: Sequence[str]) -> list[tuple[str, str]]:
     return [(f"prompts.{index}", prompt) for index, prompt in enumerate(prompts)]
 
 
-def most_words(max_sequence_length: int) -> int:
-    """About how many English words a text encoder of so many tokens surely reads."""
-    return max(1, int(max_sequence_length * _WORDS_A_TOKEN))
+def most_words(preset: GeneratorPreset) -> int:
+    """About how many English words its text encoders surely read."""
+    encoders = TEXT_ENCODERS.get(preset.family, ())
+    by_preset = any(encoder.by_preset for encoder in encoders) or not encoders
+    tokens = preset.max_sequence_length if by_preset else _CLIP_TOKENS
+    return max(1, int(tokens * _WORDS_A_TOKEN))
 
 
 def _cuts(

@@ -64,12 +64,14 @@ def test_answers_and_prompts_are_plain(talking_to: Talking) -> None:
     def handle(request: httpx.Request) -> httpx.Response:
         words: dict[str, Any] = {"answers": ["a fox"]}
         if request.url.path == "/v1/prompts/expand":
-            words = {"prompt": "a red fox"}
+            words = {"prompt": "a red fox", "warnings": ["It is too long."]}
         return httpx.Response(200, json=words | {"job": WAITING | {"status": "succeeded"}})
 
     client = talking_to(handle)
     assert client.ask(ASK) == ["a fox"]
     assert client.expand_prompt(ExpansionRequest(prompt="a fox")) == "a red fox"
+    told = client.expansion(ExpansionRequest(prompt="a fox", generator="sd-1.4"))
+    assert told == ("a red fox", ["It is too long."])
 
 
 def test_words_not_ready_are_an_error_with_the_job(talking_to: Talking) -> None:

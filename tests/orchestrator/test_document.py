@@ -54,6 +54,7 @@ async def test_a_streams_events_are_documented(api: Api) -> None:
         "skipped",
         "preview",
         "artifact",
+        "warning",
     }
 
 

@@ -44,7 +44,7 @@ async def expand(
     The VLM that the request names writes it, in a job, else the service's language model.
     """
     preset = _generator(request.generator, state)
-    most = most_words(preset.max_sequence_length) if preset else None
+    most = most_words(preset) if preset else None
     task = tasks.expansion(
         request.prompt,
         instructions=request.instructions,

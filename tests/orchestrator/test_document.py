@@ -52,6 +52,7 @@ async def test_a_streams_events_are_documented(api: Api) -> None:
         "status",
         "step",
         "skipped",
+        "warning",
         "preview",
         "artifact",
         "warning",

@@ -53,7 +53,7 @@ def _reader(encoder: TextEncoder, file: Path, max_sequence_length: int) -> Reade
     tokenizer.no_padding()
     most = max_sequence_length
     if not encoder.by_preset:
-        settings = json.loads((file.parent / "tokenizer_config.json").read_text("utf-8"))
+        settings = json.loads((file.parent / "tokenizer_config.json").read_text(encoding="utf-8"))
         most = settings.get("model_max_length")
         if not isinstance(most, int):
             return None

@@ -55,7 +55,6 @@ async def test_a_streams_events_are_documented(api: Api) -> None:
         "warning",
         "preview",
         "artifact",
-        "warning",
     }
 
 

@@ -13,7 +13,7 @@ from dualprocess.cli import as_written, places
 from dualprocess.cli.as_written import BadYaml
 from dualprocess.cli.files import BadFile, read
 from dualprocess.cli.places import Place
-from dualprocess.schemas import JobSpec
+from dualprocess.schemas import GuardSettings, JobSpec
 from dualprocess.schemas.faults import field_error
 from dualprocess.schemas.fields import is_data_url
 
@@ -84,7 +84,12 @@ def in_quotes(changes: Sequence[str]) -> Iterator[str]:
 
 
 def _part(whole: Any, name: str) -> Any:
-    return whole[int(name)] if isinstance(whole, list) else whole.setdefault(name, {})
+    if isinstance(whole, list):
+        return whole[int(name)]
+    if name == "guard" and whole.get(name) in ("off", False):
+        # What else of it is changed is changed from there.
+        whole[name] = GuardSettings().model_dump()
+    return whole.setdefault(name, {})
 
 
 def _place(whole: Any, name: str, place: Place) -> Place:

@@ -114,6 +114,11 @@ def test_a_part_of_the_guard_is_changed_and_the_rest_stays(tmp_path: Path) -> No
     assert [question.weight for question in spec.questions] == [1, 2]
 
 
+def test_one_term_of_a_guard_that_is_off_can_be_set(tmp_path: Path) -> None:
+    spec = loaded(tmp_path, PLAIN + "guard: off\n", "guard.anchor=0.3")
+    assert spec.guard == GuardOptions(anchor=0.3, margin=1, worst_case=0)
+
+
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [

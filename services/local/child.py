@@ -76,8 +76,9 @@ class Child:
             log.flush()
             *lines, rest = (rest + chunk).split(b"\n")
             if len(rest) > _LONGEST_LINE:
-                lines.append(rest)
-                rest = b""
+                # What is still to be written over stays: its last state is told with its end.
+                before, _, last = rest.rpartition(b"\r")
+                lines, rest = ([*lines, before], last) if before else ([*lines, rest], b"")
             for line in lines:
                 self._tell(line)
         if rest:

@@ -10,6 +10,15 @@ from typing import Any
 import schemathesis
 from schemathesis.engine import events, from_schema
 from schemathesis.engine.recorder import ScenarioRecorder
+
+# The engine imports them while it runs: Python 3.11's parser can fail then (gh-106905).
+from schemathesis.engine.run import (  # noqa: F401
+    analysis,
+    auth_bootstrap,
+    probes,
+    stateful,
+    unit,
+)
 from schemathesis.schemas import BaseSchema
 
 from services.orchestrator.api.app import create_app

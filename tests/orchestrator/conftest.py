@@ -33,6 +33,8 @@ SPEC: dict[str, Any] = {
     "eval": {"images": 2},
 }
 
+#: Seconds; what a test waits for comes at once, or not at all.
+LONGEST_WAIT = 15.0
 
 #: For a module whose tests must pass on Redis 6.2 and on a newer one.
 on_each_redis = pytest.mark.parametrize(
@@ -84,9 +86,16 @@ class Api:
 
     async def until(self, job_id: str, wanted: Callable[[Job], object]) -> Job:
         """The job, once it is as wanted."""
-        async with asyncio.timeout(30):
-            while not wanted(job := await self.job(job_id)):  # noqa: ASYNC110
-                await asyncio.sleep(0.03)
+        loop = asyncio.get_running_loop()
+        end = loop.time() + LONGEST_WAIT
+        while not wanted(job := await self.job(job_id)):
+            if loop.time() > end:
+                pytest.fail(
+                    f"after {LONGEST_WAIT:g} s the job is not as wanted: {job.status}, "
+                    f"attempt {job.attempt}, step {job.step}, waits for {job.waiting_for}, "
+                    f"error {job.error}"
+                )
+            await asyncio.sleep(0.03)
         return job
 
     async def ended(self, job_id: str) -> Job:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tests.mutants.targets import LORA
+
 
 @dataclass(frozen=True)
 class Equivalent:
@@ -38,4 +40,39 @@ EQUIVALENT: tuple[Equivalent, ...] = (
     Equivalent("dualprocess/protocol.py", "LONGEST_PAUSE_SECONDS = 30.0", _PACE),
     Equivalent("dualprocess/client.py", "timeout: float = 30.0,", _PACE),
     Equivalent("dualprocess/async_client.py", "timeout: float = 30.0,", _PACE),
+    Equivalent("services/orchestrator/worker/runner.py", "_RENEWALS = 5", _PACE),
+    Equivalent(
+        "services/orchestrator/worker/lease.py",
+        "await pause(_RETRY_SECONDS[min(tries, len(_RETRY_SECONDS) - 1)], self.cancel_wanted)",
+        _PACE,
+    ),
+    Equivalent(
+        "services/orchestrator/worker/app.py",
+        "self._waits = False",
+        "it decides whether a line of the log is written",
+    ),
+    Equivalent(
+        "services/generator/training.py",
+        "self._optimizer.zero_grad(set_to_none=True)",
+        "each step has a backward pass: to add to zeros or to nothing is the same",
+        "self._optimizer.zero_grad(set_to_none=False)",
+    ),
+    Equivalent(
+        LORA,
+        "init_lora_weights=False,",
+        "each layer is initialised right after, from the job's own seed",
+        "init_lora_weights=True,",
+    ),
+    Equivalent(
+        "services/vlm/preprocess.py",
+        "outward = (above & (gradient < 0)) | (below & (gradient > 0))",
+        "a gradient of zero stays zero",
+        "outward = (above & (gradient <= 0)) | (below & (gradient > 0))",
+    ),
+    Equivalent(
+        "services/vlm/preprocess.py",
+        "outward = (above & (gradient < 0)) | (below & (gradient > 0))",
+        "a gradient of zero stays zero",
+        "outward = (above & (gradient < 0)) | (below & (gradient >= 0))",
+    ),
 )

@@ -37,7 +37,11 @@ _SCRIPTS: dict[str, tuple[tuple[str, str, tuple[str, ...]], ...]] = {
     "record": (
         (_NOT_THE_OWNER, "not", _LEASES),
         (_NO_LEASE, "", _LEASES),
-        ("if redis.call('HGET', KEYS[1], 'write') == ARGV[8] then", "if false then", _LEASES),
+        (
+            "if redis.call('HGET', KEYS[1], 'write') == ARGV[8] then",
+            "if false then",
+            ("test_connections",),
+        ),
         ("if ARGV[i + 1] == '' then", "if false then", _ENDS),
         ("if ARGV[5] ~= '' then", "if false then", _ENDS),
         ("if ARGV[7] ~= '' then", "if false then", _RESUMED),

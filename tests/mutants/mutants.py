@@ -25,6 +25,13 @@ from tests.mutants.targets import Target
 
 #: What makes nothing that can be wrong: no mutation, or only one with arguments.
 _LEFT_OUT = ("core/NoOp", "core/VariableReplacer", "core/VariableInserter")
+#: An operator becomes one of its own kind: others are errors of type, which any test notices.
+_KINDS = (
+    {"Add", "Sub", "Mul", "Div", "FloorDiv", "Mod", "Pow"},
+    {"BitAnd", "BitOr", "BitXor", "LShift", "RShift"},
+)
+#: Of what is compared so here, the one is the other.
+_SAME = ({"Eq", "Is"}, {"NotEq", "IsNot"})
 
 Place = tuple[int, int]
 
@@ -86,15 +93,24 @@ def _mistakes(source: str) -> Iterator[tuple[Place, str, int]]:
     """Where each operator's occurrences are, in its own count."""
     passed_over = _passed_over(source)
     nodes = list(ast_nodes(get_ast(source)))
-    for name in operator_names():
-        if name in _LEFT_OUT:
-            continue
+    for name in filter(_is_a_mistake, operator_names()):
         operator, occurrence = get_operator(name)(), 0
         for node in nodes:
             for place, _ in operator.mutation_positions(node):
                 if not any(begin <= place < end for begin, end in passed_over):
                     yield place, name, occurrence
                 occurrence += 1
+
+
+def _is_a_mistake(operator: str) -> bool:
+    name, *pair = operator.split("_")
+    match name:
+        case "core/ReplaceBinaryOperator":
+            return any(kind.issuperset(pair) for kind in _KINDS)
+        case "core/ReplaceComparisonOperator":
+            return set(pair) not in _SAME
+        case _:
+            return operator not in _LEFT_OUT
 
 
 def _passed_over(source: str) -> list[tuple[Place, Place]]:
@@ -129,9 +145,18 @@ def _made(target: Target, path: str, mistake: tuple[str, int]) -> Mutant | None:
     except AttributeError:
         # Its operator for exceptions stumbles over those that are named with a dot in a tuple.
         return None
-    if changed is None or changed == source:
+    if changed is None or changed == source or not _is_python(changed):
         return None
     return _mutant(target.name, path, source, changed, target.tests)
+
+
+def _is_python(source: str) -> bool:
+    """Operators take the ``*`` between parameters for a product."""
+    try:
+        ast.parse(source)
+    except SyntaxError:
+        return False
+    return True
 
 
 def _mutant(target: str, path: str, source: str, changed: str, tests: tuple[str, ...]) -> Mutant:

@@ -35,6 +35,15 @@ SPEC: dict[str, Any] = {
 
 #: Seconds; what a test waits for comes at once, or not at all.
 LONGEST_WAIT = 15.0
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes so long here hangs. Before ``LONGEST_WAIT`` a test says itself what is missing."""
+    for item in items:
+        if item.path.is_relative_to(HERE) and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(4 * LONGEST_WAIT))
+
 
 #: For a module whose tests must pass on Redis 6.2 and on a newer one.
 on_each_redis = pytest.mark.parametrize(

@@ -49,6 +49,7 @@ async def test_a_message_is_one_couriers_while_its_lease_lasts(
     ended: Job, api: Api, redis: Client
 ) -> None:
     outbox = Outbox(redis, lease_ms=3_600_000)
+    assert (await state(api, ended)).attempts == 0
     assert await outbox.claim() == Delivery(ended.id, 1, URL, SECRET)
     assert await outbox.claim() is None
     assert (await state(api, ended)).attempts == 1

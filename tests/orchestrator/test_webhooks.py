@@ -371,6 +371,29 @@ async def test_a_redirect_is_not_followed(receiver: Receiver) -> None:
     assert len(receiver.got) == 1
 
 
+@pytest.mark.parametrize(
+    ("status", "what", "gone"),
+    [
+        (200, "", False),
+        (299, "", False),
+        (300, "the answer was 300: a redirect, which is not followed", False),
+        (399, "the answer was 399: a redirect, which is not followed", False),
+        (400, "the answer was 400: not 2xx", False),
+        (410, "the answer was 410: not 2xx", True),
+        (503, "the answer was 503: not 2xx", False),
+    ],
+)
+async def test_what_an_answer_means(receiver: Receiver, status: int, what: str, gone: bool) -> None:
+    receiver.answers = [status]
+    poster = Poster(AddressPolicy(loopback=True))
+    if not what:
+        await poster.post(receiver.url, {}, b"")
+        return
+    with pytest.raises(NotDelivered) as caught:
+        await poster.post(receiver.url, {}, b"")
+    assert (str(caught.value), caught.value.gone) == (what, gone)
+
+
 async def test_an_endless_answer_is_not_read(receiver: Receiver) -> None:
     receiver.body = 64 << 20
     await asyncio.wait_for(

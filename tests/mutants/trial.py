@@ -145,6 +145,7 @@ def _pytest(folder: str, tests: list[str], output: str) -> NoReturn:
     import pytest
 
     options = ["-x", "-q", "--no-header", "-p", "no:cacheprovider"]
+    options += ["-W", "ignore:Module already imported so cannot be rewritten"]
     for plugin in _PLUGINS:
         options += ["-p", plugin]
     code = pytest.main([*options, *tests])

@@ -110,6 +110,15 @@ class Api:
     async def ended(self, job_id: str) -> Job:
         return await self.until(job_id, lambda job: job.status.is_final)
 
+    async def events(self, job_id: str, behind: str | None = None) -> httpx.Response:
+        """The stream of its events behind one, up to the end of the job."""
+        headers = {} if behind is None else {"Last-Event-ID": behind}
+        stream = self.http.get(f"/v1/jobs/{job_id}/events", headers=headers)
+        try:
+            return await asyncio.wait_for(stream, LONGEST_WAIT)
+        except TimeoutError:
+            pytest.fail(f"after {LONGEST_WAIT:g} s the stream of the job's events has not ended")
+
 
 @pytest.fixture
 def artifacts(tmp_path: Path) -> str:

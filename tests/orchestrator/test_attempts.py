@@ -119,7 +119,7 @@ async def test_an_attempt_begins_and_ends_as_the_job_says(api: Api, redis: Clien
     await queue.finish(second, JobStatus.FAILED, "no such layer")
     ended = await api.job(job.id)
     assert (ended.status, ended.error) == (JobStatus.FAILED, "no such layer")
-    told = (await api.http.get(f"/v1/jobs/{job.id}/events")).text
+    told = (await api.events(job.id)).text
     assert told.count("event: status") == 5
     assert "no such layer" in told
 

@@ -132,7 +132,7 @@ async def test_a_secret_is_never_shown_and_goes_when_it_is_not_needed(
     shown = [answer.text for answer in answers] + [
         (await hooked.http.get(f"/v1/jobs/{job.id}")).text,
         (await hooked.http.get("/v1/jobs")).text,
-        (await hooked.http.get(f"/v1/jobs/{job.id}/events")).text,
+        (await hooked.events(job.id)).text,
         received.body.decode(),
     ]
     for artifact in job.artifacts:

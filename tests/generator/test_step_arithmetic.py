@@ -14,12 +14,10 @@ from services.common.device import DeviceThread
 from services.generator import checkpoint, draws
 from services.generator.families.base import GeneratorFamily
 from services.generator.guide import Guidance, Guide
-from services.generator.lora_export import LORA_FILE
 from services.generator.optimize import optimize
-from services.generator.training import Training
 from tests.generator.bright import bright, judge
 from tests.generator.specs import optimize_spec
-from tests.generator.test_optimize import Run, run
+from tests.generator.test_optimize import Run
 
 #: AdamW's first step keeps this much of the gradient as its mean.
 FIRST_MEAN = 0.1
@@ -66,25 +64,6 @@ async def test_the_gradient_is_the_mean_over_the_accumulated_calls(
     step, _ = await first_step(schnell, device, spec, only_the_first_call_teaches())
     assert alone.grad_norm > 0
     assert step.grad_norm == pytest.approx(alone.grad_norm / accumulate, rel=1e-4)
-
-
-async def test_the_anchor_is_averaged_over_the_accumulated_calls(
-    schnell: GeneratorFamily, device: DeviceThread
-) -> None:
-    """The same call, again and again, pulls as it does once: here back to the base model."""
-    told = await run(schnell, device, optimize_spec(steps=1))
-    norms = []
-    for accumulate in (1, 3):
-        spec = optimize_spec()
-        spec.guard.anchor, spec.optimizer.accumulate = 2.0, accumulate
-        training = Training(schnell, spec, "anchored", start=told.files[LORA_FILE])
-        for _ in range(accumulate):
-            made = training.forward(0, 0)
-            training.backward(made.images, torch.zeros_like(made.images), made.anchor)
-        norms.append(training.update())
-        training.close()
-    assert norms[0] > 0
-    assert norms[1] == pytest.approx(norms[0], rel=1e-4)
 
 
 async def test_what_is_learned_from_is_clipped_and_what_is_told_is_not(

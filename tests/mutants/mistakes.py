@@ -195,7 +195,6 @@ def _lua() -> Iterator[Mistake]:
 MISTAKES = (
     *_lua(),
     Mistake(_TRAINING, "gradient.to(images) / accumulate", "gradient.to(images)", _ARITHMETIC),
-    Mistake(_TRAINING, "guard.anchor / accumulate", "guard.anchor", _ARITHMETIC),
     Mistake(_TRAINING, "self._spec.optimizer.max_grad_norm", "float('inf')", _ARITHMETIC),
     Mistake(_TRAINING, "step, micro_step, len(schedule)", "step, 0, len(schedule)", _ARITHMETIC),
     Mistake(

@@ -22,9 +22,9 @@ _GENERATOR = "services/generator"
 _VLM = "services/vlm"
 
 #: Where the LoRA's files are.
-LORA = f"{_GENERATOR}/lora.py"
-LORA_EXPORT = f"{_GENERATOR}/lora_export.py"
-LORA_IMPORT = f"{_GENERATOR}/lora_import.py"
+LORA = f"{_GENERATOR}/lora/adapter.py"
+LORA_EXPORT = f"{_GENERATOR}/lora/export.py"
+LORA_IMPORT = f"{_GENERATOR}/lora/read.py"
 
 TARGETS = (
     Target(

@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 PYTHON ?= python3
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test pytest fuzz lint proto typescript docs up chaos load strangers clean
+.PHONY: setup demo test pytest fuzz lint proto typescript docs up chaos load strangers mutants clean
 
 setup: $(STAMP)
 
@@ -42,6 +42,10 @@ chaos: setup
 # What the REST API bears on this machine.
 load: setup
 	$(BIN)/python -m benchmarks.load
+
+# Puts single mistakes into the code, and looks whether the tests notice.
+mutants: setup
+	$(BIN)/python -m tests.mutants --save
 
 # What each route of the API answers to the holder of a key about another's jobs.
 strangers: setup

@@ -6,6 +6,7 @@ from dualprocess.async_client import AsyncClient
 from dualprocess.client import Client
 from dualprocess.errors import (
     ApiError,
+    Conflict,
     ConnectionFailed,
     DualProcessError,
     InvalidRequest,
@@ -52,6 +53,7 @@ __all__ = [
     "Batch",
     "BatchRequest",
     "Client",
+    "Conflict",
     "ConnectionFailed",
     "DraftQuestion",
     "DualProcessError",

@@ -3,12 +3,15 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 from typing import Any, Protocol
 
 import httpx
 import pytest
 
 from dualprocess import AsyncClient, Client, protocol
+
+HERE = Path(__file__).parent
 
 Handler = Callable[[httpx.Request], httpx.Response]
 
@@ -58,6 +61,13 @@ def talking_to(request: pytest.FixtureRequest) -> Iterator[Talking]:
             return Blocking(AsyncClient("http://service", api_key, transport=transport), runner)
 
         yield make
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Nothing here waits for anything: a client that tries for ever fails soon."""
+    for item in items:
+        if item.path.is_relative_to(HERE):
+            item.add_marker(pytest.mark.timeout(20))
 
 
 @pytest.fixture(autouse=True)

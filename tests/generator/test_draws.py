@@ -39,3 +39,24 @@ def test_each_round_takes_every_prompt_once_in_its_own_order() -> None:
     ]
     assert all(sorted(order) == list(range(5)) for order in rounds)
     assert len({tuple(order) for order in rounds}) > 1
+
+
+def test_what_a_seed_draws_never_changes() -> None:
+    """A job that another version goes on with, or that is submitted again, draws the same."""
+    drawn = optimizer(batch=2)
+    assert [draws.noise_seeds(drawn, step, call) for step, call in ((0, 0), (7, 1), (57, 1))] == [
+        [8462359129457205990, 7362805883831748865],
+        [6250012938602166050, 6048900622012620807],
+        [6250012938602166050, 6048900622012620807],
+    ]
+    steps = range(3)
+    assert [
+        [draws.timestep_index(drawn, step, call, 8) for call in range(4)] for step in steps
+    ] == [
+        [3, 0, 3, 1],
+        [4, 5, 1, 0],
+        [2, 1, 1, 2],
+    ]
+    prompts = [draws.prompt_index(drawn, step, 5) for step in range(10)]
+    assert prompts == [2, 1, 0, 3, 4, 4, 0, 3, 1, 2]
+    assert draws.lora_seed(drawn) == 4599877555192067709

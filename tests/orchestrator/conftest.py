@@ -33,6 +33,17 @@ SPEC: dict[str, Any] = {
     "eval": {"images": 2},
 }
 
+#: Seconds; what a test waits for comes at once, or not at all.
+LONGEST_WAIT = 15.0
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes so long here hangs. Before ``LONGEST_WAIT`` a test says itself what is missing."""
+    for item in items:
+        if item.path.is_relative_to(HERE) and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(4 * LONGEST_WAIT))
+
 
 #: For a module whose tests must pass on Redis 6.2 and on a newer one.
 on_each_redis = pytest.mark.parametrize(
@@ -84,13 +95,29 @@ class Api:
 
     async def until(self, job_id: str, wanted: Callable[[Job], object]) -> Job:
         """The job, once it is as wanted."""
-        async with asyncio.timeout(30):
-            while not wanted(job := await self.job(job_id)):  # noqa: ASYNC110
-                await asyncio.sleep(0.03)
+        loop = asyncio.get_running_loop()
+        end = loop.time() + LONGEST_WAIT
+        while not wanted(job := await self.job(job_id)):
+            if loop.time() > end:
+                pytest.fail(
+                    f"after {LONGEST_WAIT:g} s the job is not as wanted: {job.status}, "
+                    f"attempt {job.attempt}, step {job.step}, waits for {job.waiting_for}, "
+                    f"error {job.error}"
+                )
+            await asyncio.sleep(0.03)
         return job
 
     async def ended(self, job_id: str) -> Job:
         return await self.until(job_id, lambda job: job.status.is_final)
+
+    async def events(self, job_id: str, behind: str | None = None) -> httpx.Response:
+        """The stream of its events behind one, up to the end of the job."""
+        headers = {} if behind is None else {"Last-Event-ID": behind}
+        stream = self.http.get(f"/v1/jobs/{job_id}/events", headers=headers)
+        try:
+            return await asyncio.wait_for(stream, LONGEST_WAIT)
+        except TimeoutError:
+            pytest.fail(f"after {LONGEST_WAIT:g} s the stream of the job's events has not ended")
 
 
 @pytest.fixture

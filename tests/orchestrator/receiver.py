@@ -8,6 +8,11 @@ import ssl
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
+import pytest
+
+#: Seconds; a message is sent at once, or not at all.
+LONGEST_WAIT = 15.0
+
 
 @dataclass
 class Received:
@@ -37,9 +42,12 @@ class Receiver:
 
     async def until(self, count: int) -> list[Received]:
         """What came, once it is so much."""
-        async with asyncio.timeout(20):
-            while len(self.got) < count:  # noqa: ASYNC110
-                await asyncio.sleep(0.02)
+        loop = asyncio.get_running_loop()
+        end = loop.time() + LONGEST_WAIT
+        while len(self.got) < count:
+            if loop.time() > end:
+                pytest.fail(f"{len(self.got)} of {count} messages came in {LONGEST_WAIT:g} s")
+            await asyncio.sleep(0.02)
         return self.got
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -236,7 +236,7 @@ async def test_events_go_before_their_job_but_for_the_last(
     async with asyncio.timeout(10):
         while await redis.xlen(f"dualprocess:job:{job.id}:events") > 1:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
-    told = (await api.http.get(f"/v1/jobs/{job.id}/events")).text
+    told = (await api.events(job.id)).text
     assert re.findall(r"event: (\w+)", told) == ["status"]
     assert '"succeeded"' in told
     assert await api.job(job.id) == job

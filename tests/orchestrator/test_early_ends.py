@@ -26,7 +26,7 @@ async def test_a_queued_job_fails_at_its_deadline_though_no_worker_lives(
     assert job.finished_at >= job.created_at
     queues = await redis.keys("dualprocess:queue:*")
     assert (queues, await redis.zcard("dualprocess:jobs:deadlines")) == ([], 0)
-    assert "its deadline" in (await api.http.get(f"/v1/jobs/{job.id}/events")).text
+    assert "its deadline" in (await api.events(job.id)).text
 
 
 async def test_a_running_job_stops_at_its_deadline_with_what_it_learned(

@@ -22,7 +22,7 @@ def _events(stream: str) -> list[tuple[str, str, object]]:
 async def test_a_stream_tells_everything_and_ends_with_the_job(api: Api, site: Site) -> None:
     site.start_worker()
     job = await api.submit()
-    stream = await api.http.get(f"/v1/jobs/{job.id}/events")
+    stream = await api.events(job.id)
     assert stream.headers["content-type"].startswith("text/event-stream")
     events = _events(stream.text)
     statuses = [data for _, kind, data in events if kind == "status"]
@@ -38,20 +38,18 @@ async def test_a_stream_tells_everything_and_ends_with_the_job(api: Api, site: S
 async def test_resuming_misses_nothing_and_repeats_nothing(api: Api, site: Site) -> None:
     site.start_worker()
     job = await api.submit()
-    url = f"/v1/jobs/{job.id}/events"
-    events = _events((await api.http.get(url)).text)
+    events = _events((await api.events(job.id)).text)
     for cut in (0, len(events) // 2, len(events) - 2):
-        again = await api.http.get(url, headers={"Last-Event-ID": events[cut][0]})
+        again = await api.events(job.id, behind=events[cut][0])
         assert _events(again.text) == events[cut + 1 :]
 
 
 async def test_resuming_behind_the_end_ends_at_once(api: Api, site: Site) -> None:
     site.start_worker()
     job = await api.submit()
-    url = f"/v1/jobs/{job.id}/events"
-    last = _events((await api.http.get(url)).text)[-1][0]
+    last = _events((await api.events(job.id)).text)[-1][0]
     begin = time.monotonic()
-    again = await api.http.get(url, headers={"Last-Event-ID": last})
+    again = await api.events(job.id, behind=last)
     assert _events(again.text) == []
     assert time.monotonic() - begin < 3
 

@@ -17,7 +17,7 @@ async def test_skipped_steps_are_told_and_counted(
     site.start_worker()
     job = await api.ended((await api.submit(optimizer={"steps": 4})).id)
     assert (job.status, job.step, job.skipped) == (JobStatus.SUCCEEDED, 4, 2)
-    events = (await api.http.get(f"/v1/jobs/{job.id}/events")).text
+    events = (await api.events(job.id)).text
     assert events.count("event: skipped") == 2
     metrics = (await api.http.get(f"/v1/jobs/{job.id}/artifacts/metrics.jsonl")).text
     lines = [json.loads(line) for line in metrics.splitlines()]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import httpx
 import psutil
+import pytest
 
 from dualprocess.schemas import Job, JobStatus, StatusEvent
 from services.orchestrator.store.redis import Client, events_key
@@ -22,6 +23,8 @@ _READERS = 5
 _WARM_UP = 1000
 #: Of 5 readers' 80 MB.
 _MOST_BYTES = 15e6
+
+pytestmark = pytest.mark.timeout(150)
 
 
 async def test_readers_that_stand_still_cost_no_memory(

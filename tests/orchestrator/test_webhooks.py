@@ -133,7 +133,7 @@ async def test_a_secret_is_never_shown_and_goes_when_it_is_not_needed(
     shown = [answer.text for answer in answers] + [
         (await hooked.http.get(f"/v1/jobs/{job.id}")).text,
         (await hooked.http.get("/v1/jobs")).text,
-        (await hooked.http.get(f"/v1/jobs/{job.id}/events")).text,
+        (await hooked.events(job.id)).text,
         received.body.decode(),
     ]
     for artifact in job.artifacts:
@@ -370,6 +370,29 @@ async def test_a_redirect_is_not_followed(receiver: Receiver) -> None:
     with pytest.raises(NotDelivered, match="redirect"):
         await Poster(AddressPolicy(loopback=True)).post(receiver.url, {}, b"")
     assert len(receiver.got) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "what", "gone"),
+    [
+        (200, "", False),
+        (299, "", False),
+        (300, "the answer was 300: a redirect, which is not followed", False),
+        (399, "the answer was 399: a redirect, which is not followed", False),
+        (400, "the answer was 400: not 2xx", False),
+        (410, "the answer was 410: not 2xx", True),
+        (503, "the answer was 503: not 2xx", False),
+    ],
+)
+async def test_what_an_answer_means(receiver: Receiver, status: int, what: str, gone: bool) -> None:
+    receiver.answers = [status]
+    poster = Poster(AddressPolicy(loopback=True))
+    if not what:
+        await poster.post(receiver.url, {}, b"")
+        return
+    with pytest.raises(NotDelivered) as caught:
+        await poster.post(receiver.url, {}, b"")
+    assert (str(caught.value), caught.value.gone) == (what, gone)
 
 
 async def test_an_endless_answer_is_not_read(receiver: Receiver) -> None:

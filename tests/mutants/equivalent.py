@@ -1,0 +1,78 @@
+"""Mutants that no test can notice, or none should: each with its reason, so it is not counted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tests.mutants.targets import LORA
+
+
+@dataclass(frozen=True)
+class Equivalent:
+    """``line`` is a line of the file, stripped; any mutation of it, unless ``becomes`` is one."""
+
+    path: str
+    line: str
+    why: str
+    becomes: str = ""
+
+
+_PACE = "a pace: how long something is waited for; another number is as right"
+
+EQUIVALENT: tuple[Equivalent, ...] = (
+    Equivalent("services/orchestrator/worker/app.py", "_REDIS_RETRIES = 60", _PACE),
+    Equivalent("services/orchestrator/worker/app.py", "_DESCRIBE_SECONDS = 5.0", _PACE),
+    Equivalent("services/orchestrator/worker/app.py", "_HEARTBEAT_SECONDS = 10.0", _PACE),
+    Equivalent(
+        "services/orchestrator/worker/lease.py",
+        "_RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)",
+        _PACE,
+    ),
+    Equivalent("services/orchestrator/worker/runner.py", "_SUSPEND_SECONDS = 5.0", _PACE),
+    Equivalent("services/orchestrator/worker/vlm.py", "SECONDS = 120.0", _PACE),
+    Equivalent(
+        "services/orchestrator/worker/vlm.py", "_RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0)", _PACE
+    ),
+    Equivalent("services/orchestrator/webhooks/addresses.py", "_RESOLVE_SECONDS = 5.0", _PACE),
+    Equivalent("services/orchestrator/webhooks/post.py", "POST_SECONDS = 10.0", _PACE),
+    Equivalent("services/orchestrator/webhooks/post.py", "_CONNECT_SECONDS = 4.0", _PACE),
+    Equivalent("dualprocess/protocol.py", "RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0, 4.0)", _PACE),
+    Equivalent("dualprocess/protocol.py", "LONGEST_PAUSE_SECONDS = 30.0", _PACE),
+    Equivalent("dualprocess/client.py", "timeout: float = 30.0,", _PACE),
+    Equivalent("dualprocess/async_client.py", "timeout: float = 30.0,", _PACE),
+    Equivalent("services/orchestrator/worker/runner.py", "_RENEWALS = 5", _PACE),
+    Equivalent(
+        "services/orchestrator/worker/lease.py",
+        "await pause(_RETRY_SECONDS[min(tries, len(_RETRY_SECONDS) - 1)], self.cancel_wanted)",
+        _PACE,
+    ),
+    Equivalent(
+        "services/orchestrator/worker/app.py",
+        "self._waits = False",
+        "it decides whether a line of the log is written",
+    ),
+    Equivalent(
+        "services/generator/training.py",
+        "self._optimizer.zero_grad(set_to_none=True)",
+        "each step has a backward pass: to add to zeros or to nothing is the same",
+        "self._optimizer.zero_grad(set_to_none=False)",
+    ),
+    Equivalent(
+        LORA,
+        "init_lora_weights=False,",
+        "each layer is initialised right after, from the job's own seed",
+        "init_lora_weights=True,",
+    ),
+    Equivalent(
+        "services/vlm/preprocess.py",
+        "outward = (above & (gradient < 0)) | (below & (gradient > 0))",
+        "a gradient of zero stays zero",
+        "outward = (above & (gradient <= 0)) | (below & (gradient > 0))",
+    ),
+    Equivalent(
+        "services/vlm/preprocess.py",
+        "outward = (above & (gradient < 0)) | (below & (gradient > 0))",
+        "a gradient of zero stays zero",
+        "outward = (above & (gradient < 0)) | (below & (gradient >= 0))",
+    ),
+)

@@ -1,0 +1,129 @@
+"""What must not be wrong, and the few test files that must notice when it is.
+
+A file that moves is renamed here, and in ``mistakes`` and ``equivalent``; ``test_tables`` says so.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Target:
+    """Python ``files``; a mistake in one of them must break one of ``tests``, quickest first."""
+
+    name: str
+    files: tuple[str, ...]
+    tests: tuple[str, ...]
+
+
+_ORCHESTRATOR = "services/orchestrator"
+_GENERATOR = "services/generator"
+_VLM = "services/vlm"
+
+#: Where the LoRA's files are.
+LORA = f"{_GENERATOR}/lora/adapter.py"
+LORA_EXPORT = f"{_GENERATOR}/lora/export.py"
+LORA_IMPORT = f"{_GENERATOR}/lora/read.py"
+
+TARGETS = (
+    Target(
+        "worker",
+        (
+            f"{_ORCHESTRATOR}/worker/runner.py",
+            f"{_ORCHESTRATOR}/worker/lease.py",
+            f"{_ORCHESTRATOR}/worker/run.py",
+            f"{_ORCHESTRATOR}/worker/app.py",
+            f"{_ORCHESTRATOR}/worker/failures.py",
+            f"{_ORCHESTRATOR}/worker/company.py",
+            f"{_ORCHESTRATOR}/worker/checkpoints.py",
+            f"{_ORCHESTRATOR}/worker/enough.py",
+            f"{_ORCHESTRATOR}/worker/scoring.py",
+            f"{_ORCHESTRATOR}/worker/vlm.py",
+        ),
+        (
+            "tests/orchestrator/test_attempts.py",
+            "tests/orchestrator/test_lifecycle.py",
+            "tests/orchestrator/test_skipped_steps.py",
+            "tests/orchestrator/test_early_ends.py",
+            "tests/orchestrator/test_resume.py",
+            "tests/orchestrator/test_full_store.py",
+        ),
+    ),
+    Target(
+        "quotas and scopes",
+        (
+            f"{_ORCHESTRATOR}/api/auth.py",
+            f"{_ORCHESTRATOR}/api/body_limit.py",
+            f"{_ORCHESTRATOR}/api/quotas.py",
+            f"{_ORCHESTRATOR}/store/keys.py",
+            f"{_ORCHESTRATOR}/store/quotas.py",
+        ),
+        (
+            "tests/orchestrator/test_scopes.py",
+            "tests/orchestrator/test_body_limit.py",
+            "tests/orchestrator/test_keys.py",
+            "tests/orchestrator/test_quotas.py",
+            "tests/orchestrator/test_strangers.py",
+            "tests/orchestrator/test_batches.py",
+        ),
+    ),
+    Target(
+        "webhooks",
+        (
+            f"{_ORCHESTRATOR}/webhooks/signature.py",
+            f"{_ORCHESTRATOR}/webhooks/addresses.py",
+            f"{_ORCHESTRATOR}/webhooks/post.py",
+            "dualprocess/schemas/webhooks.py",
+        ),
+        ("tests/orchestrator/test_webhooks.py",),
+    ),
+    Target(
+        "training",
+        (
+            f"{_GENERATOR}/training.py",
+            f"{_GENERATOR}/draws.py",
+            f"{_GENERATOR}/step.py",
+        ),
+        (
+            "tests/generator/test_draws.py",
+            "tests/generator/test_step_arithmetic.py",
+            "tests/generator/test_optimize.py",
+            "tests/generator/test_resume.py",
+        ),
+    ),
+    Target(
+        "LoRA",
+        (LORA, LORA_EXPORT, LORA_IMPORT),
+        (
+            "tests/generator/test_lora.py",
+            "tests/generator/test_start.py",
+            "tests/generator/test_kohya.py",
+            "tests/generator/test_memory.py",
+        ),
+    ),
+    Target(
+        "VLM",
+        (
+            f"{_VLM}/answers.py",
+            f"{_VLM}/conversation.py",
+            f"{_VLM}/preprocess.py",
+            f"{_VLM}/guide.py",
+        ),
+        (
+            "tests/vlm/test_recorded.py",
+            "tests/vlm/test_families.py",
+            "tests/vlm/test_wire.py",
+            "tests/vlm/test_conversation.py",
+        ),
+    ),
+    Target(
+        "SDK",
+        ("dualprocess/protocol.py", "dualprocess/client.py", "dualprocess/async_client.py"),
+        (
+            "tests/client/test_client.py",
+            "tests/client/test_routes.py",
+            "tests/client/test_words.py",
+        ),
+    ),
+)

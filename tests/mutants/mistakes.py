@@ -16,7 +16,7 @@ _LIMITS = ("test_attempts", "test_quotas")
 _CANCELS = ("test_attempts", "test_queue", "test_lifecycle")
 _BATCHES = ("test_batches",)
 _DELETED = ("test_deletion", "test_batches")
-_DEADLINES = ("test_early_ends",)
+_DEADLINES = ("test_attempts", "test_early_ends")
 _WEBHOOKS = ("test_outbox", "test_webhooks")
 _TURNS = ("test_turns", "test_language_model")
 
@@ -95,7 +95,6 @@ _SCRIPTS: dict[str, tuple[tuple[str, str, tuple[str, ...]], ...]] = {
         ("'attempt', 1)", "'attempt', 2)", _LEASES),
         (" + tonumber(ARGV[2])", "", _LEASES),
         ("'HSETNX', job, 'started_at'", "'HSET', job, 'started_at'", _LEASES),
-        ("'waiting_for', 'skipped'", "'skipped'", _LIMITS),
         ("'waiting_for', 'skipped'", "'waiting_for'", _RESUMED),
         ("{best, token, redis.call('HEXISTS', job, 'alone')}", "{best, token, 0}", _LEASES),
     ),
@@ -116,7 +115,7 @@ _SCRIPTS: dict[str, tuple[tuple[str, str, tuple[str, ...]], ...]] = {
     "enqueue": (
         ("- job.priority * 1e12", "+ job.priority * 1e12", ("test_attempts", "test_lifecycle")),
         ("queued + more > tonumber(limit)", "queued > tonumber(limit)", _LIMITS),
-        ("redis.call('ZADD', index, 0, id)", "", _LIMITS),
+        ("redis.call('ZADD', index, 0, id)", "", _BATCHES),
         ("seconds * 1000", "seconds", _DEADLINES),
         ("redis.call('SADD', place.queues, job.queue)", "", _LEASES),
     ),
@@ -145,7 +144,7 @@ _SCRIPTS: dict[str, tuple[tuple[str, str, tuple[str, ...]], ...]] = {
         ("ARGV[6], 1)", "ARGV[6], 0)", _LIMITS),
     ),
     "submit_batch": (
-        (_SENT_TWICE, "if false then", _BATCHES),
+        (_SENT_TWICE, "if false then", ("test_connections",)),
         ("if known then", "if false then", _BATCHES),
         ("quota_exceeded(KEYS[2], KEYS[6], owner, size)", "nil", _BATCHES),
         ("'key', owner,", "'key', 'anonymous',", ("test_batches", "test_strangers")),

@@ -10,7 +10,7 @@ import pytest
 
 from dualprocess.schemas import JobStatus, StatusEvent
 from services.orchestrator.store.queue import Claim, LeaseLost, Owned, Queue
-from services.orchestrator.store.redis import DELAYED, Client, queue_key
+from services.orchestrator.store.redis import DEADLINES, DELAYED, Client, queue_key
 from tests.orchestrator.conftest import Api, Site
 from tests.orchestrator.scripted import ScriptedGenerator
 
@@ -122,6 +122,26 @@ async def test_an_attempt_begins_and_ends_as_the_job_says(api: Api, redis: Clien
     told = (await api.events(job.id)).text
     assert told.count("event: status") == 5
     assert "no such layer" in told
+
+
+async def test_a_job_waits_its_pause_out(api: Api, redis: Client) -> None:
+    queue = Queue(redis, lease_ms=3_600_000)
+    await api.submit()
+    await queue.requeue(await _claimed(queue), "it broke", attempts=3, pause_ms=3_600_000)
+    await queue.promote()
+    assert await queue.claim("hasty", [QUEUE]) is None
+
+
+async def test_the_owner_of_a_job_past_its_deadline_is_asked_to_stop(
+    api: Api, redis: Client
+) -> None:
+    queue, job = Queue(redis, lease_ms=3_600_000), await api.submit(deadline=3600)
+    claim = await _claimed(queue)
+    await redis.zadd(DEADLINES, {job.id: 0})
+    assert await queue.end_overdue() == []
+    assert await queue.renew(claim) is Owned.CANCEL_WANTED
+    await queue.finish(claim, JobStatus.CANCELLED)
+    assert "its deadline" in ((await api.job(job.id)).stopped_because or "")
 
 
 async def test_the_cause_of_every_attempt_is_in_the_error(api: Api, redis: Client) -> None:

@@ -6,11 +6,12 @@ import asyncio
 from typing import Any
 
 from dualprocess.schemas import JobStatus, StatusEvent
+from services.orchestrator.store.batches import Batches, NewJob
 from services.orchestrator.store.events import Events
 from services.orchestrator.store.queue import Queue
 from services.orchestrator.store.redis import Client, events_key
 from services.orchestrator.store.workers import LiveWorker, Workers
-from tests.orchestrator.conftest import Api
+from tests.orchestrator.conftest import SPEC, Api
 
 
 async def test_many_listeners_leave_room_for_others(api: Api, redis: Client) -> None:
@@ -44,6 +45,21 @@ async def test_a_write_whose_answer_was_lost_is_told_once(api: Api, redis: Clien
     told = [fields["event"] for _, fields in await redis.xrange(events_key(job.id))]
     assert len([text for text in told if "a test" in text]) == 2
     assert (await api.job(job.id)).causes == ["attempt 1: trouble"] * 2
+
+
+async def test_a_batch_that_is_sent_twice_stays_as_it_is(api: Api, redis: Client) -> None:
+    batch = (await api.http.post("/v1/batches", json={"specs": [SPEC]})).json()
+    job = await api.job(batch["jobs"][0]["id"])
+    queue = Queue(redis)
+    queues = await queue.served_by(job.generator, job.vlms)
+    assert await queue.claim("worker", queues) is not None
+    same = [NewJob(job.id, job.generator, job.vlms, {})]
+    known, _ = await Batches(redis).submit(
+        batch["id"], same, name=None, priority=0, owner=job.owner, idempotency=None
+    )
+    assert known == batch["id"]
+    assert (await api.job(job.id)).status == JobStatus.RUNNING
+    assert await queue.claim("other", queues) is None
 
 
 async def test_readers_of_waiting_jobs_share_a_look_at_the_workers(api: Api, redis: Client) -> None:

@@ -17,7 +17,7 @@ from dualprocess.errors import Conflict, NotFound
 from dualprocess.schemas import Job, JobStatus
 from services.orchestrator.api.app import create_app
 from services.orchestrator.api.settings import ApiSettings
-from services.orchestrator.store.redis import Client
+from services.orchestrator.store.redis import Client, idempotency_key
 from tests.orchestrator.conftest import SPEC, Api, Guarded, Site
 from tests.orchestrator.receiver import receiving
 from tests.orchestrator.scripted import ScriptedGenerator
@@ -137,6 +137,22 @@ async def test_only_a_job_that_has_ended_can_be_deleted(
     assert (await api.http.delete(f"/v1/jobs/{queued.id}")).status_code == 204
 
 
+async def test_a_key_that_stands_for_another_job_by_now_is_kept(api: Api, redis: Client) -> None:
+    """An idempotency key is remembered for a day; then it may be used anew."""
+
+    async def sent() -> str:
+        answer = await api.http.post("/v1/jobs", json=SPEC, headers={"Idempotency-Key": "mine"})
+        return str(answer.json()["id"])
+
+    first = await sent()
+    await redis.delete(idempotency_key("anonymous", "mine"))
+    second = await sent()
+    assert second != first
+    await api.http.post(f"/v1/jobs/{first}/cancel")
+    assert (await api.http.delete(f"/v1/jobs/{first}")).status_code == 204
+    assert await sent() == second
+
+
 async def test_deleting_needs_the_scope_to_submit(guarded: Guarded) -> None:
     reader = await guarded.owner("read")
     assert (await reader.http.delete(f"/v1/jobs/{'0' * 26}")).status_code == 403
@@ -232,7 +248,8 @@ async def test_events_go_before_their_job_but_for_the_last(
 ) -> None:
     site.start_worker(sweep_seconds=0.05)
     job = await api.ended((await api.submit()).id)
-    await redis.zincrby("dualprocess:jobs:finished:events", -8 * DAY * 1000, job.id)
+    ended_at = await redis.zscore("dualprocess:jobs:finished:events", job.id)
+    await redis.zadd("dualprocess:jobs:finished:events", {job.id: ended_at - 8 * DAY * 1000})
     async with asyncio.timeout(10):
         while await redis.xlen(f"dualprocess:job:{job.id}:events") > 1:  # noqa: ASYNC110
             await asyncio.sleep(0.05)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 
 from dualprocess.schemas import JobStatus
+from services.orchestrator.store.queue import Queue
+from services.orchestrator.store.redis import Client
 from tests.orchestrator.conftest import SPEC, Api, Guarded, Site
 from tests.orchestrator.scripted import ScriptedGenerator
 
@@ -89,6 +91,22 @@ async def test_a_running_job_that_is_cancelled_lets_the_next_one_run(
     await owner.until(second.id, lambda job: job.step)
     generator.go.set()
     assert (await owner.ended(second.id)).status == JobStatus.SUCCEEDED
+
+
+async def test_a_job_that_is_cancelled_while_the_quota_holds_it_never_runs(
+    guarded: Guarded, redis: Client
+) -> None:
+    owner, queue = await guarded.owner(running=1), Queue(redis)
+    first, second = await owner.submit(), await owner.submit()
+    queues = await queue.served_by("tiny-flux", ["tiny-idefics2"])
+    claim = await queue.claim("worker", queues)
+    assert claim is not None
+    assert claim.job_id == first.id
+    assert await queue.claim("worker", queues) is None
+    await owner.http.post(f"/v1/jobs/{second.id}/cancel")
+    await queue.finish(claim, JobStatus.SUCCEEDED)
+    assert await queue.claim("worker", queues) is None
+    assert (await owner.job(second.id)).status == JobStatus.CANCELLED
 
 
 async def test_an_attempt_that_broke_counts_as_one_running_job(

@@ -33,6 +33,8 @@ from services.orchestrator.api.interrupted import Interrupted
 from services.orchestrator.api.proxied import Proxied, networks
 from services.orchestrator.api.settings import ApiSettings
 from services.orchestrator.api.state import State
+from services.orchestrator.following.places import Places
+from services.orchestrator.following.reader import Following
 from services.orchestrator.store.artifacts import ArtifactStore
 from services.orchestrator.store.batches import Batches
 from services.orchestrator.store.deletion import Deletion
@@ -76,6 +78,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         redis = connect(settings.redis_url, retries=_REDIS_RETRIES)
+        following = Following(redis)
         endpoint = settings.endpoint()
         state = State(
             presets=presets,
@@ -84,6 +87,8 @@ def create_app(settings: ApiSettings) -> FastAPI:
             jobs=Jobs(redis),
             batches=Batches(redis),
             events=Events(redis),
+            following=following,
+            places=Places(total=settings.streams, per_key=settings.streams_per_key),
             workers=Workers(redis),
             artifacts=store,
             uploads=Uploads(redis, store),
@@ -97,6 +102,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         app.state.dualprocess = state
         async with background(settings, state):
             yield
+        await following.close()
         if endpoint is not None:
             await endpoint.close()
         await redis.aclose()

@@ -51,6 +51,11 @@ class Caller:
     key: str | None
 
     @property
+    def key_id(self) -> str | None:
+        """Of the key, where there is one: what has a limit a key is counted under it."""
+        return None if self.key is None else self.owner
+
+    @property
     def is_admin(self) -> bool:
         return Scope.ADMIN in self.scopes
 

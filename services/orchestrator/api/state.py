@@ -11,6 +11,8 @@ from dualprocess.schemas import Job
 from services.common.presets import Presets
 from services.orchestrator.api.auth import Caller, CallerDep
 from services.orchestrator.api.problems import ProblemError
+from services.orchestrator.following.places import Places
+from services.orchestrator.following.reader import Following
 from services.orchestrator.store.artifacts import ArtifactStore
 from services.orchestrator.store.batches import Batches
 from services.orchestrator.store.deletion import Deletion
@@ -34,6 +36,8 @@ class State:
     jobs: Jobs
     batches: Batches
     events: Events
+    following: Following
+    places: Places
     workers: Workers
     artifacts: ArtifactStore
     uploads: Uploads

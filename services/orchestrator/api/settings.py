@@ -55,6 +55,7 @@ class ApiSettings(StoreSettings):
     connections: int = Field(
         default=4000,
         ge=2,
+        validate_default=True,
         description="Open connections, idle ones included; beyond them every request, /healthz "
         "too, is answered with a 503. More than --streams.",
     )

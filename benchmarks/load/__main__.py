@@ -2,10 +2,11 @@
 
 One API process and a real Redis. Simulated workers hold and renew leases and tell steps, other
 jobs wait in the queue, event streams are open; then ``/healthz`` is asked at a held rate, then jobs
-are submitted and read, each at that rate, with ``/healthz`` beside them. Then an hour's
-worth of events goes through the open streams. Last, a crowd opens streams of one job at once, more
-than the API takes, and others ask ``/readyz`` meanwhile. A request's time counts from when it was due. ``--save`` keeps
-the result in ``benchmarks/results/``. It ends with status 1 when anything went wrong.
+are submitted and read, each at that rate, with ``/healthz`` beside them. Then an hour's worth of
+events goes through the open streams. Last, a crowd opens streams of one job at once, more than the
+API takes, and others ask ``/readyz`` meanwhile. A request's time counts from when it was due.
+``--save`` keeps the result in ``benchmarks/results/``. It ends with status 1 when anything went
+wrong.
 """
 
 from __future__ import annotations

@@ -37,7 +37,8 @@ _BODY = SPEC.model_dump_json(exclude_unset=True)
 
 @dataclass(frozen=True)
 class Options:
-    """``crowd`` is how many streams of one job are opened at once, ``hour`` is how many events a stream has in an hour; ``rate`` is that of each request.
+    """``crowd`` is how many streams of one job are opened at once, ``hour`` is how many events a
+    stream has in an hour; ``rate`` is that of each request.
 
     ``settle`` seconds go by first: streams that were opened at once look at once, until each of
     their jobs has told a step.

@@ -138,14 +138,6 @@ async def identify(keys: ApiKeys, key: str) -> Caller:
     return Caller(found.id, found.scopes, found.quotas, key)
 
 
-async def still_opens(keys: ApiKeys, caller: Caller) -> bool:
-    """Whether the caller's key would be let in once more."""
-    if caller.key is None:
-        return True
-    found = await keys.find(caller.key)
-    return found is not None and found.revoked_at is None
-
-
 def _caller(request: Request) -> Caller:
     caller: Caller = request.state.caller
     return caller

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, FastAPI, Header, Request, Response
@@ -12,7 +12,7 @@ from fastapi.responses import StreamingResponse
 from fastapi.sse import format_sse_event
 from starlette.types import Receive, Scope, Send
 
-from services.orchestrator.api.auth import READ, Caller, CallerDep, still_opens
+from services.orchestrator.api.auth import READ, Caller, CallerDep
 from services.orchestrator.api.state import JobDep, State, StateDep
 from services.orchestrator.store.events import Told
 
@@ -53,11 +53,6 @@ async def _after(job: JobDep, state: StateDep, last_event_id: LastEventId = None
     return last_event_id or "0-0"
 
 
-async def _place(state: StateDep, caller: CallerDep) -> AsyncIterator[None]:
-    with state.places.held(caller.key_id):
-        yield
-
-
 class _Stream(StreamingResponse):
     """Lets go of what it listens to as soon as nobody reads it any more."""
 
@@ -73,8 +68,7 @@ class _Stream(StreamingResponse):
     "/{job_id}/events",
     response_class=_Stream,
     responses={204: {"description": "The job has ended, and `Last-Event-ID` is its last event."}},
-    # A place before the job is looked for: a refusal costs little.
-    dependencies=[READ, Depends(_place)],
+    dependencies=[READ],
 )
 async def events(
     job: JobDep, state: StateDep, caller: CallerDep, after: Annotated[str, Depends(_after)]
@@ -94,7 +88,7 @@ async def _parts(
     async with contextlib.aclosing(state.following.follow(job_id, after)) as batches:
         async for batch in batches:
             if time.monotonic() - checked > _KEY_SECONDS:
-                if not await still_opens(state.api_keys, caller):
+                if not await state.rechecks.still_opens(caller):
                     return
                 checked = time.monotonic()
             # Those that come together are sent together.

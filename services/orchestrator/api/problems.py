@@ -92,9 +92,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(NoPlace)
     async def _full(_: Request, error: NoPlace) -> JSONResponse:
-        # Else each refused one keeps its connection, and these are limited as well.
-        headers = {"Retry-After": str(PLACE_RETRY_AFTER_SECONDS), "Connection": "close"}
-        return respond(_full_house(error), headers)
+        return respond_full(error)
 
     @app.exception_handler(StoreUnavailable)
     async def _store(_: Request, error: StoreUnavailable) -> JSONResponse:
@@ -164,15 +162,18 @@ def _over(error: QuotaExceeded) -> Problem:
     )
 
 
-def _full_house(error: NoPlace) -> Problem:
+def respond_full(error: NoPlace) -> JSONResponse:
     whose = "this key" if error.of_key else "this server"
     remedy = "close one" if error.of_key else "let whoever runs it raise --streams"
-    return Problem(
+    problem = Problem(
         status=429,
         title=f"All event streams of {whose} are taken",
         detail=f"There can be {error.limit:,} at once, requests that wait for their job included: "
         f"{remedy}, or read GET /v1/jobs/{{id}} now and then instead; a request takes `wait`: 0.",
     )
+    # Else each refused one keeps its connection, and these are limited as well.
+    headers = {"Retry-After": str(PLACE_RETRY_AFTER_SECONDS), "Connection": "close"}
+    return respond(problem, headers)
 
 
 def _invalid(errors: list[FieldError]) -> Problem:

@@ -34,7 +34,7 @@ async def run(
     job_id = new_job_id()
     files = {} if image is None else {IMAGE_FILE: image}
     # Before the job is queued: who is refused has none.
-    with state.places.held(caller.key_id) if wait else contextlib.nullcontext():
+    with state.places.take(caller.key_id) if wait else contextlib.nullcontext():
         async with state.uploads.submission(job_id, files):
             await state.queue.submit(
                 job_id,

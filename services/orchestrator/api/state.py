@@ -11,6 +11,7 @@ from dualprocess.schemas import Job
 from services.common.presets import Presets
 from services.orchestrator.api.auth import Caller, CallerDep
 from services.orchestrator.api.problems import ProblemError
+from services.orchestrator.api.rechecks import Rechecks
 from services.orchestrator.following.places import Places
 from services.orchestrator.following.reader import Following
 from services.orchestrator.store.artifacts import ArtifactStore
@@ -43,6 +44,7 @@ class State:
     uploads: Uploads
     deletion: Deletion
     api_keys: ApiKeys
+    rechecks: Rechecks
     addresses: AddressPolicy
     turns: Turns
     endpoint: Endpoint | None

@@ -24,21 +24,24 @@ class Places:
         self._taken = 0
         self._taken_with: Counter[str] = Counter()
 
-    @contextlib.contextmanager
-    def held(self, key: str | None) -> Iterator[None]:
-        """One place, for the holder of a key, or for anyone while none is asked for. Raises
-        ``NoPlace`` at once where none is free."""
+    def take(self, key: str | None) -> contextlib.AbstractContextManager[None]:
+        """A place, for the holder of a key, or for anyone while none is asked for: enter it, and
+        leave it to give it back. Raises ``NoPlace`` at once where none is free."""
         if key is not None and self._taken_with[key] >= self._per_key:
             raise NoPlace(self._per_key, of_key=True)
         if self._taken >= self._total:
             raise NoPlace(self._total, of_key=False)
-        self._take(key, 1)
+        self._count(key, 1)
+        return self._held(key)
+
+    @contextlib.contextmanager
+    def _held(self, key: str | None) -> Iterator[None]:
         try:
             yield
         finally:
-            self._take(key, -1)
+            self._count(key, -1)
 
-    def _take(self, key: str | None, count: int) -> None:
+    def _count(self, key: str | None, count: int) -> None:
         self._taken += count
         if key is not None:
             self._taken_with[key] += count

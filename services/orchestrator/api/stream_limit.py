@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import re
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.orchestrator.api.auth import Caller
 from services.orchestrator.api.problems import respond_full
 from services.orchestrator.following.places import NoPlace, Places
 from services.orchestrator.route_path import route_path
 from services.orchestrator.ui import paths
+
+#: Many that come at once are opened one after the other: other requests go on meanwhile.
+_OPENED_TOGETHER = 8
 
 _EVENTS = re.compile(r"/v1/jobs/[^/]+/events")
 
@@ -20,6 +25,7 @@ class StreamLimit:
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
+        self._opening = asyncio.Semaphore(_OPENED_TOGETHER)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or not _is_stream(route_path(scope)):
@@ -33,7 +39,17 @@ class StreamLimit:
             await respond_full(error)(scope, receive, send)
             return
         with place:
-            await self._app(scope, receive, send)
+            await self._open(scope, receive, send)
+
+    async def _open(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with contextlib.AsyncExitStack() as opening:
+            await opening.enter_async_context(self._opening)
+
+            async def sending(message: Message) -> None:
+                await opening.aclose()
+                await send(message)
+
+            await self._app(scope, receive, sending)
 
 
 def _is_stream(path: str) -> bool:

@@ -65,7 +65,7 @@ class Following:
         with self._listening(job_id) as tail:
             while (left := end - time.monotonic()) > 0:
                 # Before the look: a change behind it is no change missed.
-                changed = tail.changed
+                known = tail.changes
                 if tail.fault is not None:
                     raise ConnectionError(f"the job's events can't be read: {tail.fault}")
                 batch = tail.behind(last)
@@ -79,7 +79,7 @@ class Following:
                         return
                 elif tail.is_over(last):
                     return
-                elif not await _set(changed, min(_QUIET_SECONDS, left)):
+                elif not await tail.changed(known, min(_QUIET_SECONDS, left)):
                     yield []
 
     @contextlib.contextmanager
@@ -115,6 +115,7 @@ class Following:
                 if (tail := self._tails.get(job_id)) and tail.last == known[job_id]:
                     with self._own_faults(job_id, tail):
                         tail.take([told(*entry) for entry in entries])
+                    await tail.wake()
             if news:
                 await asyncio.sleep(_PAUSE_SECONDS + _PAUSE_SECONDS_A_JOB * len(known))
 
@@ -125,11 +126,13 @@ class Following:
             if tail := self._tails.get(job_id):
                 with self._own_faults(job_id, tail):
                     tail.begins(told(*entry) if entry else None)
+                await tail.wake()
 
     async def _look_for_gone(self) -> None:
         for job_id in await self._events.gone(list(self._tails)):
             if tail := self._tails.get(job_id):
                 tail.is_gone()
+                await tail.wake()
 
     @contextlib.contextmanager
     def _own_faults(self, job_id: str, tail: Tail) -> Iterator[None]:
@@ -148,10 +151,3 @@ class Following:
             for tail in self._tails.values():
                 tail.fails(fault)
             self._tails.clear()
-
-
-async def _set(event: asyncio.Event, seconds: float) -> bool:
-    """Whether it was set within so many seconds."""
-    with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(event.wait(), seconds)
-    return event.is_set()

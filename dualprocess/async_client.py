@@ -14,6 +14,7 @@ from httpx_sse import aconnect_sse
 
 from dualprocess import calls, connection
 from dualprocess.connection import service_url, setting_up
+from dualprocess.errors import RateLimited
 from dualprocess.protocol import (
     DEFAULT_URL,
     FAILURES,
@@ -111,26 +112,23 @@ class AsyncClient:
         """Every event behind ``last_event_id``, as it comes, up to the one that ends the job.
 
         A broken connection is taken up again where it broke, however often; nothing is missed or
-        comes twice.
+        comes twice. While the service lets no more streams be open, it is asked again until it
+        does; a warning says so.
         """
-        stream, tries = EventStream(job_id, last_event_id), Tries(self._url)
-        while True:
-            try:
-                async with aclosing(self._events_of_one_connection(stream, tries)) as records:
-                    async for record in records:
-                        yield record
-                        if stream.ended:
-                            return
-                if stream.ended or stream.is_all(await self.job(job_id)):
-                    return
-                await asyncio.sleep(tries.breath)
-            except FAILURES as error:
-                await asyncio.sleep(tries.pause(error))
+        async with aclosing(self._followed(job_id, last_event_id)) as records:
+            async for record in records:
+                if record is not None:
+                    yield record
 
     async def wait(self, job_id: str) -> Job:
-        """The job, when it has succeeded. Raises ``JobFailed`` or ``JobCancelled``."""
-        async for _ in self.events(job_id):
-            pass
+        """The job, when it has succeeded. Raises ``JobFailed`` or ``JobCancelled``.
+
+        Reads the job now and then while the service lets no more event streams be open.
+        """
+        async with aclosing(self._followed(job_id, None)) as records:
+            async for record in records:
+                if record is None and (await self.job(job_id)).status.is_final:
+                    break
         return succeeded(await self.job(job_id))
 
     async def submit_batch(
@@ -224,6 +222,27 @@ class AsyncClient:
         while call := pages.next():
             for job in pages.take(await self._call(call)):
                 yield job
+
+    async def _followed(
+        self, job_id: str, last_event_id: str | None
+    ) -> AsyncGenerator[EventRecord | None, None]:
+        """Its events; ``None`` for each time that no stream could be had."""
+        stream, tries = EventStream(job_id, last_event_id), Tries(self._url, stream=True)
+        while True:
+            try:
+                async with aclosing(self._events_of_one_connection(stream, tries)) as records:
+                    async for record in records:
+                        yield record
+                        if stream.ended:
+                            return
+                if stream.ended or stream.is_all(await self.job(job_id)):
+                    return
+                await asyncio.sleep(tries.breath)
+            except FAILURES as error:
+                pause = tries.pause(error)
+                if isinstance(error, RateLimited):
+                    yield None
+                await asyncio.sleep(pause)
 
     async def _events_of_one_connection(
         self, stream: EventStream, tries: Tries

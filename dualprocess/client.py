@@ -13,6 +13,7 @@ from httpx_sse import connect_sse
 
 from dualprocess import calls, connection
 from dualprocess.connection import service_url, setting_up
+from dualprocess.errors import RateLimited
 from dualprocess.protocol import (
     DEFAULT_URL,
     FAILURES,
@@ -111,25 +112,21 @@ class Client:
         """Every event behind ``last_event_id``, as it comes, up to the one that ends the job.
 
         A broken connection is taken up again where it broke, however often; nothing is missed or
-        comes twice.
+        comes twice. While the service lets no more streams be open, it is asked again until it
+        does; a warning says so.
         """
-        stream, tries = EventStream(job_id, last_event_id), Tries(self._url)
-        while True:
-            try:
-                for record in self._events_of_one_connection(stream, tries):
-                    yield record
-                    if stream.ended:
-                        return
-                if stream.ended or stream.is_all(self.job(job_id)):
-                    return
-                time.sleep(tries.breath)
-            except FAILURES as error:
-                time.sleep(tries.pause(error))
+        for record in self._followed(job_id, last_event_id):
+            if record is not None:
+                yield record
 
     def wait(self, job_id: str) -> Job:
-        """The job, when it has succeeded. Raises ``JobFailed`` or ``JobCancelled``."""
-        for _ in self.events(job_id):
-            pass
+        """The job, when it has succeeded. Raises ``JobFailed`` or ``JobCancelled``.
+
+        Reads the job now and then while the service lets no more event streams be open.
+        """
+        for record in self._followed(job_id, None):
+            if record is None and self.job(job_id).status.is_final:
+                break
         return succeeded(self.job(job_id))
 
     def submit_batch(self, request: BatchRequest, *, idempotency_key: str | None = None) -> Batch:
@@ -220,6 +217,24 @@ class Client:
     def _pages(self, pages: calls.JobPages) -> Iterator[Job]:
         while call := pages.next():
             yield from pages.take(self._call(call))
+
+    def _followed(self, job_id: str, last_event_id: str | None) -> Iterator[EventRecord | None]:
+        """Its events; ``None`` for each time that no stream could be had."""
+        stream, tries = EventStream(job_id, last_event_id), Tries(self._url, stream=True)
+        while True:
+            try:
+                for record in self._events_of_one_connection(stream, tries):
+                    yield record
+                    if stream.ended:
+                        return
+                if stream.ended or stream.is_all(self.job(job_id)):
+                    return
+                time.sleep(tries.breath)
+            except FAILURES as error:
+                pause = tries.pause(error)
+                if isinstance(error, RateLimited):
+                    yield None
+                time.sleep(pause)
 
     def _events_of_one_connection(self, stream: EventStream, tries: Tries) -> Iterator[EventRecord]:
         with connect_sse(self._http, "GET", stream.path, headers=stream.headers()) as source:

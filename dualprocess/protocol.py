@@ -5,6 +5,7 @@ Nothing here reads a socket or sleeps. ``Client`` and ``AsyncClient`` do, as the
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -42,6 +43,8 @@ LONGEST_PAUSE_SECONDS = 30.0
 
 #: What a try can end with; ``Tries.pause`` knows which of them another one may cure.
 FAILURES = (httpx.TransportError, ApiError)
+
+log = logging.getLogger(__name__)
 
 _EVENT: TypeAdapter[Event] = TypeAdapter(Event)
 
@@ -118,12 +121,18 @@ def api_error(response: httpx.Response) -> ApiError:
 
 
 class Tries:
-    """How often one call to ``url`` is tried, and how long the pauses are."""
+    """How often one call to ``url`` is tried, and how long the pauses are.
 
-    def __init__(self, url: str, *, repeat: bool = True) -> None:
+    A ``stream`` is tried for as long as others have all those that the service lets be open: one is
+    free when one of theirs ends, and nothing is missed meanwhile.
+    """
+
+    def __init__(self, url: str, *, repeat: bool = True, stream: bool = False) -> None:
         self._url = shown(url)
         self._repeat = repeat
+        self._stream = stream
         self._failed = 0
+        self._told = False
 
     def answered(self, response: httpx.Response) -> None:
         """A stream began: earlier failures no longer count, even if it brings nothing."""
@@ -143,6 +152,8 @@ class Tries:
                 "the request can't be sent: an id or key in its headers has a line break or "
                 "another character that no header carries"
             ) from None
+        if self._stream and isinstance(error, RateLimited):
+            return self._until_free(error)
         away = isinstance(error, (httpx.TransportError, ServiceUnavailable))
         asked = error.retry_after if isinstance(error, ApiError) else None
         patient = asked is None or asked <= LONGEST_PAUSE_SECONDS
@@ -157,6 +168,13 @@ class Tries:
             f"nobody answers at {self._url} ({error}); start the service with `dualprocess up`, "
             f"or name its address{again}"
         ) from error
+
+    def _until_free(self, error: RateLimited) -> float:
+        if not self._told:
+            self._told = True
+            log.warning("%s It is asked for again until it is there.", error)
+        asked = RETRY_SECONDS[-1] if error.retry_after is None else error.retry_after
+        return min(max(asked, self.breath), LONGEST_PAUSE_SECONDS)
 
 
 class EventStream:

@@ -167,7 +167,8 @@ export interface paths {
          * Events
          * @description `status`, `step`, `preview`, `artifact`; ends with the status that ends the job.
          *
-         *     Ends earlier, within seconds, when the key is revoked.
+         *     Ends earlier, within seconds, when the key is revoked. A `429` says that no more streams may be
+         *     open.
          */
         get: operations["events_v1_jobs__job_id__events_get"];
         put?: never;

@@ -76,6 +76,23 @@ test("a stream behind the end of a job brings nothing and ends", async () => {
   assert.deepEqual(statuses, [204]);
 });
 
+test("a stream that can't be had yet is asked for again; waiting reads the job meanwhile", async () => {
+  let refused = 0;
+  const full = (times: number) => async (request: Request): Promise<Response> => {
+    if (!request.url.endsWith("/events") || refused === times) return fetch(request);
+    refused += 1;
+    const problem = { title: "All event streams of this key are taken", status: 429 };
+    return Response.json(problem, { status: 429, headers: { "Retry-After": "0" } });
+  };
+  const whole = await ids(new DualProcess(url));
+  assert.deepEqual(await ids(new DualProcess(url, { fetch: full(7) })), whole);
+  assert.equal(refused, 7);
+  refused = 0;
+  const job = await new DualProcess(url, { fetch: full(Infinity) }).wait(jobId);
+  assert.equal(job.status, "succeeded");
+  assert.equal(refused, 1);
+});
+
 test("a request is sent again where the connection broke, under one key", async () => {
   const keys: (string | null)[] = [];
   const breaking = async (request: Request): Promise<Response> => {

@@ -14,6 +14,7 @@ from services.common.presets import PresetError
 from services.common.redis_address import redis_refusal
 from services.common.telemetry import configure_logging
 from services.orchestrator.api.app import create_app
+from services.orchestrator.api.open_files import allow_files
 from services.orchestrator.api.settings import ApiSettings
 from services.orchestrator.store.artifacts import StoreRefused
 
@@ -39,6 +40,7 @@ if __name__ == "__main__":
     # A full collection takes a tenth of a second, in which nobody is answered, if it looks through
     # what the imports made.
     gc.freeze()
+    allow_files(settings.connections)
     # Open event streams would keep a server alive for as long as their jobs run.
     uvicorn.run(
         app,
@@ -48,6 +50,7 @@ if __name__ == "__main__":
         access_log=False,
         # ``Proxied`` does it, and knows the host as well.
         proxy_headers=False,
+        limit_concurrency=settings.connections,
         timeout_keep_alive=settings.keep_alive,
         timeout_graceful_shutdown=3,
     )

@@ -31,8 +31,12 @@ from services.orchestrator.api.body_kind import JsonBodies
 from services.orchestrator.api.body_limit import BodyLimit
 from services.orchestrator.api.interrupted import Interrupted
 from services.orchestrator.api.proxied import Proxied, networks
+from services.orchestrator.api.rechecks import Rechecks
 from services.orchestrator.api.settings import ApiSettings
 from services.orchestrator.api.state import State
+from services.orchestrator.api.stream_limit import StreamLimit
+from services.orchestrator.following.places import Places
+from services.orchestrator.following.reader import Following
 from services.orchestrator.store.artifacts import ArtifactStore
 from services.orchestrator.store.batches import Batches
 from services.orchestrator.store.deletion import Deletion
@@ -76,6 +80,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         redis = connect(settings.redis_url, retries=_REDIS_RETRIES)
+        following, api_keys = Following(redis), ApiKeys(redis)
         endpoint = settings.endpoint()
         state = State(
             presets=presets,
@@ -84,11 +89,14 @@ def create_app(settings: ApiSettings) -> FastAPI:
             jobs=Jobs(redis),
             batches=Batches(redis),
             events=Events(redis),
+            following=following,
+            places=Places(total=settings.streams, per_key=settings.streams_per_key),
             workers=Workers(redis),
             artifacts=store,
             uploads=Uploads(redis, store),
             deletion=Deletion(redis, store),
-            api_keys=ApiKeys(redis),
+            api_keys=api_keys,
+            rechecks=Rechecks(api_keys),
             addresses=AddressPolicy(loopback=settings.webhook_loopback),
             turns=Turns(redis),
             endpoint=endpoint,
@@ -97,6 +105,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         app.state.dualprocess = state
         async with background(settings, state):
             yield
+        await following.close()
         if endpoint is not None:
             await endpoint.close()
         await redis.aclose()
@@ -111,6 +120,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     # The last one is the outermost: who asks is known before a body is looked at.
     app.add_middleware(JsonBodies)
     app.add_middleware(BodyLimit, limit=settings.body_limit)
+    app.add_middleware(StreamLimit)
     app.add_middleware(Doors, required=settings.auth)
     app.add_middleware(Interrupted)
     if settings.origins:

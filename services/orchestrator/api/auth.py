@@ -51,6 +51,11 @@ class Caller:
     key: str | None
 
     @property
+    def key_id(self) -> str | None:
+        """Of the key, where there is one: what has a limit a key is counted under it."""
+        return None if self.key is None else self.owner
+
+    @property
     def is_admin(self) -> bool:
         return Scope.ADMIN in self.scopes
 
@@ -131,14 +136,6 @@ async def identify(keys: ApiKeys, key: str) -> Caller:
             {"WWW-Authenticate": f'{_REALM}, error="invalid_token"'},
         )
     return Caller(found.id, found.scopes, found.quotas, key)
-
-
-async def still_opens(keys: ApiKeys, caller: Caller) -> bool:
-    """Whether the caller's key would be let in once more."""
-    if caller.key is None:
-        return True
-    found = await keys.find(caller.key)
-    return found is not None and found.revoked_at is None
 
 
 def _caller(request: Request) -> Caller:

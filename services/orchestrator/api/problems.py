@@ -22,6 +22,7 @@ from starlette.exceptions import HTTPException
 from dualprocess.schemas import FieldError, Problem
 from dualprocess.schemas.faults import field_error
 from services.orchestrator.api.document import methods_at
+from services.orchestrator.following.places import NoPlace
 from services.orchestrator.route_path import route_path
 from services.orchestrator.store.artifacts import StoreUnavailable
 from services.orchestrator.store.quotas import QuotaExceeded
@@ -32,6 +33,8 @@ log = logging.getLogger(__name__)
 RETRY_AFTER_SECONDS = 2
 #: And after so many while a quota is used up: a job rarely ends sooner.
 QUOTA_RETRY_AFTER_SECONDS = 10
+#: And after so many while all event streams are taken.
+PLACE_RETRY_AFTER_SECONDS = 5
 
 #: Redis takes no writes. Before 7 the word stands in the midst of what it says of a script.
 _NO_WRITES = re.compile(r"\b(?:OOM|MISCONF|READONLY)\b")
@@ -86,6 +89,10 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(QuotaExceeded)
     async def _quota(_: Request, error: QuotaExceeded) -> JSONResponse:
         return respond(_over(error), {"Retry-After": str(QUOTA_RETRY_AFTER_SECONDS)})
+
+    @app.exception_handler(NoPlace)
+    async def _full(_: Request, error: NoPlace) -> JSONResponse:
+        return respond_full(error)
 
     @app.exception_handler(StoreUnavailable)
     async def _store(_: Request, error: StoreUnavailable) -> JSONResponse:
@@ -153,6 +160,20 @@ def _over(error: QuotaExceeded) -> Problem:
         detail=f"This key may have {error.limit} {error.quota} jobs; wait until one of them goes "
         "on, cancel one, or ask for a key with a higher quota.",
     )
+
+
+def respond_full(error: NoPlace) -> JSONResponse:
+    whose = "this key" if error.of_key else "this server"
+    remedy = "close one" if error.of_key else "let whoever runs it raise --streams"
+    problem = Problem(
+        status=429,
+        title=f"All event streams of {whose} are taken",
+        detail=f"There can be {error.limit:,} at once, requests that wait for their job included: "
+        f"{remedy}, or read GET /v1/jobs/{{id}} now and then instead; a request takes `wait`: 0.",
+    )
+    # Else each refused one keeps its connection, and these are limited as well.
+    headers = {"Retry-After": str(PLACE_RETRY_AFTER_SECONDS), "Connection": "close"}
+    return respond(problem, headers)
 
 
 def _invalid(errors: list[FieldError]) -> Problem:

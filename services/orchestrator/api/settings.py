@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated
 
-from pydantic import Field, HttpUrl, SecretStr, field_validator
+from pydantic import Field, HttpUrl, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import CliSuppress
 
 from dualprocess.errors import InvalidSetup
@@ -42,6 +42,22 @@ class ApiSettings(StoreSettings):
         ge=1,
         description="Seconds that an idle connection stays open: longer than a proxy keeps its "
         "own.",
+    )
+    streams: int = Field(
+        default=1000,
+        ge=1,
+        description="Event streams, and requests that wait for their job, at once; more are "
+        "refused with a 429.",
+    )
+    streams_per_key: int = Field(
+        default=64, ge=1, description="Of these, at most so many with one API key."
+    )
+    connections: int = Field(
+        default=4000,
+        ge=2,
+        validate_default=True,
+        description="Open connections, idle ones included; beyond them every request, /healthz "
+        "too, is answered with a 503. More than --streams.",
     )
     cors_origins: str = Field(
         default="",
@@ -110,6 +126,17 @@ class ApiSettings(StoreSettings):
                     "http://localhost:3000, without a path or a slash at the end"
                 )
         return text
+
+    @field_validator("connections")
+    @classmethod
+    def _leave_room(cls, connections: int, info: ValidationInfo) -> int:
+        streams = info.data.get("streams")
+        if streams is not None and connections <= streams:
+            raise ValueError(
+                f"must be more than --streams, which is {streams}: else streams leave no "
+                "connection to anybody"
+            )
+        return connections
 
     @property
     def origins(self) -> list[str]:

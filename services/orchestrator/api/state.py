@@ -11,6 +11,9 @@ from dualprocess.schemas import Job
 from services.common.presets import Presets
 from services.orchestrator.api.auth import Caller, CallerDep
 from services.orchestrator.api.problems import ProblemError
+from services.orchestrator.api.rechecks import Rechecks
+from services.orchestrator.following.places import Places
+from services.orchestrator.following.reader import Following
 from services.orchestrator.store.artifacts import ArtifactStore
 from services.orchestrator.store.batches import Batches
 from services.orchestrator.store.deletion import Deletion
@@ -34,11 +37,14 @@ class State:
     jobs: Jobs
     batches: Batches
     events: Events
+    following: Following
+    places: Places
     workers: Workers
     artifacts: ArtifactStore
     uploads: Uploads
     deletion: Deletion
     api_keys: ApiKeys
+    rechecks: Rechecks
     addresses: AddressPolicy
     turns: Turns
     endpoint: Endpoint | None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any, TypeAlias
 
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import BusyLoadingError, ConnectionError, TimeoutError
@@ -15,9 +15,10 @@ Client: TypeAlias = Any
 
 _PREFIX = "dualprocess"
 
-#: Of one process, at most: each open event stream waits on one of its own, and redis-py's default
-#: is 100. As many as Redis takes.
-_CONNECTIONS = 10_000
+#: Of one process, at most. A command takes about a millisecond; what finds all of them at work
+#: waits for its turn, so long at most.
+_CONNECTIONS = 64
+_TURN_SECONDS = 20
 
 #: Jobs under a lease: job id → end of the lease, in Redis's milliseconds.
 LEASES = f"{_PREFIX}:leases"
@@ -120,7 +121,7 @@ def connect(url: str, *, retries: int) -> Client:
 
     A server that restarts under AOF is back within seconds; each pause is at most 2 s.
     """
-    return Redis.from_url(
+    pool = BlockingConnectionPool.from_url(
         url,
         decode_responses=True,
         protocol=2,
@@ -128,6 +129,8 @@ def connect(url: str, *, retries: int) -> Client:
         socket_timeout=20,
         health_check_interval=30,
         max_connections=_CONNECTIONS,
+        timeout=_TURN_SECONDS,
         retry=Retry(ExponentialBackoff(cap=2, base=0.05), retries),
         retry_on_error=[ConnectionError, TimeoutError, BusyLoadingError],
     )
+    return Redis.from_pool(pool)

@@ -44,9 +44,12 @@ DELETED = f"{JOBS}:deleted"
 API_KEYS = f"{_PREFIX}:keys"
 #: Live workers: what a worker serves, as JSON → until when it is believed alive.
 WORKERS = f"{_PREFIX}:workers"
+#: Hash: a worker that lately asked for a job → how many it runs, which queues, until when it counts
+#: as waiting, as JSON.
+WAITING = f"{WORKERS}:waiting"
 #: Counts submissions, so that a queue is first in, first out within a priority.
 SEQUENCE = f"{_PREFIX}:sequence"
-#: Counts claims: each claim's number is its fencing token.
+#: Counts claims: each claim's fencing token begins with its number.
 FENCE = f"{_PREFIX}:fence"
 #: Names of all queues that were ever used.
 QUEUES = f"{_PREFIX}:queues"
@@ -102,6 +105,11 @@ def queue_needs(key: str) -> tuple[str, set[str]]:
     """The generator and the VLMs that a queue's jobs need."""
     generator, _, vlms = key.removeprefix(f"{_PREFIX}:queue:").partition("|")
     return generator, set(filter(None, vlms.split("+")))
+
+
+def claimed_key(worker: str) -> str:
+    """Hash: a worker's last claim, and the name of the call that made it."""
+    return f"{WORKERS}:claimed:{worker}"
 
 
 def turns_key(owner: str) -> str:

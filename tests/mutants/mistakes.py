@@ -77,7 +77,7 @@ _SCRIPTS: dict[str, tuple[tuple[str, str, tuple[str, ...]], ...]] = {
         ("redis.call('HEXISTS', KEYS[1], 'checkpoints') == 0", "false", _LEASES),
         ("(used_up or ", "(", _LEASES),
         ("now + tonumber(ARGV[5])", "now", _LEASES),
-        ("redis.call('RPUSH', KEYS[5], 'attempt ' .. attempt .. ': ' .. cause)", "", _LEASES),
+        ("redis.call('RPUSH', KEYS[5], cause)", "", _LEASES),
         ("'LRANGE', KEYS[5], 0, -1", "'LRANGE', KEYS[5], -1, -1", _ENDS),
     ),
     "promote": (

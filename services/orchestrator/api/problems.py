@@ -24,6 +24,7 @@ from dualprocess.schemas.faults import field_error
 from services.orchestrator.api.document import methods_at
 from services.orchestrator.route_path import route_path
 from services.orchestrator.store.artifacts import StoreUnavailable
+from services.orchestrator.store.newer import UnreadableJob
 from services.orchestrator.store.quotas import QuotaExceeded
 
 log = logging.getLogger(__name__)
@@ -86,6 +87,12 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(QuotaExceeded)
     async def _quota(_: Request, error: QuotaExceeded) -> JSONResponse:
         return respond(_over(error), {"Retry-After": str(QUOTA_RETRY_AFTER_SECONDS)})
+
+    @app.exception_handler(UnreadableJob)
+    async def _newer(_: Request, error: UnreadableJob) -> JSONResponse:
+        title = f"Job {error.job_id} was stored by a newer version of the service"
+        detail = "This version can't read it: upgrade this one, or ask an API of that version."
+        return respond(Problem(status=501, title=title, detail=detail))
 
     @app.exception_handler(StoreUnavailable)
     async def _store(_: Request, error: StoreUnavailable) -> JSONResponse:

@@ -26,7 +26,7 @@ class RedisServer:
     def __init__(self, directory: Path, executable: str = INSTALLED or WHEEL) -> None:
         self._directory = directory
         self._executable = executable
-        self._port = _free_port()
+        self._port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -71,7 +71,7 @@ class RedisServer:
             return False
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -7,8 +7,11 @@ from typing import Any, TypeAlias
 
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import Sentinel
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import BusyLoadingError, ConnectionError, TimeoutError
+
+from services.common.redis_sentinel import is_sentinel, sentinel_address
 
 #: A client that decodes what it reads. Typed loosely: redis-py's own types can't tell that.
 Client: TypeAlias = Any
@@ -126,16 +129,32 @@ def idempotency_key(owner: str, key: str) -> str:
 def connect(url: str, *, retries: int) -> Client:
     """A client that tries a command again, ``retries`` times, while Redis is away.
 
-    A server that restarts under AOF is back within seconds; each pause is at most 2 s.
+    A server that restarts under AOF is back within seconds; each pause is at most 2 s. Behind
+    sentinels, each new connection goes to whom they call the master by then.
     """
-    return Redis.from_url(
-        url,
-        decode_responses=True,
-        protocol=2,
-        socket_connect_timeout=2,
-        socket_timeout=20,
-        health_check_interval=30,
-        max_connections=_CONNECTIONS,
-        retry=Retry(ExponentialBackoff(cap=2, base=0.05), retries),
-        retry_on_error=[ConnectionError, TimeoutError, BusyLoadingError],
-    )
+    options: dict[str, Any] = {
+        "decode_responses": True,
+        "protocol": 2,
+        "socket_connect_timeout": 2,
+        "socket_timeout": 20,
+        "health_check_interval": 30,
+        "max_connections": _CONNECTIONS,
+        "retry": Retry(ExponentialBackoff(cap=2, base=0.05), retries),
+        "retry_on_error": [ConnectionError, TimeoutError, BusyLoadingError],
+    }
+    if not is_sentinel(url):
+        return Redis.from_url(url, **options)
+    address = sentinel_address(url)
+    asked = {"socket_connect_timeout": 2, "socket_timeout": 2, **address.to_sentinels}
+    sentinel = Sentinel(address.sentinels, sentinel_kwargs=asked)
+    return sentinel.master_for(address.service, _Watched, **options, **address.redis)
+
+
+class _Watched(Redis):
+    """Redis behind sentinels; closes the connections to these as well."""
+
+    async def aclose(self, close_connection_pool: bool | None = None) -> None:
+        await super().aclose(close_connection_pool)
+        pool: Any = self.connection_pool
+        for sentinel in pool.sentinel_manager.sentinels:
+            await sentinel.aclose()

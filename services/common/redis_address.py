@@ -24,6 +24,12 @@ _ESCAPE = (
     "must have the characters / ? # @ [ ] of its user and password escaped, like %2F for / and "
     "%23 for #"
 )
+#: Why a cluster is refused, and what to use.
+CLUSTER_REFUSAL = (
+    "this Redis is a cluster. The queue is changed by scripts that read and write many keys as "
+    "one, which a cluster does not allow; use one Redis, with replicas and sentinels "
+    "(redis+sentinel://host:26379/service/0) if it must survive its machine"
+)
 #: What Redis says of a database beyond its last.
 _NO_DATABASE = "index is out of range"
 
@@ -99,6 +105,8 @@ def redis_refusal(url: str) -> str | None:
     )
     try:
         client.ping()
+        if _is_cluster(client):
+            return CLUSTER_REFUSAL
     except NoPermissionError:
         return "Redis's user of this address may not do what the service does; give it +@all"
     except AuthenticationError:
@@ -117,6 +125,14 @@ def redis_refusal(url: str) -> str | None:
     finally:
         client.close()
     return None
+
+
+def _is_cluster(client: Redis) -> bool:
+    try:
+        info: Any = client.info("cluster")
+    except (NoPermissionError, ResponseError):
+        return False
+    return bool(info.get("cluster_enabled"))
 
 
 def _tls_fault(error: BaseException, url: str) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
@@ -123,7 +124,13 @@ class JobPages:
         return Call("GET", self._path, answer(JobPage), {"params": self._query})
 
     def take(self, page: JobPage) -> Iterator[Job]:
-        """The page's jobs."""
+        """The page's jobs. Warns of those that the service can't show."""
+        if page.unreadable:
+            warnings.warn(
+                f"a newer version of the service stored these jobs, and this one can't show them: "
+                f"{', '.join(page.unreadable)}; upgrade the service",
+                stacklevel=3,
+            )
         more = page.next is not None and self._query is not None
         self._query = {**(self._query or {}), "cursor": page.next or ""} if more else None
         return iter(page.jobs)

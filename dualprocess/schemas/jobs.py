@@ -183,4 +183,11 @@ class Job(Model):
 
 class JobPage(Model):
     jobs: list[Job]
+    unreadable: Annotated[
+        list[JobId],
+        Field(
+            description="Jobs of this page that a newer version of the service stored, and that "
+            "this one can't show."
+        ),
+    ] = []
     next: Annotated[str | None, Field(description="`cursor` of the next page, if any.")] = None

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from pydantic import AliasChoices, Field
 
-from services.common.redis_address import RedisUrl
+from services.common.redis_address import RedisUrl, redis_refusal
+from services.common.redis_state import first_look
 from services.common.settings import ServiceSettings
 
 
@@ -16,6 +17,11 @@ class StoreSettings(ServiceSettings):
         repr=False,
         validation_alias=AliasChoices("redis_url", "DUALPROCESS_REDIS_URL", "REDIS_URL"),
         description="Redis 6.2 or newer; with AOF in production.",
+    )
+    redis_strict: bool = Field(
+        default=False,
+        description="Do not start with a Redis that may lose jobs: one that throws keys away, "
+        "keeps no append-only file, is too old, or has another time.",
     )
     artifacts: str = Field(
         default=(Path.cwd() / "data" / "artifacts").as_uri(),
@@ -28,6 +34,14 @@ class StoreSettings(ServiceSettings):
         default=7, ge=0, description="Events of ended jobs, but the last; 0: as long as the job."
     )
     sweep_seconds: float = Field(default=60, gt=0, description="Between looks for what may go.")
+
+    def check_redis(self) -> None:
+        """Exits, with the remedy, if Redis will never do. One that is away may come."""
+        if refusal := redis_refusal(self.redis_url):
+            self.refuse("redis_url", refusal)
+        seen = first_look(self.redis_url) if self.redis_strict else None
+        if seen is not None and seen.findings:
+            self.refuse("redis_strict", "; ".join(seen.findings))
 
 
 class KeySettings(StoreSettings):

@@ -11,7 +11,6 @@ from dualprocess.connection import certificates_fault
 from services.common.exposure import exposure_fault
 from services.common.extras import page_fault
 from services.common.presets import PresetError
-from services.common.redis_address import redis_refusal
 from services.common.telemetry import configure_logging
 from services.orchestrator.api.app import create_app
 from services.orchestrator.api.open_files import allow_files
@@ -29,8 +28,7 @@ if __name__ == "__main__":
         sys.exit(f"api: {fault}")
     if fault := certificates_fault():
         sys.exit(f"api: {fault}")
-    if refusal := redis_refusal(settings.redis_url):
-        settings.refuse("redis_url", refusal)
+    settings.check_redis()
     try:
         app = create_app(settings)
     except StoreRefused as error:

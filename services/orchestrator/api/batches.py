@@ -84,10 +84,7 @@ async def list_jobs(
     status: JobStatus | None = None,
 ) -> JobPage:
     """Its jobs, the last submitted first. `next` of one page is `cursor` of the one behind it."""
-    jobs, following = await state.jobs.page(
-        cursor=cursor, limit=limit, status=status, batch=batch.id
-    )
-    return JobPage(jobs=jobs, next=following)
+    return await state.jobs.page(cursor=cursor, limit=limit, status=status, batch=batch.id)
 
 
 @router.post("/{batch_id}/cancel", dependencies=[SUBMIT])

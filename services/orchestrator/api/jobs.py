@@ -80,10 +80,7 @@ async def list_jobs(
     status: JobStatus | None = None,
 ) -> JobPage:
     """Newest first. `next` of one page is `cursor` of the one behind it."""
-    jobs, following = await state.jobs.page(
-        cursor=cursor, limit=limit, status=status, owner=caller.sees
-    )
-    return JobPage(jobs=jobs, next=following)
+    return await state.jobs.page(cursor=cursor, limit=limit, status=status, owner=caller.sees)
 
 
 @router.get("/{job_id}", dependencies=[READ])

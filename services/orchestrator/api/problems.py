@@ -25,6 +25,7 @@ from services.orchestrator.api.document import methods_at
 from services.orchestrator.following.places import NoPlace
 from services.orchestrator.route_path import route_path
 from services.orchestrator.store.artifacts import StoreUnavailable
+from services.orchestrator.store.newer import UnreadableJob
 from services.orchestrator.store.quotas import QuotaExceeded
 
 log = logging.getLogger(__name__)
@@ -93,6 +94,12 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(NoPlace)
     async def _full(_: Request, error: NoPlace) -> JSONResponse:
         return respond_full(error)
+
+    @app.exception_handler(UnreadableJob)
+    async def _newer(_: Request, error: UnreadableJob) -> JSONResponse:
+        title = f"Job {error.job_id} was stored by a newer version of the service"
+        detail = "This version can't read it: upgrade this one, or ask an API of that version."
+        return respond(Problem(status=501, title=title, detail=detail))
 
     @app.exception_handler(StoreUnavailable)
     async def _store(_: Request, error: StoreUnavailable) -> JSONResponse:

@@ -20,6 +20,7 @@ from services.orchestrator.store.deletion import Deletion
 from services.orchestrator.store.events import Events
 from services.orchestrator.store.jobs import Jobs
 from services.orchestrator.store.keys import ApiKeys
+from services.orchestrator.store.newer import UnreadableJob
 from services.orchestrator.store.queue import Queue
 from services.orchestrator.store.redis import Client
 from services.orchestrator.store.turns import Turns
@@ -52,7 +53,12 @@ class State:
 
     async def job(self, job_id: str, caller: Caller) -> Job | None:
         """The job; ``None`` when there is none, or it is not for the caller to see."""
-        job = await self.jobs.read(job_id)
+        try:
+            job = await self.jobs.read(job_id)
+        except UnreadableJob as error:
+            if caller.sees in (None, error.owner):
+                raise
+            return None
         return job if job and caller.may_see(job) else None
 
 

@@ -67,7 +67,7 @@ class ArtifactStore:
             # Not the cause: what can't be read may hold a secret.
             raise StoreRefused("must be file:///folder or s3://bucket/prefix") from None
 
-    async def put(self, job_id: str, token: int, name: str, data: bytes) -> tuple[Artifact, str]:
+    async def put(self, job_id: str, token: str, name: str, data: bytes) -> tuple[Artifact, str]:
         """Stores a file; what it is, and where. Raises ``StoreUnavailable``.
 
         Each claim has a place of its own: a worker that lost its lease can't overwrite what the
@@ -86,7 +86,7 @@ class ArtifactStore:
         return artifact, path
 
     async def put_checkpoint(
-        self, job_id: str, token: int, step: int, data: bytes
+        self, job_id: str, token: str, step: int, data: bytes
     ) -> StoredCheckpoint:
         """Stores a checkpoint, whole or not at all: a folder's store writes under another name and
         renames, S3 shows an object once all of it is there. Raises ``StoreUnavailable``."""

@@ -96,7 +96,8 @@ class Batches:
             jobs=[
                 BatchEntry(id=job_id, name=name or None, status=JobStatus(status))
                 for job_id, (name, status) in zip(ids, described, strict=True)
-                if status
+                # A newer version may have others.
+                if status in set(JobStatus)
             ],
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -16,6 +17,7 @@ from dualprocess.schemas import (
     ExpandedPrompt,
     Job,
     JobKind,
+    JobPage,
     JobStatus,
     Probability,
     ResolvedAnswersSpec,
@@ -32,6 +34,7 @@ from dualprocess.schemas import (
 )
 from services.orchestrator.store import redis as keys
 from services.orchestrator.store.checkpoints import StoredCheckpoint, load
+from services.orchestrator.store.newer import KnownParts, UnreadableJob
 
 _METADATA: TypeAdapter[dict[str, str]] = TypeAdapter(dict[str, str])
 
@@ -104,9 +107,16 @@ class Jobs:
     def __init__(self, redis: keys.Client) -> None:
         self._redis = redis
 
-    async def read(self, job_id: str) -> Job | None:
-        """The job, as it is now."""
-        return next(iter(await self._read([job_id])), None)
+    async def read(self, job_id: str, *, whole: bool = False) -> Job | None:
+        """The job, as it is now.
+
+        What a newer version stored of it and this one doesn't know is left out, and its warnings
+        say so. Raises ``UnreadableJob`` where too little is left; with ``whole``, also where
+        anything of its spec is left out.
+        """
+        for stored in await self._stored([job_id]):
+            return stored.job(whole=whole)
+        return None
 
     async def page(
         self,
@@ -116,8 +126,8 @@ class Jobs:
         status: JobStatus | None,
         owner: str | None = None,
         batch: str | None = None,
-    ) -> tuple[list[Job], str | None]:
-        """Newest first, those before ``cursor``; and the next page's cursor.
+    ) -> JobPage:
+        """Newest first, those before ``cursor``.
 
         Those of ``batch``, else of ``owner``, else everyone's; in ``status``, or in any. A job that
         changed its status meanwhile is left out, so that a page before the last can have fewer than
@@ -126,10 +136,19 @@ class Jobs:
         index = keys.jobs_key(owner=owner, batch=batch, status=status)
         upper = f"({cursor}" if cursor else "+"
         ids = await self._redis.zrevrangebylex(index, upper, "-", 0, limit + 1)
-        jobs = [job for job in await self._read(ids[:limit]) if status in (None, job.status)]
-        return jobs, ids[limit - 1] if len(ids) > limit else None
+        jobs, unreadable = [], []
+        for stored in await self._stored(ids[:limit]):
+            try:
+                jobs.append(stored.job())
+            except UnreadableJob as error:
+                unreadable.append(error.job_id)
+        return JobPage(
+            jobs=[job for job in jobs if status in (None, job.status)],
+            unreadable=unreadable,
+            next=ids[limit - 1] if len(ids) > limit else None,
+        )
 
-    async def _read(self, ids: Sequence[str]) -> list[Job]:
+    async def _stored(self, ids: Sequence[str]) -> list[_Stored]:
         """Those of these jobs that there are, in two round trips."""
         async with self._redis.pipeline(transaction=True) as pipe:
             for job_id in ids:
@@ -145,7 +164,7 @@ class Jobs:
             ranks = await pipe.execute()
         positions = {fields["id"]: rank for fields, rank in zip(queued, ranks, strict=True)}
         return [
-            _job(fields, artifacts, causes, positions.get(fields["id"]))
+            _Stored(fields, artifacts, causes, positions.get(fields["id"]))
             for fields, artifacts, causes in found
         ]
 
@@ -179,11 +198,40 @@ class Jobs:
         return int(await self._redis.zcard(keys.LEASES))
 
 
+@dataclass(frozen=True)
+class _Stored:
+    """A job as it lies in Redis; ``position`` is its place in the queue."""
+
+    fields: dict[str, str]
+    artifacts: list[str]
+    causes: list[str]
+    position: int | None
+
+    def job(self, *, whole: bool = False) -> Job:
+        """Raises ``UnreadableJob``."""
+        known = KnownParts()
+        try:
+            job = _job(self.fields, self.artifacts, self.causes, self.position, known)
+        except (KeyError, ValueError) as error:
+            raise UnreadableJob(self.fields["id"], _owner(self.fields)) from error
+        if whole and (of_spec := [name for name in known.left_out if name.startswith("spec.")]):
+            raise UnreadableJob(job.id, job.owner, of_spec)
+        return job
+
+
+def _owner(fields: Mapping[str, str]) -> str:
+    return fields.get("key", ANONYMOUS)
+
+
 def _job(
-    fields: dict[str, str], artifacts: list[str], causes: list[str], position: int | None
+    fields: dict[str, str],
+    artifacts: list[str],
+    causes: list[str],
+    position: int | None,
+    known: KnownParts,
 ) -> Job:
     kind = JobKind(fields["kind"])
-    described = [Artifact.model_validate_json(entry.partition(" ")[2]) for entry in artifacts]
+    described = [known.read(Artifact, entry.partition(" ")[2], "artifacts") for entry in artifacts]
     optional: dict[str, Any] = {}
     status = JobStatus(fields["status"])
     if not status.is_final and (checkpoints := load(fields.get("checkpoints"))):
@@ -191,14 +239,21 @@ def _job(
     if loss := fields.get("loss"):
         optional["loss"] = float(loss)
     if probability := fields.get("probability"):
-        optional["probability"] = Probability.model_validate_json(probability)
+        optional["probability"] = known.read(Probability, probability, "probability")
     if scores := fields.get("scores"):
-        optional["scores"] = Scores.model_validate_json(scores)
+        optional["scores"] = known.read(Scores, scores, "scores")
+    spec = known.read(_SPECS[kind], fields["spec"], "spec")
     # What was said on the way, then what the scores say.
     said = [fields[name] for name in ("warnings", "advice") if name in fields]
-    optional["warnings"] = list(dict.fromkeys(text for one in said for text in json.loads(one)))
+    warnings = list(dict.fromkeys(text for one in said for text in json.loads(one)))
+    if known.left_out:
+        warnings.append(
+            "A newer version of the service stored this job; this one does not know "
+            f"{', '.join(known.left_out)}, and leaves it out. Upgrade this one to see it."
+        )
+    optional["warnings"] = warnings
     if result := fields.get("result"):
-        optional["result"] = _RESULTS[kind].model_validate_json(result)
+        optional["result"] = known.read(_RESULTS[kind], result, "result")
     if metadata := fields.get("metadata"):
         optional["metadata"] = _METADATA.validate_json(metadata)
     if url := fields.get("webhook_url"):
@@ -216,7 +271,7 @@ def _job(
         kind=kind,
         status=status,
         name=fields.get("name") or None,
-        owner=fields.get("key", ANONYMOUS),
+        owner=_owner(fields),
         batch=fields.get("batch"),
         generator=fields["generator"],
         vlms=[vlm for vlm in fields["vlms"].split(",") if vlm],
@@ -233,7 +288,7 @@ def _job(
         stopped_because=fields.get("stopped_because"),
         causes=causes,
         artifacts=sorted(described, key=lambda artifact: artifact.name),
-        spec=_SPECS[kind].model_validate_json(fields["spec"]),
+        spec=spec,
         **optional,
     )
 

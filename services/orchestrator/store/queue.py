@@ -67,19 +67,24 @@ class Blame(StrEnum):
 
 @dataclass(frozen=True)
 class Claim:
-    """A job under a lease; ``alone`` if nothing may run beside it on its generator."""
+    """A job under a lease; ``alone`` if nothing may run beside it on its generator. No two claims
+    have the same ``token``, whatever Redis loses."""
 
     job_id: str
-    token: int
+    token: str
     alone: bool = False
 
 
 class Queue:
-    """``lease_ms`` is how long a claim lasts without renewal."""
+    """``lease_ms`` is how long a claim lasts without renewal; ``waits_ms`` how long a worker that
+    asked for a job counts as waiting for one: longer than its pause between two asks."""
 
-    def __init__(self, redis: keys.Client, *, lease_ms: int = 30_000) -> None:
+    def __init__(self, redis: keys.Client, *, lease_ms: int = 30_000, waits_ms: int = 1000) -> None:
         self._redis = redis
         self._lease_ms = lease_ms
+        self._waits_ms = waits_ms
+        #: The name of each owner's ask that has no answer yet.
+        self._asks: dict[str, str] = {}
         self._scripts = {name: script(redis, name) for name in _SCRIPTS}
 
     async def submit(
@@ -120,16 +125,40 @@ class Queue:
             raise QuotaExceeded(_QUEUED, int(found_digest))
         return found_id, found_digest
 
-    async def claim(self, owner: str, queues: Iterable[str], *, idle: bool = True) -> Claim | None:
+    async def claim(self, owner: str, queues: Iterable[str], *, running: int = 0) -> Claim | None:
         """The next job of these queues, or ``None`` when all are empty.
 
-        ``None`` as well where the next job must run alone and ``owner`` is not ``idle``.
+        ``running`` is how many jobs ``owner`` runs. ``None`` as well where that is one or more, and
+        the next job must run alone, or is left to a worker that runs fewer and waits for jobs. An
+        ask that Redis did not answer is the same one when it is made again: what was claimed then
+        is claimed now.
         """
+        ask = self._asks.setdefault(owner, secrets.token_hex(8))
         claimed = await self._scripts["claim"](
-            keys=[keys.LEASES, keys.FENCE, keys.JOBS, *queues],
-            args=[owner, self._lease_ms, keys.job_key(""), keys.api_key_key(""), int(idle)],
+            keys=[
+                keys.LEASES,
+                keys.FENCE,
+                keys.JOBS,
+                keys.claimed_key(owner),
+                keys.WAITING,
+                *queues,
+            ],
+            args=[
+                owner,
+                self._lease_ms,
+                keys.job_key(""),
+                keys.api_key_key(""),
+                running,
+                ask,
+                self._waits_ms,
+            ],
         )
-        return Claim(claimed[0], int(claimed[1]), bool(claimed[2])) if claimed else None
+        del self._asks[owner]
+        return Claim(claimed[0], claimed[1], bool(claimed[2])) if claimed else None
+
+    async def leave(self, owner: str) -> None:
+        """``owner`` waits for no jobs any more."""
+        await self._redis.hdel(keys.WAITING, owner)
 
     async def served_by(self, generator: str, vlms: Collection[str]) -> list[str]:
         """The queues whose jobs need this generator, or none, and no other VLM than these."""
@@ -257,7 +286,7 @@ class Queue:
         over = await self._scripts["expired"](
             keys=[keys.LEASES, keys.LOOKED], args=[self._lease_ms, keys.job_key("")]
         )
-        return [(Claim(job_id, int(token)), owner) for job_id, token, owner in over]
+        return [(Claim(job_id, token), owner) for job_id, token, owner in over]
 
     async def end_overdue(self) -> list[str]:
         """Queued jobs past their deadline fail; the owners of running ones are asked to stop.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+from pathlib import Path
 from typing import Annotated
 from urllib.parse import SplitResult, urlsplit
 
@@ -15,6 +16,9 @@ from redis import Redis
 from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError
 from redis.retry import Retry
+
+#: Within the data folder of `dualprocess up`: where the Redis that it started is, while it runs.
+OWN_ADDRESS = Path("redis", "url")
 
 _SCHEMES = ("redis", "rediss", "unix")
 _ESCAPE = (

@@ -5,7 +5,7 @@
     DualProcessError
     ├── TensorError           a tensor on the wire is not what it says
     ├── ApiError              the service answered with a problem (RFC 9457)
-    │   ├── InvalidRequest    400, 413, 415, 422: the request can't be right; never retried
+    │   ├── InvalidRequest    400, 413, 415, 421, 422: the request can't be right; never retried
     │   ├── NotFound          404, 410
     │   ├── Conflict          409
     │   ├── Unauthorized      401, 403

@@ -157,4 +157,4 @@ if __name__ == "__main__":
     try:
         main()
     except GaveUp as error:
-        sys.exit(f"dualprocess: {error}")
+        sys.exit(printable.lines(f"dualprocess: {error}"))

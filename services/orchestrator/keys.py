@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json as jsons
 import os
 import sys
 from collections.abc import AsyncIterator
@@ -23,6 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dualprocess import printable
+from dualprocess.command_group import CommandGroup
 from services.common.redis_address import OWN_ADDRESS, checked_redis_url, redis_refusal
 from services.orchestrator.settings import KeySettings
 from services.orchestrator.store.keys import ApiKey, ApiKeys, Scope, id_of
@@ -40,6 +40,7 @@ _WHERE = (
 )
 
 app = typer.Typer(
+    cls=CommandGroup,
     help="Make, list and revoke API keys.",
     epilog=_WHERE,
     no_args_is_help=True,
@@ -95,7 +96,7 @@ def create(
             return await keys.create(name, set(scope), quotas)
 
     key = asyncio.run(make())
-    typer.echo(jsons.dumps({"id": id_of(key), "key": key}, indent=2) if json else key)
+    typer.echo(printable.as_json({"id": id_of(key), "key": key}) if json else key)
     typer.echo("Keep it: only its hash is stored, and nothing can show it again.", err=True)
 
 
@@ -109,7 +110,7 @@ def list_keys(context: typer.Context, redis_url: RedisUrl = None, json: Json = F
 
     listed = asyncio.run(read())
     if json:
-        typer.echo(_KEYS.dump_json(listed, indent=2).decode())
+        typer.echo(printable.as_json(_KEYS.dump_python(listed, mode="json")))
         return
     table = Table("id", "name", "scopes", *Quotas.model_fields, "made", "revoked")
     for key in listed:
@@ -144,9 +145,9 @@ def revoke(
             _BAD_INPUT,
         )
     if json:
-        typer.echo(jsons.dumps({"id": key_id, "revoked": True}, indent=2))
+        typer.echo(printable.as_json({"id": key_id, "revoked": True}))
     else:
-        typer.echo(f"key {key_id} opens nothing any more")
+        typer.echo(f"key {printable.line(key_id)} opens nothing any more")
 
 
 @contextlib.asynccontextmanager

@@ -128,3 +128,24 @@ def test_keys_without_a_stack_say_how_to_name_one(tmp_path: Path) -> None:
     for page in (keys("--help"), keys("list", "--help")):
         told = " ".join(page.output.replace("│", " ").split())
         assert "dualprocess keys --data DIR" in told
+
+
+async def test_a_keys_name_is_listed_without_what_a_terminal_obeys(data: Path) -> None:
+    name = "\x1b]0;x\x07me\x9b2J\x7f\u202e\u200b"
+    at = f"--data={data}"
+    made = await asyncio.to_thread(keys, at, "create", f"--name={name}", "--scope=read")
+    assert made.exit_code == 0, made.stderr
+    for arguments in (
+        ["list"],
+        ["list", "--json"],
+        ["revoke", name],
+        ["revoke", "nobody", f"--{name}"],
+        [name],
+    ):
+        done = await asyncio.to_thread(keys, at, *arguments)
+        assert all(letter.isprintable() or letter == "\n" for letter in done.output), arguments
+        if arguments == ["list"]:
+            assert "]0;xme2J" in done.output
+        if "--json" in arguments:
+            (listed,) = json.loads(done.output)
+            assert listed["name"] == name

@@ -92,8 +92,9 @@ CLAIMS = {
 async def test_who_is_no_trusted_proxy_claims_nothing(
     artifacts: str, trusted: str, peer: str, believed: bool
 ) -> None:
-    names = {"allowed_hosts": "studio.example"}
-    app = create_app(ApiSettings(artifacts=artifacts, trusted_proxies=trusted, **names))
+    app = create_app(
+        ApiSettings(artifacts=artifacts, trusted_proxies=trusted, allowed_hosts="studio.example")
+    )
     transport = httpx.ASGITransport(app, client=(peer, 1))
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
         document = (await http.get("/openapi.json", headers=CLAIMS)).json()

@@ -63,7 +63,9 @@ def _open(api: ApiProcess, job_id: str) -> socket.socket:
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
     connection.settimeout(30)
     connection.connect(("127.0.0.1", api.port))
-    request = f"GET /v1/jobs/{job_id}/events HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    request = (
+        f"GET /v1/jobs/{job_id}/events HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    )
     connection.sendall(request.encode())
     assert connection.recv(12) == b"HTTP/1.1 200"
     return connection

@@ -47,7 +47,7 @@ def _others(found: os.stat_result) -> int:
 
 def appending(path: Path) -> BinaryIO:
     """A file to write at the end of; a new one is this user's alone."""
-    return open(path, "ab", opener=_for_me)
+    return os.fdopen(_for_me(str(path), os.O_WRONLY | os.O_APPEND | os.O_CREAT), "ab")
 
 
 def write_file(path: Path, text: str) -> None:

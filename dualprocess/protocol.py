@@ -57,6 +57,7 @@ _ERRORS: dict[int, type[ApiError]] = {
     410: NotFound,
     413: InvalidRequest,
     415: InvalidRequest,
+    421: InvalidRequest,
     422: InvalidRequest,
     429: RateLimited,
     502: ServiceUnavailable,
@@ -101,11 +102,13 @@ class Call(Generic[ResultT]):
 
 
 def headers(api_key: str | None) -> dict[str, str]:
-    """What goes with every request: the key, or that of the environment.
+    """What goes with every request: that no web page sent it, and the key, or that of the
+    environment.
 
     Raises ``InvalidSetup``, which never repeats it.
     """
-    return bearer(api_key or os.environ.get("DUALPROCESS_API_KEY"))
+    key = bearer(api_key or os.environ.get("DUALPROCESS_API_KEY"))
+    return {"X-Requested-With": "dualprocess", **key}
 
 
 def api_error(response: httpx.Response) -> ApiError:

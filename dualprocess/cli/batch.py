@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as jsons
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
@@ -24,6 +23,8 @@ from dualprocess.cli.session import (
     fail,
     note,
     stderr,
+    tell,
+    tell_json,
 )
 from dualprocess.client import Client
 from dualprocess.errors import NotFound
@@ -137,13 +138,12 @@ def _tell(found: Sequence[Outcome], report: Path, *, json: bool) -> None:
     if json:
         folders = [str(outcome.folder) for outcome in found]
         told = [job.model_dump(mode="json") for job in jobs]
-        text = {"report": str(report), "counts": counts, "folders": folders, "jobs": told}
-        typer.echo(jsons.dumps(text, indent=2))
+        tell_json({"report": str(report), "counts": counts, "folders": folders, "jobs": told})
     else:
         shown = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
         typer.echo(f"{len(found)} jobs: {shown}")
         if any(not job.status.is_final for job in jobs):
             typer.echo("run this again, or with --watch, to fetch what has ended")
-        typer.echo(report)
+        tell(str(report))
     if counts[JobStatus.FAILED] or counts[JobStatus.CANCELLED]:
         raise typer.Exit(JOB_ENDED_BADLY)

@@ -21,6 +21,7 @@ from dualprocess.cli.session import (
     fail,
     print_json,
     stdout,
+    tell,
 )
 from dualprocess.protocol import DEFAULT_URL
 from dualprocess.schemas import ImagesRequest, JobStatus
@@ -82,7 +83,7 @@ def generate(
     for path in [] if json else paths:
         if paint is not None:
             paint(path.read_bytes())
-        typer.echo(path)
+        tell(str(path))
     if job.status != JobStatus.SUCCEEDED:
         fail(job.error or f"job {job.id} is {job.status}", JOB_ENDED_BADLY)
 

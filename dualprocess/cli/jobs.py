@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as jsons
 from pathlib import Path
 from typing import Annotated
 
@@ -27,6 +26,7 @@ from dualprocess.cli.session import (
     print_json,
     stdout,
     tell,
+    tell_json,
 )
 from dualprocess.cli.watching import ended
 from dualprocess.cli.watching import watch as watch_job
@@ -103,9 +103,9 @@ def delete(
     with connected(url, api_key) as client:
         client.delete(job_id)
     if json:
-        typer.echo(jsons.dumps({"id": job_id, "deleted": True}, indent=2))
+        tell_json({"id": job_id, "deleted": True})
     else:
-        typer.echo(f"job {job_id} is deleted")
+        tell(f"job {job_id} is deleted")
 
 
 def list_jobs(
@@ -161,9 +161,9 @@ def pull(
             path = client.download(job.id, artifact.name, folder / artifact.name)
             pulled.append(artifact.model_dump(mode="json") | {"path": str(path)})
             if not json:
-                typer.echo(path)
+                tell(str(path))
     if json:
-        typer.echo(jsons.dumps(pulled, indent=2))
+        tell_json(pulled)
 
 
 def _tell(job: Job, *, json: bool) -> None:

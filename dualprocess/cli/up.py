@@ -20,7 +20,9 @@ def register(app: typer.Typer) -> None:
 def up(
     host: Annotated[str | None, typer.Option(help="Where the REST API listens: 127.0.0.1.")] = None,
     port: Annotated[int | None, typer.Option(help="Of the REST API: 8000.")] = None,
-    data: Annotated[Path | None, typer.Option(help="Everything it keeps: ./data.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Everything it keeps, for you alone: ./data.")
+    ] = None,
     generator: Annotated[
         str | None, typer.Option(help="Preset of the generator: tiny-flux.")
     ] = None,
@@ -34,7 +36,8 @@ def up(
         float | None, typer.Option(help="A model may take so long to load: 3600.")
     ] = None,
     auth: Annotated[
-        bool | None, typer.Option(help="Ask for API keys; see `dualprocess keys`.")
+        bool | None,
+        typer.Option(help="Ask for API keys: `dualprocess keys --data DIR` makes them."),
     ] = None,
     insecure: Annotated[
         bool | None, typer.Option("--insecure", help="Listen beyond loopback without keys.")

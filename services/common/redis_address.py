@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import SplitResult, urlsplit
 
@@ -18,6 +19,9 @@ from redis.retry import Retry
 
 from services.common.redis_sentinel import SCHEMES as SENTINEL_SCHEMES
 from services.common.redis_sentinel import is_sentinel, sentinel_address
+
+#: Within the data folder of `dualprocess up`: where the Redis that it started is, while it runs.
+OWN_ADDRESS = Path("redis", "url")
 
 _SCHEMES = ("redis", "rediss", "unix", *SENTINEL_SCHEMES)
 _ESCAPE = (

@@ -20,7 +20,7 @@ from pydantic_settings import (
     SettingsError,
 )
 
-from dualprocess.printable import replace_what_cannot_be_encoded
+from dualprocess import printable
 from services.common.addresses import Host
 from services.common.credentials import Credentials, read_credentials
 from services.common.environment import Environment
@@ -54,7 +54,7 @@ class ServiceSettings(BaseSettings):
     @classmethod
     def from_command_line(cls) -> Self:
         """Reads flags and environment; exits with status 2 when they are wrong, naming each."""
-        replace_what_cannot_be_encoded()
+        printable.replace_what_cannot_be_encoded()
         return cls._read(lambda: CliApp.run(cls))
 
     @classmethod
@@ -76,12 +76,12 @@ class ServiceSettings(BaseSettings):
             faults = [(named[1] if named else "", "is not the JSON that it must be")]
         for name, fault in faults:
             said = fault.removeprefix("Input ").removeprefix("Value error, ")
-            print(f"{cls._named(name)}: {said}", file=sys.stderr)
+            print(printable.lines(f"{cls._named(name)}: {said}"), file=sys.stderr)
         sys.exit(2)
 
     def refuse(self, field: str, fault: str) -> NoReturn:
         """Exits as ``from_command_line`` does, for what only a try can tell."""
-        print(f"{self._named(field)}: {fault}", file=sys.stderr)
+        print(printable.lines(f"{self._named(field)}: {fault}"), file=sys.stderr)
         sys.exit(2)
 
     @classmethod

@@ -15,6 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
+from dualprocess import printable
+from services.local import private
+
 _LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 _PR_SET_PDEATHSIG = 1
 
@@ -36,6 +39,8 @@ class ChildSpec:
     #: What a start says that it waits for, and for how long at most.
     waits_for: str = "it to be ready"
     ready_seconds: float = 300.0
+    #: What new files of it deny to whom; -1: what they do as a rule.
+    umask: int = -1
 
 
 @dataclass
@@ -53,7 +58,7 @@ class Child:
         """Starts it, and returns its exit status when it has ended."""
         parent = os.getpid()
         self.started = time.monotonic()
-        with self.log.open("ab") as log:
+        with private.appending(self.log) as log:
             process = await asyncio.create_subprocess_exec(
                 *self.spec.command,
                 stdin=asyncio.subprocess.DEVNULL,
@@ -62,6 +67,7 @@ class Child:
                 env={**os.environ, **self.spec.environment, "PYTHONUNBUFFERED": "1"},
                 # A session of its own: Ctrl-C reaches the supervisor only, which stops all.
                 start_new_session=True,
+                umask=self.spec.umask,
                 preexec_fn=lambda: _die_with(parent),
             )
             self._process = process
@@ -86,7 +92,7 @@ class Child:
 
     def _tell(self, raw: bytes) -> None:
         # Of a line that was written over, its last state.
-        line = raw.decode(errors="replace").rstrip().rpartition("\r")[2]
+        line = printable.line(raw.decode(errors="replace").rstrip().rpartition("\r")[2])
         self.tail.append(line)
         self.say(self.spec.name, line)
 

@@ -29,6 +29,7 @@ ERRORS: dict[int, type[ApiError]] = {
     410: NotFound,
     413: InvalidRequest,
     415: InvalidRequest,
+    421: InvalidRequest,
     422: InvalidRequest,
     429: RateLimited,
     500: ApiError,

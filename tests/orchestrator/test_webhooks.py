@@ -28,7 +28,7 @@ from services.orchestrator.store.redis import Client
 from services.orchestrator.webhooks import addresses
 from services.orchestrator.webhooks.addresses import AddressPolicy, is_public
 from services.orchestrator.webhooks.post import NotDelivered, Poster
-from tests.orchestrator.conftest import SPEC, Api, Site
+from tests.orchestrator.conftest import ASKED, SPEC, Api, Site
 from tests.orchestrator.receiver import Received, Receiver, receiving
 from tests.orchestrator.scripted import ScriptedGenerator
 from tests.redis_server import RedisServer
@@ -50,7 +50,9 @@ async def serving(redis_server: RedisServer, artifacts: str, **changes: Any) -> 
     app = create_app(settings)
     async with (
         app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://api") as http,
+        httpx.AsyncClient(
+            transport=httpx.ASGITransport(app), base_url="http://localhost", headers=ASKED
+        ) as http,
     ):
         yield Api(http)
 

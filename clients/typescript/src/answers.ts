@@ -1,5 +1,6 @@
 /** What an answer of the API means: its data, or the error it stands for. */
 
+import { printable } from "./printable.js";
 import type { components } from "./schema.js";
 
 type Job = components["schemas"]["Job"];
@@ -17,7 +18,7 @@ export class ApiError extends Error {
   ) {
     const lines = (problem.errors ?? []).map(({ field, message }) => `${field}: ${message}`);
     const head = problem.detail ? `${problem.title}: ${problem.detail}` : problem.title;
-    super([head, ...lines].join("\n"));
+    super(printable([head, ...lines].join("\n")));
     this.name = "ApiError";
   }
 }
@@ -25,7 +26,7 @@ export class ApiError extends Error {
 /** A job that was waited for failed or was cancelled. */
 export class JobEndedBadly extends Error {
   constructor(readonly job: Job) {
-    super(`job ${job.id} ${job.status}${job.error ? `: ${job.error}` : ""}`);
+    super(printable(`job ${job.id} ${job.status}${job.error ? `: ${job.error}` : ""}`));
     this.name = "JobEndedBadly";
   }
 }

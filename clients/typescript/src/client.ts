@@ -5,7 +5,7 @@ import { EventSourceParserStream } from "eventsource-parser/stream";
 import createClient, { type Client } from "openapi-fetch";
 
 import { isFull, JobEndedBadly, mayPass, told } from "./answers.js";
-import { bearer, serviceUrl, twice } from "./connection.js";
+import { bearer, REQUESTED, serviceUrl, twice } from "./connection.js";
 import type { components, paths } from "./schema.js";
 
 export type JobSpec = components["schemas"]["JobSpec"];
@@ -42,7 +42,7 @@ export class DualProcess {
   /** `url` may have a path. Throws for what is no address of a service, or no key. */
   constructor(url: string, options: Options = {}) {
     const fetch = options.fetch ?? globalThis.fetch;
-    const headers = bearer(options.apiKey);
+    const headers = { ...REQUESTED, ...bearer(options.apiKey) };
     this.api = createClient<paths>({ baseUrl: serviceUrl(url), headers, fetch });
   }
 

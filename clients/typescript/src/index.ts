@@ -7,4 +7,5 @@ export {
   type JobSpec,
   type Options,
 } from "./client.js";
+export { printable } from "./printable.js";
 export type { components, paths } from "./schema.js";

@@ -5,7 +5,7 @@ import { test } from "node:test";
 
 import { EventSourceParserStream } from "eventsource-parser/stream";
 
-import { ApiError, DualProcess, JobEndedBadly } from "dualprocess";
+import { ApiError, DualProcess, JobEndedBadly, printable } from "dualprocess";
 
 const url = process.env["DUALPROCESS_URL"] ?? "";
 const jobId = process.env["DUALPROCESS_JOB"] ?? "";
@@ -155,4 +155,27 @@ test("a job that was cancelled is an error to who waits for it", async () => {
 
 test("where nobody answers, the error is fetch's", async () => {
   await assert.rejects(new DualProcess("http://127.0.0.1:9").job(jobId), TypeError);
+});
+
+test("a change says that no page of another origin sent it", async () => {
+  let asked: Request | undefined;
+  const noting = async (request: Request): Promise<Response> => {
+    asked = request;
+    return new Response("{}", { status: 200 });
+  };
+  await new DualProcess(url, { fetch: noting }).cancel(jobId);
+  assert.equal(asked?.method, "POST");
+  assert.equal(asked.headers.get("X-Requested-With"), "dualprocess");
+});
+
+test("an error's message has nothing that a terminal obeys", async () => {
+  const hostile = "\x1b[2J\x9bgone\u202e\u200b\ttab\r\nline 👩\u200d🔬";
+  const body = { title: hostile, status: 404, errors: [{ field: hostile, message: hostile }] };
+  const refusing = async (): Promise<Response> => Response.json(body, { status: 404 });
+  const error = await new DualProcess(url, { fetch: refusing }).job(jobId).catch((one) => one);
+  assert.ok(error instanceof ApiError);
+  assert.equal(error.problem.title, hostile);
+  const shown = "[2Jgone tab\nline 👩\u200d🔬";
+  assert.equal(error.message, `${shown}\n${shown}: ${shown}`);
+  assert.equal(printable(hostile), shown);
 });

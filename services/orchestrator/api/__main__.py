@@ -7,6 +7,7 @@ import sys
 
 import uvicorn
 
+from dualprocess import printable
 from dualprocess.connection import certificates_fault
 from services.common.exposure import exposure_fault
 from services.common.extras import page_fault
@@ -21,20 +22,20 @@ if __name__ == "__main__":
     settings = ApiSettings.from_command_line()
     configure_logging("api", settings.log_level)
     if fault := exposure_fault(settings.host, auth=settings.auth, insecure=settings.insecure):
-        sys.exit(f"api: {fault}")
+        sys.exit(printable.lines(f"api: {fault}"))
     if fault := page_fault(ui=settings.ui):
-        sys.exit(f"api: {fault}")
+        sys.exit(printable.lines(f"api: {fault}"))
     if fault := settings.llm_fault():
-        sys.exit(f"api: {fault}")
+        sys.exit(printable.lines(f"api: {fault}"))
     if fault := certificates_fault():
-        sys.exit(f"api: {fault}")
+        sys.exit(printable.lines(f"api: {fault}"))
     settings.check_redis()
     try:
         app = create_app(settings)
     except StoreRefused as error:
         settings.refuse("artifacts", str(error))
     except PresetError as error:
-        sys.exit(f"api: {error}")
+        sys.exit(printable.lines(f"api: {error}"))
     # A full collection takes a tenth of a second, in which nobody is answered, if it looks through
     # what the imports made.
     gc.freeze()

@@ -29,7 +29,9 @@ from services.orchestrator.api.auth import Doors
 from services.orchestrator.api.background import background
 from services.orchestrator.api.body_kind import JsonBodies
 from services.orchestrator.api.body_limit import BodyLimit
+from services.orchestrator.api.hosts import AskedHost, Names
 from services.orchestrator.api.interrupted import Interrupted
+from services.orchestrator.api.origins import OwnPages
 from services.orchestrator.api.proxied import Proxied, networks
 from services.orchestrator.api.rechecks import Rechecks
 from services.orchestrator.api.settings import ApiSettings
@@ -62,6 +64,7 @@ _CORS_SENT = [
     "If-Range",
     "Last-Event-ID",
     "Range",
+    "X-Requested-With",
 ]
 _CORS_READ = [
     "Accept-Ranges",
@@ -118,7 +121,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         responses={"4XX": {"model": Problem}, "5XX": {"model": Problem}},
     )
     # The last one is the outermost: who asks is known before a body is looked at.
-    app.add_middleware(JsonBodies)
+    app.add_middleware(JsonBodies, keys=settings.auth)
     app.add_middleware(BodyLimit, limit=settings.body_limit)
     app.add_middleware(StreamLimit)
     app.add_middleware(Doors, required=settings.auth)
@@ -152,8 +155,14 @@ def create_app(settings: ApiSettings) -> FastAPI:
         from services.orchestrator.ui.mount import mount
 
         mount(app, auth=settings.auth)
-    # Outside of all others, the page's too: they know the service's own paths only.
+    if not settings.auth:
+        app.add_middleware(OwnPages, origins=settings.origins)
+    # Outside of all others, the page's too: they know the service's own paths only. Pages can send
+    # what a proxy would: the name that was asked for counts as well as the one that is told.
+    names = Names(settings.names)
+    app.add_middleware(AskedHost, names=names)
     app.add_middleware(
         Proxied, root_path=settings.root_path, trusted=networks(settings.trusted_proxies)
     )
+    app.add_middleware(AskedHost, names=names)
     return app

@@ -9,8 +9,9 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from services.orchestrator.api.hosts import AUTHORITY
+
 PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)*")
-_HOST = re.compile(r"[A-Za-z0-9._-]+(:\d{1,5})?|\[[0-9A-Fa-f:.]+\](:\d{1,5})?")
 #: Anybody can send these. Gradio believes some of them, so nobody behind here gets to see them.
 _HEADERS = frozenset(
     {
@@ -52,7 +53,7 @@ class Proxied:
         told = Headers(scope=scope) if self._trusts(scope) else Headers({})
         headers = [pair for pair in scope["headers"] if pair[0] not in _HEADERS]
         scheme, host = _first(told, "x-forwarded-proto"), _first(told, "x-forwarded-host")
-        if _HOST.fullmatch(host):
+        if AUTHORITY.fullmatch(host):
             headers = [pair for pair in headers if pair[0] != b"host"]
             headers.append((b"host", host.encode()))
         prefix = self._root_path
@@ -68,7 +69,7 @@ class Proxied:
 
         async def answered(message: Message) -> None:
             if message["type"] == "http.response.start":
-                _relocate(MutableHeaders(scope=message), Headers(scope=seen), prefix)
+                _relocate(MutableHeaders(scope=message), prefix)
             await send(message)
 
         await self._app(seen, receive, answered)
@@ -85,10 +86,15 @@ def _first(headers: Headers, name: str) -> str:
     return headers.get(name, "").partition(",")[0].strip()
 
 
-def _relocate(headers: MutableHeaders, asked: Headers, prefix: str) -> None:
-    """Routes name their own paths, and Starlette's redirects whole addresses."""
-    location = urlsplit(headers.get("location", ""))
-    if location.netloc and location.netloc == asked.get("host"):
-        headers["location"] = location._replace(scheme="", netloc="").geturl()
-    elif prefix and not location.netloc and location.path.startswith("/"):
+def _relocate(headers: MutableHeaders, prefix: str) -> None:
+    """Routes name their own paths, and Starlette's redirects whole addresses: none leads to another
+    host, so none is named."""
+    if "location" not in headers:
+        return
+    location = urlsplit(headers["location"])
+    if location.scheme or location.netloc:
+        # Two slashes in front would name a host again.
+        path = "/" + location.path.lstrip("/")
+        headers["location"] = location._replace(scheme="", netloc="", path=path).geturl()
+    elif prefix and location.path.startswith("/"):
         headers["location"] = prefix + location.geturl()

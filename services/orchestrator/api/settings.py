@@ -11,6 +11,7 @@ from pydantic_settings import CliSuppress
 from dualprocess.errors import InvalidSetup
 from dualprocess.schemas.webhooks import Secret
 from services.common.addresses import Host
+from services.orchestrator.api.hosts import NAME
 from services.orchestrator.api.proxied import PREFIX, networks
 from services.orchestrator.settings import StoreSettings
 from services.orchestrator.writing.endpoint import Endpoint
@@ -63,6 +64,12 @@ class ApiSettings(StoreSettings):
         default="",
         description="Origins, with commas between, whose web pages may call the API, like "
         "https://studio.example; *: everyone's.",
+    )
+    allowed_hosts: str = Field(
+        default="",
+        description="Names that it answers to beside addresses and localhost, with commas between, "
+        "like dp.example.org or *.example.org; *: every name. With --auth and none here, every "
+        "name.",
     )
     ui: bool = Field(default=False, description="The web page at /ui; needs the extra [ui].")
     body_limit: int = Field(
@@ -137,6 +144,25 @@ class ApiSettings(StoreSettings):
                 "connection to anybody"
             )
         return connections
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _are_names(cls, text: str) -> str:
+        for name in _listed(text):
+            if name != "*" and not NAME.fullmatch(name):
+                raise ValueError(
+                    "must be names with commas between, like dp.example.org or *.example.org, "
+                    "without http:// and port"
+                )
+        return text
+
+    @property
+    def names(self) -> list[str]:
+        """``allowed_hosts``, with the one that it listens on. A key is worth nothing to a page
+        that leads here by a name of its own: where one is asked for, every name will do."""
+        if self.auth and not self.allowed_hosts:
+            return ["*"]
+        return [*_listed(self.allowed_hosts), self.host]
 
     @property
     def origins(self) -> list[str]:

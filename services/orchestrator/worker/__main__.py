@@ -6,6 +6,7 @@ import asyncio
 import signal
 import sys
 
+from dualprocess import printable
 from services.common.credentials import CredentialsError
 from services.common.telemetry import configure_logging
 from services.orchestrator.store.artifacts import StoreRefused
@@ -29,4 +30,4 @@ if __name__ == "__main__":
     except StoreRefused as error:
         settings.refuse("artifacts", str(error))
     except CredentialsError as error:
-        sys.exit(f"worker: {error}")
+        sys.exit(printable.lines(f"worker: {error}"))

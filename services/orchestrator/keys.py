@@ -23,7 +23,7 @@ from dualprocess import printable
 from services.common.redis_address import checked_redis_url, redis_refusal
 from services.orchestrator.settings import KeySettings
 from services.orchestrator.store.keys import ApiKey, ApiKeys, Scope, id_of
-from services.orchestrator.store.quotas import Quotas
+from services.orchestrator.store.quotas import MOST_WORK, Quotas
 from services.orchestrator.store.redis import connect
 
 _KEYS = TypeAdapter(list[ApiKey])
@@ -54,6 +54,10 @@ def create(
     running: Annotated[int | None, typer.Option(min=1, help="Jobs that run at once.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps of a job.")] = None,
     body_bytes: Annotated[int | None, typer.Option(min=1, help="Size of a request.")] = None,
+    work: Annotated[
+        int | None,
+        typer.Option(min=1, max=MOST_WORK, help="Work of all jobs that have not ended."),
+    ] = None,
     redis_url: RedisUrl = None,
     json: Json = False,
 ) -> None:
@@ -64,6 +68,7 @@ def create(
         running=running or settings.quota_running,
         steps=steps or settings.quota_steps,
         body_bytes=body_bytes or settings.quota_body_bytes,
+        work=work or settings.quota_work,
     )
 
     async def make() -> str:
@@ -94,7 +99,8 @@ def list_keys(redis_url: RedisUrl = None, json: Json = False) -> None:
             # Text: a name is no markup.
             Text(printable.line(key.name)),
             " ".join(sorted(key.scopes)),
-            *[f"{limit:,}" for limit in key.quotas.model_dump().values()],
+            # A key from before there was a quota has no limit there.
+            *["none" if limit is None else f"{limit:,}" for _, limit in key.quotas],
             f"{key.created_at:%Y-%m-%d %H:%M}",
             f"{key.revoked_at:%Y-%m-%d %H:%M}" if key.revoked_at else "",
         )

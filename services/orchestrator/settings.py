@@ -8,6 +8,7 @@ from pydantic import AliasChoices, Field
 
 from services.common.redis_address import RedisUrl
 from services.common.settings import ServiceSettings
+from services.orchestrator.store.quotas import MOST_WORK
 
 
 class StoreSettings(ServiceSettings):
@@ -37,3 +38,5 @@ class KeySettings(StoreSettings):
     quota_running: int = Field(default=4, ge=1)
     quota_steps: int = Field(default=2000, ge=1)
     quota_body_bytes: int = Field(default=64 * 1024 * 1024, ge=1)
+    #: Some eight hours of an H100 with a generator of FLUX's size.
+    quota_work: int = Field(default=100_000, ge=1, le=MOST_WORK)

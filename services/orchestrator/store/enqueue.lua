@@ -28,10 +28,18 @@ local function enqueue(place, job, first, last)
   redis.call('XADD', key .. ':events', '*', 'event', job.event)
 end
 
--- The owner's quota of queued jobs, if so many more would exceed it.
-local function quota_exceeded(jobs, api_key, owner, more)
-  local limit = redis.call('HGET', api_key, 'queued')
+-- The owner's quota that so many more jobs of so much work together would exceed, if there is one:
+-- 'queued' and the limit, or 'work', the limit and how much of it, in thousandths, is used up.
+local function quota_exceeded(jobs, api_key, owner, more, work)
+  local limits = redis.call('HMGET', api_key, 'queued', 'work')
   local queued = redis.call('ZCARD', jobs .. ':owner:' .. owner .. ':status:queued')
-  return limit and queued + more > tonumber(limit) and limit
+  if limits[1] and queued + more > tonumber(limits[1]) then
+    return 'queued ' .. limits[1]
+  end
+  local used = redis.call('GET', work_key(jobs, owner)) or '0'
+  if limits[2] and used + work > limits[2] * 1000 then
+    return 'work ' .. limits[2] .. ' ' .. used
+  end
+  return nil
 end
 

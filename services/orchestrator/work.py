@@ -19,14 +19,14 @@ An optimise job::
     previews   = floor(optimizer.steps / eval.every) * 2 * picture * g * S
     evaluation = eval.images * 2 * picture * g * S
     scoring    = eval.images * 2 * (VLMs that teach + judge) * asked
-    prompts    = number of prompts * g * 2^18
+    prompts    = number of prompts * g * 256 * max_sequence_length of the generator
     asked      = sum over questions of picture + 64 * characters of question, postfix and answer
 
 An images job::
 
     pictures = seeds * picture * g * S
     scoring  = seeds * asked
-    prompts  = g * 2^18
+    prompts  = g * 256 * max_sequence_length of the generator
 
 A job of words, of which a token that a VLM writes is a pass of its own, and uses a device badly::
 
@@ -59,9 +59,9 @@ MEGAPIXEL = 2**20
 THOUSANDTHS = 1000
 
 _CHARACTER_PIXELS = 64
-#: A text encoder reads about 512 tokens of a prompt, often whatever its length.
-_PROMPT_PIXELS = 2**18
-_TOKEN_PIXELS = 2**14
+#: Of a token that is read with others, and of one that is written by itself.
+_READ_PIXELS = 256
+_WRITTEN_PIXELS = 2**14
 #: A pass forward and the one back.
 _WITH_GRADIENT = 3
 #: Base and LoRA.
@@ -119,7 +119,7 @@ def job_work(spec: ResolvedJobSpec, preset: GeneratorPreset) -> Work:
             WorkPart.PREVIEWS: previews * _BOTH * drawn,
             WorkPart.EVALUATION: spec.eval.images * _BOTH * drawn,
             WorkPart.SCORING: spec.eval.images * _BOTH * readers * asked,
-            WorkPart.PROMPTS: len(spec.prompts) * branches * _PROMPT_PIXELS,
+            WorkPart.PROMPTS: len(spec.prompts) * branches * _prompt(preset),
         }
     )
 
@@ -132,7 +132,7 @@ def images_work(spec: ResolvedImagesSpec, preset: GeneratorPreset) -> Work:
         {
             WorkPart.PICTURES: pictures * picture * branches * spec.image.num_inference_steps,
             WorkPart.SCORING: pictures * _asked(spec, picture),
-            WorkPart.PROMPTS: branches * _PROMPT_PIXELS,
+            WorkPart.PROMPTS: branches * _prompt(preset),
         }
     )
 
@@ -144,7 +144,7 @@ def words_work(
     see above."""
     shown = tasks.BLANK_SIDE**2 if picture is None else picture
     if isinstance(spec, ResolvedAnswersSpec):
-        written = spec.max_new_tokens * _TOKEN_PIXELS
+        written = spec.max_new_tokens * _WRITTEN_PIXELS
         postfix = len(spec.question_postfix)
         asked = sum(
             shown + _CHARACTER_PIXELS * (len(question) + postfix) + written
@@ -152,7 +152,7 @@ def words_work(
         )
         return Work({WorkPart.WORDS: asked})
     said = len(_task(spec).text) + tasks.NOTE_CHARACTERS
-    reply = shown + _CHARACTER_PIXELS * said + tasks.WRITTEN_TOKENS * _TOKEN_PIXELS
+    reply = shown + _CHARACTER_PIXELS * said + tasks.WRITTEN_TOKENS * _WRITTEN_PIXELS
     return Work({WorkPart.WORDS: _REPLIES * reply})
 
 
@@ -180,6 +180,11 @@ def _asked(spec: _Asks, picture: int) -> int:
 
 def _pixels(image: ImageSettings) -> int:
     return image.width * image.height
+
+
+def _prompt(preset: GeneratorPreset) -> int:
+    """Of the text encoders, which mostly fill a prompt up to what they can read."""
+    return preset.max_sequence_length * _READ_PIXELS
 
 
 def _branches(image: ImageSettings, preset: GeneratorPreset) -> int:

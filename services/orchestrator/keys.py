@@ -23,7 +23,7 @@ from dualprocess import printable
 from services.common.redis_address import checked_redis_url, redis_refusal
 from services.orchestrator.settings import KeySettings
 from services.orchestrator.store.keys import ApiKey, ApiKeys, Scope, id_of
-from services.orchestrator.store.quotas import MOST_WORK, Quotas
+from services.orchestrator.store.quotas import Quotas
 from services.orchestrator.store.redis import connect
 
 _KEYS = TypeAdapter(list[ApiKey])
@@ -56,7 +56,7 @@ def create(
     body_bytes: Annotated[int | None, typer.Option(min=1, help="Size of a request.")] = None,
     work: Annotated[
         int | None,
-        typer.Option(min=1, max=MOST_WORK, help="Work of all jobs that have not ended."),
+        typer.Option(min=1, help="Work of all jobs that have not ended."),
     ] = None,
     redis_url: RedisUrl = None,
     json: Json = False,

@@ -8,7 +8,6 @@ from pydantic import AliasChoices, Field
 
 from services.common.redis_address import RedisUrl
 from services.common.settings import ServiceSettings
-from services.orchestrator.store.quotas import MOST_WORK
 
 
 class StoreSettings(ServiceSettings):
@@ -39,4 +38,4 @@ class KeySettings(StoreSettings):
     quota_steps: int = Field(default=2000, ge=1)
     quota_body_bytes: int = Field(default=64 * 1024 * 1024, ge=1)
     #: Room for as many jobs as may be queued, at the defaults of any preset.
-    quota_work: int = Field(default=500_000, ge=1, le=MOST_WORK)
+    quota_work: int = Field(default=500_000, ge=1)

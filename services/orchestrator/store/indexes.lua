@@ -25,11 +25,6 @@ local function held_key(jobs, owner)
   return jobs .. ':owner:' .. owner .. ':held'
 end
 
--- The work of an owner's jobs that have not ended, in thousandths.
-local function work_key(jobs, owner)
-  return jobs .. ':owner:' .. owner .. ':work'
-end
-
 local FINAL = {succeeded = true, failed = true, cancelled = true}
 
 -- Redis's clock, in milliseconds.
@@ -64,20 +59,6 @@ local function leave_queue(jobs, delayed, job, id)
   redis.call('SREM', held_key(jobs, owner_of(job)), id)
 end
 
--- A job's work counts from its submission to its end. No job counts for more than a quota can be,
--- so that a sum stays a whole number. One from before work was counted has none.
-local function count_work(jobs, job, before, status)
-  local work = math.min(tonumber(redis.call('HGET', job, 'work') or 0), 1e12)
-  local key = work_key(jobs, owner_of(job))
-  if work > 0 and not before then
-    redis.call('INCRBY', key, string.format('%.0f', work))
-  elseif work > 0 and FINAL[status] then
-    if redis.call('DECRBY', key, string.format('%.0f', work)) <= 0 then
-      redis.call('DEL', key)
-    end
-  end
-end
-
 -- The only way to change a status. When an owner's job stops running, the held ones queue again.
 local function set_status(jobs, job, id, status)
   local owner, before = owner_of(job), redis.call('HGET', job, 'status')
@@ -88,7 +69,6 @@ local function set_status(jobs, job, id, status)
     redis.call('ZADD', index .. ':status:' .. status, 0, id)
   end
   redis.call('HSET', job, 'status', status)
-  count_work(jobs, job, before, status)
   if before == 'running' and status ~= 'running' then
     local held, prefix = held_key(jobs, owner), string.sub(job, 1, -1 - #id)
     for _, waiting in ipairs(redis.call('SMEMBERS', held)) do

@@ -190,7 +190,14 @@ class Jobs:
 
     async def unfinished_work(self, owner: str) -> float:
         """Of the owner's jobs that have not ended."""
-        return int(await self._redis.get(keys.work_key(owner)) or 0) / THOUSANDTHS
+        async with self._redis.pipeline(transaction=True) as pipe:
+            for status in (JobStatus.QUEUED, JobStatus.RUNNING):
+                pipe.zrange(keys.jobs_key(owner=owner, status=status), 0, -1)
+            queued, running = await pipe.execute()
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for job_id in queued + running:
+                pipe.hget(keys.job_key(job_id), "work")
+            return sum(int(work or 0) for work in await pipe.execute()) / THOUSANDTHS
 
     async def running(self) -> int:
         """How many jobs are under a lease."""

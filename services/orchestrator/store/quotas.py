@@ -8,9 +8,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from services.orchestrator.work import THOUSANDTHS
 
-#: A quota of work can be no more, and no job counts for more.
-MOST_WORK = 10**9
-
 
 class Quotas(BaseModel):
     """Limits of a key. ``queued``, ``running`` and ``work`` are held by the Lua scripts,
@@ -24,7 +21,7 @@ class Quotas(BaseModel):
     body_bytes: Annotated[int, Field(ge=1, description="Bytes of one request's body.")]
     work: Annotated[
         int | None,
-        Field(ge=1, le=MOST_WORK, description="Work of all jobs that have not ended."),
+        Field(ge=1, description="Work of all jobs that have not ended."),
     ] = None
 
 

@@ -63,11 +63,6 @@ def jobs_key(
     return f"{JOBS}{whose}" + (f":status:{status}" if status else "")
 
 
-def work_key(owner: str) -> str:
-    """String: the work of an owner's jobs that have not ended, in thousandths."""
-    return f"{jobs_key(owner=owner)}:work"
-
-
 def batch_key(batch_id: str) -> str:
     """Hash: what a batch is beside its jobs."""
     return f"{jobs_key(batch=batch_id)}:record"

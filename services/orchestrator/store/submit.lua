@@ -15,15 +15,15 @@ if ARGV[3] ~= '' then
     return known
   end
 end
-local exceeded = quota_exceeded(KEYS[3], KEYS[8], ARGV[6], 1, ARGV[7])
+local place = {prefix = string.sub(KEYS[1], 1, -1 - #id), jobs = KEYS[3], sequence = KEYS[4],
+  queues = KEYS[6]}
+local exceeded = quota_exceeded(place, KEYS[8], ARGV[6], 1, ARGV[7])
 if exceeded then
   return exceeded
 end
 if ARGV[3] ~= '' then
   redis.call('SET', KEYS[7], id .. ' ' .. ARGV[3], 'EX', ARGV[4])
 end
-local place = {prefix = string.sub(KEYS[1], 1, -1 - #id), jobs = KEYS[3], sequence = KEYS[4],
-  queues = KEYS[6]}
 enqueue(place, {id = id, queue = KEYS[2], priority = tonumber(ARGV[2]), owner = ARGV[6],
   event = ARGV[5], idempotency = ARGV[3] ~= '' and KEYS[7] or ''}, 8, #ARGV)
 return id .. ' ' .. ARGV[3]

@@ -16,7 +16,8 @@ local known = digest ~= '' and redis.call('GET', KEYS[5])
 if known then
   return known
 end
-local exceeded = quota_exceeded(KEYS[2], KEYS[6], owner, size, ARGV[10])
+local place = {prefix = ARGV[8], jobs = KEYS[2], sequence = KEYS[3], queues = KEYS[4]}
+local exceeded = quota_exceeded(place, KEYS[6], owner, size, ARGV[10])
 if exceeded then
   return exceeded
 end
@@ -27,7 +28,6 @@ local time = redis.call('TIME')
 redis.call('HSET', KEYS[1], 'id', id, 'key', owner, 'name', ARGV[7], 'size', size, 'work', ARGV[10],
   'created_at', time[1] .. string.format('%06d', time[2]),
   'idempotency', digest ~= '' and KEYS[5] or '')
-local place = {prefix = ARGV[8], jobs = KEYS[2], sequence = KEYS[3], queues = KEYS[4]}
 local at = 11
 for _ = 1, size do
   local items = tonumber(ARGV[at + 2])

@@ -42,6 +42,9 @@ from services.vlm.servicer import VlmServicer
 from tests.orchestrator.conftest import SPEC, Api, grpc_server
 from tests.redis_server import RedisServer
 
+#: The models compute: on a busy machine that takes longer than what else is waited for here.
+pytestmark = pytest.mark.timeout(240)
+
 PRESETS = load_presets()
 IMAGES = {"prompt": "a circle", "generator": "tiny-flux", "vlm": "tiny-idefics2"}
 
@@ -360,7 +363,10 @@ class Real:
         try:
             answer = await self.api.http.post(path, json=body)
             assert answer.status_code in (200, 202), answer.text
-            job = await self.api.ended(Job.model_validate_json(answer.content).id)
+            job = Job.model_validate_json(answer.content)
+            while not job.status.is_final:
+                await asyncio.sleep(0.03)
+                job = await self.api.job(job.id)
         finally:
             counted.stop()
         assert job.status == JobStatus.SUCCEEDED, job.error

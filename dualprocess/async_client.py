@@ -30,6 +30,7 @@ from dualprocess.schemas import (
     AnswersRequest,
     Batch,
     BatchRequest,
+    DryRun,
     EventRecord,
     ExpansionRequest,
     ImagesRequest,
@@ -86,6 +87,11 @@ class AsyncClient:
     async def submit(self, spec: JobSpec, *, idempotency_key: str | None = None) -> Job:
         """Queues a job. The same key and spec again give the same job again."""
         return await self._call(calls.submit(spec, idempotency_key))
+
+    async def dry_run(self, request: calls.WorkRequest) -> DryRun:
+        """What a request comes to: how many jobs and how much work, and what the key's quota
+        leaves. It is checked as always, and nothing is queued."""
+        return await self._call(calls.dry_run(request))
 
     async def job(self, job_id: str) -> Job:
         """The job, as it is now."""

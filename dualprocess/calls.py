@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import secrets
 import warnings
-from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeAlias, TypeVar
 
 from pydantic import BaseModel
 
@@ -16,6 +16,7 @@ from dualprocess.schemas import (
     AnswersRequest,
     Batch,
     BatchRequest,
+    DryRun,
     ExpansionReply,
     ExpansionRequest,
     ImagesRequest,
@@ -34,9 +35,27 @@ _GRACE_SECONDS = 30
 
 WordsT = TypeVar("WordsT")
 
+#: Whatever makes the service's models compute.
+WorkRequest: TypeAlias = (
+    JobSpec | BatchRequest | ImagesRequest | AnswersRequest | QuestionsRequest | ExpansionRequest
+)
+_MAKING: Mapping[type[WorkRequest], str] = {
+    JobSpec: "/v1/jobs",
+    BatchRequest: "/v1/batches",
+    ImagesRequest: "/v1/images",
+    AnswersRequest: "/v1/answers",
+    QuestionsRequest: "/v1/questions",
+    ExpansionRequest: "/v1/prompts/expand",
+}
+
 
 def submit(spec: JobSpec, idempotency_key: str | None) -> Call[Job]:
     return Call("POST", "/v1/jobs", answer(Job), _once(spec, idempotency_key))
+
+
+def dry_run(request: WorkRequest) -> Call[DryRun]:
+    options = _body(request) | {"params": {"dry_run": "true"}}
+    return Call("POST", _MAKING[type(request)], answer(DryRun), options)
 
 
 def job(job_id: str) -> Call[Job]:

@@ -29,6 +29,7 @@ from dualprocess.schemas import (
     AnswersRequest,
     Batch,
     BatchRequest,
+    DryRun,
     EventRecord,
     ExpansionRequest,
     ImagesRequest,
@@ -88,6 +89,11 @@ class Client:
     def submit(self, spec: JobSpec, *, idempotency_key: str | None = None) -> Job:
         """Queues a job. The same key and spec again give the same job again."""
         return self._call(calls.submit(spec, idempotency_key))
+
+    def dry_run(self, request: calls.WorkRequest) -> DryRun:
+        """What a request comes to: how many jobs and how much work, and what the key's quota
+        leaves. It is checked as always, and nothing is queued."""
+        return self._call(calls.dry_run(request))
 
     def job(self, job_id: str) -> Job:
         """The job, as it is now."""

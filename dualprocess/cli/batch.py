@@ -10,7 +10,8 @@ import typer
 from rich.progress import Progress
 
 from dualprocess import printable
-from dualprocess.cli import batch_report, datasets, outcomes, specs, watching
+from dualprocess.cli import batch_report, datasets, dry_runs, outcomes, specs, watching
+from dualprocess.cli.dry_runs import IsDry
 from dualprocess.cli.files import BadFile
 from dualprocess.cli.outcomes import REPORT, Outcome
 from dualprocess.cli.session import (
@@ -48,6 +49,7 @@ def batch(
         list[str] | None, typer.Option("--set", help="Change a field of each: generator=tiny-flux.")
     ] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Stay until all have ended.")] = False,
+    dry_run: IsDry = False,
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
     json: Json = False,
@@ -66,6 +68,9 @@ def batch(
     report = folder / REPORT
     with connected(url, api_key) as client:
         found = outcomes.outcomes(asked, folder)
+        if dry_run:
+            _tell_dry_run(client, found, json=json)
+            return
         _refresh(client, found)
         _submit(client, found, folder)
         if watch:
@@ -102,6 +107,18 @@ def _ask(client: Client, wanted: Sequence[Outcome], folder: Path, key: str) -> N
             if entry.id in jobs:
                 outcome.record(jobs[entry.id])
     outcomes.submitted(folder)
+
+
+def _tell_dry_run(client: Client, found: Sequence[Outcome], *, json: bool) -> None:
+    """Of those for which there is no job yet, as far as the folder knows."""
+    wanted = [outcome for outcome in found if not outcome.is_begun]
+    if not wanted:
+        fail("there is a job for each already: nothing would be queued", BAD_INPUT)
+    told = [
+        client.dry_run(BatchRequest(specs=[outcome.spec for outcome in some]))
+        for some in _parts(wanted)
+    ]
+    dry_runs.show(dry_runs.together(told), json=json)
 
 
 def _parts(wanted: Sequence[Outcome]) -> Iterator[Sequence[Outcome]]:

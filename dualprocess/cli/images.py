@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
-from dualprocess.cli import specs
+from dualprocess.cli import dry_runs, specs
 from dualprocess.cli.completion import generators, job_ids, vlms
+from dualprocess.cli.dry_runs import IsDry
 from dualprocess.cli.pictures import painter
 from dualprocess.cli.session import (
     BAD_INPUT,
@@ -45,6 +46,7 @@ def generate(
     answer: Annotated[list[str] | None, typer.Option(help="Its right answer.")] = None,
     vlm: Annotated[str | None, typer.Option(help="Who answers.", autocompletion=vlms)] = None,
     to: Annotated[Path, typer.Option(help="Folder for the images.")] = Path("images"),
+    dry_run: IsDry = False,
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
     json: Json = False,
@@ -70,6 +72,9 @@ def generate(
     except ValidationError as error:
         fail("\n".join(specs.faults(error)), BAD_INPUT)
     with connected(url, api_key) as client:
+        if dry_run:
+            dry_runs.show(client.dry_run(request), json=json)
+            return
         job = client.generate(request)
         if not job.status.is_final:
             job = client.wait(job.id)

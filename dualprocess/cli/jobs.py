@@ -11,8 +11,9 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from dualprocess import printable
-from dualprocess.cli import specs, telling
+from dualprocess.cli import dry_runs, specs, telling
 from dualprocess.cli.completion import job_ids
+from dualprocess.cli.dry_runs import IsDry
 from dualprocess.cli.files import BadFile
 from dualprocess.cli.session import (
     BAD_INPUT,
@@ -51,6 +52,7 @@ def submit(
         bool, typer.Option("--watch", help="Stay until it ends, and show how it goes.")
     ] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Stay until it ends, silently.")] = False,
+    dry_run: IsDry = False,
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
     json: Json = False,
@@ -63,6 +65,9 @@ def submit(
     for path in specs.in_quotes(changes or []):
         note(f"--set {path}: the quotes are part of the text")
     with connected(url, api_key) as client:
+        if dry_run:
+            dry_runs.show(client.dry_run(spec), json=json)
+            return
         job = client.submit(spec)
         if watch:
             job = watch_job(client, job)

@@ -10,6 +10,7 @@ from pydantic import Field
 from dualprocess.schemas.fields import NUMBER, JobId, Model, Name, Seed, Text
 from dualprocess.schemas.jobs import ANONYMOUS, JobStatus
 from dualprocess.schemas.specs import JobSpec
+from dualprocess.schemas.work import WorkUnits
 
 MAX_BATCH_JOBS = 1000
 
@@ -65,6 +66,9 @@ class Batch(Model):
     owner: Annotated[str, Field(description="Id of the API key that made it.")] = ANONYMOUS
     created_at: datetime
     size: Annotated[int, Field(description="How many jobs came with it.")]
+    work: Annotated[
+        WorkUnits | None, Field(description="Of all jobs that came with it; null in older ones.")
+    ] = None
     counts: Annotated[
         dict[JobStatus, int], Field(description="Jobs by status; those deleted are in none.")
     ]

@@ -19,6 +19,7 @@ from dualprocess.schemas.words import (
     ResolvedQuestionsSpec,
     WrittenQuestions,
 )
+from dualprocess.schemas.work import WorkUnits
 
 #: Whose jobs are that were made while no keys were asked for.
 ANONYMOUS = "anonymous"
@@ -143,6 +144,10 @@ class Job(Model):
     started_at: datetime | None = None
     finished_at: datetime | None = None
     deadline_at: datetime | None = None
+    work: Annotated[
+        WorkUnits | None,
+        Field(description="Counts in the key's quota until the job ends; null in older jobs."),
+    ] = None
     position: Annotated[
         int | None, Field(description="Jobs ahead in the queue; only while queued.")
     ] = None

@@ -79,6 +79,10 @@ def create(
     running: Annotated[int | None, typer.Option(min=1, help="Jobs that run at once.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps of a job.")] = None,
     body_bytes: Annotated[int | None, typer.Option(min=1, help="Size of a request.")] = None,
+    work: Annotated[
+        int | None,
+        typer.Option(min=1, help="Work of all jobs that have not ended."),
+    ] = None,
     redis_url: RedisUrl = None,
     json: Json = False,
 ) -> None:
@@ -89,6 +93,7 @@ def create(
         running=running or settings.quota_running,
         steps=steps or settings.quota_steps,
         body_bytes=body_bytes or settings.quota_body_bytes,
+        work=work or settings.quota_work,
     )
 
     async def make() -> str:
@@ -119,7 +124,8 @@ def list_keys(context: typer.Context, redis_url: RedisUrl = None, json: Json = F
             # Text: a name is no markup.
             Text(printable.line(key.name)),
             " ".join(sorted(key.scopes)),
-            *[f"{limit:,}" for limit in key.quotas.model_dump().values()],
+            # A key from before there was a quota has no limit there.
+            *["none" if limit is None else f"{limit:,}" for _, limit in key.quotas],
             f"{key.created_at:%Y-%m-%d %H:%M}",
             f"{key.revoked_at:%Y-%m-%d %H:%M}" if key.revoked_at else "",
         )

@@ -51,3 +51,5 @@ class KeySettings(StoreSettings):
     quota_running: int = Field(default=4, ge=1)
     quota_steps: int = Field(default=2000, ge=1)
     quota_body_bytes: int = Field(default=64 * 1024 * 1024, ge=1)
+    #: Room for as many jobs as may be queued, at the defaults of any preset.
+    quota_work: int = Field(default=500_000, ge=1)

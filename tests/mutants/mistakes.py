@@ -120,7 +120,9 @@ _SCRIPTS: dict[str, tuple[tuple[str, str, tuple[str, ...]], ...]] = {
     ),
     "enqueue": (
         ("- job.priority * 1e12", "+ job.priority * 1e12", ("test_attempts", "test_lifecycle")),
-        ("queued + more > tonumber(limit)", "queued > tonumber(limit)", _LIMITS),
+        ("queued + more > tonumber(limits[1])", "queued > tonumber(limits[1])", _LIMITS),
+        ("used + work > limits[2] * 1000", "work > limits[2] * 1000", _LIMITS),
+        ("{'queued', 'running'}", "{'queued'}", _LIMITS),
         ("redis.call('ZADD', index, 0, id)", "", _BATCHES),
         ("seconds * 1000", "seconds", _DEADLINES),
         ("redis.call('SADD', place.queues, job.queue)", "", _LEASES),
@@ -147,12 +149,14 @@ _SCRIPTS: dict[str, tuple[tuple[str, str, tuple[str, ...]], ...]] = {
     "submit": (
         (_SENT_TWICE, "if false then", _LEASES),
         ("if known then", "if false then", _LIMITS),
-        ("ARGV[6], 1)", "ARGV[6], 0)", _LIMITS),
+        ("ARGV[6], 1, ARGV[7])", "ARGV[6], 0, ARGV[7])", _LIMITS),
+        ("ARGV[6], 1, ARGV[7])", "ARGV[6], 1, 0)", _LIMITS),
     ),
     "submit_batch": (
         (_SENT_TWICE, "if false then", ("test_connections",)),
         ("if known then", "if false then", _BATCHES),
-        ("quota_exceeded(KEYS[2], KEYS[6], owner, size)", "nil", _BATCHES),
+        ("quota_exceeded(place, KEYS[6], owner, size, ARGV[10])", "nil", _BATCHES),
+        ("owner, size, ARGV[10])", "owner, size, 0)", _LIMITS),
         ("'key', owner,", "'key', 'anonymous',", ("test_batches", "test_strangers")),
     ),
     "turn": (

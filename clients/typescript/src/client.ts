@@ -10,6 +10,7 @@ import type { components, paths } from "./schema.js";
 
 export type JobSpec = components["schemas"]["JobSpec"];
 export type Job = components["schemas"]["Job"];
+export type DryRun = components["schemas"]["DryRun"];
 export type JobEvent =
   | components["schemas"]["StatusEvent"]
   | components["schemas"]["StepEvent"]
@@ -49,7 +50,15 @@ export class DualProcess {
   /** Queues a job. The same key and spec again give the same job again. */
   async submit(spec: JobSpec, idempotencyKey: string = crypto.randomUUID()): Promise<Job> {
     const header = { "idempotency-key": idempotencyKey };
-    return told(await twice(() => this.api.POST("/v1/jobs", { body: spec, params: { header } })));
+    const sent = () => this.api.POST("/v1/jobs", { body: spec, params: { header } });
+    return told(await twice(sent)) as Job;
+  }
+
+  /** What a job comes to: its work, and what the key's quota leaves. Nothing is queued. */
+  async dryRun(spec: JobSpec): Promise<DryRun> {
+    const query = { dry_run: true };
+    const sent = () => this.api.POST("/v1/jobs", { body: spec, params: { query } });
+    return told(await twice(sent)) as DryRun;
   }
 
   /** The job, as it is now. */

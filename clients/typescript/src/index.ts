@@ -1,6 +1,7 @@
 export { ApiError, JobEndedBadly, type Problem } from "./answers.js";
 export {
   DualProcess,
+  type DryRun,
   type EventRecord,
   type Job,
   type JobEvent,

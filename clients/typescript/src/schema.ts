@@ -636,6 +636,11 @@ export interface components {
              */
             size: number;
             /**
+             * Work
+             * @description Of all jobs that came with it; null in older ones.
+             */
+            work?: number | null;
+            /**
              * Counts
              * @description Jobs by status; those deleted are in none.
              */
@@ -704,6 +709,45 @@ export interface components {
              * @default false
              */
             on_drawing?: boolean;
+        };
+        /**
+         * DryRun
+         * @description What a request would come to. It was checked as always, and nothing was queued.
+         */
+        DryRun: {
+            /**
+             * Jobs
+             * @description How many jobs it would make.
+             */
+            jobs: number;
+            /**
+             * Work
+             * @description The most that the models have to compute, in passes over a picture of a megapixel: denoiser and VLM, a pass back counted as two.
+             */
+            work: number;
+            /**
+             * Parts
+             * @description What the work is for; its sum is `work`.
+             */
+            parts: {
+                [key: string]: number;
+            };
+            /**
+             * Quota
+             * @description Work that the key's jobs may have before they end; null: no limit.
+             */
+            quota?: number | null;
+            /**
+             * Left
+             * @description What the quota leaves now; a request of more is a 429 for now.
+             */
+            left?: number | null;
+            /**
+             * Warnings
+             * @description What the job's own `warnings` would say from the start.
+             * @default []
+             */
+            warnings?: string[];
         };
         /** EvalOptions */
         EvalOptions: {
@@ -1003,6 +1047,11 @@ export interface components {
             finished_at?: string | null;
             /** Deadline At */
             deadline_at?: string | null;
+            /**
+             * Work
+             * @description Counts in the key's quota until the job ends; null in older jobs.
+             */
+            work?: number | null;
             /**
              * Position
              * @description Jobs ahead in the queue; only while queued.
@@ -1797,6 +1846,12 @@ export interface components {
          * @enum {string}
          */
         WebhookStatus: "waiting" | "pending" | "delivered" | "given_up";
+        /**
+         * WorkPart
+         * @description What the work of a request is for.
+         * @enum {string}
+         */
+        WorkPart: "training" | "teaching" | "previews" | "evaluation" | "pictures" | "scoring" | "prompts" | "words";
         /** WrittenQuestions */
         WrittenQuestions: {
             /**
@@ -1858,7 +1913,10 @@ export interface operations {
     };
     submit_v1_jobs_post: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description Only check the request and tell its work: nothing is queued. */
+                dry_run?: boolean;
+            };
             header?: {
                 /** @description The same key and body again give the same job again. */
                 "idempotency-key"?: string | null;
@@ -1872,6 +1930,15 @@ export interface operations {
             };
         };
         responses: {
+            /** @description With `dry_run`: nothing was queued. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DryRun"];
+                };
+            };
             /** @description Successful Response */
             202: {
                 headers: {
@@ -2024,7 +2091,10 @@ export interface operations {
     };
     submit_v1_batches_post: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description Only check the request and tell its work: nothing is queued. */
+                dry_run?: boolean;
+            };
             header?: {
                 /** @description The same key and body again give the same job again. */
                 "idempotency-key"?: string | null;
@@ -2038,6 +2108,15 @@ export interface operations {
             };
         };
         responses: {
+            /** @description With `dry_run`: nothing was queued. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DryRun"];
+                };
+            };
             /** @description Successful Response */
             202: {
                 headers: {
@@ -2387,7 +2466,10 @@ export interface operations {
     };
     generate_v1_images_post: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description Only check the request and tell its work: nothing is queued. */
+                dry_run?: boolean;
+            };
             header?: never;
             path?: never;
             cookie?: never;
@@ -2404,7 +2486,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Job"];
+                    "application/json": components["schemas"]["Job"] | components["schemas"]["DryRun"];
                 };
             };
             /** @description Not done within `wait`. */
@@ -2438,7 +2520,10 @@ export interface operations {
     };
     write_v1_questions_post: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description Only check the request and tell its work: nothing is queued. */
+                dry_run?: boolean;
+            };
             header?: never;
             path?: never;
             cookie?: never;
@@ -2455,7 +2540,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["QuestionsReply"];
+                    "application/json": components["schemas"]["QuestionsReply"] | components["schemas"]["DryRun"];
                 };
             };
             /** @description Not done within `wait`. */
@@ -2489,7 +2574,10 @@ export interface operations {
     };
     expand_v1_prompts_expand_post: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description Only check the request and tell its work: nothing is queued. */
+                dry_run?: boolean;
+            };
             header?: never;
             path?: never;
             cookie?: never;
@@ -2506,7 +2594,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["ExpansionReply"];
+                    "application/json": components["schemas"]["ExpansionReply"] | components["schemas"]["DryRun"];
                 };
             };
             /** @description Not done within `wait`. */
@@ -2540,7 +2628,10 @@ export interface operations {
     };
     ask_v1_answers_post: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description Only check the request and tell its work: nothing is queued. */
+                dry_run?: boolean;
+            };
             header?: never;
             path?: never;
             cookie?: never;
@@ -2557,7 +2648,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["AnswersReply"];
+                    "application/json": components["schemas"]["AnswersReply"] | components["schemas"]["DryRun"];
                 };
             };
             /** @description Not done within `wait`. */

@@ -62,6 +62,21 @@ test("a quiet job is followed over any number of cut connections", async () => {
   assert.equal(connections, 8);
 });
 
+test("a dry run tells a job's work and queues nothing", async () => {
+  const service = new DualProcess(url);
+  const newest = async () => (await service.api.GET("/v1/jobs")).data?.jobs[0]?.id;
+  const before = await newest();
+  const told = await service.dryRun({
+    prompt: "a circle",
+    questions: [{ question: "Is the circle red?", answer: "Yes" }],
+    generator: "tiny-flux",
+    vlm: "tiny-idefics2",
+  });
+  assert.equal(told.jobs, 1);
+  assert.ok(told.work > 0);
+  assert.equal(await newest(), before);
+});
+
 test("a stream behind the end of a job brings nothing and ends", async () => {
   const last = (await ids(new DualProcess(url))).at(-1);
   const statuses: number[] = [];

@@ -103,6 +103,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
             addresses=AddressPolicy(loopback=settings.webhook_loopback),
             turns=Turns(redis),
             endpoint=endpoint,
+            max_job_work=settings.max_job_work,
             webhook_secret=settings.webhook_secret,
         )
         app.state.dualprocess = state

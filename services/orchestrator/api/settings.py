@@ -75,6 +75,12 @@ class ApiSettings(StoreSettings):
     body_limit: int = Field(
         default=64 * 1024 * 1024, ge=1024, description="Bytes that a request's body may have."
     )
+    max_job_work: int = Field(
+        default=0,
+        ge=0,
+        description="The most work that one job may come to, whoever asks; 0: no limit but that "
+        "of keys.",
+    )
     poll_seconds: float = Field(
         default=1.0, gt=0, description="Between looks at what is due: messages, deadlines, sweeps."
     )

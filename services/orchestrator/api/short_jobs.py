@@ -10,15 +10,18 @@ from fastapi import Response
 from dualprocess.schemas import Job
 from services.orchestrator.api.auth import Caller
 from services.orchestrator.api.jobs import with_wait
+from services.orchestrator.api.quotas import admitting
 from services.orchestrator.api.state import State
 from services.orchestrator.store.artifacts import IMAGE_FILE
 from services.orchestrator.store.ids import new_job_id
+from services.orchestrator.work import Work
 
 _PRIORITY = 10
 
 
 async def run(
     fields: Mapping[str, str],
+    work: Work,
     state: State,
     caller: Caller,
     response: Response,
@@ -28,23 +31,24 @@ async def run(
     wait: float,
     image: bytes | None = None,
 ) -> Job:
-    """Queues a job of these ``fields``; the job when it has ended, or after ``wait`` seconds: then
+    """Queues a job of these ``fields`` and this ``work``; the job when it has ended, or after ``wait`` seconds: then
     the response is a 202. ``image`` is its artifact ``image.png`` from the start. Raises
     ``NoPlace``, and queues nothing, where no more may wait."""
     job_id = new_job_id()
     files = {} if image is None else {IMAGE_FILE: image}
     # Before the job is queued: who is refused has none.
     with state.places.take(caller.key_id) if wait else contextlib.nullcontext():
-        async with state.uploads.submission(job_id, files):
-            await state.queue.submit(
-                job_id,
-                generator=generator,
-                vlms=vlms,
-                priority=_PRIORITY,
-                owner=caller.owner,
-                fields=fields,
-                idempotency=None,
-            )
+        with admitting(work):
+            async with state.uploads.submission(job_id, files):
+                await state.queue.submit(
+                    job_id,
+                    generator=generator,
+                    vlms=vlms,
+                    priority=_PRIORITY,
+                    owner=caller.owner,
+                    fields=fields,
+                    idempotency=None,
+                )
         response.headers["Location"] = f"/v1/jobs/{job_id}"
         async with contextlib.aclosing(state.following.follow(job_id, seconds=wait)) as told:
             async for _ in told:

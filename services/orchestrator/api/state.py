@@ -49,6 +49,7 @@ class State:
     addresses: AddressPolicy
     turns: Turns
     endpoint: Endpoint | None
+    max_job_work: int
     webhook_secret: str | None = field(repr=False)
 
     async def job(self, job_id: str, caller: Caller) -> Job | None:

@@ -35,6 +35,7 @@ from dualprocess.schemas import (
 from services.orchestrator.store import redis as keys
 from services.orchestrator.store.checkpoints import StoredCheckpoint, load
 from services.orchestrator.store.newer import KnownParts, UnreadableJob
+from services.orchestrator.work import THOUSANDTHS, Work
 
 _METADATA: TypeAdapter[dict[str, str]] = TypeAdapter(dict[str, str])
 
@@ -60,7 +61,10 @@ def needed_vlms(spec: ResolvedJobSpec | ResolvedImagesSpec) -> list[str]:
 
 
 def optimize_fields(
-    spec: ResolvedJobSpec, webhook: Webhook | None = None, warnings: Sequence[str] = ()
+    spec: ResolvedJobSpec,
+    work: Work,
+    webhook: Webhook | None = None,
+    warnings: Sequence[str] = (),
 ) -> dict[str, str]:
     """What is stored of an optimise job when it is submitted."""
     fields = {
@@ -70,6 +74,7 @@ def optimize_fields(
         "name": spec.name or "",
         "metadata": _METADATA.dump_json(spec.metadata).decode(),
         "steps": str(spec.optimizer.steps),
+        "work": str(work.thousandths),
         "spec": spec.model_dump_json(),
     }
     if spec.deadline is not None:
@@ -79,22 +84,31 @@ def optimize_fields(
     return fields | _told(warnings)
 
 
-def images_fields(spec: ResolvedImagesSpec, warnings: Sequence[str] = ()) -> dict[str, str]:
+def images_fields(
+    spec: ResolvedImagesSpec, work: Work, warnings: Sequence[str] = ()
+) -> dict[str, str]:
     """What is stored of an images job when it is submitted."""
     return {
         "kind": JobKind.IMAGES,
         "generator": spec.generator,
         "vlms": ",".join(needed_vlms(spec)),
+        "work": str(work.thousandths),
         "spec": spec.model_dump_json(),
     } | _told(warnings)
 
 
 def words_fields(
-    spec: ResolvedAnswersSpec | ResolvedQuestionsSpec | ResolvedExpansionSpec,
+    spec: ResolvedAnswersSpec | ResolvedQuestionsSpec | ResolvedExpansionSpec, work: Work
 ) -> dict[str, str]:
     """What is stored of a job of words when it is submitted."""
     kind = next(kind for kind, model in _SPECS.items() if isinstance(spec, model))
-    return {"kind": kind, "generator": "", "vlms": spec.vlm, "spec": spec.model_dump_json()}
+    return {
+        "kind": kind,
+        "generator": "",
+        "vlms": spec.vlm,
+        "work": str(work.thousandths),
+        "spec": spec.model_dump_json(),
+    }
 
 
 def _told(warnings: Sequence[str]) -> dict[str, str]:
@@ -193,6 +207,17 @@ class Jobs:
                 pipe.zcard(keys.jobs_key(status=status))
             return dict(zip(JobStatus, await pipe.execute(), strict=True))
 
+    async def unfinished_work(self, owner: str) -> float:
+        """Of the owner's jobs that have not ended."""
+        async with self._redis.pipeline(transaction=True) as pipe:
+            for status in (JobStatus.QUEUED, JobStatus.RUNNING):
+                pipe.zrange(keys.jobs_key(owner=owner, status=status), 0, -1)
+            queued, running = await pipe.execute()
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for job_id in queued + running:
+                pipe.hget(keys.job_key(job_id), "work")
+            return sum(int(work or 0) for work in await pipe.execute()) / THOUSANDTHS
+
     async def running(self) -> int:
         """How many jobs are under a lease."""
         return int(await self._redis.zcard(keys.LEASES))
@@ -263,6 +288,8 @@ def _job(
             attempts=int(fields.get("webhook_attempts", 0)),
             error=fields.get("webhook_error"),
         )
+    if work := fields.get("work"):
+        optional["work"] = int(work) / THOUSANDTHS
     created_at = _moment(fields["created_at"])
     if deadline := fields.get("deadline"):
         optional["deadline_at"] = created_at + timedelta(seconds=float(deadline))

@@ -15,7 +15,7 @@ from typing import Any
 
 from dualprocess.schemas import Artifact, Event, JobStatus, StatusEvent
 from services.orchestrator.store import redis as keys
-from services.orchestrator.store.quotas import QuotaExceeded
+from services.orchestrator.store.quotas import known_or_exceeded
 from services.orchestrator.store.scripts import script
 
 #: A job's stream is cut to about so many events; a job of 10,000 steps fits.
@@ -24,9 +24,6 @@ EVENTS_KEPT = 20_000
 _BATCH = 100
 
 IDEMPOTENCY_SECONDS = 24 * 3600
-
-#: What the submit script answers instead of a job's id when this quota is used up.
-_QUEUED = "queued"
 
 _SCRIPTS = (
     "submit",
@@ -102,7 +99,8 @@ class Queue:
 
         ``idempotency`` is a client's key and the hash of its request. Returns the id of the job
         that the key stands for, perhaps an earlier one, and the hash of what made it.
-        Raises ``QuotaExceeded`` when the owner has as many queued jobs as it may have.
+        Raises ``QuotaExceeded`` when the owner would have more queued jobs, or ``WorkExceeded``
+        more work, than it may have.
         """
         key, digest = idempotency or (job_id, "")
         flat = [item for pair in fields.items() for item in pair]
@@ -118,12 +116,13 @@ class Queue:
                 keys.idempotency_key(owner, key),
                 keys.api_key_key(owner),
             ],
-            args=[job_id, priority, digest, IDEMPOTENCY_SECONDS, queued, owner, *flat],
+            args=[
+                *(job_id, priority, digest, IDEMPOTENCY_SECONDS, queued, owner),
+                fields.get("work", "0"),
+                *flat,
+            ],
         )
-        found_id, _, found_digest = known.partition(" ")
-        if found_id == _QUEUED:
-            raise QuotaExceeded(_QUEUED, int(found_digest))
-        return found_id, found_digest
+        return known_or_exceeded(known)
 
     async def claim(self, owner: str, queues: Iterable[str], *, running: int = 0) -> Claim | None:
         """The next job of these queues, or ``None`` when all are empty.

@@ -8,6 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path, Query, Response
 
 from dualprocess.schemas import Batch, BatchRequest, FieldError, JobPage, JobStatus
+from services.orchestrator.api.json_route import JsonRoute
 from services.orchestrator.api.auth import READ, SUBMIT, CallerDep
 from services.orchestrator.api.expand import Ready, expand
 from services.orchestrator.api.jobs import OPTIMIZE_PRIORITY, IdempotencyKey
@@ -17,7 +18,7 @@ from services.orchestrator.store.batches import NewJob
 from services.orchestrator.store.ids import new_job_id, new_job_ids
 from services.orchestrator.store.jobs import needed_vlms, optimize_fields
 
-router = APIRouter(prefix="/v1/batches", tags=["batches"])
+router = APIRouter(prefix="/v1/batches", tags=["batches"], route_class=JsonRoute)
 
 #: What the specs of one batch may be together, as they are stored: all go to Redis at once.
 MAX_STORED_BYTES = 64 * 1024 * 1024

@@ -17,8 +17,6 @@ from services.orchestrator.api.starts import check_start
 from services.orchestrator.api.state import State
 from services.orchestrator.api.webhooks import complete_webhook
 
-#: More than these help nobody.
-_FAULTS_SHOWN = 100
 #: How much of a prompt goes into a job's name.
 _NAME_CHARACTERS = 80
 
@@ -50,7 +48,7 @@ async def expand(request: BatchRequest, state: State, caller: Caller) -> list[Re
                 for fault in error.errors
             ]
     if faults:
-        raise InvalidSpec(*_shown(faults))
+        raise InvalidSpec(*faults)
     jobs = ready if request.specs else list(_spread(ready[0], request))
     check_batch(caller, len(jobs), "specs" if request.specs else "prompts")
     return await asyncio.to_thread(_warned, jobs, state)
@@ -154,11 +152,3 @@ class _Checks:
                 complete_webhook(webhook, self._state.addresses, self._state.webhook_secret)
             )
         return await self._webhooks[asked]
-
-
-def _shown(faults: list[FieldError]) -> list[FieldError]:
-    if more := len(faults) - _FAULTS_SHOWN:
-        message = f"have {more:,} more faults; mend these first"
-        if more > 0:
-            return [*faults[:_FAULTS_SHOWN], FieldError(field="specs", message=message)]
-    return faults

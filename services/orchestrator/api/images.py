@@ -12,6 +12,7 @@ from dualprocess.schemas import (
     Job,
     ResolvedImagesSpec,
 )
+from services.orchestrator.api.json_route import JsonRoute
 from services.orchestrator.api import short_jobs
 from services.orchestrator.api.auth import SUBMIT, Caller, CallerDep
 from services.orchestrator.api.loras import lora_fault
@@ -21,7 +22,7 @@ from services.orchestrator.api.resolve import resolve_images
 from services.orchestrator.api.state import State, StateDep
 from services.orchestrator.store.jobs import images_fields, needed_vlms
 
-router = APIRouter(prefix="/v1/images", tags=["images"])
+router = APIRouter(prefix="/v1/images", tags=["images"], route_class=JsonRoute)
 
 
 @router.post(

@@ -9,6 +9,7 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Query, Response
 
 from dualprocess.schemas import FieldError, Job, JobPage, JobSpec, JobStatus
+from services.orchestrator.api.json_route import JsonRoute
 from services.orchestrator.api.auth import READ, SUBMIT, CallerDep
 from services.orchestrator.api.problems import InvalidSpec, ProblemError
 from services.orchestrator.api.quotas import check_steps
@@ -20,7 +21,7 @@ from services.orchestrator.api.webhooks import complete_webhook
 from services.orchestrator.store.ids import new_job_id
 from services.orchestrator.store.jobs import needed_vlms, optimize_fields
 
-router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=JsonRoute)
 
 OPTIMIZE_PRIORITY = 0
 

@@ -14,6 +14,7 @@ from dualprocess.schemas import (
     Job,
     ResolvedExpansionSpec,
 )
+from services.orchestrator.api.json_route import JsonRoute
 from services.common.presets import GeneratorPreset, PresetError
 from services.common.reading import most_words
 from services.orchestrator.api.auth import SUBMIT, CallerDep
@@ -28,7 +29,7 @@ from services.orchestrator.api.words import (
 )
 from services.orchestrator.writing import tasks
 
-router = APIRouter(prefix="/v1/prompts", tags=["words"])
+router = APIRouter(prefix="/v1/prompts", tags=["words"], route_class=JsonRoute)
 
 
 @router.post(

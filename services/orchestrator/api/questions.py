@@ -10,6 +10,7 @@ from dualprocess.schemas import (
     ResolvedQuestionsSpec,
     WrittenQuestions,
 )
+from services.orchestrator.api.json_route import JsonRoute
 from services.orchestrator.api.auth import SUBMIT, CallerDep
 from services.orchestrator.api.state import StateDep
 from services.orchestrator.api.words import (
@@ -21,7 +22,7 @@ from services.orchestrator.api.words import (
 )
 from services.orchestrator.writing import tasks
 
-router = APIRouter(prefix="/v1/questions", tags=["words"])
+router = APIRouter(prefix="/v1/questions", tags=["words"], route_class=JsonRoute)
 
 
 @router.post(

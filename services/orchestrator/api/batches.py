@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from typing import Annotated
 
@@ -49,8 +50,8 @@ async def submit(
     idempotency_key: IdempotencyKey = None,
 ) -> Batch:
     """Checks every spec and queues all of them, or none: a 422 names each fault by its place."""
-    jobs = _new_jobs(await expand(request, state, caller))
-    digest = hashlib.sha256(f"batch {request.model_dump_json()}".encode()).hexdigest()
+    jobs = await asyncio.to_thread(_new_jobs, await expand(request, state, caller))
+    digest = await asyncio.to_thread(_digest, request)
     batch_id = new_job_id()
     known_id, known_digest = await state.batches.submit(
         batch_id,
@@ -96,6 +97,10 @@ async def cancel(batch: BatchDep, state: StateDep) -> Batch:
     """Ends its queued jobs; stops the running ones after their step, with what they learned."""
     await state.batches.cancel(batch.id)
     return await state.batches.read(batch.id) or batch
+
+
+def _digest(request: BatchRequest) -> str:
+    return hashlib.sha256(f"batch {request.model_dump_json()}".encode()).hexdigest()
 
 
 def _new_jobs(ready: list[Ready]) -> list[NewJob]:

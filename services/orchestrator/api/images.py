@@ -39,7 +39,7 @@ async def generate(
     preset = state.presets.generator(spec.generator)
     told = await asyncio.to_thread(warnings, preset, [spec.prompt], spec.image)
     return await short_jobs.run(
-        images_fields(spec, told),
+        await asyncio.to_thread(images_fields, spec, told),
         state,
         caller,
         response,

@@ -43,12 +43,13 @@ async def submit(
     resolved = await asyncio.to_thread(resolve_job, spec, state.presets)
     check_steps(caller, resolved.optimizer.steps)
     webhook = await complete_webhook(spec.webhook, state.addresses, state.webhook_secret)
-    job_id, digest = new_job_id(), hashlib.sha256(spec.model_dump_json().encode()).hexdigest()
+    job_id, digest = new_job_id(), await asyncio.to_thread(_digest, spec)
     of_start = await check_start(resolved, state, caller)
     stored, files = kept_start(resolved, job_id)
     preset = state.presets.generator(stored.generator)
     unread = await asyncio.to_thread(warnings, preset, stored.prompts, stored.image)
     told = [*of_start, *unread]
+    fields = await asyncio.to_thread(optimize_fields, stored, webhook, told)
     async with state.uploads.submission(job_id, files):
         known_id, known_digest = await state.queue.submit(
             job_id,
@@ -56,7 +57,7 @@ async def submit(
             vlms=needed_vlms(stored),
             priority=OPTIMIZE_PRIORITY,
             owner=caller.owner,
-            fields=optimize_fields(stored, webhook, told),
+            fields=fields,
             idempotency=(idempotency_key, digest) if idempotency_key else None,
         )
     if known_id != job_id and known_digest != digest:
@@ -116,6 +117,10 @@ async def delete(job: JobDep, state: StateDep) -> None:
             f"Job {job.id} is {status}",
             f"Only a job that has ended can be deleted: POST /v1/jobs/{job.id}/cancel first.",
         )
+
+
+def _digest(spec: JobSpec) -> str:
+    return hashlib.sha256(spec.model_dump_json().encode()).hexdigest()
 
 
 async def with_wait(job: Job, state: State) -> Job:

@@ -1,8 +1,10 @@
-"""Routes whose body is read and checked beside the event loop, within limits."""
+"""Routes whose body is read and checked, and whose answer is written, beside the event loop."""
 
 from __future__ import annotations
 
 import asyncio
+import functools
+import inspect
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -10,7 +12,7 @@ from typing import Any
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from starlette.types import Receive, Scope
 
 from dualprocess.schemas import FieldError
@@ -30,7 +32,30 @@ _Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
 class JsonRoute(APIRoute):
-    """FastAPI's route, which would read and check a body on the event loop."""
+    """FastAPI's route, which would do all of that on the event loop."""
+
+    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        super().__init__(path, self._written(endpoint), **options)
+
+    def _written(self, endpoint: Callable[..., Any]) -> Callable[..., Any]:
+        """The endpoint, with an answer in place of the model that it returns."""
+        if not inspect.iscoroutinefunction(endpoint):
+            return endpoint
+
+        @functools.wraps(endpoint)
+        async def written(*args: Any, **values: Any) -> Any:
+            returned = await endpoint(*args, **values)
+            if not isinstance(returned, BaseModel) or self.response_field is None:
+                return returned
+            content = await asyncio.to_thread(self.response_field.serialize_json, returned)
+            answer = Response(content, self.status_code or 200, media_type="application/json")
+            changed = values.get("response")
+            if isinstance(changed, Response):
+                answer.headers.raw.extend(changed.headers.raw)
+                answer.status_code = changed.status_code or answer.status_code
+            return answer
+
+        return written
 
     def get_route_handler(self) -> _Handler:
         handle = super().get_route_handler()

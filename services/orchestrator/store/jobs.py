@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -98,6 +99,10 @@ def _told(warnings: Sequence[str]) -> dict[str, str]:
     return {"warnings": json.dumps(list(warnings))} if warnings else {}
 
 
+#: Characters of specs, drawings and all, that are read beside the event loop.
+_MUCH = 1 << 15
+
+
 class Jobs:
     """Reads jobs. Only ``Queue`` writes them."""
 
@@ -144,10 +149,15 @@ class Jobs:
                 pipe.zrank(fields["queue"], fields["id"])
             ranks = await pipe.execute()
         positions = {fields["id"]: rank for fields, rank in zip(queued, ranks, strict=True)}
-        return [
-            _job(fields, artifacts, causes, positions.get(fields["id"]))
-            for fields, artifacts, causes in found
-        ]
+
+        def read() -> list[Job]:
+            return [
+                _job(fields, artifacts, causes, positions.get(fields["id"]))
+                for fields, artifacts, causes in found
+            ]
+
+        is_much = sum(len(fields["spec"]) for fields, *_ in found) > _MUCH
+        return await asyncio.to_thread(read) if is_much else read()
 
     async def artifact_path(self, job_id: str, name: str) -> tuple[Artifact, str] | None:
         """An artifact and where it is stored."""

@@ -28,7 +28,6 @@ from dualprocess.schemas.words import (
     QuestionsRequest,
 )
 
-
 #: More than these at once help nobody.
 MAX_FAULTS = 30
 #: For so many unknown fields the one that is meant is looked for, which takes long.

@@ -240,11 +240,9 @@ def _payload(text: str) -> Iterator[str]:
     pieces = _of_a_size(text.pieces if isinstance(text, LongText) else [text])
     first = next(pieces, "")
     prefix = _DATA_URL.match(first)
-    if prefix is None:
-        plain = itertools.chain([first], pieces)
-    else:
-        plain = _unescaped(itertools.chain([first[prefix.end() :]], pieces))
-    for piece in plain:
+    begin = prefix.end() if prefix else 0
+    whole = itertools.chain([first[begin:]], pieces)
+    for piece in _unescaped(whole) if prefix else whole:
         yield "".join(piece.split()).replace("-", "+").replace("_", "/")
 
 

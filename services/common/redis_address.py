@@ -8,13 +8,15 @@ from __future__ import annotations
 import socket
 import ssl
 from typing import Annotated
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from pydantic import AfterValidator
 from redis import Redis
 from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError
 from redis.retry import Retry
+
+from dualprocess.urls import host_fault, port_fault
 
 _SCHEMES = ("redis", "rediss", "unix")
 _ESCAPE = (
@@ -40,7 +42,7 @@ def checked_redis_url(url: str) -> str:
     try:
         parts = urlsplit(url)
         # What the whole of the address is read for has to be readable.
-        _ = parts.port
+        port = parts.port
     except ValueError:
         # Not the cause: it quotes what it took for a port.
         raise ValueError(f"{_ESCAPE}, and a number as its port") from None
@@ -51,10 +53,16 @@ def checked_redis_url(url: str) -> str:
         raise ValueError(f"{_ESCAPE}; nothing may follow a #")
     if parts.scheme == "unix":
         _check_socket(parts)
+    elif fault := _place_fault(unquote(parts.hostname or ""), port):
+        raise ValueError(fault)
     elif parts.path.strip("/") and not parts.path.removeprefix("/").isdecimal():
         raise ValueError("must end with the number of a database, like /0, or without a path")
     _check_options(url)
     return url
+
+
+def _place_fault(host: str, port: int | None) -> str | None:
+    return (host_fault(host) if host else None) or (None if port is None else port_fault(port))
 
 
 def _check_socket(parts: SplitResult) -> None:

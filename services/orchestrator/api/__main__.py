@@ -17,6 +17,9 @@ from services.orchestrator.api.app import create_app
 from services.orchestrator.api.settings import ApiSettings
 from services.orchestrator.store.artifacts import StoreRefused
 
+#: Bytes of a request's address and headers.
+_MAX_HEAD = 32 * 1024
+
 if __name__ == "__main__":
     settings = ApiSettings.from_command_line()
     configure_logging("api", settings.log_level)
@@ -44,6 +47,9 @@ if __name__ == "__main__":
         app,
         host=settings.host,
         port=settings.port,
+        # Not whichever is installed: this one has a limit to what comes before a body.
+        http="h11",
+        h11_max_incomplete_event_size=_MAX_HEAD,
         log_config=None,
         access_log=False,
         # ``Proxied`` does it, and knows the host as well.

@@ -5,8 +5,8 @@ from __future__ import annotations
 from fastapi import APIRouter, Response
 
 from dualprocess.schemas import Answers, AnswersReply, AnswersRequest, ResolvedAnswersSpec
-from services.orchestrator.api.json_route import JsonRoute
 from services.orchestrator.api.auth import SUBMIT, CallerDep
+from services.orchestrator.api.json_route import JsonRoute
 from services.orchestrator.api.state import StateDep
 from services.orchestrator.api.words import check_vlm, checked_picture, said_by_vlm
 

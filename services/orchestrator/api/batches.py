@@ -9,10 +9,10 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path, Query, Response
 
 from dualprocess.schemas import Batch, BatchRequest, FieldError, JobPage, JobStatus
-from services.orchestrator.api.json_route import JsonRoute
 from services.orchestrator.api.auth import READ, SUBMIT, CallerDep
 from services.orchestrator.api.expand import Ready, expand
 from services.orchestrator.api.jobs import OPTIMIZE_PRIORITY, IdempotencyKey
+from services.orchestrator.api.json_route import JsonRoute
 from services.orchestrator.api.problems import InvalidSpec, ProblemError
 from services.orchestrator.api.state import StateDep
 from services.orchestrator.store.batches import NewJob

@@ -12,9 +12,9 @@ from dualprocess.schemas import (
     Job,
     ResolvedImagesSpec,
 )
-from services.orchestrator.api.json_route import JsonRoute
 from services.orchestrator.api import short_jobs
 from services.orchestrator.api.auth import SUBMIT, Caller, CallerDep
+from services.orchestrator.api.json_route import JsonRoute
 from services.orchestrator.api.loras import lora_fault
 from services.orchestrator.api.problems import InvalidSpec
 from services.orchestrator.api.reading import warnings

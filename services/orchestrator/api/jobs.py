@@ -9,8 +9,8 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Query, Response
 
 from dualprocess.schemas import FieldError, Job, JobPage, JobSpec, JobStatus
-from services.orchestrator.api.json_route import JsonRoute
 from services.orchestrator.api.auth import READ, SUBMIT, CallerDep
+from services.orchestrator.api.json_route import JsonRoute
 from services.orchestrator.api.problems import InvalidSpec, ProblemError
 from services.orchestrator.api.quotas import check_steps
 from services.orchestrator.api.reading import warnings

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic_core import from_json
 
 from dualprocess.schemas.fields import LongText
-from services.orchestrator.api.json_outline import Outline, TooMuch
+from services.orchestrator.json_outline import Outline, TooMuch
 
 #: Bytes of a body but for its files.
 MAX_BESIDE_FILES = 16 * 1024 * 1024

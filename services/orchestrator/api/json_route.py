@@ -7,7 +7,7 @@ import functools
 import inspect
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, cast
 
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -18,8 +18,8 @@ from starlette.types import Receive, Scope
 from dualprocess.schemas import FieldError
 from dualprocess.schemas.faults import MAX_FAULTS, field_errors
 from services.orchestrator.api.json_body import JsonBody
-from services.orchestrator.api.json_outline import TooMuch
 from services.orchestrator.api.problems import InvalidSpec
+from services.orchestrator.json_outline import TooMuch
 
 #: Of one object; the largest has 32 fields, of a user's own.
 MAX_NAMES = 100
@@ -61,7 +61,7 @@ class JsonRoute(APIRoute):
         handle = super().get_route_handler()
         if self.body_field is None:
             return handle
-        adapter = TypeAdapter[Any](self.body_field.field_info.annotation)
+        adapter: TypeAdapter[Any] = TypeAdapter(cast(Any, self.body_field.field_info.annotation))
 
         async def read_first(request: Request) -> Response:
             body = await _whole(request)

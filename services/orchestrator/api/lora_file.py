@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, TypeAdapter
 from pydantic_core import from_json
 
 from services.common.errors import InvalidInput
-from services.orchestrator.api.json_outline import Outline, TooMuch
+from services.orchestrator.json_outline import Outline, TooMuch
 
 _MAX_HEADER_BYTES = 16 * 1024 * 1024
 _MAX_TENSORS = 20_000

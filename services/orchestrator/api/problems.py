@@ -171,9 +171,7 @@ def _invalid(errors: list[FieldError], more: int = 0) -> Problem:
     detail = f"{count:,} field{'s' if count > 1 else ''} can't be used as sent"
     if count > MAX_FAULTS:
         detail += f"; these are the first {min(len(errors), MAX_FAULTS)}, mend them first"
-    shown = [
-        FieldError(field=one.field, message=_cut(one.message)) for one in errors[:MAX_FAULTS]
-    ]
+    shown = [FieldError(field=one.field, message=_cut(one.message)) for one in errors[:MAX_FAULTS]]
     return Problem(status=422, title="The request is not valid", detail=detail, errors=shown)
 
 

@@ -14,10 +14,10 @@ from dualprocess.schemas import (
     Job,
     ResolvedExpansionSpec,
 )
-from services.orchestrator.api.json_route import JsonRoute
 from services.common.presets import GeneratorPreset, PresetError
 from services.common.reading import most_words
 from services.orchestrator.api.auth import SUBMIT, CallerDep
+from services.orchestrator.api.json_route import JsonRoute
 from services.orchestrator.api.problems import InvalidSpec
 from services.orchestrator.api.reading import warnings
 from services.orchestrator.api.state import State, StateDep

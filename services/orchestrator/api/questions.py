@@ -10,8 +10,8 @@ from dualprocess.schemas import (
     ResolvedQuestionsSpec,
     WrittenQuestions,
 )
-from services.orchestrator.api.json_route import JsonRoute
 from services.orchestrator.api.auth import SUBMIT, CallerDep
+from services.orchestrator.api.json_route import JsonRoute
 from services.orchestrator.api.state import StateDep
 from services.orchestrator.api.words import (
     check_writing_vlm,

@@ -65,7 +65,9 @@ class Outline:
 
     def _check(self) -> None:
         if self._values > self._max_values:
-            raise TooMuch(f"has more than {self._max_values:,} fields and items; send several requests")
+            raise TooMuch(
+                f"has more than {self._max_values:,} fields and items; send several requests"
+            )
         if self._between > MAX_BETWEEN:
             raise TooMuch(
                 f"has more than {MAX_BETWEEN >> 20} MiB of spaces, numbers and brackets; leave the "

@@ -29,8 +29,6 @@ _LARGE = 30 << 20
 
 pytestmark = pytest.mark.timeout(300)
 
-GRADIO = "/ui/gradio_api/queue/join"
-
 
 def _fields(count: int) -> dict[str, int]:
     return {f"f{number}": 1 for number in range(count)}
@@ -97,8 +95,8 @@ class Beside:
 
 @pytest.fixture(scope="module")
 def address(redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Host and port of an API with the page, in a process of its own."""
-    with serving(redis_server, tmp_path_factory.mktemp("api"), "--ui") as url:
+    """Host and port of an API in a process of its own."""
+    with serving(redis_server, tmp_path_factory.mktemp("api")) as url:
         yield urlsplit(url).netloc
 
 
@@ -156,7 +154,6 @@ def test_small_bodies_hold_nobody_up(
         if method == "POST":
             status = check(address, what, method, path, body)
             assert status == (404 if path.endswith("/cancel") else 422), f"{method} {path}: {what}"
-    assert check(address, what, "POST", GRADIO, body) in (413, 422)
 
 
 @pytest.mark.parametrize("what", LARGE)
@@ -164,14 +161,13 @@ def test_large_bodies_hold_nobody_up(address: str, what: str) -> None:
     body = LARGE[what]()
     for path in ("/v1/jobs", "/v1/answers"):
         assert check(address, what, "POST", path, body) == 422
-    assert check(address, what, "POST", GRADIO, body) == 413
 
 
 def test_queries_headers_and_paths_hold_nobody_up(
     address: str, routes: list[tuple[str, str]]
 ) -> None:
     long = "a" * 20_000
-    for method, path in [*routes, ("GET", GRADIO), ("GET", "/ui/")]:
+    for method, path in routes:
         if path.endswith("/events"):
             continue
         for what, query in (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -83,7 +84,7 @@ def test_of_a_redis_that_could_never_be_asked(host: str) -> None:
 @fuzzed
 @given(text=_URLS)
 @pytest.mark.parametrize("kind", [Host, Target])
-def test_of_a_grpc_service(kind: object, text: str) -> None:
+def test_of_a_grpc_service(kind: Any, text: str) -> None:
     said = refusal(lambda: TypeAdapter(kind).validate_python(text), ValidationError)
     assert not said or said.startswith("1 validation error")
 

@@ -131,12 +131,12 @@ def check(
     method: str,
     path: str,
     body: bytes | None = None,
-    **headers: str,
+    headers: dict[str, str] | None = None,
 ) -> int:
     """The status, if nobody else was held up, and the answer is not long."""
     least = float("inf")
     for _ in range(_TRIES):
-        worst, status, told = hold_up(address, method, path, body, headers)
+        worst, status, told = hold_up(address, method, path, body, headers or {})
         least = min(least, worst)
         assert status < 500, f"{method} {path[:60]}: {what}: {status}"
         assert len(told) < _MOST_TOLD or status == 200, f"{method} {path[:60]}: {what}"
@@ -178,11 +178,19 @@ def test_queries_headers_and_paths_hold_nobody_up(
         ):
             check(address, what, method, f"{path}?{query}")
         check(address, "a path", method, f"{path}/{long}")
-        check(address, "headers", method, path, **{f"h{number}": "" for number in range(3000)})
+        check(
+            address, "headers", method, path, headers={f"h{number}": "" for number in range(3000)}
+        )
         for name in ("If-None-Match", "If-Match", "Range", "Accept", "Idempotency-Key", "Cookie"):
-            check(address, name, method, path, **{name: '"a",' * 5000})
+            check(address, name, method, path, headers={name: '"a",' * 5000})
 
 
 def test_what_comes_before_a_body_has_a_limit(address: str) -> None:
-    assert check(address, "a path", "GET", f"/{'a' * (1 << 16)}") == 400
-    assert check(address, "a header", "GET", "/v1/jobs", Cookie="a" * (1 << 16)) == 400
+    long = "a" * (1 << 17)
+    for path, headers in ((f"/{long}", {}), ("/v1/jobs", {"Cookie": long})):
+        try:
+            _, status, _ = hold_up(address, "GET", path, None, headers)
+        except ConnectionError:
+            # Closed, with the rest unread.
+            continue
+        assert status == 400

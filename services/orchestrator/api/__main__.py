@@ -14,11 +14,9 @@ from services.common.presets import PresetError
 from services.common.redis_address import redis_refusal
 from services.common.telemetry import configure_logging
 from services.orchestrator.api.app import create_app
+from services.orchestrator.api.http_protocol import MAX_HEAD, BoundedHead
 from services.orchestrator.api.settings import ApiSettings
 from services.orchestrator.store.artifacts import StoreRefused
-
-#: Bytes of a request's address and headers.
-_MAX_HEAD = 32 * 1024
 
 if __name__ == "__main__":
     settings = ApiSettings.from_command_line()
@@ -47,9 +45,8 @@ if __name__ == "__main__":
         app,
         host=settings.host,
         port=settings.port,
-        # Not whichever is installed: this one has a limit to what comes before a body.
-        http="h11",
-        h11_max_incomplete_event_size=_MAX_HEAD,
+        http=BoundedHead,
+        h11_max_incomplete_event_size=MAX_HEAD,
         log_config=None,
         access_log=False,
         # ``Proxied`` does it, and knows the host as well.

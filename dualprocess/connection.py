@@ -6,27 +6,33 @@ import ipaddress
 import os
 import ssl
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 
+from dualprocess import urls
 from dualprocess.errors import InvalidSetup
 
 
 def service_url(url: str) -> str:
     """The address without a slash at its end. Raises ``InvalidSetup`` for none of a service."""
     address = url.strip().rstrip("/")
-    # An @ in the path was meant to end a password, whose own / ended the host.
-    with suppress(httpx.InvalidURL):
-        parsed = httpx.URL(address)
+    fault = (
+        "must begin with http:// or https://, then a host and perhaps a port and a path, like "
+        "http://127.0.0.1:8000"
+    )
+    try:
+        parsed = urls.parsed(address)
+    except ValueError as error:
+        # With a scheme it is the rest that is wrong.
+        if address.startswith(("http://", "https://")):
+            fault = str(error)
+    else:
+        # An @ in the path was meant to end a password, whose own / ended the host.
         if parsed.scheme in ("http", "https") and parsed.host and "@" not in parsed.path:
             return address
-    # Not the cause: it quotes what it took for a port.
-    raise InvalidSetup(
-        f"{shown(url)} is no address of a service: it must begin with http:// or https://, then a "
-        "host and perhaps a port and a path, like http://127.0.0.1:8000"
-    )
+    raise InvalidSetup(f"{shown(url)} is no address of a service: it {fault}")
 
 
 def shown(url: str) -> str:

@@ -9,7 +9,7 @@ import socket
 import ssl
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from pydantic import AfterValidator
 from redis import Redis, Sentinel
@@ -17,6 +17,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError
 from redis.retry import Retry
 
+from dualprocess.urls import host_fault, port_fault
 from services.common.redis_sentinel import SCHEMES as SENTINEL_SCHEMES
 from services.common.redis_sentinel import is_sentinel, sentinel_address
 
@@ -53,7 +54,7 @@ def checked_redis_url(url: str) -> str:
     try:
         parts = urlsplit(url)
         # What the whole of the address is read for has to be readable.
-        _ = is_sentinel(url) or parts.port
+        port = None if is_sentinel(url) else parts.port
     except ValueError:
         # Not the cause: it quotes what it took for a port.
         raise ValueError(f"{_ESCAPE}, and a number as its port") from None
@@ -66,10 +67,16 @@ def checked_redis_url(url: str) -> str:
         _check_socket(parts)
     elif is_sentinel(url):
         sentinel_address(url)
+    elif fault := _place_fault(unquote(parts.hostname or ""), port):
+        raise ValueError(fault)
     elif parts.path.strip("/") and not parts.path.removeprefix("/").isdecimal():
         raise ValueError("must end with the number of a database, like /0, or without a path")
     _check_options(url)
     return url
+
+
+def _place_fault(host: str, port: int | None) -> str | None:
+    return (host_fault(host) if host else None) or (None if port is None else port_fault(port))
 
 
 def _check_socket(parts: SplitResult) -> None:

@@ -13,6 +13,8 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from redis.connection import SSLConnection, parse_url
 
+from dualprocess.urls import host_fault, port_fault
+
 SCHEMES = {"redis+sentinel": "redis", "rediss+sentinel": "rediss"}
 _PORT = 26379
 _SHAPE = (
@@ -67,4 +69,8 @@ def _place(host: str) -> tuple[str, int]:
         raise ValueError(f"{_SHAPE}, and a number as each port") from None
     if not parts.hostname:
         raise ValueError(_SHAPE)
-    return parts.hostname, port or _PORT
+    if port is None:
+        port = _PORT
+    if fault := host_fault(parts.hostname) or port_fault(port):
+        raise ValueError(fault)
+    return parts.hostname, port

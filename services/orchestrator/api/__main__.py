@@ -14,6 +14,7 @@ from services.common.extras import page_fault
 from services.common.presets import PresetError
 from services.common.telemetry import configure_logging
 from services.orchestrator.api.app import create_app
+from services.orchestrator.api.http_protocol import MAX_HEAD, BoundedHead
 from services.orchestrator.api.open_files import allow_files
 from services.orchestrator.api.settings import ApiSettings
 from services.orchestrator.store.artifacts import StoreRefused
@@ -45,6 +46,8 @@ if __name__ == "__main__":
         app,
         host=settings.host,
         port=settings.port,
+        http=BoundedHead,
+        h11_max_incomplete_event_size=MAX_HEAD,
         log_config=None,
         access_log=False,
         # ``Proxied`` does it, and knows the host as well.

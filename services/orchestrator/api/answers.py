@@ -13,6 +13,7 @@ from dualprocess.schemas import (
 )
 from services.orchestrator.api.auth import SUBMIT, CallerDep
 from services.orchestrator.api.dry_runs import IsDry
+from services.orchestrator.api.json_route import JsonRoute
 from services.orchestrator.api.state import StateDep
 from services.orchestrator.api.words import (
     check_vlm,
@@ -21,7 +22,7 @@ from services.orchestrator.api.words import (
     words_dry_run,
 )
 
-router = APIRouter(prefix="/v1/answers", tags=["words"])
+router = APIRouter(prefix="/v1/answers", tags=["words"], route_class=JsonRoute)
 
 
 @router.post(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from typing import Annotated
 
@@ -13,6 +14,7 @@ from services.orchestrator.api.auth import READ, SUBMIT, CallerDep
 from services.orchestrator.api.dry_runs import ANSWERED, IsDry, answer, dry_run
 from services.orchestrator.api.expand import Ready, expand
 from services.orchestrator.api.jobs import OPTIMIZE_PRIORITY, IdempotencyKey
+from services.orchestrator.api.json_route import JsonRoute
 from services.orchestrator.api.problems import InvalidSpec, ProblemError
 from services.orchestrator.api.quotas import admitting
 from services.orchestrator.api.state import StateDep
@@ -21,7 +23,7 @@ from services.orchestrator.store.ids import new_job_id, new_job_ids
 from services.orchestrator.store.jobs import needed_vlms, optimize_fields
 from services.orchestrator.work import together
 
-router = APIRouter(prefix="/v1/batches", tags=["batches"])
+router = APIRouter(prefix="/v1/batches", tags=["batches"], route_class=JsonRoute)
 
 #: What the specs of one batch may be together, as they are stored: all go to Redis at once.
 MAX_STORED_BYTES = 64 * 1024 * 1024
@@ -54,11 +56,12 @@ async def submit(
 ) -> Batch | JSONResponse:
     """Checks every spec and queues all of them, or none: a 422 names each fault by its place."""
     ready = await expand(request, state, caller)
-    work, jobs = together(one.work for one in ready), _new_jobs(ready)
+    work = together(one.work for one in ready)
+    jobs = await asyncio.to_thread(_new_jobs, ready)
     if is_dry:
         told = list(dict.fromkeys(text for one in ready for text in one.warnings))
         return answer(await dry_run(work, state, caller, jobs=len(jobs), warnings=told))
-    digest = hashlib.sha256(f"batch {request.model_dump_json()}".encode()).hexdigest()
+    digest = await asyncio.to_thread(_digest, request)
     batch_id = new_job_id()
     with admitting(work):
         known_id, known_digest = await state.batches.submit(
@@ -102,6 +105,10 @@ async def cancel(batch: BatchDep, state: StateDep) -> Batch:
     """Ends its queued jobs; stops the running ones after their step, with what they learned."""
     await state.batches.cancel(batch.id)
     return await state.batches.read(batch.id) or batch
+
+
+def _digest(request: BatchRequest) -> str:
+    return hashlib.sha256(f"batch {request.model_dump_json()}".encode()).hexdigest()
 
 
 def _new_jobs(ready: list[Ready]) -> list[NewJob]:

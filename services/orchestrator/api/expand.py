@@ -23,8 +23,6 @@ from services.orchestrator.api.state import State
 from services.orchestrator.api.webhooks import complete_webhook
 from services.orchestrator.work import Work, job_work, together
 
-#: More than these help nobody.
-_FAULTS_SHOWN = 100
 #: How much of a prompt goes into a job's name.
 _NAME_CHARACTERS = 80
 
@@ -57,7 +55,7 @@ async def expand(request: BatchRequest, state: State, caller: Caller) -> list[Re
                 for fault in error.errors
             ]
     if faults:
-        raise InvalidSpec(*_shown(faults))
+        raise InvalidSpec(*faults)
     jobs = ready if request.specs else list(_spread(ready[0], request))
     field = "specs" if request.specs else "prompts"
     check_batch(caller, len(jobs), field)
@@ -166,11 +164,3 @@ class _Checks:
                 complete_webhook(webhook, self._state.addresses, self._state.webhook_secret)
             )
         return await self._webhooks[asked]
-
-
-def _shown(faults: list[FieldError]) -> list[FieldError]:
-    if more := len(faults) - _FAULTS_SHOWN:
-        message = f"have {more:,} more faults; mend these first"
-        if more > 0:
-            return [*faults[:_FAULTS_SHOWN], FieldError(field="specs", message=message)]
-    return faults

@@ -16,6 +16,7 @@ from dualprocess.schemas import (
 from services.orchestrator.api import short_jobs
 from services.orchestrator.api.auth import SUBMIT, Caller, CallerDep
 from services.orchestrator.api.dry_runs import IsDry, dry_run
+from services.orchestrator.api.json_route import JsonRoute
 from services.orchestrator.api.loras import lora_fault
 from services.orchestrator.api.problems import InvalidSpec
 from services.orchestrator.api.quotas import check_work
@@ -25,7 +26,7 @@ from services.orchestrator.api.state import State, StateDep
 from services.orchestrator.store.jobs import images_fields, needed_vlms
 from services.orchestrator.work import images_work
 
-router = APIRouter(prefix="/v1/images", tags=["images"])
+router = APIRouter(prefix="/v1/images", tags=["images"], route_class=JsonRoute)
 
 
 @router.post(
@@ -50,7 +51,7 @@ async def generate(
     if is_dry:
         return await dry_run(work, state, caller, warnings=told)
     return await short_jobs.run(
-        images_fields(spec, work, told),
+        await asyncio.to_thread(images_fields, spec, work, told),
         work,
         state,
         caller,

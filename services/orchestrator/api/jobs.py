@@ -12,6 +12,7 @@ from fastapi.responses import JSONResponse
 from dualprocess.schemas import FieldError, Job, JobPage, JobSpec, JobStatus
 from services.orchestrator.api.auth import READ, SUBMIT, CallerDep
 from services.orchestrator.api.dry_runs import ANSWERED, IsDry, answer, dry_run
+from services.orchestrator.api.json_route import JsonRoute
 from services.orchestrator.api.problems import InvalidSpec, ProblemError
 from services.orchestrator.api.quotas import admitting, check_steps, check_work
 from services.orchestrator.api.reading import warnings
@@ -23,7 +24,7 @@ from services.orchestrator.store.ids import new_job_id
 from services.orchestrator.store.jobs import needed_vlms, optimize_fields
 from services.orchestrator.work import job_work
 
-router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=JsonRoute)
 
 OPTIMIZE_PRIORITY = 0
 
@@ -49,13 +50,14 @@ async def submit(
     work = job_work(resolved, preset)
     check_work(caller, work, state.max_job_work)
     webhook = await complete_webhook(spec.webhook, state.addresses, state.webhook_secret)
-    job_id, digest = new_job_id(), hashlib.sha256(spec.model_dump_json().encode()).hexdigest()
+    job_id, digest = new_job_id(), await asyncio.to_thread(_digest, spec)
     of_start = await check_start(resolved, state, caller)
     stored, files = kept_start(resolved, job_id)
     unread = await asyncio.to_thread(warnings, preset, stored.prompts, stored.image)
     told = [*of_start, *unread]
     if is_dry:
         return answer(await dry_run(work, state, caller, warnings=told))
+    fields = await asyncio.to_thread(optimize_fields, stored, work, webhook, told)
     with admitting(work):
         async with state.uploads.submission(job_id, files):
             known_id, known_digest = await state.queue.submit(
@@ -64,7 +66,7 @@ async def submit(
                 vlms=needed_vlms(stored),
                 priority=OPTIMIZE_PRIORITY,
                 owner=caller.owner,
-                fields=optimize_fields(stored, work, webhook, told),
+                fields=fields,
                 idempotency=(idempotency_key, digest) if idempotency_key else None,
             )
     if known_id != job_id and known_digest != digest:
@@ -121,6 +123,10 @@ async def delete(job: JobDep, state: StateDep) -> None:
             f"Job {job.id} is {status}",
             f"Only a job that has ended can be deleted: POST /v1/jobs/{job.id}/cancel first.",
         )
+
+
+def _digest(spec: JobSpec) -> str:
+    return hashlib.sha256(spec.model_dump_json().encode()).hexdigest()
 
 
 async def with_wait(job: Job, state: State) -> Job:

@@ -14,7 +14,7 @@ MAX_BYTES = 10 * 1024 * 1024
 #: Of the drawings of one spec together: each is decoded and encoded again.
 MAX_DRAWN_PIXELS = 4 * pictures.MAX_PIXELS
 #: And as PNGs: so much lies in Redis, and is read with the job.
-MAX_DRAWN_BYTES = 32 * 1024 * 1024
+MAX_DRAWN_BYTES = 16 * 1024 * 1024
 
 
 class DrawingsTooLarge(Exception):

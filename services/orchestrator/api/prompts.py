@@ -19,6 +19,7 @@ from services.common.presets import GeneratorPreset, PresetError
 from services.common.reading import most_words
 from services.orchestrator.api.auth import SUBMIT, CallerDep
 from services.orchestrator.api.dry_runs import IsDry
+from services.orchestrator.api.json_route import JsonRoute
 from services.orchestrator.api.problems import InvalidSpec
 from services.orchestrator.api.reading import warnings
 from services.orchestrator.api.state import State, StateDep
@@ -31,7 +32,7 @@ from services.orchestrator.api.words import (
 )
 from services.orchestrator.writing import tasks
 
-router = APIRouter(prefix="/v1/prompts", tags=["words"])
+router = APIRouter(prefix="/v1/prompts", tags=["words"], route_class=JsonRoute)
 
 
 @router.post(

@@ -13,6 +13,7 @@ from dualprocess.schemas import (
 )
 from services.orchestrator.api.auth import SUBMIT, CallerDep
 from services.orchestrator.api.dry_runs import IsDry
+from services.orchestrator.api.json_route import JsonRoute
 from services.orchestrator.api.state import StateDep
 from services.orchestrator.api.words import (
     check_writing_vlm,
@@ -24,7 +25,7 @@ from services.orchestrator.api.words import (
 )
 from services.orchestrator.writing import tasks
 
-router = APIRouter(prefix="/v1/questions", tags=["words"])
+router = APIRouter(prefix="/v1/questions", tags=["words"], route_class=JsonRoute)
 
 
 @router.post(

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from typing import Annotated
 
-from pydantic import Field, HttpUrl, SecretStr, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import CliSuppress
 
+from dualprocess import urls
 from dualprocess.errors import InvalidSetup
 from dualprocess.schemas.webhooks import Secret
 from services.common.addresses import Host
@@ -19,6 +20,16 @@ from services.orchestrator.writing.endpoint import Endpoint
 #: The first parts of the service's own paths: after a prefix like one, both would read alike.
 _OWN = ("v1", "ui", "docs", "redoc", "openapi.json", "healthz", "readyz", "metrics")
 _ORIGIN = re.compile(r"https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?")
+
+
+def _is_reachable(url: str) -> str:
+    try:
+        parsed = urls.parsed(url.strip())
+    except ValueError as error:
+        raise ValueError(str(error)) from None
+    if parsed.scheme not in ("http", "https") or not parsed.host:
+        raise ValueError("must begin with http:// or https:// and a host")
+    return url.strip()
 
 
 class ApiSettings(StoreSettings):
@@ -97,7 +108,7 @@ class ApiSettings(StoreSettings):
     webhook_loopback: bool = Field(
         default=False, description="Webhooks may reach this machine itself, by http too: for tests."
     )
-    llm_base_url: HttpUrl | None = Field(
+    llm_base_url: Annotated[str, AfterValidator(_is_reachable)] | None = Field(
         default=None,
         description="OpenAI-compatible endpoint that writes questions and expands prompts, like "
         "https://api.openai.com/v1; with --llm-model.",
@@ -133,7 +144,7 @@ class ApiSettings(StoreSettings):
     @classmethod
     def _are_origins(cls, text: str) -> str:
         for origin in _listed(text):
-            if origin != "*" and not _ORIGIN.fullmatch(origin):
+            if origin != "*" and not (_ORIGIN.fullmatch(origin) and _is_url(origin)):
                 raise ValueError(
                     "must be origins with commas between, like https://studio.example or "
                     "http://localhost:3000, without a path or a slash at the end"
@@ -189,7 +200,15 @@ class ApiSettings(StoreSettings):
         if self.llm_base_url is None or self.llm_model is None:
             return None
         key = self.llm_api_key.get_secret_value() if self.llm_api_key else None
-        return Endpoint(str(self.llm_base_url), self.llm_model, key)
+        return Endpoint(self.llm_base_url, self.llm_model, key)
+
+
+def _is_url(text: str) -> bool:
+    try:
+        urls.parsed(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _listed(text: str) -> list[str]:

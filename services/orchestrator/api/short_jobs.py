@@ -31,9 +31,9 @@ async def run(
     wait: float,
     image: bytes | None = None,
 ) -> Job:
-    """Queues a job of these ``fields`` and this ``work``; the job when it has ended, or after ``wait`` seconds: then
-    the response is a 202. ``image`` is its artifact ``image.png`` from the start. Raises
-    ``NoPlace``, and queues nothing, where no more may wait."""
+    """Queues a job of these ``fields`` and this ``work``; the job when it has ended, or after
+    ``wait`` seconds: then the response is a 202. ``image`` is its artifact ``image.png`` from the
+    start. Raises ``NoPlace``, and queues nothing, where no more may wait."""
     job_id = new_job_id()
     files = {} if image is None else {IMAGE_FILE: image}
     # Before the job is queued: who is refused has none.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -115,6 +116,10 @@ def _told(warnings: Sequence[str]) -> dict[str, str]:
     return {"warnings": json.dumps(list(warnings))} if warnings else {}
 
 
+#: Characters of specs, drawings and all, that are read beside the event loop.
+_MUCH = 1 << 15
+
+
 class Jobs:
     """Reads jobs. Only ``Queue`` writes them."""
 
@@ -129,6 +134,8 @@ class Jobs:
         anything of its spec is left out.
         """
         for stored in await self._stored([job_id]):
+            if len(stored.fields["spec"]) > _MUCH:
+                return await asyncio.to_thread(stored.job, whole=whole)
             return stored.job(whole=whole)
         return None
 
@@ -150,12 +157,9 @@ class Jobs:
         index = keys.jobs_key(owner=owner, batch=batch, status=status)
         upper = f"({cursor}" if cursor else "+"
         ids = await self._redis.zrevrangebylex(index, upper, "-", 0, limit + 1)
-        jobs, unreadable = [], []
-        for stored in await self._stored(ids[:limit]):
-            try:
-                jobs.append(stored.job())
-            except UnreadableJob as error:
-                unreadable.append(error.job_id)
+        stored = await self._stored(ids[:limit])
+        is_much = sum(len(one.fields["spec"]) for one in stored) > _MUCH
+        jobs, unreadable = await asyncio.to_thread(_known, stored) if is_much else _known(stored)
         return JobPage(
             jobs=[job for job in jobs if status in (None, job.status)],
             unreadable=unreadable,
@@ -242,6 +246,17 @@ class _Stored:
         if whole and (of_spec := [name for name in known.left_out if name.startswith("spec.")]):
             raise UnreadableJob(job.id, job.owner, of_spec)
         return job
+
+
+def _known(stored: Sequence[_Stored]) -> tuple[list[Job], list[str]]:
+    """Those that can be read, and the ids of the others."""
+    jobs, unreadable = [], []
+    for one in stored:
+        try:
+            jobs.append(one.job())
+        except UnreadableJob as error:
+            unreadable.append(error.job_id)
+    return jobs, unreadable
 
 
 def _owner(fields: Mapping[str, str]) -> str:

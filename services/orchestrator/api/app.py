@@ -25,7 +25,7 @@ from services.orchestrator.api import (
     prompts,
     questions,
 )
-from services.orchestrator.api.auth import Doors
+from services.orchestrator.api.auth import Doors, owner_of
 from services.orchestrator.api.background import background
 from services.orchestrator.api.body_kind import JsonBodies
 from services.orchestrator.api.body_limit import BodyLimit
@@ -33,6 +33,7 @@ from services.orchestrator.api.interrupted import Interrupted
 from services.orchestrator.api.proxied import Proxied, networks
 from services.orchestrator.api.settings import ApiSettings
 from services.orchestrator.api.state import State
+from services.orchestrator.api.wrong_keys import WrongKeys
 from services.orchestrator.store.artifacts import ArtifactStore
 from services.orchestrator.store.batches import Batches
 from services.orchestrator.store.deletion import Deletion
@@ -111,7 +112,8 @@ def create_app(settings: ApiSettings) -> FastAPI:
     # The last one is the outermost: who asks is known before a body is looked at.
     app.add_middleware(JsonBodies)
     app.add_middleware(BodyLimit, limit=settings.body_limit)
-    app.add_middleware(Doors, required=settings.auth)
+    wrong_keys = WrongKeys(settings.wrong_keys, settings.wrong_keys_seconds)
+    app.add_middleware(Doors, required=settings.auth, wrong_keys=wrong_keys)
     app.add_middleware(Interrupted)
     if settings.origins:
         app.add_middleware(
@@ -141,7 +143,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         # Gradio takes seconds to import: nobody else waits for it.
         from services.orchestrator.ui.mount import mount
 
-        mount(app, auth=settings.auth)
+        mount(app, auth=settings.auth, owner=owner_of)
     # Outside of all others, the page's too: they know the service's own paths only.
     app.add_middleware(
         Proxied, root_path=settings.root_path, trusted=networks(settings.trusted_proxies)

@@ -260,7 +260,8 @@ def serving(redis_server: RedisServer, tmp_path: Path, *flags: str) -> Iterator[
     process = subprocess.Popen(_command(redis_server, tmp_path, f"--port={port}", *flags))
     url = f"http://127.0.0.1:{port}"
     try:
-        end = time.monotonic() + 60
+        # Gradio takes long to import on a busy machine.
+        end = time.monotonic() + 180
         while not _answers(url):
             assert process.poll() is None
             assert time.monotonic() < end

@@ -25,7 +25,7 @@ from services.orchestrator.api import (
     prompts,
     questions,
 )
-from services.orchestrator.api.auth import Doors
+from services.orchestrator.api.auth import Doors, owner_of
 from services.orchestrator.api.background import background
 from services.orchestrator.api.body_kind import JsonBodies
 from services.orchestrator.api.body_limit import BodyLimit
@@ -37,6 +37,7 @@ from services.orchestrator.api.rechecks import Rechecks
 from services.orchestrator.api.settings import ApiSettings
 from services.orchestrator.api.state import State
 from services.orchestrator.api.stream_limit import StreamLimit
+from services.orchestrator.api.wrong_keys import WrongKeys
 from services.orchestrator.following.places import Places
 from services.orchestrator.following.reader import Following
 from services.orchestrator.store.artifacts import ArtifactStore
@@ -125,7 +126,8 @@ def create_app(settings: ApiSettings) -> FastAPI:
     app.add_middleware(JsonBodies, keys=settings.auth)
     app.add_middleware(BodyLimit, limit=settings.body_limit)
     app.add_middleware(StreamLimit)
-    app.add_middleware(Doors, required=settings.auth)
+    wrong_keys = WrongKeys(settings.wrong_keys, settings.wrong_keys_seconds)
+    app.add_middleware(Doors, required=settings.auth, wrong_keys=wrong_keys)
     app.add_middleware(Interrupted)
     if settings.origins:
         app.add_middleware(
@@ -155,7 +157,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         # Gradio takes seconds to import: nobody else waits for it.
         from services.orchestrator.ui.mount import mount
 
-        mount(app, auth=settings.auth)
+        mount(app, auth=settings.auth, owner=owner_of)
     if not settings.auth:
         app.add_middleware(OwnPages, origins=settings.origins)
     # Outside of all others, the page's too: they know the service's own paths only. Pages can send

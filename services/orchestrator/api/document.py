@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, get_args
 
 from fastapi import FastAPI
@@ -66,6 +66,12 @@ def install(app: FastAPI, *, auth: bool) -> None:
         return app.openapi_schema
 
     app.openapi = document  # type: ignore[method-assign]
+
+
+def template_at(app: FastAPI, path: str) -> str | None:
+    """The documented path that this one is an instance of, like ``/v1/jobs/{job_id}``."""
+    templates: Iterable[str] = app.openapi()["paths"]
+    return next((one for one in templates if compile_path(one)[0].match(path)), None)
 
 
 def methods_at(app: FastAPI, path: str) -> list[str]:

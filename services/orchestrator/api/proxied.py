@@ -1,4 +1,5 @@
-"""What a proxy in front of the service changes: the path's prefix, the host, the scheme."""
+"""What a proxy in front of the service changes: the path's prefix, the host, the scheme, and who
+asks."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from services.orchestrator.api.client_address import Network, address_of, is_in, sender
 from services.orchestrator.api.hosts import AUTHORITY
 
 PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)*")
@@ -16,14 +18,13 @@ PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)*")
 _HEADERS = frozenset(
     {
         b"forwarded",
+        b"x-forwarded-for",
         b"x-forwarded-host",
         b"x-forwarded-prefix",
         b"x-forwarded-proto",
         b"x-gradio-server",
     }
 )
-
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 def networks(text: str) -> list[Network]:
@@ -50,7 +51,9 @@ class Proxied:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        told = Headers(scope=scope) if self._trusts(scope) else Headers({})
+        peer = scope["client"][0] if scope.get("client") else ""
+        trusts = is_in(address_of(peer), self._trusted)
+        told = Headers(scope=scope) if trusts else Headers({})
         headers = [pair for pair in scope["headers"] if pair[0] not in _HEADERS]
         scheme, host = _first(told, "x-forwarded-proto"), _first(told, "x-forwarded-host")
         if AUTHORITY.fullmatch(host):
@@ -66,6 +69,8 @@ class Proxied:
         seen = dict(scope, headers=headers, root_path=prefix, path=path)
         if scheme in ("http", "https"):
             seen["scheme"] = scheme
+        if passed := ",".join(told.getlist("x-forwarded-for")):
+            seen["client"] = (sender(peer, passed, self._trusted), 0)
 
         async def answered(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -73,13 +78,6 @@ class Proxied:
             await send(message)
 
         await self._app(seen, receive, answered)
-
-    def _trusts(self, scope: Scope) -> bool:
-        try:
-            peer = ipaddress.ip_address(scope["client"][0])
-        except (TypeError, ValueError):
-            return False
-        return any(peer in network for network in self._trusted)
 
 
 def _first(headers: Headers, name: str) -> str:

@@ -38,6 +38,18 @@ class ApiSettings(StoreSettings):
     auth: bool = Field(
         default=False, description="Every request needs an API key; see `dualprocess keys`."
     )
+    wrong_keys: int = Field(
+        default=10,
+        ge=1,
+        description="Wrong API keys that one address may send; each further one makes it wait, a "
+        "second and then twice as long each time. Right keys never wait.",
+    )
+    wrong_keys_seconds: float = Field(
+        default=900,
+        gt=0,
+        description="The longest of these waits, in seconds; and how long an address has to send "
+        "no wrong key until its count begins anew.",
+    )
     insecure: bool = Field(
         default=False, description="Listen beyond loopback without asking for keys."
     )
@@ -46,8 +58,8 @@ class ApiSettings(StoreSettings):
     )
     trusted_proxies: str = Field(
         default="127.0.0.1,::1",
-        description="Addresses or networks, with commas between, whose X-Forwarded-Host, -Proto "
-        "and -Prefix are believed; *: everyone's.",
+        description="Addresses or networks, with commas between, whose X-Forwarded-For, -Host, "
+        "-Proto and -Prefix are believed; *: everyone's.",
     )
     keep_alive: int = Field(
         default=75,

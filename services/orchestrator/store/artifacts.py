@@ -76,7 +76,7 @@ class ArtifactStore:
         if not NAME.fullmatch(name):
             raise ValueError(f"{name!r} is no name for an artifact")
         path = f"jobs/{job_id}/{token}/{name}"
-        await self._put(path, data)
+        await self.write(path, data)
         artifact = Artifact(
             name=name,
             media_type=MEDIA_TYPES.get(Path(name).suffix, "application/octet-stream"),
@@ -91,7 +91,7 @@ class ArtifactStore:
         """Stores a checkpoint, whole or not at all: a folder's store writes under another name and
         renames, S3 shows an object once all of it is there. Raises ``StoreUnavailable``."""
         path = f"jobs/{job_id}/{token}/checkpoints/{step:06d}.safetensors"
-        await self._put(path, data)
+        await self.write(path, data)
         return StoredCheckpoint(step=step, path=path, sha256=await _sha256(data))
 
     async def read_checkpoint(self, stored: StoredCheckpoint) -> bytes | None:
@@ -125,7 +125,8 @@ class ArtifactStore:
             # Empty folders, and what a process left that died while it wrote.
             await asyncio.to_thread(shutil.rmtree, self._folder / "jobs" / job_id, True)
 
-    async def _put(self, path: str, data: bytes) -> None:
+    async def write(self, path: str, data: bytes) -> None:
+        """A whole file, as ``read`` gives it. Raises ``StoreUnavailable``."""
         with _unavailable():
             await obstore.put_async(self._store, path, data)
 

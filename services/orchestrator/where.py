@@ -17,12 +17,13 @@ class NoRedis(ValueError):
 @dataclass(frozen=True)
 class Place:
     """``name`` is by what it is known; ``remedy`` what to do where it does not answer; ``folder``
-    the one of `dualprocess up` where its stack started it."""
+    the one of `dualprocess up` where its stack started it. ``is_named``: somebody said so."""
 
     url: str = field(repr=False)
     name: str
     remedy: str
     folder: Path | None = None
+    is_named: bool = True
 
 
 def redis(data: Path | None, redis_url: str | None, command: str) -> Place:
@@ -64,4 +65,4 @@ def _place(data: Path | None, redis_url: str | None, command: str) -> Place:
         f"`dualprocess {command} --data DIR …` after `dualprocess up --data DIR`, or the service's "
         "Redis"
     )
-    return Place(settings.redis_url, "--redis-url", remedy)
+    return Place(settings.redis_url, "--redis-url", remedy, is_named=False)

@@ -34,6 +34,7 @@ _SECONDS = 600.0
 app = typer.Typer(
     cls=CommandGroup,
     help="Back up Redis and the artifact store together, and restore them.",
+    add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )

@@ -17,7 +17,7 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 #: Beside the weights: pictures, gradients, LoRAs, CUDA itself.
 _WORK_GIB = 4.0
 #: The oldest driver of each CUDA, as NVIDIA's notes on minor version compatibility have it.
-_DRIVERS = {"12": (525, 60), "13": (580, 0)}
+DRIVERS = {"12": (525, 60), "13": (580, 0)}
 
 
 def of_presets(directory: Path, names: Sequence[str]) -> tuple[list[AnyPreset], list[Finding]]:
@@ -136,9 +136,9 @@ def _of_torch(gpus: Gpus) -> Iterator[Finding]:
         )
         return
     cuda = _cuda(build)
-    if cuda is None or cuda not in _DRIVERS:
+    if cuda is None or cuda not in DRIVERS:
         return
-    oldest = _DRIVERS[cuda]
+    oldest = DRIVERS[cuda]
     said = f"torch {build} is built for CUDA {cuda}, the driver is {gpus.driver}"
     if _numbers(gpus.driver) < oldest:
         remedy = (

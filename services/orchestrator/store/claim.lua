@@ -13,6 +13,7 @@ if claimed[1] == ARGV[6] and redis.call('ZSCORE', KEYS[1], claimed[2])
     and redis.call('HGET', ARGV[3] .. claimed[2], 'token') == claimed[3] then
   return {claimed[2], claimed[3], redis.call('HEXISTS', ARGV[3] .. claimed[2], 'alone')}
 end
+redis.call('DEL', KEYS[4])
 
 local function waits(jobs)
   local queues = {}

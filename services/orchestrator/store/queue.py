@@ -157,7 +157,10 @@ class Queue:
 
     async def leave(self, owner: str) -> None:
         """``owner`` waits for no jobs any more."""
-        await self._redis.hdel(keys.WAITING, owner)
+        async with self._redis.pipeline(transaction=True) as pipe:
+            pipe.hdel(keys.WAITING, owner)
+            pipe.delete(keys.claimed_key(owner))
+            await pipe.execute()
 
     async def served_by(self, generator: str, vlms: Collection[str]) -> list[str]:
         """The queues whose jobs need this generator, or none, and no other VLM than these."""

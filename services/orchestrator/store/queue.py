@@ -218,6 +218,8 @@ class Queue:
     ) -> JobStatus | None:
         """Ends the attempt for ``cause``; the job's status then, or ``None`` when it is not ours.
 
+        ``attempts`` that count may end in a row without a newer checkpoint; then the job fails.
+        ``pause_ms`` is the pause after the first of them; it doubles with each.
         Without ``expired`` the caller owns the lease; with it, the lease must be over, and
         ``expired()`` must have been asked in the last half of a lease.
         """

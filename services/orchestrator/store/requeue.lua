@@ -4,9 +4,21 @@
 --   lease in ms
 -- 'owner' needs the lease; 'expired' needs it to be over, as expired.lua sees it. Only what is blamed
 -- on the 'job' counts as an attempt; what may be a 'neighbour''s fault can happen once, since the job
--- runs alone from then on.
+-- runs alone from then on. Allowed are so many attempts in a row of which none left a newer checkpoint
+-- than was there before ('spent' counts them, 'reached' is the newest's step). The pause doubles with
+-- each of them.
 -- A job whose cancel is wanted is queued again only for what it learned: with checkpoints.
 -- Returns the new status, or nothing.
+local function got_further(job)
+  local checkpoints = cjson.decode(redis.call('HGET', job, 'checkpoints') or '[]')
+  local newest = checkpoints[1] and checkpoints[1].step or 0
+  if newest <= tonumber(redis.call('HGET', job, 'reached') or 0) then
+    return false
+  end
+  redis.call('HSET', job, 'reached', newest)
+  return true
+end
+
 local lease = redis.call('ZSCORE', KEYS[2], ARGV[1])
 if redis.call('HGET', KEYS[1], 'token') ~= ARGV[2] or not lease then
   return nil
@@ -29,8 +41,15 @@ redis.call('RPUSH', KEYS[5], 'attempt ' .. attempt .. ': ' .. cause)
 if not counts then
   attempt = redis.call('HINCRBY', KEYS[1], 'attempt', -1)
 end
+local spent = tonumber(redis.call('HGET', KEYS[1], 'spent') or 0)
+if got_further(KEYS[1]) then
+  spent = 0
+elseif counts then
+  spent = spent + 1
+end
+redis.call('HSET', KEYS[1], 'spent', spent)
 local event = {type = 'status', attempt = attempt}
-local used_up = attempt >= tonumber(ARGV[4])
+local used_up = spent >= tonumber(ARGV[4])
 if redis.call('HEXISTS', KEYS[1], 'cancel') == 1
     and (used_up or redis.call('HEXISTS', KEYS[1], 'checkpoints') == 0) then
   event.status = 'cancelled'
@@ -41,7 +60,7 @@ elseif used_up then
 else
   event.status = 'queued'
   event.waiting_for = 'the next attempt; the last one ended: ' .. ARGV[3]
-  redis.call('ZADD', KEYS[4], now + tonumber(ARGV[5]), ARGV[1])
+  redis.call('ZADD', KEYS[4], now + ARGV[5] * 2 ^ math.max(spent - 1, 0), ARGV[1])
 end
 set_status(KEYS[6], KEYS[1], ARGV[1], event.status)
 if event.status == 'queued' then

@@ -155,12 +155,12 @@ class Runner:
     async def _give_back(
         self, job: Job, claim: Claim, cause: str, blame: Blame = Blame.JOB
     ) -> None:
-        pause = self._settings.pause_seconds * 2 ** (job.attempt - 1)
+        pause_ms = int(self._settings.pause_seconds * 1000)
         status = await self._queue.requeue(
             claim,
             cause,
             attempts=self._settings.attempts,
-            pause_ms=0 if blame is Blame.NOBODY else int(pause * 1000),
+            pause_ms=0 if blame is Blame.NOBODY else pause_ms,
             blame=blame,
         )
         log.warning("job %s: attempt %d ended: %s; now %s", job.id, job.attempt, cause, status)

@@ -16,7 +16,13 @@ AWAY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 #: A blob's piece on a stream: far below the limit, large enough that headers don't matter.
 CHUNK_BYTES = 1024 * 1024
 
-_SERVICE_CONFIG = json.dumps({"loadBalancingConfig": [{"round_robin": dict[str, str]()}]})
+# gRPC itself watches the health of each peer, and asks none that is not serving.
+_SERVICE_CONFIG = json.dumps(
+    {
+        "loadBalancingConfig": [{"round_robin": dict[str, str]()}],
+        "healthCheckConfig": {"serviceName": ""},
+    }
+)
 
 LIMITS: list[tuple[str, int]] = [
     ("grpc.max_send_message_length", MESSAGE_LIMIT),

@@ -28,6 +28,14 @@ class OutOfDeviceMemory(RuntimeError):
     """The device has too little memory for this call; smaller ones still work."""
 
 
+class DeviceFault(RuntimeError):
+    """The device broke. It says nothing against the call, and nothing more can be done here."""
+
+
+class ServiceEnds(RuntimeError):
+    """The service takes no more calls, and ends those in hand; another one may do them."""
+
+
 class StartError(RuntimeError):
     """What keeps a service from starting, as one line: libraries say it in several."""
 
@@ -42,4 +50,5 @@ STATUS_OF: dict[type[BaseException], grpc.StatusCode] = {
     NonFinite: grpc.StatusCode.DATA_LOSS,
     BadGradient: grpc.StatusCode.DATA_LOSS,
     OutOfDeviceMemory: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    ServiceEnds: grpc.StatusCode.UNAVAILABLE,
 }

@@ -224,12 +224,6 @@ MISTAKES = (
         ("tests/generator/test_draws.py", *_ARITHMETIC),
     ),
     Mistake(
-        "services/orchestrator/worker/runner.py",
-        " * 2 ** (job.attempt - 1)",
-        "",
-        (f"{_TESTS}/test_attempts.py",),
-    ),
-    Mistake(
         f"{_API}/batches.py",
         '"/{batch_id}/cancel", dependencies=[SUBMIT]',
         '"/{batch_id}/cancel", dependencies=[READ]',

@@ -1,12 +1,57 @@
 -- Takes the first job of several queues under a lease, of those whose owners may run one more.
--- KEYS: leases, fence, jobs, then the queues
--- ARGV: worker, lease in ms, prefix of job keys, prefix of API keys, 1 if the worker runs no job
+-- KEYS: leases, fence, jobs, live workers, then the queues
+-- ARGV: worker, lease in ms, prefix of job keys, prefix of API keys, 1 if the worker runs no job,
+--   the worker's device
 -- Returns {id, token, 1 if it must run alone}, or nothing when all queues are empty. While the first
--- job must run alone, nothing is there for a worker that runs others: so its turn comes.
+-- job must run alone, nothing is there for a worker that runs others: so its turn comes. A job that
+-- the worker's device failed is passed over while another live worker could do it on another device.
+local function among(list)
+  local found = {}
+  for _, one in ipairs(list) do
+    found[one] = true
+  end
+  return found
+end
+
+local function could_do(worker, generator, vlms)
+  local reached = among(worker.vlms)
+  for vlm in string.gmatch(vlms, '[^,]+') do
+    if not reached[vlm] then
+      return false
+    end
+  end
+  return generator == '' or worker.generator == generator
+end
+
+local function for_others(id)
+  local job = redis.call('HMGET', ARGV[3] .. id, 'failed_on', 'generator', 'vlms')
+  local failed_on = among(cjson.decode(job[1] or '[]'))
+  if not failed_on[ARGV[6]] then
+    return false
+  end
+  for _, text in ipairs(redis.call('ZRANGEBYSCORE', KEYS[4], milliseconds() / 1000, '+inf')) do
+    local worker = cjson.decode(text)
+    if (worker.device or '') ~= '' and not failed_on[worker.device]
+        and could_do(worker, job[2], job[3]) then
+      return true
+    end
+  end
+  return false
+end
+
+local function head_of(queue)
+  local place, head = 0, nil
+  repeat
+    head = redis.call('ZRANGE', queue, place, place, 'WITHSCORES')
+    place = place + 1
+  until not head[1] or not for_others(head[1])
+  return head
+end
+
 local function first()
   local best, best_rank, best_queue
-  for i = 4, #KEYS do
-    local head = redis.call('ZRANGE', KEYS[i], 0, 0, 'WITHSCORES')
+  for i = 5, #KEYS do
+    local head = head_of(KEYS[i])
     if head[1] and (not best or tonumber(head[2]) < best_rank) then
       best, best_rank, best_queue = head[1], tonumber(head[2]), KEYS[i]
     end

@@ -62,6 +62,9 @@ class Blame(StrEnum):
     #: Perhaps that of a job beside it: the first such end doesn't count, and the job runs alone
     #: from then on.
     NEIGHBOUR = "neighbour"
+    #: Perhaps the device's: it doesn't count, and the job goes to another device where there is
+    #: one. When two failed it without a newer checkpoint between, or one twice, the job fails.
+    DEVICE = "device"
     NOBODY = "nobody"
 
 
@@ -120,14 +123,29 @@ class Queue:
             raise QuotaExceeded(_QUEUED, int(found_digest))
         return found_id, found_digest
 
-    async def claim(self, owner: str, queues: Iterable[str], *, idle: bool = True) -> Claim | None:
+    async def claim(
+        self,
+        owner: str,
+        queues: Iterable[str],
+        *,
+        idle: bool = True,
+        device: str = "",
+    ) -> Claim | None:
         """The next job of these queues, or ``None`` when all are empty.
 
-        ``None`` as well where the next job must run alone and ``owner`` is not ``idle``.
+        ``None`` as well where the next job must run alone and ``owner`` is not ``idle``. A job that
+        ``device`` failed is left to another live worker's, where that could do it.
         """
         claimed = await self._scripts["claim"](
-            keys=[keys.LEASES, keys.FENCE, keys.JOBS, *queues],
-            args=[owner, self._lease_ms, keys.job_key(""), keys.api_key_key(""), int(idle)],
+            keys=[keys.LEASES, keys.FENCE, keys.JOBS, keys.WORKERS, *queues],
+            args=[
+                owner,
+                self._lease_ms,
+                keys.job_key(""),
+                keys.api_key_key(""),
+                int(idle),
+                device,
+            ],
         )
         return Claim(claimed[0], int(claimed[1]), bool(claimed[2])) if claimed else None
 
@@ -215,11 +233,13 @@ class Queue:
         pause_ms: int,
         expired: bool = False,
         blame: Blame = Blame.JOB,
+        device: str = "",
     ) -> JobStatus | None:
         """Ends the attempt for ``cause``; the job's status then, or ``None`` when it is not ours.
 
         ``attempts`` that count may end in a row without a newer checkpoint; then the job fails.
-        ``pause_ms`` is the pause after the first of them; it doubles with each.
+        ``pause_ms`` is the pause after the first of them; it doubles with each. ``device`` is the
+        one to blame.
         Without ``expired`` the caller owns the lease; with it, the lease must be over, and
         ``expired()`` must have been asked in the last half of a lease.
         """
@@ -242,6 +262,7 @@ class Queue:
                 "expired" if expired else "owner",
                 blame,
                 self._lease_ms,
+                device,
             ],
         )
         return JobStatus(status) if status else None

@@ -17,9 +17,12 @@ _LOOK_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class LiveWorker:
+    """``device`` is the name of its generator's device."""
+
     id: str
     generator: str
     vlms: tuple[str, ...]
+    device: str = ""
 
     def serves(self, generator: str, vlms: Collection[str]) -> bool:
         """Whether it can run a job that needs these; an empty ``generator`` is none."""
@@ -61,10 +64,17 @@ class Workers:
 
 
 def _dump(worker: LiveWorker) -> str:
-    fields = {"id": worker.id, "generator": worker.generator, "vlms": sorted(worker.vlms)}
+    fields = {
+        "id": worker.id,
+        "generator": worker.generator,
+        "vlms": sorted(worker.vlms),
+        "device": worker.device,
+    }
     return json.dumps(fields, sort_keys=True)
 
 
 def _load(text: str) -> LiveWorker:
     fields = json.loads(text)
-    return LiveWorker(fields["id"], fields["generator"], tuple(fields["vlms"]))
+    # An older worker names no device.
+    device = fields.get("device", "")
+    return LiveWorker(fields["id"], fields["generator"], tuple(fields["vlms"]), device)

@@ -125,7 +125,8 @@ class Worker:
         if self._waits:
             log.info("the generator serves %s", described.preset)
         self._waits = False
-        return LiveWorker(self._id, described.preset, reach.vlms)
+        device = described.device_id or f"of {self._settings.generator}"
+        return LiveWorker(self._id, described.preset, reach.vlms, device)
 
     async def _tidy(self, queue: Queue, stores: Stores) -> None:
         """What any worker does for all: takes jobs from dead ones, ends pauses."""
@@ -147,7 +148,8 @@ class Worker:
     async def _claim(self, queue: Queue, runner: Runner, me: LiveWorker) -> None:
         queues = await queue.served_by(me.generator, me.vlms)
         while len(self._running) < self._settings.slots and not self._runs_one_alone:
-            claim = await queue.claim(me.id, queues, idle=not self._running)
+            idle, runner.device = not self._running, me.device
+            claim = await queue.claim(me.id, queues, idle=idle, device=me.device)
             if claim is None:
                 return
             task = asyncio.create_task(runner.run(claim))

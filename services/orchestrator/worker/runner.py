@@ -17,9 +17,11 @@ from services.orchestrator.worker.checkpoints import discard
 from services.orchestrator.worker.company import Company
 from services.orchestrator.worker.failures import (
     AttemptFailed,
+    DeviceFailed,
     GeneratorTroubled,
     JobRefused,
     JobStopped,
+    ServiceEnded,
     WorkerStopping,
     generators_failure,
 )
@@ -40,7 +42,8 @@ _SUSPEND_SECONDS = 5.0
 
 
 class Runner:
-    """Runs claimed jobs on one generator, until ``stopping`` is set."""
+    """Runs claimed jobs on one generator, until ``stopping`` is set. ``device`` is the name of its
+    device, as it was last described."""
 
     def __init__(
         self,
@@ -58,6 +61,7 @@ class Runner:
         self._stopping = stopping
         self._targets = targets
         self._company = Company()
+        self.device = ""
 
     async def run(self, claim: Claim) -> None:
         """Ends with the job finished, given back, or another's."""
@@ -95,6 +99,10 @@ class Runner:
             await self._fail(claim, str(error))
         except WorkerStopping:
             await self._give_back(job, claim, "the worker stopped", Blame.NOBODY)
+        except ServiceEnded as error:
+            await self._give_back(job, claim, str(error), Blame.NOBODY)
+        except DeviceFailed as error:
+            await self._give_back(job, claim, str(error), Blame.DEVICE, error.device)
         except GeneratorTroubled as error:
             blame = Blame.NEIGHBOUR if self._company.had(job.id) else Blame.JOB
             await self._give_back(job, claim, str(error), blame)
@@ -143,7 +151,7 @@ class Runner:
                 return await optimize(job.spec, lease, *services, stopping=self._stopping)
             return await render(job.spec, lease, *services)
         except grpc.aio.AioRpcError as error:
-            raise generators_failure(error, job.generator) from error
+            raise generators_failure(error, job.generator, self.device) from error
 
     async def _fail(self, claim: Claim, error: str) -> None:
         try:
@@ -153,7 +161,7 @@ class Runner:
             log.warning("job %s: its lease is another's", claim.job_id)
 
     async def _give_back(
-        self, job: Job, claim: Claim, cause: str, blame: Blame = Blame.JOB
+        self, job: Job, claim: Claim, cause: str, blame: Blame = Blame.JOB, device: str = ""
     ) -> None:
         pause_ms = int(self._settings.pause_seconds * 1000)
         status = await self._queue.requeue(
@@ -162,6 +170,7 @@ class Runner:
             attempts=self._settings.attempts,
             pause_ms=0 if blame is Blame.NOBODY else pause_ms,
             blame=blame,
+            device=device,
         )
         log.warning("job %s: attempt %d ended: %s; now %s", job.id, job.attempt, cause, status)
         if status is not None and status.is_final:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from services.generator import validate
 from services.generator.blobs import Blobs
 from services.generator.families.base import GeneratorFamily
 from services.generator.generate import generate
+from services.generator.guide import Guide
 from services.generator.interrupts import Interrupts
 from services.generator.optimize import Emit, optimize
 from services.generator.teachers import teachers
@@ -94,8 +95,12 @@ class GeneratorServicer(generator_pb2_grpc.GeneratorServicer):
         async def waiting(reason: str) -> None:
             await emit(pb.OptimizeResponse(waiting=pb.Waiting(reason=reason)))
 
+        async def warn(sentence: str) -> None:
+            await emit(pb.OptimizeResponse(warnings=pb.Warnings(sentences=[sentence])))
+
+        teaching = teachers(spec, waiting, warn, self._credentials)
         with self._interruptible() as interrupts:
-            await self._optimize(spec, request_iterator, emit, waiting, interrupts)
+            await self._optimize(spec, request_iterator, emit, teaching, interrupts)
 
     @contextlib.contextmanager
     def _interruptible(self) -> Iterator[Interrupts]:
@@ -113,13 +118,13 @@ class GeneratorServicer(generator_pb2_grpc.GeneratorServicer):
         spec: pb.OptimizeSpec,
         requests: AsyncIterator[pb.OptimizeRequest],
         emit: Emit,
-        waiting: Callable[[str], Awaitable[None]],
+        teaching: contextlib.AbstractAsyncContextManager[Guide],
         interrupts: Interrupts,
     ) -> None:
         files = await _named_files(spec, requests, interrupts)
         listening = asyncio.create_task(_listen(requests, interrupts))
         try:
-            async with teachers(spec, waiting, self._credentials) as guide:
+            async with teaching as guide:
                 await optimize(
                     self._family,
                     self._device,

@@ -26,7 +26,7 @@ from services.local.ports import free_port
 SOON = 10.0
 
 
-class Vlm(vlm_pb2_grpc.VlmServicer):
+class _Vlm(vlm_pb2_grpc.VlmServicer):
     """Says its own name. ``calls`` is how much it says it has to do."""
 
     def __init__(self, name: str, calls: int = 0) -> None:
@@ -46,8 +46,12 @@ class Vlm(vlm_pb2_grpc.VlmServicer):
         return vlm_pb2.AnswerResponse(answers=[self.name])
 
 
+def _new(name: str, calls: int = 0) -> _Vlm:
+    return _Vlm(name, calls)  # type: ignore[abstract]  # only asked to answer
+
+
 @contextlib.asynccontextmanager
-async def served(vlm: Vlm, address: str, credentials: Credentials = OPEN) -> AsyncIterator[int]:
+async def served(vlm: _Vlm, address: str, credentials: Credentials = OPEN) -> AsyncIterator[int]:
     server, port = bind(address, credentials)
     vlm_pb2_grpc.add_VlmServicer_to_server(vlm, server)
     await server.start()
@@ -84,14 +88,14 @@ async def asked(replicas: Replicas, heard: Heard | None = None, *, seconds: floa
 
 
 @pytest.fixture
-async def pair() -> AsyncIterator[tuple[Vlm, Vlm, str]]:
+async def pair() -> AsyncIterator[tuple[_Vlm, _Vlm, str]]:
     """Two replicas, and the target of both."""
-    first, second = Vlm("first"), Vlm("second")
+    first, second = _new("first"), _new("second")
     async with served(first, "127.0.0.1:0") as one, served(second, "127.0.0.1:0") as two:
         yield first, second, f"ipv4:127.0.0.1:{one},127.0.0.1:{two}"
 
 
-async def test_the_least_loaded_is_asked(pair: tuple[Vlm, Vlm, str]) -> None:
+async def test_the_least_loaded_is_asked(pair: tuple[_Vlm, _Vlm, str]) -> None:
     first, second, target = pair
     async with Replicas(target, OPEN, name="vlm") as replicas:
         for first.calls, second.calls, least in ((0, 1, "first"), (7, 3, "second")):
@@ -101,7 +105,7 @@ async def test_the_least_loaded_is_asked(pair: tuple[Vlm, Vlm, str]) -> None:
     assert min(shares["first"], shares["second"]) > 5, "equals share the work"
 
 
-async def test_a_call_that_a_replica_failed_is_anothers(pair: tuple[Vlm, Vlm, str]) -> None:
+async def test_a_call_that_a_replica_failed_is_anothers(pair: tuple[_Vlm, _Vlm, str]) -> None:
     first, second, target = pair
     first.fails, second.calls = grpc.StatusCode.INTERNAL, 5
     heard = Heard()
@@ -116,7 +120,7 @@ async def test_a_call_that_a_replica_failed_is_anothers(pair: tuple[Vlm, Vlm, st
 
 
 async def test_the_only_replica_is_asked_twice() -> None:
-    vlm, heard = Vlm("only"), Heard()
+    vlm, heard = _new("only"), Heard()
     vlm.fails = grpc.StatusCode.INTERNAL
     async with (
         served(vlm, "127.0.0.1:0") as port,
@@ -127,7 +131,7 @@ async def test_the_only_replica_is_asked_twice() -> None:
         assert len(heard.failed) == 1
 
 
-async def test_what_a_replica_refuses_is_asked_of_no_other(pair: tuple[Vlm, Vlm, str]) -> None:
+async def test_what_a_replica_refuses_is_asked_of_no_other(pair: tuple[_Vlm, _Vlm, str]) -> None:
     first, second, target = pair
     first.fails = second.fails = grpc.StatusCode.INVALID_ARGUMENT
     async with Replicas(target, OPEN, name="vlm") as replicas:
@@ -136,7 +140,7 @@ async def test_what_a_replica_refuses_is_asked_of_no_other(pair: tuple[Vlm, Vlm,
     assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
-async def test_whoever_is_late_is_left(pair: tuple[Vlm, Vlm, str]) -> None:
+async def test_whoever_is_late_is_left(pair: tuple[_Vlm, _Vlm, str]) -> None:
     first, second, target = pair
     first.hangs, second.calls = True, 5
     async with Replicas(target, OPEN, name="vlm") as replicas:
@@ -157,7 +161,7 @@ def silent() -> Iterator[str]:
 
 async def test_who_does_not_answer_keeps_nobody_waiting(silent: str) -> None:
     async with (
-        served(Vlm("awake"), "127.0.0.1:0") as port,
+        served(_new("awake"), "127.0.0.1:0") as port,
         Replicas(f"ipv4:{silent},127.0.0.1:{port}", OPEN, name="vlm") as replicas,
     ):
         begin = time.monotonic()
@@ -166,9 +170,9 @@ async def test_who_does_not_answer_keeps_nobody_waiting(silent: str) -> None:
 
 
 async def test_a_replica_that_vanished_is_left_and_used_again_once_it_is_back() -> None:
-    vanishing, heard = Vlm("vanishing"), Heard()
+    vanishing, heard = _new("vanishing"), Heard()
     port = free_port()
-    async with served(Vlm("stays", calls=1), "127.0.0.1:0") as other:
+    async with served(_new("stays", calls=1), "127.0.0.1:0") as other:
         target = f"ipv4:127.0.0.1:{port},127.0.0.1:{other}"
         async with Replicas(target, OPEN, name="vlm") as replicas:
             async with served(vanishing, f"127.0.0.1:{port}"):
@@ -215,11 +219,11 @@ async def test_a_name_that_gets_another_address_brings_a_replica(
     names["vlm.example"] = ["127.0.0.1", "127.0.0.3"]
     port = free_port()
     async with (
-        served(Vlm("old", calls=1), f"127.0.0.1:{port}", credentials),
+        served(_new("old", calls=1), f"127.0.0.1:{port}", credentials),
         Replicas(f"dns:///vlm.example:{port}", credentials, name="vlm") as replicas,
     ):
         assert await asked(replicas) == "old"
-        async with served(Vlm("new"), f"127.0.0.2:{port}", credentials):
+        async with served(_new("new"), f"127.0.0.2:{port}", credentials):
             names["vlm.example"] = ["127.0.0.1", "127.0.0.2"]
             await until(replicas, "new")
         names["vlm.example"] = ["127.0.0.1"]

@@ -116,7 +116,8 @@ def idempotency_key(owner: str, key: str) -> str:
 
 
 def connect(url: str, *, retries: int) -> Client:
-    """A client that tries a command again, ``retries`` times, while Redis is away.
+    """A client that tries a command again, ``retries`` times, while Redis is away; -1 for as often
+    as it takes.
 
     A server that restarts under AOF is back within seconds; each pause is at most 2 s.
     """

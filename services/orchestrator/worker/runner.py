@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Collection
 from typing import Any, NoReturn
 
 import grpc
-from redis.exceptions import ConnectionError, TimeoutError
 
 from dualprocess.schemas import Job, JobStatus, ResolvedImagesSpec, ResolvedJobSpec
 from dualprocess.v1 import generator_pb2_grpc
@@ -71,10 +71,8 @@ class Runner:
             # A job of words is with no generator: it can't be what troubles one.
             with self._company.joined(job.id) if job.generator else contextlib.nullcontext():
                 await self._attempt(job, claim)
-        except (ConnectionError, TimeoutError) as error:
-            # Its lease runs out, and it is claimed again.
-            log.error("job %s: Redis stayed away: %s", claim.job_id, error)
         except Exception:
+            # Its lease runs out, and it is claimed again.
             log.exception("job %s: its attempt could not be ended", claim.job_id)
 
     async def _attempt(self, job: Job, claim: Claim) -> None:
@@ -108,8 +106,6 @@ class Runner:
             await self._give_back(job, claim, str(error), blame)
         except AttemptFailed as error:
             await self._give_back(job, claim, str(error))
-        except (ConnectionError, TimeoutError):
-            raise
         except Exception as error:
             log.exception("job %s: the worker made a mistake", job.id)
             await self._give_back(job, claim, f"the worker: {type(error).__name__}: {error}")
@@ -135,7 +131,7 @@ class Runner:
                 raise WorkerStopping from error
             raise
         finally:
-            await _cancelled({work, *others})
+            await cancelled({work, *others})
 
     async def _stopped(self) -> NoReturn:
         await self._stopping.wait()
@@ -181,7 +177,7 @@ class Runner:
         await discard(job_id, self._stores)
 
 
-async def _cancelled(tasks: set[asyncio.Task[Any]]) -> None:
+async def cancelled(tasks: Collection[asyncio.Task[Any]]) -> None:
     """Cancels until they are done: redis-py and grpc.aio can lose a cancel."""
     pending = {task for task in tasks if not task.done()}
     while pending:

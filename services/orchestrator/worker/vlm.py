@@ -7,7 +7,7 @@ from typing import TypeVar
 import grpc
 
 from services.common.errors import VlmLate, VlmsFailed
-from services.common.replicas import Call, Replicas, Told
+from services.common.replicas import MOST_LATE, Call, Replicas, Told
 from services.orchestrator.worker.failures import AttemptFailed, JobRefused, JobStopped, failure
 from services.orchestrator.worker.lease import Lease
 
@@ -43,7 +43,9 @@ async def asked(
     except VlmsFailed as error:
         raise JobRefused(f"{error} ({purpose})") from error
     except VlmLate as error:
-        raise AttemptFailed(f"{error} ({purpose})") from error
+        raise AttemptFailed(
+            f"the VLM {name} gave no answer {purpose} in time, {MOST_LATE} times in a row"
+        ) from error
     if waits:
         await lease.waits_for(None)
     return answer

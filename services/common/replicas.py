@@ -27,8 +27,8 @@ from services.common.resolve import addresses, named
 log = logging.getLogger(__name__)
 
 AnswerT = TypeVar("AnswerT")
-#: What is asked of a replica, and how long it may take.
-Call = Callable[["vlm_pb2_grpc.VlmAsyncStub", float], Awaitable[AnswerT]]
+#: What is asked of a replica, with the time it may take.
+Call = Callable[["vlm_pb2_grpc.VlmAsyncStub"], Awaitable[AnswerT]]
 
 #: One that is late so often in a row is no more in time for the next call.
 MOST_LATE = 3
@@ -88,9 +88,9 @@ class Replicas:
         loads = await self._loads(await self._known(), seconds, seconds)
         return bool(loads)
 
-    async def ask(self, call: Call[AnswerT], told: Told, *, seconds: float) -> AnswerT:
-        """What the call gives, of whoever has least to do. Whoever is away, or late after
-        ``seconds``, is left for another one, or waited for.
+    async def ask(self, call: Call[AnswerT], told: Told) -> AnswerT:
+        """What the call gives, of whoever has least to do. Whoever is away or late is left for
+        another one, or waited for.
 
         A call that failed with ``INTERNAL`` is made once more, by another replica. Raises
         ``VlmsFailed`` when that failed, too, ``VlmLate``, and ``grpc.aio.AioRpcError`` for what a
@@ -102,7 +102,7 @@ class Replicas:
             replica, why = await self._chosen(failures)
             if replica is not None:
                 try:
-                    return await call(replica.stub, seconds)
+                    return await call(replica.stub)
                 except grpc.aio.AioRpcError as error:
                     replica.failed_at = time.monotonic()
                     code, why = error.code(), error.details() or error.code().name
@@ -114,8 +114,7 @@ class Replicas:
                 late = late + 1 if code is grpc.StatusCode.DEADLINE_EXCEEDED else 0
                 if late == MOST_LATE:
                     raise VlmLate(
-                        f"the VLM {self._name} gave no answer within {seconds:g} s, {late} times "
-                        "in a row"
+                        f"the VLM {self._name} gave no answer in time, {late} times in a row"
                     )
                 if tries + 1 < len(self._replicas):
                     continue

@@ -17,9 +17,10 @@ from services.common.errors import (
     InvalidInput,
     NonFinite,
     OutOfDeviceMemory,
+    VlmLate,
     VlmRefused,
 )
-from services.common.replicas import Replicas, Told
+from services.common.replicas import MOST_LATE, Replicas, Told
 
 log = logging.getLogger(__name__)
 
@@ -113,12 +114,15 @@ class VlmGuide:
         told = Told(away=self._once_an_outage(), failed=self._warn)
         try:
             return await self._replicas.ask(
-                lambda stub, seconds: stub.Guide(request, timeout=seconds),
-                told,
-                seconds=GUIDE_SECONDS,
+                lambda stub: stub.Guide(request, timeout=GUIDE_SECONDS), told
             )
         except grpc.aio.AioRpcError as error:
             raise self._refusal(error) from error
+        except VlmLate as error:
+            raise VlmLate(
+                f"the VLM {self._name} gave no answer within {GUIDE_SECONDS:g} s, "
+                f"{MOST_LATE} times in a row"
+            ) from error
 
     def _once_an_outage(self) -> Callable[[str], Awaitable[None]]:
         is_told = False

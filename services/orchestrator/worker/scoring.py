@@ -12,7 +12,7 @@ from services.common.replicas import Replicas
 from services.orchestrator.worker import wire
 from services.orchestrator.worker.lease import Lease
 from services.orchestrator.worker.targets import Targets
-from services.orchestrator.worker.vlm import asked
+from services.orchestrator.worker.vlm import SECONDS, asked
 
 #: Pictures in one call: far below the message limit at any size that presets allow.
 _PICTURES = 8
@@ -76,7 +76,7 @@ class Scorer:
 
     async def _ask(self, request: vlm_pb2.ScoreRequest) -> vlm_pb2.ScoreResponse:
         return await asked(
-            lambda stub, seconds: stub.Score(request, timeout=seconds),
+            lambda stub: stub.Score(request, timeout=SECONDS),
             self._replicas,
             self._name,
             self._lease,

@@ -37,7 +37,7 @@ async def asked(
             await lease.waits_for(f"{reason} ({purpose})")
 
     try:
-        answer = await vlm.ask(call, Told(away=away, failed=lease.warn), seconds=SECONDS)
+        answer = await vlm.ask(call, Told(away=away, failed=lease.warn))
     except grpc.aio.AioRpcError as error:
         raise failure(error, f"the VLM {name}") from error
     except VlmsFailed as error:

@@ -24,7 +24,7 @@ from services.orchestrator.worker.files import read_file
 from services.orchestrator.worker.lease import Lease
 from services.orchestrator.worker.stores import Stores
 from services.orchestrator.worker.targets import Targets
-from services.orchestrator.worker.vlm import asked
+from services.orchestrator.worker.vlm import SECONDS, asked
 from services.orchestrator.writing import tasks
 from services.orchestrator.writing.replies import BadReply
 from services.orchestrator.writing.tasks import Task, WordsT, carried_out
@@ -89,7 +89,7 @@ class _Speaker:
             max_new_tokens=max_new_tokens,
         )
         response = await asked(
-            lambda stub, seconds: stub.Answer(request, timeout=seconds),
+            lambda stub: stub.Answer(request, timeout=SECONDS),
             self.replicas,
             self.name,
             self.lease,

@@ -36,6 +36,16 @@ def fall_sick(file: Path, fault: str) -> None:
 
 def get_well(file: Path) -> None:
     file.unlink(missing_ok=True)
+    _met(file).unlink(missing_ok=True)
+
+
+def was_met(file: Path) -> bool:
+    """Whether the device has failed anybody since it fell sick."""
+    return _met(file).exists()
+
+
+def _met(file: Path) -> Path:
+    return file.with_name(f"{file.name}-and-was-met")
 
 
 def command(file: Path, module: str, *flags: str) -> list[str]:
@@ -75,6 +85,7 @@ def fall_sick_while(file: Path) -> None:
         def work(*args: Any, **more: Any) -> Any:
             fault = file.read_text(encoding="utf-8") if file.exists() else ""
             if fault and not (fault == ODD and isinstance(function, SelfTest)):
+                _met(file).touch()
                 raise RuntimeError(fault)
             return function(*args, **more)
 

@@ -17,7 +17,7 @@ from random import Random
 import psutil
 
 from tests.chaos.stack import LEASE_SECONDS, Kind, Part, Stack
-from tests.sick_service import CUDA, ODD, fall_sick, get_well
+from tests.sick_service import CUDA, ODD, fall_sick, get_well, was_met
 
 
 class Action(StrEnum):
@@ -79,6 +79,7 @@ BRIEF = Plan(
     rounds=1,
 )
 
+_LOOK_SECONDS = 0.2
 #: A stopped process sleeps through its lease, or its callers' patience.
 _STOP_SECONDS = (1.3 * LEASE_SECONDS, 2.5 * LEASE_SECONDS)
 
@@ -116,14 +117,15 @@ class Chaos:
         seconds = self._rng.choice(self._plan.cuts)
         if fault.kind != Kind.REDIS:
             seconds = self._rng.uniform(*_STOP_SECONDS)
+        if fault.action in _TO_DEVICES:
+            # Always the same one: what two devices failed is not to survive.
+            part = parts[0]
+            assert part.sick is not None
+            fall_sick(part.sick, _TO_DEVICES[fault.action])
+            _tell(part, f"{fault.action} for {seconds:.1f} s")
+            stops.create_task(self._sicken(fault, part.sick, seconds, done))
+            return
         for part in self._rng.sample(parts, len(parts)):
-            if fault.action in _TO_DEVICES:
-                assert part.sick is not None
-                fall_sick(part.sick, _TO_DEVICES[fault.action])
-                self.injected[fault] += 1
-                _tell(part, f"{fault.action} for {seconds:.1f} s")
-                stops.create_task(_well_after(part.sick, seconds, done))
-                return
             process = part.process()
             if process is not None and _send(process, fault.action):
                 self.injected[fault] += 1
@@ -133,6 +135,9 @@ class Chaos:
                 else:
                     _tell(part, fault.action)
                 return
+
+    async def _sicken(self, fault: Fault, sick: Path, seconds: float, done: asyncio.Event) -> None:
+        self.injected[fault] += await _well_after(sick, seconds, done)
 
 
 def _send(process: psutil.Process, action: Action) -> bool:
@@ -157,9 +162,13 @@ async def _continue(process: psutil.Process, seconds: float, done: asyncio.Event
             process.resume()
 
 
-async def _well_after(sick: Path, seconds: float, done: asyncio.Event) -> None:
+async def _well_after(sick: Path, seconds: float, done: asyncio.Event) -> bool:
+    """Not before it failed somebody; whether it did."""
     try:
         await _pause(seconds, done)
+        while not was_met(sick) and not done.is_set():
+            await _pause(_LOOK_SECONDS, done)
+        return was_met(sick)
     finally:
         get_well(sick)
 

@@ -227,6 +227,8 @@ async def test_a_job_that_a_device_failed_goes_to_another_one(api: Api, redis: C
     failed = await api.job(job.id)
     assert failed.attempt == 0, "no attempt of the job's"
     assert "attempt 1: CUDA error of a (on the device a: this does not count" in failed.causes[0]
+    gone = LiveWorker("of b", "tiny-flux", ("tiny-idefics2",), "b")
+    await Workers(redis).leave(gone)
     passed_over = await queue.claim("worker", [QUEUE], device="a")
     assert passed_over is not None
     assert passed_over.job_id == later.id

@@ -1,10 +1,10 @@
 -- Takes the first job of several queues under a lease, of those whose owners may run one more.
--- KEYS: leases, fence, jobs, live workers, then the queues
+-- KEYS: leases, fence, jobs, devices that were seen of late, then the queues
 -- ARGV: worker, lease in ms, prefix of job keys, prefix of API keys, 1 if the worker runs no job,
---   the worker's device
+--   the worker's device, for how long in seconds one that was seen is believed to come back
 -- Returns {id, token, 1 if it must run alone}, or nothing when all queues are empty. While the first
 -- job must run alone, nothing is there for a worker that runs others: so its turn comes. A job that
--- the worker's device failed is passed over while another live worker could do it on another device.
+-- the worker's device failed is passed over while another device, which is there or will be back, could do it.
 local function among(list)
   local found = {}
   for _, one in ipairs(list) do
@@ -29,10 +29,10 @@ local function for_others(id)
   if not failed_on[ARGV[6]] then
     return false
   end
-  for _, text in ipairs(redis.call('ZRANGEBYSCORE', KEYS[4], milliseconds() / 1000, '+inf')) do
+  local since = milliseconds() / 1000 - ARGV[7]
+  for _, text in ipairs(redis.call('ZRANGEBYSCORE', KEYS[4], since, '+inf')) do
     local worker = cjson.decode(text)
-    if (worker.device or '') ~= '' and not failed_on[worker.device]
-        and could_do(worker, job[2], job[3]) then
+    if not failed_on[worker.device] and could_do(worker, job[2], job[3]) then
       return true
     end
   end

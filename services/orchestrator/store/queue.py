@@ -17,6 +17,7 @@ from dualprocess.schemas import Artifact, Event, JobStatus, StatusEvent
 from services.orchestrator.store import redis as keys
 from services.orchestrator.store.quotas import QuotaExceeded
 from services.orchestrator.store.scripts import script
+from services.orchestrator.store.workers import DEVICE_SECONDS
 
 #: A job's stream is cut to about so many events; a job of 10,000 steps fits.
 EVENTS_KEPT = 20_000
@@ -134,10 +135,11 @@ class Queue:
         """The next job of these queues, or ``None`` when all are empty.
 
         ``None`` as well where the next job must run alone and ``owner`` is not ``idle``. A job that
-        ``device`` failed is left to another live worker's, where that could do it.
+        ``device`` failed is left to another one, that is there or was so of late, where that could
+        do it.
         """
         claimed = await self._scripts["claim"](
-            keys=[keys.LEASES, keys.FENCE, keys.JOBS, keys.WORKERS, *queues],
+            keys=[keys.LEASES, keys.FENCE, keys.JOBS, keys.DEVICES, *queues],
             args=[
                 owner,
                 self._lease_ms,
@@ -145,6 +147,7 @@ class Queue:
                 keys.api_key_key(""),
                 int(idle),
                 device,
+                DEVICE_SECONDS,
             ],
         )
         return Claim(claimed[0], int(claimed[1]), bool(claimed[2])) if claimed else None

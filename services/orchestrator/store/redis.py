@@ -44,6 +44,9 @@ DELETED = f"{JOBS}:deleted"
 API_KEYS = f"{_PREFIX}:keys"
 #: Live workers: what a worker serves, as JSON → until when it is believed alive.
 WORKERS = f"{_PREFIX}:workers"
+#: Devices that were there of late: a device and what a worker serves with it, as JSON → when it was
+#: last seen.
+DEVICES = f"{WORKERS}:devices"
 #: Counts submissions, so that a queue is first in, first out within a priority.
 SEQUENCE = f"{_PREFIX}:sequence"
 #: Counts claims: each claim's number is its fencing token.

@@ -22,7 +22,7 @@ from services.common.calls import Calls
 from services.common.channels import SERVER_OPTIONS
 from services.common.credentials import Credentials, CredentialsError
 from services.common.device_health import DeviceHealth
-from services.common.errors import STATUS_OF, InvalidInput, ServiceEnds, StartError
+from services.common.errors import STATUS_OF, DeviceFault, InvalidInput, ServiceEnds, StartError
 from services.common.exposure import grpc_exposure_fault
 from services.common.settings import GpuServiceSettings
 from services.common.token import TokenDoor
@@ -69,7 +69,12 @@ async def serve(
         raise CredentialsError(fault)
     statuses = StatusInterceptor()
     server, bound = bind(host_port(settings.host, settings.port), credentials, statuses)
-    loaded = await load(bound)
+    try:
+        loaded = await load(bound)
+    except DeviceFault as error:
+        raise StartError(
+            f"the device is broken: {error}; look at its driver's log, or choose another --device"
+        ) from error
     statuses.health = health = loaded.health
     await health.begin()
     loaded.register(server)

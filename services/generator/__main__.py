@@ -13,7 +13,7 @@ from dualprocess.v1 import generator_pb2, generator_pb2_grpc
 from services.common.credentials import CredentialsError
 from services.common.device import DeviceThread
 from services.common.device_health import DeviceHealth, identity
-from services.common.errors import DeviceFault, StartError
+from services.common.errors import StartError
 from services.common.presets import PresetError, load_presets
 from services.common.server import Loaded, serve
 from services.common.settings import GpuServiceSettings
@@ -54,5 +54,5 @@ if __name__ == "__main__":
         library.set_verbosity_error()
     try:
         asyncio.run(main(settings))
-    except (PresetError, CredentialsError, StartError, DeviceFault) as error:
+    except (PresetError, CredentialsError, StartError) as error:
         sys.exit(f"generator: {error}")

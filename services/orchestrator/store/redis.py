@@ -53,6 +53,9 @@ WORKERS = f"{_PREFIX}:workers"
 #: Hash: a worker that lately asked for a job → how many it runs, which queues, until when it counts
 #: as waiting, as JSON.
 WAITING = f"{WORKERS}:waiting"
+#: Devices that were there of late: a device and what a worker serves with it, as JSON → when it was
+#: last seen.
+DEVICES = f"{WORKERS}:devices"
 #: Counts submissions, so that a queue is first in, first out within a priority.
 SEQUENCE = f"{_PREFIX}:sequence"
 #: Counts claims: each claim's fencing token begins with its number.
@@ -130,7 +133,8 @@ def idempotency_key(owner: str, key: str) -> str:
 
 
 def connect(url: str, *, retries: int) -> Client:
-    """A client that tries a command again, ``retries`` times, while Redis is away.
+    """A client that tries a command again, ``retries`` times, while Redis is away; -1 for as often
+    as it takes.
 
     A server that restarts under AOF is back within seconds; each pause is at most 2 s. Behind
     sentinels, each new connection goes to whom they call the master by then.

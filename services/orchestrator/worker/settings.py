@@ -18,9 +18,14 @@ class WorkerSettings(StoreSettings, GrpcSettings):
     )
     name: str = Field(default_factory=socket.gethostname, description="For people who read logs.")
     slots: int = Field(default=2, ge=1, le=64, description="Jobs at once on the generator.")
-    attempts: int = Field(default=3, ge=1, le=100, description="Attempts at a job before it fails.")
+    attempts: int = Field(
+        default=3,
+        ge=1,
+        le=100,
+        description="Attempts in a row without a newer checkpoint before a job fails.",
+    )
     pause_seconds: float = Field(
-        default=1.0, ge=0, description="Before the second attempt; then doubled."
+        default=1.0, ge=0, description="After an attempt that failed; doubled with each in a row."
     )
     lease_seconds: float = Field(
         default=30.0, gt=0, description="A worker that is silent for so long loses its jobs."

@@ -123,7 +123,7 @@ async def test_nothing_is_claimed_for_a_generator_that_is_not_serving(
         await servicer.set("", health_pb2.HealthCheckResponse.NOT_SERVING)
         await api.until_live(0)
         job = await api.submit()
-        assert "none is alive" in ((await api.job(job.id)).waiting_for or "")
+        await api.until(job.id, lambda job: "none is alive" in (job.waiting_for or ""))
         await servicer.set("", health_pb2.HealthCheckResponse.SERVING)
         assert (await api.ended(job.id)).status == JobStatus.SUCCEEDED
         await site.stop(worker)

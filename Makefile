@@ -73,8 +73,9 @@ typescript: setup
 	mv clients/typescript/src/schema.part clients/typescript/src/schema.ts
 	cd clients/typescript && npm run build && npm run programs
 
-# The documentation, into site/. Broken links are errors.
+# The documentation: its tables anew from the code, then all of it into site/. Broken links are errors.
 docs: setup
+	$(BIN)/python -m docs.write
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 clean:

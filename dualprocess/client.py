@@ -82,6 +82,7 @@ class Client:
         self.close()
 
     def close(self) -> None:
+        """Closes the connections. No call can be made after it."""
         self._http.close()
 
     def submit(self, spec: JobSpec, *, idempotency_key: str | None = None) -> Job:

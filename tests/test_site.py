@@ -1,4 +1,4 @@
-"""The documentation builds without a broken link, fetches nothing, and quotes the code."""
+"""The documentation builds without a broken link, fetches nothing, and says what the code says."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from docs.tables import description
+from docs.write import current
 from services.common.settings import GpuServiceSettings, ServiceSettings
 from services.local.settings import LocalSettings
 from services.orchestrator.api.settings import ApiSettings
@@ -60,6 +62,34 @@ def test_a_readers_browser_fetches_nothing_from_elsewhere(site: Path) -> None:
 def test_every_setting_says_what_it_does(settings: type[ServiceSettings]) -> None:
     fields = settings.model_json_schema()["properties"]
     assert [name for name, field in fields.items() if not description(field)] == []
+
+
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+def test_the_tables_of_a_page_are_those_of_the_code(path: Path) -> None:
+    page = path.read_text(encoding="utf-8")
+    assert page == current(page), "run python -m docs.write"
+
+
+def test_a_table_that_nobody_knows_and_half_a_mark_are_errors() -> None:
+    with pytest.raises(ValueError, match="<!-- colours --> is no table"):
+        current("<!-- colours -->\n<!-- /colours -->\n")
+    with pytest.raises(ValueError, match="lacks its first or its last mark"):
+        current("<!-- routes -->\n\nno end")
+
+
+def test_every_page_names_the_oldest_python_that_the_package_takes() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    oldest = project["requires-python"].removeprefix(">=")
+    named = {
+        path.name: re.findall(r"\bPython (3\.\d+.{9})", path.read_text(encoding="utf-8"))
+        for path in [ROOT / "README.md", *PAGES]
+    }
+    assert named["README.md"]
+    assert named["index.md"]
+    assert {name for names in named.values() for name in names} == {f"{oldest} or newer"}
 
 
 def messages() -> list[str]:

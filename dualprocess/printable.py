@@ -1,4 +1,4 @@
-"""Others' text on a terminal: what can be seen of it, and nothing that a terminal obeys."""
+"""Shows text of others on a terminal, without characters that control the terminal."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import io
 import re
 import sys
 
-#: Control characters of both sets but for the line break; those that turn the reading direction;
-#: halves of surrogate pairs.
+#: Control characters of both sets except the line break; characters that change the reading
+#: direction; halves of surrogate pairs.
 _UNSEEN = re.compile(
     "[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u206f\ud800-\udfff]"
 )
@@ -15,12 +15,12 @@ _BREAKS = re.compile("\r\n|[\n\r\v\f\x85\u2028\u2029]")
 
 
 def lines(text: str) -> str:
-    """The text without what can't be seen, in lines."""
+    """The text without invisible characters; line breaks stay."""
     return _UNSEEN.sub("", _BREAKS.sub("\n", text).replace("\t", " "))
 
 
 def line(text: str) -> str:
-    """The same on one line, for a name among others."""
+    """The same on one line, for a name in a longer text."""
     return lines(text).replace("\n", " ")
 
 
@@ -29,6 +29,6 @@ def replace_what_cannot_be_encoded() -> None:
 
     Standard error has escapes by itself.
     """
-    # Tests put something else in its place.
+    # Tests replace it.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")

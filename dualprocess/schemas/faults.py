@@ -1,4 +1,4 @@
-"""What pydantic finds wrong with a request, in sentences for who wrote it."""
+"""Turns pydantic's errors about a request into sentences for its author."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def field_error(error: Mapping[str, Any]) -> FieldError:
 def _unknown(location: Sequence[int | str]) -> str:
     *parents, name = (part for part in location if isinstance(part, str))
     part = _PARTS.get(parents[-1]) if parents else None
-    # Of the few that a part has, a less close one is meant.
+    # A part has few fields, so that a less similar name is suggested too.
     own = difflib.get_close_matches(name, part.model_fields, n=1, cutoff=0.5) if part else []
     close = own or difflib.get_close_matches(name, _FIELD_NAMES, n=1)
     hint = f"did you mean {close[0]!r}?" if close else "leave it out"

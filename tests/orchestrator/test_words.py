@@ -290,7 +290,7 @@ FIRST = RED | {"on_drawing": True}
         ("/v1/prompts/expand", PROMPT | {"vlm": "gpt"}, "vlm", "choose one of"),
         ("/v1/prompts/expand", {"prompt": "x" * 3900, "vlm": WRITER}, "prompt", "shorten it"),
         ("/v1/questions", PROMPT | {"count": 11}, "count", "10"),
-        ("/v1/questions", PROMPT | {"first": FIRST}, "first", "send it as visual_prompt"),
+        ("/v1/questions", PROMPT | {"first": FIRST}, "first", "send the drawing as visual_prompt"),
         ("/v1/questions", PROMPT | {"first": RED, "count": 1}, "first", "a count of 2 or more"),
         ("/v1/questions", PROMPT | {"visual_prompt": {"image": "R0lG"}}, "", "PNG or JPEG"),
         ("/v1/answers", ASK | {"vlm": "gpt"}, "vlm", "tiny-idefics2"),

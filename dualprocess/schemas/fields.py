@@ -118,7 +118,7 @@ CheckpointEvery = Annotated[
         ge=0,
         le=10_000,
         description="A checkpoint is made each time this many steps are done. An interrupted job "
-                    "goes on from its last checkpoint; with 0 it starts again from the beginning.",
+        "goes on from its last checkpoint; with 0 it starts again from the beginning.",
     ),
     NUMBER,
 ]

@@ -13,12 +13,12 @@ _OTHER_SCHEMES = re.compile(r"(ipv4|ipv6|unix|unix-abstract|vsock|xds):")
 
 
 def host_port(host: str, port: int) -> str:
-    """Both in one, as gRPC and URLs take them: an IPv6 address in brackets."""
+    """Host and port as one text, as gRPC and URLs need it: an IPv6 address gets brackets."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _bare(host: str) -> str:
-    """Without an IPv6 address's brackets, as sockets take it."""
+    """The host without an IPv6 address's brackets, as sockets need it."""
     bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     if "/" in bare:
         raise ValueError("must be a host without http:// and path, like 127.0.0.1 or ::1")
@@ -36,7 +36,8 @@ def _is_ipv6(host: str) -> bool:
 
 
 def _reachable(target: str) -> str:
-    """gRPC would take what it can't read for the name of a host, and look for that for ever."""
+    """Checks a target. gRPC itself reads a wrong one as the name of a host, and looks for that name
+    for ever."""
     if _OTHER_SCHEMES.match(target):
         return target
     name = target.removeprefix("dns:")
@@ -50,7 +51,7 @@ def _reachable(target: str) -> str:
     return target
 
 
-#: Where a server listens: a name or an address, without port.
+#: The address on which a server listens: a name or an address, without port.
 Host = Annotated[str, AfterValidator(_bare)]
-#: Where a gRPC service is reached.
+#: The address at which a gRPC service can be reached.
 Target = Annotated[str, AfterValidator(_reachable)]

@@ -1,4 +1,5 @@
-"""gRPC bootstrap of a GPU service: limits, doors, health, reflection, statuses, drain."""
+"""Starts and stops the gRPC server of a GPU service: limits, credentials, health, reflection,
+statuses, shutdown."""
 
 from __future__ import annotations
 
@@ -58,7 +59,7 @@ async def serve(
         await health_servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
     log.info("%s is ready on %s", service_name, host_port(settings.host, bound))
     await _stop_signal()
-    log.info("stopping: calls in flight have %.0f s", DRAIN_SECONDS)
+    log.info("stopping: running calls have %.0f s to end", DRAIN_SECONDS)
     await health_servicer.enter_graceful_shutdown()
     await server.stop(DRAIN_SECONDS)
 
@@ -77,7 +78,7 @@ def bind(address: str, credentials: Credentials) -> tuple[grpc.aio.Server, int]:
         return server, server.add_secure_port(address, shown)
     except RuntimeError as error:
         raise StartError(
-            f"can't listen on {address}: it is taken, or not this machine's; "
+            f"can't listen on {address}: it is in use, or is not an address of this machine; "
             "choose another --port or --host"
         ) from error
 
@@ -103,7 +104,7 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Any:
         handler = await continuation(handler_call_details)
-        # Health and reflection bring handlers of other kinds, and statuses of their own.
+        # Health and reflection have handlers of other kinds, and statuses of their own.
         if handler is None or handler_call_details.method.startswith("/grpc."):
             return handler
         read = _reader(handler.request_deserializer)
@@ -113,7 +114,7 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
                 read,
                 handler.response_serializer,
             )
-        # What gRPC itself can't read of a unary call becomes a status before it gets here.
+        # A unary call that gRPC can't parse becomes a status before it gets here.
         return grpc.unary_unary_rpc_method_handler(
             _with_statuses(handler.unary_unary, read), None, handler.response_serializer
         )
@@ -137,8 +138,9 @@ def _with_statuses(behaviour: Any, read: Callable[[Any], Any]) -> Any:
             raise
         except Exception as error:
             status = _status(error)
-        # Out here, since gRPC keeps what ``abort`` raises until the next call: if that knew of the
-        # error, the error's frames would keep their tensors on the device.
+        # Outside of the except block, since gRPC keeps the exception of ``abort`` until the next
+        # call: if that referred to the error, the error's frames would keep their tensors on the
+        # device.
         return await context.abort(*status)
 
     return call

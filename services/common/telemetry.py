@@ -7,7 +7,7 @@ import sys
 
 
 def configure_logging(service: str, level: str) -> None:
-    """Sends every record of this process to standard error, a line each."""
+    """Sends every log record of this process to standard error, one line for each."""
     logging.basicConfig(
         stream=sys.stderr,
         level=level.upper(),

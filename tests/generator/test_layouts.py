@@ -171,7 +171,7 @@ def test_text_encoders_are_left_out_with_a_note(family: str) -> None:
     read = read_lora(save(tensors | {key: torch.ones(1) for key in TEXT_ENCODERS}), generator)
     assert read.loras.keys() == read_lora(save(tensors), generator).loras.keys()
     (note,) = read.notes
-    assert f"7 of its {7 + len(tensors) // 2} LoRAs are of text encoders" in note
+    assert f"7 of its {7 + len(tensors) // 2} LoRAs are for text encoders" in note
 
 
 @pytest.mark.parametrize("family", table.EVERY)

@@ -201,7 +201,7 @@ FAULTS: list[tuple[list[str], dict[str, str], str]] = [
     (
         ["services.orchestrator.worker", "--generator=a:1"],
         {"DUALPROCESS_VLMS": "idefics2=b:2"},
-        "--vlms (or DUALPROCESS_VLMS): is not the JSON",
+        "--vlms (or DUALPROCESS_VLMS): must be JSON",
     ),
 ]
 

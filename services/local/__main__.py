@@ -1,4 +1,5 @@
-"""``python -m services.local``, which ``dualprocess up`` runs: all of it on this machine."""
+"""``python -m services.local``, which ``dualprocess up`` runs: the whole service on this
+machine."""
 
 from __future__ import annotations
 
@@ -24,7 +25,7 @@ _COLOURS = {"redis": 31, "vlm": 36, "generator": 35, "api": 32, "worker": 33}
 
 
 def main() -> None:
-    # gRPC only asks after the children's health here; its fork handlers have nothing to guard.
+    # gRPC is used only to check the children's health, so its fork handlers are not needed.
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     # All calls stay on loopback, with a token of their own: certificates are for other machines.
     for name in ("DUALPROCESS_TLS_CERT", "DUALPROCESS_TLS_KEY", "DUALPROCESS_TLS_CA"):
@@ -48,7 +49,7 @@ def main() -> None:
 
 
 def _lock(settings: LocalSettings) -> None:
-    """One stack a data folder. The lock goes with this process, however it ends."""
+    """Only one stack can use a data folder. The lock goes with this process, however it ends."""
     try:
         settings.data.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(settings.data / "lock", os.O_CREAT | os.O_RDWR)
@@ -60,8 +61,8 @@ def _lock(settings: LocalSettings) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         sys.exit(
-            f"dualprocess: another stack works in {settings.data}; "
-            "stop it, or choose another --data"
+            f"dualprocess: another stack works in {settings.data}; stop it, or choose another "
+            "--data"
         )
 
 
@@ -90,7 +91,7 @@ async def _work(settings: LocalSettings, models: Models, supervisor: Supervisor)
     print(
         f"dualprocess is ready at {settings.url} (documentation at {settings.url}/docs).\n"
         f"{_page(settings)}"
-        f"{models}; everything it keeps is in {settings.data}.\n"
+        f"{models}; all data is in {settings.data}.\n"
         "Ctrl-C stops it.",
         flush=True,
     )
@@ -99,8 +100,8 @@ async def _work(settings: LocalSettings, models: Models, supervisor: Supervisor)
 
 def _page(settings: LocalSettings) -> str:
     if not settings.ui:
-        return "Without its page: that needs --ui and the extra [ui].\n"
-    return f"Its page: {settings.url}/ui\n"
+        return "The web page is off; it needs --ui and the extra [ui].\n"
+    return f"Web page: {settings.url}/ui\n"
 
 
 def _prefixed(name: str, line: str) -> str:

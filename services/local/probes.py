@@ -1,4 +1,4 @@
-"""Whether a child is ready, asked from outside."""
+"""Checks from outside whether a child is ready."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from services.common.channels import CHANNEL_OPTIONS
 
 
 async def pings(port: int) -> bool:
-    """Redis on that port of loopback."""
+    """Whether Redis answers on this port of loopback."""
     with contextlib.suppress(OSError, TimeoutError):
         async with asyncio.timeout(1):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -26,7 +26,7 @@ async def pings(port: int) -> bool:
 
 
 async def serves(target: str) -> bool:
-    """The gRPC service at ``target``, by its health service."""
+    """Whether the gRPC service at ``target`` is ready, by its health service."""
     async with grpc.aio.insecure_channel(target, options=CHANNEL_OPTIONS) as channel:
         try:
             answer = await health_pb2_grpc.HealthStub(channel).Check(
@@ -38,7 +38,7 @@ async def serves(target: str) -> bool:
 
 
 async def answers(url: str) -> bool:
-    """The page at ``url``."""
+    """Whether ``url`` answers."""
     try:
         # No proxy, no certificates: this machine's own, whatever the environment says.
         async with httpx.AsyncClient(trust_env=False, verify=False) as client:  # noqa: S501

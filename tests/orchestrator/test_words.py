@@ -285,7 +285,7 @@ FIRST = RED | {"on_drawing": True}
     ("path", "body", "field", "remedy"),
     [
         ("/v1/questions", TINY, "vlm", "too small a model to write: name one of gemma3"),
-        ("/v1/prompts/expand", TINY, "vlm", "let the service have a language model"),
+        ("/v1/prompts/expand", TINY, "vlm", "set up a language model for the service"),
         ("/v1/questions", {"prompt": "a circle"}, "vlm", "DUALPROCESS_LLM_BASE_URL"),
         ("/v1/prompts/expand", PROMPT | {"vlm": "gpt"}, "vlm", "choose one of"),
         ("/v1/prompts/expand", {"prompt": "x" * 3900, "vlm": WRITER}, "prompt", "shorten it"),

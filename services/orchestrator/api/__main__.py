@@ -36,8 +36,8 @@ if __name__ == "__main__":
         settings.refuse("artifacts", str(error))
     except PresetError as error:
         sys.exit(f"api: {error}")
-    # A full collection takes a tenth of a second, in which nobody is answered, if it looks through
-    # what the imports made.
+    # Objects made by imports are excluded from garbage collection: a full collection of them takes
+    # a tenth of a second, during which no request is answered.
     gc.freeze()
     # Open event streams would keep a server alive for as long as their jobs run.
     uvicorn.run(
@@ -46,7 +46,7 @@ if __name__ == "__main__":
         port=settings.port,
         log_config=None,
         access_log=False,
-        # ``Proxied`` does it, and knows the host as well.
+        # ``Proxied`` does this, and also sets the host.
         proxy_headers=False,
         timeout_keep_alive=settings.keep_alive,
         timeout_graceful_shutdown=3,

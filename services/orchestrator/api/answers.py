@@ -14,13 +14,13 @@ router = APIRouter(prefix="/v1/answers", tags=["words"])
 
 @router.post(
     "",
-    responses={202: {"model": AnswersReply, "description": "Not done within `wait`."}},
+    responses={202: {"model": AnswersReply, "description": "Not done within `wait` seconds."}},
     dependencies=[SUBMIT],
 )
 async def ask(
     request: AnswersRequest, state: StateDep, caller: CallerDep, response: Response
 ) -> AnswersReply:
-    """A VLM's answer to each question about an image; 202 when they are not there in time."""
+    """A VLM's answer to each question about an image; 202 if they are not done in time."""
     check_vlm(request.vlm, state.presets)
     image = await checked_picture(request.image, "image")
     spec = ResolvedAnswersSpec(

@@ -1,7 +1,7 @@
-"""Who asks, and what they may do.
+"""The caller of a request, and what the caller may do.
 
-A request that opens no door of ``OPEN_PATHS`` is turned away before its body is read, unless it
-carries a key; which scope it needs, its route says with ``SUBMIT``, ``READ`` or ``ADMIN``.
+Without a key a request is refused before its body is read, unless its path is in ``OPEN_PATHS``.
+Its route says with ``SUBMIT``, ``READ`` or ``ADMIN`` which scope it needs.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from services.orchestrator.store.keys import ApiKeys, Scope
 from services.orchestrator.store.quotas import Quotas
 from services.orchestrator.ui import paths
 
-#: What needs no key: is the service there, and how is it used.
+#: Paths that need no key: health checks and documentation.
 OPEN_PATHS = frozenset(
     {"/healthz", "/readyz", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"}
 )
@@ -34,7 +34,7 @@ _SCHEME = HTTPBearer(
     scheme_name="API key",
     bearerFormat="dp_<id>_<secret>",
     description="Made on the server: `dualprocess keys create --name me --scope submit`.",
-    # ``Doors`` has refused already; here it only documents.
+    # ``Doors`` has already refused; this only documents the key.
     auto_error=False,
 )
 _REALM = 'Bearer realm="dualprocess"'
@@ -42,12 +42,12 @@ _REALM = 'Bearer realm="dualprocess"'
 
 @dataclass(frozen=True)
 class Caller:
-    """Whoever sent the request: the holder of a key, or anyone while none is asked for."""
+    """The sender of the request: the holder of a key, or anyone if the service needs no keys."""
 
     owner: str
     scopes: frozenset[Scope]
     quotas: Quotas | None
-    #: What identified the caller, to ask again whether it still does.
+    #: The caller's key, to check later whether it is still valid.
     key: str | None
 
     @property
@@ -56,7 +56,7 @@ class Caller:
 
     @property
     def sees(self) -> str | None:
-        """The owner whose jobs are there for the caller; ``None`` for everyone's."""
+        """The owner whose jobs the caller may see; ``None`` for all owners."""
         return None if self.is_admin else self.owner
 
     def may_see(self, job: Job) -> bool:
@@ -67,7 +67,7 @@ _ANYONE = Caller(ANONYMOUS, frozenset({Scope.ADMIN}), quotas=None, key=None)
 
 
 class Doors:
-    """ASGI middleware: 401 without a good key, where one is ``required``."""
+    """ASGI middleware: 401 without a valid key, if one is ``required``."""
 
     def __init__(self, app: ASGIApp, *, required: bool) -> None:
         self._app = app
@@ -112,29 +112,29 @@ def _key(scope: Connection) -> str | None:
     scheme, _, key = Headers(scope=scope).get("authorization", "").partition(" ")
     if scheme.lower() == "bearer":
         return key.strip()
-    # The page's own requests, and no others, carry it as a cookie: scripts can't add a header.
+    # Only the page's own requests send it as a cookie, since they can't add a header.
     if paths.is_page(route_path(scope)):
         return unquote(HTTPConnection(scope).cookies.get(paths.KEY_COOKIE, ""))
     return None
 
 
 async def identify(keys: ApiKeys, key: str) -> Caller:
-    """The key's holder. Raises a ``ProblemError`` with 401 for a key that opens nothing."""
+    """The key's holder. Raises a ``ProblemError`` with 401 for a key that is not valid."""
     found = await keys.find(key)
     if found is None or found.revoked_at is not None:
         fault = "is unknown" if found is None else f"{found.id} was revoked"
         raise ProblemError(
             401,
             f"The API key {fault}",
-            "Authorization must carry a key as `dualprocess keys create` showed it, whole and "
-            "not revoked; ask for a new one.",
+            "Authorization must have a complete key, as `dualprocess keys create` showed it; if "
+            "it is revoked, ask for a new one.",
             {"WWW-Authenticate": f'{_REALM}, error="invalid_token"'},
         )
     return Caller(found.id, found.scopes, found.quotas, key)
 
 
 async def still_opens(keys: ApiKeys, caller: Caller) -> bool:
-    """Whether the caller's key would be let in once more."""
+    """Whether the caller's key is still valid."""
     if caller.key is None:
         return True
     found = await keys.find(caller.key)

@@ -1,4 +1,4 @@
-"""Bodies that are not JSON as they are sent are refused before anything reads them."""
+"""Refuses bodies that are compressed or not declared as JSON, before anything reads them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from services.orchestrator.route_path import route_path
 
 
 class JsonBodies:
-    """ASGI middleware: 415 for another body of a request to ``/v1``."""
+    """ASGI middleware: 415 for such a body of a request to ``/v1``."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -34,8 +34,8 @@ def _fault(headers: Headers) -> tuple[str, str, dict[str, str]] | None:
     if encoding not in ("", "identity"):
         return (
             "The body is compressed",
-            f"Content-Encoding is {encoding[:40]!r}; send the JSON as it is, and leave that header "
-            "out.",
+            f"Content-Encoding is {encoding[:40]!r}; send the JSON uncompressed, without this "
+            "header.",
             {"Accept-Encoding": "identity"},
         )
     sent = headers.get("content-type", "")
@@ -44,7 +44,7 @@ def _fault(headers: Headers) -> tuple[str, str, dict[str, str]] | None:
         return None
     what = f"is {kind[:60]!r}" if kind else "is missing"
     return (
-        "The body must be JSON that says so",
+        "The body must be declared as JSON",
         f"Content-Type {what}; send JSON and the header Content-Type: application/json.",
         {"Accept": "application/json"},
     )

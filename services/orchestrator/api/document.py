@@ -1,4 +1,5 @@
-"""The OpenAPI document: FastAPI's, with true errors and keys, events, and bodies to begin with."""
+"""The OpenAPI document: FastAPI's, with the real errors and keys, the events, and example
+bodies."""
 
 from __future__ import annotations
 
@@ -24,7 +25,7 @@ _PICTURE = (
     "iVBORw0KGgoAAAANSUhEUgAAABAAAAAQCAIAAACQkWg2AAAAFklEQVR42mP8z0AaYGIY1TCqYdhqAABALgEfFO4+"
     "AgAAAABJRU5ErkJggg=="
 )
-#: Bodies that the pair of models which comes along can do, by path; writing takes a larger VLM.
+#: Example bodies by path. They work with the tiny pair; writing needs a larger VLM.
 _EXAMPLES: dict[str, dict[str, Any]] = {
     "/v1/jobs": _SPEC,
     "/v1/batches": {"specs": [_SPEC, _SPEC | {"prompt": "a square"}]},
@@ -38,13 +39,13 @@ _EXAMPLES: dict[str, dict[str, Any]] = {
     },
 }
 _REF = "#/components/schemas/{model}"
-#: What the `data` of a server-sent event holds.
+#: The schema of a server-sent event's `data`.
 _EVENTS: tuple[type[BaseModel], ...] = get_args(get_args(Event)[0])
 _PROBLEM = {"schema": {"$ref": "#/components/schemas/Problem"}}
 
 
 def install(app: FastAPI, *, auth: bool) -> None:
-    """Errors are documented in the media type they have, and keys only where they are asked for."""
+    """Documents errors with their real media type, and keys only if the service needs them."""
     plain = app.openapi
 
     def document() -> dict[str, Any]:
@@ -69,7 +70,7 @@ def install(app: FastAPI, *, auth: bool) -> None:
 
 
 def methods_at(app: FastAPI, path: str) -> list[str]:
-    """All that may be asked of a documented path; none of another."""
+    """Adds what applies to every documented path."""
     return [
         method.upper()
         for template, operations in app.openapi()["paths"].items()

@@ -14,26 +14,26 @@ from services.orchestrator.api.state import JobDep, StateDep
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
-#: A stream asks so often whether its key still opens it.
+#: Seconds between two checks of whether a stream's key is still valid.
 _KEY_SECONDS = 3.0
 
 LastEventId = Annotated[
     str | None,
     Header(
         alias="Last-Event-ID",
-        # Redis counts in 64 bits: 19 digits always fit.
+        # Redis counts in 64 bits, which hold every number of 19 digits.
         pattern=r"^(\d{1,19}(-\d{1,19})?)?$",
-        description="Resume behind this event: nothing is missed, nothing comes twice.",
+        description="Go on after this event: no event is missed or comes twice.",
     ),
 ]
 
 
 class _AllTold(Exception):
-    """The job's last event is known to who asks."""
+    """The caller already has the job's last event."""
 
 
 def install(app: FastAPI) -> None:
-    """A browser's EventSource asks again whatever ends its stream, but for a 204."""
+    """A browser's EventSource always connects again, except after a 204."""
 
     @app.exception_handler(_AllTold)
     async def _all_told(_: Request, __: Exception) -> Response:
@@ -55,9 +55,10 @@ async def _after(job: JobDep, state: StateDep, last_event_id: LastEventId = None
 async def events(
     job: JobDep, state: StateDep, caller: CallerDep, after: Annotated[str, Depends(_after)]
 ) -> AsyncIterable[ServerSentEvent]:
-    """`status`, `step`, `preview`, `artifact`; ends with the status that ends the job.
+    """Events like `status`, `step`, `preview` and `artifact`; the stream ends with the status that
+    ends the job.
 
-    Ends earlier, within seconds, when the key is revoked.
+    If the key is revoked, it ends within seconds.
     """
     checked = time.monotonic()
     async for record in state.events.follow(job.id, after):

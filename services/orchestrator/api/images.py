@@ -1,4 +1,4 @@
-"""``/v1/images``: a short job of higher priority through the same queue."""
+"""``/v1/images``: a short job with a higher priority in the same queue."""
 
 from __future__ import annotations
 
@@ -26,13 +26,14 @@ router = APIRouter(prefix="/v1/images", tags=["images"])
 
 @router.post(
     "",
-    responses={202: {"model": Job, "description": "Not done within `wait`."}},
+    responses={202: {"model": Job, "description": "Not done within `wait` seconds."}},
     dependencies=[SUBMIT],
 )
 async def generate(
     request: ImagesRequest, state: StateDep, caller: CallerDep, response: Response
 ) -> Job:
-    """Images as a job's artifacts `image-SEED.png`; 202 when they are not ready in time."""
+    """Makes images, which are a job's artifacts `image-SEED.png`; 202 if they are not done in
+    time."""
     spec = await asyncio.to_thread(resolve_images, request, state.presets)
     await _check_loras(spec, state, caller)
     preset = state.presets.generator(spec.generator)

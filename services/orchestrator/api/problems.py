@@ -28,12 +28,12 @@ from services.orchestrator.store.quotas import QuotaExceeded
 
 log = logging.getLogger(__name__)
 
-#: A client may ask again after so many seconds while Redis is away.
+#: Seconds after which a client may ask again while Redis is away.
 RETRY_AFTER_SECONDS = 2
-#: And after so many while a quota is used up: a job rarely ends sooner.
+#: The same while a quota is used up: a job rarely ends sooner.
 QUOTA_RETRY_AFTER_SECONDS = 10
 
-#: Redis takes no writes. Before 7 the word stands in the midst of what it says of a script.
+#: Redis takes no writes. Before Redis 7 this word is in the middle of an error about a script.
 _NO_WRITES = re.compile(r"\b(?:OOM|MISCONF|READONLY)\b")
 
 
@@ -110,8 +110,8 @@ def install(app: FastAPI) -> None:
         problem = Problem(
             status=503,
             title="Redis takes no writes",
-            detail="It is out of memory, can't save or is a replica; its log says which. What was "
-            "accepted is kept. Ask again later.",
+            detail="Redis is full, cannot save, or is read-only; its log says which. Accepted "
+            "jobs are kept. Ask again later.",
         )
         return respond(problem, {"Retry-After": str(RETRY_AFTER_SECONDS)})
 
@@ -133,7 +133,8 @@ def respond(problem: Problem, headers: Mapping[str, str] | None = None) -> JSONR
 def redis_is_away(error: Exception) -> JSONResponse:
     if isinstance(error, AuthenticationError):
         log.error("Redis refuses this service's user or password: %s", error)
-        title, detail = "Redis refuses this service", "Whoever runs it mends its Redis address."
+        title = "Redis refuses this service"
+        detail = "Whoever runs the service must correct the address of Redis."
     else:
         log.warning("Redis is away: %s", error)
         title, detail = "Redis is away", "Ask again in a moment."
@@ -150,8 +151,8 @@ def _over(error: QuotaExceeded) -> Problem:
     return Problem(
         status=429,
         title=f"The quota of {error.quota} jobs is used up",
-        detail=f"This key may have {error.limit} {error.quota} jobs; wait until one of them goes "
-        "on, cancel one, or ask for a key with a higher quota.",
+        detail=f"This key may have {error.limit} {error.quota} jobs; wait until one of them "
+        "leaves this state, cancel one, or ask for a key with a higher quota.",
     )
 
 

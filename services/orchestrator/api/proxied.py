@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)*")
 _HOST = re.compile(r"[A-Za-z0-9._-]+(:\d{1,5})?|\[[0-9A-Fa-f:.]+\](:\d{1,5})?")
-#: Anybody can send these. Gradio believes some of them, so nobody behind here gets to see them.
+#: Anybody can send these headers, and Gradio believes some of them, so they are removed.
 _HEADERS = frozenset(
     {
         b"forwarded",
@@ -26,7 +26,8 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 def networks(text: str) -> list[Network]:
-    """Of addresses and networks with commas between; ``*`` is all. Raises ``ValueError``."""
+    """The networks in a list of addresses and networks, separated by commas; ``*`` is all. Raises
+    ``ValueError``."""
     names = [name.strip() for name in text.split(",") if name.strip()]
     every = ["0.0.0.0/0", "::/0"] if "*" in names else []
     return [ipaddress.ip_network(name, strict=False) for name in every or names]
@@ -86,7 +87,7 @@ def _first(headers: Headers, name: str) -> str:
 
 
 def _relocate(headers: MutableHeaders, asked: Headers, prefix: str) -> None:
-    """Routes name their own paths, and Starlette's redirects whole addresses."""
+    """Makes the addresses in Starlette's redirects relative, and adds the prefix to paths."""
     location = urlsplit(headers.get("location", ""))
     if location.netloc and location.netloc == asked.get("host"):
         headers["location"] = location._replace(scheme="", netloc="").geturl()

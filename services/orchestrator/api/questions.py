@@ -26,7 +26,7 @@ router = APIRouter(prefix="/v1/questions", tags=["words"])
 
 @router.post(
     "",
-    responses={202: {"model": QuestionsReply, "description": "Not done within `wait`."}},
+    responses={202: {"model": QuestionsReply, "description": "Not done within `wait` seconds."}},
     dependencies=[SUBMIT],
 )
 async def write(

@@ -1,4 +1,4 @@
-"""What a key's quotas say about one request. Those that count jobs are the queue's."""
+"""Checks one request against its key's quotas. The queue checks the quotas that count jobs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def check_batch(caller: Caller, jobs: int, field: str) -> None:
 
 
 def check_steps(caller: Caller, steps: int) -> None:
-    """Raises ``InvalidSpec`` for more steps than the key may ask for: no waiting helps."""
+    """Raises ``InvalidSpec`` for more steps than the key may ask for; waiting would not help."""
     if caller.quotas and steps > caller.quotas.steps:
         message = f"is {steps}; the quota steps of this key is {caller.quotas.steps}: ask for fewer"
         raise InvalidSpec(FieldError(field="optimizer.steps", message=message))

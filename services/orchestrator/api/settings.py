@@ -15,68 +15,72 @@ from services.orchestrator.api.proxied import PREFIX, networks
 from services.orchestrator.settings import StoreSettings
 from services.orchestrator.writing.endpoint import Endpoint
 
-#: The first parts of the service's own paths: after a prefix like one, both would read alike.
+#: The first parts of the service's own paths; a prefix must not be one of them.
 _OWN = ("v1", "ui", "docs", "redoc", "openapi.json", "healthz", "readyz", "metrics")
 _ORIGIN = re.compile(r"https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?")
 
 
 class ApiSettings(StoreSettings):
-    host: Host = Field(default="127.0.0.1", description="Where it listens.")
-    port: int = Field(default=8000, ge=0, le=65535, description="0 takes a free port.")
+    host: Host = Field(default="127.0.0.1", description="Address on which it listens.")
+    port: int = Field(default=8000, ge=0, le=65535, description="Port; 0 chooses a free one.")
     auth: bool = Field(
         default=False, description="Every request needs an API key; see `dualprocess keys`."
     )
     insecure: bool = Field(
-        default=False, description="Listen beyond loopback without asking for keys."
+        default=False, description="Let other machines use the API without keys."
     )
     root_path: str = Field(
-        default="", description="The prefix that a proxy serves this under, like /dp."
+        default="", description="The path under which a proxy serves this service, like /dp."
     )
     trusted_proxies: str = Field(
         default="127.0.0.1,::1",
-        description="Addresses or networks, with commas between, whose X-Forwarded-Host, -Proto "
-        "and -Prefix are believed; *: everyone's.",
+        description="Addresses or networks of proxies, separated by commas, whose "
+        "X-Forwarded-Host, -Proto and -Prefix are believed; * is every address.",
     )
     keep_alive: int = Field(
         default=75,
         ge=1,
-        description="Seconds that an idle connection stays open: longer than a proxy keeps its "
-        "own.",
+        description="Seconds that an idle connection stays open; it should be longer than the "
+        "proxy's own.",
     )
     cors_origins: str = Field(
         default="",
-        description="Origins, with commas between, whose web pages may call the API, like "
-        "https://studio.example; *: everyone's.",
+        description="Origins, separated by commas, whose web pages may call the API, like "
+        "https://studio.example; * is every origin.",
     )
-    ui: bool = Field(default=False, description="The web page at /ui; needs the extra [ui].")
+    ui: bool = Field(default=False, description="Serve the web page at /ui; needs the extra [ui].")
     body_limit: int = Field(
-        default=64 * 1024 * 1024, ge=1024, description="Bytes that a request's body may have."
+        default=64 * 1024 * 1024,
+        ge=1024,
+        description="The most bytes that a request's body may have.",
     )
     poll_seconds: float = Field(
-        default=1.0, gt=0, description="Between looks at what is due: messages, deadlines, sweeps."
+        default=1.0,
+        gt=0,
+        description="Seconds between two checks for due messages, deadlines and sweeps.",
     )
     webhook_secret: Secret | None = Field(
         default=None,
         repr=False,
-        description="Signs the messages of jobs whose webhook has no secret; whsec_ and base64. "
-        "Every holder of an API key who knows it can sign as this service.",
+        description="Signs the messages of jobs whose webhook has no secret of its own; whsec_ "
+        "and base64. Everyone who knows it can sign as this service.",
     )
     webhook_pauses: list[Annotated[float, Field(gt=0)]] = Field(
         default=[5, 300, 1800, 7200, 18000, 36000],
-        description="Seconds before each further attempt at a message.",
+        description="Seconds before each further attempt to send a message.",
     )
     webhook_loopback: bool = Field(
-        default=False, description="Webhooks may reach this machine itself, by http too: for tests."
+        default=False, description="Allow webhooks to this machine itself, also by http; for tests."
     )
     llm_base_url: HttpUrl | None = Field(
         default=None,
         description="OpenAI-compatible endpoint that writes questions and expands prompts, like "
         "https://api.openai.com/v1; with --llm-model.",
     )
-    llm_model: str | None = Field(default=None, description="Its model's name.")
-    # From the environment: command lines are there for everyone on the machine to read.
+    llm_model: str | None = Field(default=None, description="The model's name at this endpoint.")
+    # From the environment, since everyone on the machine can read command lines.
     llm_api_key: CliSuppress[SecretStr | None] = Field(
-        default=None, description="What the language model's endpoint asks for, if it does."
+        default=None, description="API key for the language model's endpoint, if it needs one."
     )
 
     @field_validator("root_path")
@@ -86,7 +90,7 @@ class ApiSettings(StoreSettings):
         if not PREFIX.fullmatch(path):
             raise ValueError("must be a path that begins with /, like /dp")
         if path.split("/")[1:2] and path.split("/")[1] in _OWN:
-            raise ValueError("must not begin like a path of the service itself; take another")
+            raise ValueError("must not begin like a path of the service itself; choose another")
         return path
 
     @field_validator("trusted_proxies")
@@ -96,7 +100,7 @@ class ApiSettings(StoreSettings):
             networks(text)
         except ValueError:
             raise ValueError(
-                "must be addresses or networks with commas between, like 10.0.0.0/8,::1, or *"
+                "must be addresses or networks, separated by commas, like 10.0.0.0/8,::1, or *"
             ) from None
         return text
 
@@ -106,7 +110,7 @@ class ApiSettings(StoreSettings):
         for origin in _listed(text):
             if origin != "*" and not _ORIGIN.fullmatch(origin):
                 raise ValueError(
-                    "must be origins with commas between, like https://studio.example or "
+                    "must be origins, separated by commas, like https://studio.example or "
                     "http://localhost:3000, without a path or a slash at the end"
                 )
         return text
@@ -116,13 +120,13 @@ class ApiSettings(StoreSettings):
         return _listed(self.cors_origins)
 
     def llm_fault(self) -> str | None:
-        """Why the language model can't be used as it is named, if it can't."""
+        """Why the language model can't be used with these settings; ``None`` if it can."""
         if (self.llm_base_url is None) != (self.llm_model is None):
-            return "--llm-base-url and --llm-model go together: set both, or none"
+            return "--llm-base-url and --llm-model must be set together: set both, or none"
         try:
             self.endpoint()
         except InvalidSetup as error:
-            return f"the language model can't be asked: {error}"
+            return f"the language model can't be used: {error}"
         return None
 
     def endpoint(self) -> Endpoint | None:

@@ -1,4 +1,4 @@
-"""Jobs that a request waits for: few seconds of work, ahead of what trains."""
+"""Jobs that a request waits for: some seconds of work, with a higher priority than training."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ async def run(
     wait: float,
     image: bytes | None = None,
 ) -> Job:
-    """Queues a job of these ``fields``; the job when it has ended, or after ``wait`` seconds: then
-    the response is a 202. ``image`` is its artifact ``image.png`` from the start."""
+    """Queues a job with these ``fields``. Returns the job when it has ended, or after ``wait``
+    seconds; then the response is a 202. ``image`` is its artifact ``image.png`` from the start."""
     job_id = new_job_id()
     files = {} if image is None else {IMAGE_FILE: image}
     async with state.uploads.submission(job_id, files):

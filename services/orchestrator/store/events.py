@@ -13,7 +13,7 @@ from services.orchestrator.store import redis as keys
 
 _EVENT: TypeAdapter[Event] = TypeAdapter(Event)
 
-#: How long one read waits for news.
+#: How long one read waits for events.
 _BLOCK_MS = 5_000
 _BATCH = 200
 
@@ -34,13 +34,14 @@ class Events:
         if after != "0-0" and await self.is_over(job_id, after):
             return
         end = time.monotonic() + seconds
-        # Its own clock, since redis-py can lose a cancel, and with it a caller's timeout.
+        # Measures the time itself, since redis-py can lose a cancel, and with it a caller's
+        # timeout.
         while (left := end - time.monotonic()) > 0:
             block = max(1, min(_BLOCK_MS, left * 1000))
             answer = await self._redis.xread(
                 {keys.events_key(job_id): last}, count=_BATCH, block=int(block)
             )
-            # A slow reader holds a batch: it is parsed one by one.
+            # Parsed one by one, since a slow reader keeps a whole batch in memory.
             entries = [entry for _, of_stream in answer for entry in of_stream]
             if not entries:
                 if await self.is_over(job_id, last):
@@ -54,7 +55,7 @@ class Events:
                     return
 
     async def steps(self, job_id: str, until: int) -> list[AnyStepEvent]:
-        """Each step up to ``until`` once, in order: as the last attempt that made it told it."""
+        """Each step up to ``until`` once, in order, as the last attempt recorded it."""
         entries = await self._redis.xrange(keys.events_key(job_id))
         told = [_record(*entry).event for entry in entries]
         steps = {event.step: event for event in told if isinstance(event, AnyStepEvent)}

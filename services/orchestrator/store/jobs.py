@@ -1,4 +1,4 @@
-"""Jobs as they are stored: a hash each ⇄ ``schemas.Job``."""
+"""Converts jobs between their stored form, a hash each, and ``schemas.Job``."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ _RESULTS: Mapping[JobKind, type[BaseModel]] = {
 
 
 def needed_vlms(spec: ResolvedJobSpec | ResolvedImagesSpec) -> list[str]:
-    """Those a worker must reach to run the job: teachers, then the judge."""
+    """The VLMs that a worker must reach to run the job: teachers, then the judge."""
     if isinstance(spec, ResolvedImagesSpec):
         return [spec.vlm] if spec.vlm else []
     return list(dict.fromkeys([use.name for use in spec.vlm] + [spec.judge or spec.vlm[0].name]))
@@ -89,7 +89,7 @@ def images_fields(spec: ResolvedImagesSpec, warnings: Sequence[str] = ()) -> dic
 def words_fields(
     spec: ResolvedAnswersSpec | ResolvedQuestionsSpec | ResolvedExpansionSpec,
 ) -> dict[str, str]:
-    """What is stored of a job of words when it is submitted."""
+    """What is stored of a job of questions, answers or expansion when it is submitted."""
     kind = next(kind for kind, model in _SPECS.items() if isinstance(spec, model))
     return {"kind": kind, "generator": "", "vlms": spec.vlm, "spec": spec.model_dump_json()}
 
@@ -130,7 +130,7 @@ class Jobs:
         return jobs, ids[limit - 1] if len(ids) > limit else None
 
     async def _read(self, ids: Sequence[str]) -> list[Job]:
-        """Those of these jobs that there are, in two round trips."""
+        """Those of these jobs that exist, in two round trips."""
         async with self._redis.pipeline(transaction=True) as pipe:
             for job_id in ids:
                 pipe.hgetall(keys.job_key(job_id))
@@ -158,7 +158,7 @@ class Jobs:
         return Artifact.model_validate_json(described), path
 
     async def checkpoints(self, job_id: str) -> list[StoredCheckpoint]:
-        """What an interrupted job can go on from, newest first."""
+        """The checkpoints of a job, newest first."""
         return load(await self._redis.hget(keys.job_key(job_id), "checkpoints"))
 
     async def queue_depths(self) -> dict[str, int]:
@@ -194,7 +194,7 @@ def _job(
         optional["probability"] = Probability.model_validate_json(probability)
     if scores := fields.get("scores"):
         optional["scores"] = Scores.model_validate_json(scores)
-    # What was said on the way, then what the scores say.
+    # The warnings given while it ran, then those about the scores.
     said = [fields[name] for name in ("warnings", "advice") if name in fields]
     optional["warnings"] = list(dict.fromkeys(text for one in said for text in json.loads(one)))
     if result := fields.get("result"):

@@ -1,4 +1,4 @@
-"""How much one API key may ask for."""
+"""The limits of one API key."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ class Quotas(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    queued: Annotated[int, Field(ge=1, description="Jobs in the queue; more are refused.")]
-    running: Annotated[int, Field(ge=1, description="Jobs that run at once; more wait.")]
-    steps: Annotated[int, Field(ge=1, description="Optimiser steps of one job.")]
-    body_bytes: Annotated[int, Field(ge=1, description="Bytes of one request's body.")]
+    queued: Annotated[int, Field(ge=1, description="Jobs that may be queued; more are refused.")]
+    running: Annotated[int, Field(ge=1, description="Jobs that may run at once; more wait.")]
+    steps: Annotated[int, Field(ge=1, description="Optimiser steps that one job may have.")]
+    body_bytes: Annotated[int, Field(ge=1, description="Bytes that one request's body may have.")]
 
 
 class QuotaExceeded(Exception):
-    """A key has as much as it may have, for now."""
+    """A key has reached one of its limits for now."""
 
     def __init__(self, quota: str, limit: int) -> None:
         super().__init__(f"the quota {quota} of {limit} is used up")

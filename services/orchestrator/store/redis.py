@@ -10,18 +10,18 @@ from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import BusyLoadingError, ConnectionError, TimeoutError
 
-#: A client that decodes what it reads. Typed loosely: redis-py's own types can't tell that.
+#: A client that decodes what it reads. Typed loosely, since redis-py's types can't express that.
 Client: TypeAlias = Any
 
 _PREFIX = "dualprocess"
 
-#: Of one process, at most: each open event stream waits on one of its own, and redis-py's default
-#: is 100. As many as Redis takes.
+#: The most connections of one process: each open event stream needs one, and redis-py's default is
+#: 100. As many as Redis allows.
 _CONNECTIONS = 10_000
 
 #: Jobs under a lease: job id → end of the lease, in Redis's milliseconds.
 LEASES = f"{_PREFIX}:leases"
-#: When somebody last looked for leases that are over, in Redis's milliseconds.
+#: When the last check for leases that are over was made, in Redis's milliseconds.
 LOOKED = f"{LEASES}:looked"
 #: Jobs that wait before their next attempt: job id → when, in Redis's milliseconds.
 DELAYED = f"{_PREFIX}:delayed"
@@ -29,7 +29,7 @@ DELAYED = f"{_PREFIX}:delayed"
 JOBS = f"{_PREFIX}:jobs"
 #: Ended jobs: id → when, in Redis's milliseconds.
 FINISHED = f"{JOBS}:finished"
-#: Those of them whose events are still whole.
+#: The ended jobs whose events are all still there.
 FINISHED_EVENTS = f"{FINISHED}:events"
 #: Jobs that carry a deadline and have not ended: id → when it is, in Redis's milliseconds.
 DEADLINES = f"{JOBS}:deadlines"
@@ -64,12 +64,12 @@ def jobs_key(
 
 
 def batch_key(batch_id: str) -> str:
-    """Hash: what a batch is beside its jobs."""
+    """Hash: a batch without its jobs."""
     return f"{jobs_key(batch=batch_id)}:record"
 
 
 def api_key_key(key_id: str) -> str:
-    """Hash: what is known of an API key: never its secret."""
+    """Hash: an API key without its secret."""
     return f"{_PREFIX}:key:{key_id}"
 
 
@@ -89,7 +89,7 @@ def artifacts_key(job_id: str) -> str:
 
 
 def causes_key(job_id: str) -> str:
-    """List: what ended each attempt, and troubles that one survived."""
+    """List: why each attempt ended, and other problems."""
     return f"{_PREFIX}:job:{job_id}:causes"
 
 
@@ -111,7 +111,8 @@ def turns_key(owner: str) -> str:
 
 
 def idempotency_key(owner: str, key: str) -> str:
-    """String: the job that an owner's key made, and the hash of what it asked for."""
+    """String: the job that was made with an owner's idempotency key, and the hash of the
+    request."""
     return f"{_PREFIX}:idempotency:{owner}:{key}"
 
 

@@ -22,7 +22,8 @@ class LiveWorker:
     vlms: tuple[str, ...]
 
     def serves(self, generator: str, vlms: Collection[str]) -> bool:
-        """Whether it can run a job that needs these; an empty ``generator`` is none."""
+        """Whether the worker can run a job that needs these; an empty ``generator`` means that it
+        needs none."""
         return generator in ("", self.generator) and set(vlms) <= set(self.vlms)
 
 
@@ -34,7 +35,7 @@ class Workers:
         self._looking = asyncio.Lock()
 
     async def beat(self, worker: LiveWorker, *, seconds: float) -> None:
-        """``worker`` is believed alive for so long."""
+        """``worker`` counts as alive for this time."""
         now = await self._now()
         await self._redis.zadd(keys.WORKERS, {_dump(worker): now + seconds})
         await self._redis.zremrangebyscore(keys.WORKERS, "-inf", now)
@@ -47,8 +48,8 @@ class Workers:
         return [_load(text) for text in found]
 
     async def lately(self) -> list[LiveWorker]:
-        """Those that lived a second ago at most: for what is asked so often that it must cost the
-        same however many workers there are."""
+        """The workers that were alive at most a second ago. It is shared, so that frequent calls
+        cost the same however many workers there are."""
         async with self._looking:
             if time.monotonic() - self._looked_at > _LOOK_SECONDS:
                 self._seen = await self.live()

@@ -1,4 +1,5 @@
-"""What stands before Gradio: only the page's own requests come through, and nothing leads out."""
+"""A filter before Gradio: it lets only the page's own requests in, and the page can ask no other
+site."""
 
 from __future__ import annotations
 

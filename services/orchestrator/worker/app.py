@@ -29,7 +29,7 @@ from services.orchestrator.worker.targets import Targets
 
 log = logging.getLogger(__name__)
 
-#: Redis may be away for about two minutes before a running job's attempt ends for it.
+#: Redis may be away for about two minutes before a running job's attempt ends because of that.
 _REDIS_RETRIES = 60
 _DESCRIBE_SECONDS = 5.0
 _HEARTBEAT_SECONDS = 10.0
@@ -42,7 +42,7 @@ class Worker:
         self._settings = settings
         self._id = f"{settings.name}-{secrets.token_hex(4)}"
         self._running: dict[asyncio.Task[None], Claim] = {}
-        # Not a cancel: redis-py and grpc.aio can lose one.
+        # A flag, not a cancel: redis-py and grpc.aio can lose a cancel.
         self._stopping = asyncio.Event()
         self._waits = False
 
@@ -98,8 +98,9 @@ class Worker:
             except (ConnectionError, TimeoutError) as error:
                 log.warning("Redis is away: %s", error)
             except Exception:
-                # Also what Redis refuses, being full or read-only. Running jobs need this worker.
-                log.exception("the worker made a mistake")
+                # Also writes that a full or read-only Redis refuses. The worker goes on, since
+                # running jobs need it.
+                log.exception("the worker failed by a mistake of its own")
             await pause(self._settings.poll_seconds, self._stopping)
         await asyncio.gather(*self._running)
         if me is not None:
@@ -128,7 +129,7 @@ class Worker:
         return LiveWorker(self._id, described.preset, reach.vlms)
 
     async def _tidy(self, queue: Queue, stores: Stores) -> None:
-        """What any worker does for all: takes jobs from dead ones, ends pauses."""
+        """Work that every worker does for all: takes jobs from dead workers, ends pauses."""
         for claim, owner in await queue.expired():
             cause = f"worker {owner} stopped renewing its lease"
             status = await queue.requeue(

@@ -33,9 +33,9 @@ from services.orchestrator.worker.words import speak
 
 log = logging.getLogger(__name__)
 
-#: A lease is renewed so often in its own time: four may be missed before it is over.
+#: How often a lease is renewed within its own time: four renewals may be missed before it is over.
 _RENEWALS = 5
-#: A job has so long to end or to be suspended once its worker stops.
+#: Seconds that a job has to end or to be suspended once its worker stops.
 _SUSPEND_SECONDS = 5.0
 
 
@@ -69,7 +69,7 @@ class Runner:
                 await self._attempt(job, claim)
         except (ConnectionError, TimeoutError) as error:
             # Its lease runs out, and it is claimed again.
-            log.error("job %s: Redis stayed away: %s", claim.job_id, error)
+            log.error("job %s: Redis was away for too long: %s", claim.job_id, error)
         except Exception:
             log.exception("job %s: its attempt could not be ended", claim.job_id)
 
@@ -90,7 +90,7 @@ class Runner:
             await self._queue.finish(claim, status)
             await self._ended(job.id, status)
         except LeaseLost:
-            log.warning("job %s: its lease is another's; nothing more is written", job.id)
+            log.warning("job %s: another worker has its lease; nothing more is written", job.id)
         except JobRefused as error:
             await self._fail(claim, str(error))
         except WorkerStopping:
@@ -118,7 +118,7 @@ class Runner:
             await asyncio.wait({work, *others}, return_when=asyncio.FIRST_COMPLETED)
             if work.cancelled():
                 # grpc.aio cancels a call whose request can't be written, and keeps why to itself.
-                raise AttemptFailed("the worker: a call was cancelled, and nobody had asked for it")
+                raise AttemptFailed("the worker: a call was cancelled unexpectedly")
             if work.done():
                 return work.result()
             raise next(filter(None, (task.exception() for task in others if task.done())))
@@ -150,7 +150,7 @@ class Runner:
             await self._queue.finish(claim, JobStatus.FAILED, error)
             await self._ended(claim.job_id, f"failed: {error}")
         except LeaseLost:
-            log.warning("job %s: its lease is another's", claim.job_id)
+            log.warning("job %s: another worker has its lease", claim.job_id)
 
     async def _give_back(
         self, job: Job, claim: Claim, cause: str, blame: Blame = Blame.JOB

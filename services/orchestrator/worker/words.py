@@ -1,4 +1,4 @@
-"""One job of words: a VLM answers questions about an image, or writes."""
+"""One job in which a VLM answers questions about an image, or writes questions or a prompt."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from services.orchestrator.writing.tasks import Task, WordsT, carried_out
 
 #: The most that the VLM service lets an answer have.
 _WRITTEN_TOKENS = 512
-#: A VLM must be shown something, also where there is nothing to see.
+#: A VLM always needs an image, even if the job has none.
 _BLANK_SIDE = 224
 
 

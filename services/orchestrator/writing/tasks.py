@@ -1,4 +1,4 @@
-"""What a writer is asked for, and what its reply must be."""
+"""The tasks of a writer, and the form of their replies."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def expansion(
             return None
         return (
             f"The prompt has about {words} words, and {generator} is sure to read {most_words}: "
-            "what stands at its end may have no effect. Shorten it, or expand it again."
+            "its end may have no effect. Shorten it, or expand it again."
         )
 
     return Task("\n\n".join(parts), read, doubt)

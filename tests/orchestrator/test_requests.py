@@ -201,7 +201,7 @@ async def test_a_lora_must_exist_be_trained_and_fit(api: Api, redis: Client) -> 
     answer = await api.http.post("/v1/images", json=IMAGES | {"loras": loras})
     errors = _assert_problem(answer, 422)["errors"]
     assert [error["field"] for error in errors] == [f"loras.{i}.job" for i in range(3)]
-    for error, sentence in zip(errors, ("no job", "has no LoRA", "fits no"), strict=True):
+    for error, sentence in zip(errors, ("no job", "has no LoRA", "does not fit"), strict=True):
         assert sentence in error["message"]
 
 

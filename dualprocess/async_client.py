@@ -14,6 +14,7 @@ from httpx_sse import aconnect_sse
 
 from dualprocess import calls, connection
 from dualprocess.connection import service_url, setting_up
+from dualprocess.errors import RateLimited
 from dualprocess.protocol import (
     DEFAULT_URL,
     FAILURES,
@@ -29,6 +30,7 @@ from dualprocess.schemas import (
     AnswersRequest,
     Batch,
     BatchRequest,
+    DryRun,
     EventRecord,
     ExpansionRequest,
     ImagesRequest,
@@ -86,6 +88,11 @@ class AsyncClient:
         """Queues a job. A second call with the same key and spec returns the same job."""
         return await self._call(calls.submit(spec, idempotency_key))
 
+    async def dry_run(self, request: calls.WorkRequest) -> DryRun:
+        """What a request comes to: how many jobs and how much work, and what the key's quota
+        leaves. It is checked as always, and nothing is queued."""
+        return await self._call(calls.dry_run(request))
+
     async def job(self, job_id: str) -> Job:
         """The job, as it is now."""
         return await self._call(calls.job(job_id))
@@ -111,27 +118,24 @@ class AsyncClient:
         """Every event after ``last_event_id``, as it arrives, up to the one that ends the job.
 
         A broken connection is continued where it broke, however often: no event is missed or comes
-        twice.
+        twice. While too many event streams are open, the service is asked again until there is a
+        place; a warning says so.
         """
-        stream, tries = EventStream(job_id, last_event_id), Tries(self._url)
-        while True:
-            try:
-                async with aclosing(self._events_of_one_connection(stream, tries)) as records:
-                    async for record in records:
-                        yield record
-                        if stream.ended:
-                            return
-                if stream.ended or stream.is_all(await self.job(job_id)):
-                    return
-                await asyncio.sleep(tries.breath)
-            except FAILURES as error:
-                await asyncio.sleep(tries.pause(error))
+        async with aclosing(self._followed(job_id, last_event_id)) as records:
+            async for record in records:
+                if record is not None:
+                    yield record
 
     async def wait(self, job_id: str) -> Job:
         """Waits for the job's end, and returns the job if it succeeded. Raises ``JobFailed`` or
-        ``JobCancelled``."""
-        async for _ in self.events(job_id):
-            pass
+        ``JobCancelled``.
+
+        While too many event streams are open, it reads the job from time to time instead.
+        """
+        async with aclosing(self._followed(job_id, None)) as records:
+            async for record in records:
+                if record is None and (await self.job(job_id)).status.is_final:
+                    break
         return succeeded(await self.job(job_id))
 
     async def submit_batch(
@@ -227,6 +231,27 @@ class AsyncClient:
         while call := pages.next():
             for job in pages.take(await self._call(call)):
                 yield job
+
+    async def _followed(
+        self, job_id: str, last_event_id: str | None
+    ) -> AsyncGenerator[EventRecord | None, None]:
+        """Its events; ``None`` for each time that no stream could be had."""
+        stream, tries = EventStream(job_id, last_event_id), Tries(self._url, stream=True)
+        while True:
+            try:
+                async with aclosing(self._events_of_one_connection(stream, tries)) as records:
+                    async for record in records:
+                        yield record
+                        if stream.ended:
+                            return
+                if stream.ended or stream.is_all(await self.job(job_id)):
+                    return
+                await asyncio.sleep(tries.breath)
+            except FAILURES as error:
+                pause = tries.pause(error)
+                if isinstance(error, RateLimited):
+                    yield None
+                await asyncio.sleep(pause)
 
     async def _events_of_one_connection(
         self, stream: EventStream, tries: Tries

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeAlias, TypeVar
 
 from pydantic import BaseModel
 
@@ -15,6 +16,7 @@ from dualprocess.schemas import (
     AnswersRequest,
     Batch,
     BatchRequest,
+    DryRun,
     ExpansionReply,
     ExpansionRequest,
     ImagesRequest,
@@ -33,9 +35,27 @@ _GRACE_SECONDS = 30
 
 WordsT = TypeVar("WordsT")
 
+#: Whatever makes the service's models compute.
+WorkRequest: TypeAlias = (
+    JobSpec | BatchRequest | ImagesRequest | AnswersRequest | QuestionsRequest | ExpansionRequest
+)
+_MAKING: Mapping[type[WorkRequest], str] = {
+    JobSpec: "/v1/jobs",
+    BatchRequest: "/v1/batches",
+    ImagesRequest: "/v1/images",
+    AnswersRequest: "/v1/answers",
+    QuestionsRequest: "/v1/questions",
+    ExpansionRequest: "/v1/prompts/expand",
+}
+
 
 def submit(spec: JobSpec, idempotency_key: str | None) -> Call[Job]:
     return Call("POST", "/v1/jobs", answer(Job), _once(spec, idempotency_key))
+
+
+def dry_run(request: WorkRequest) -> Call[DryRun]:
+    options = _body(request) | {"params": {"dry_run": "true"}}
+    return Call("POST", _MAKING[type(request)], answer(DryRun), options)
 
 
 def job(job_id: str) -> Call[Job]:
@@ -123,7 +143,13 @@ class JobPages:
         return Call("GET", self._path, answer(JobPage), {"params": self._query})
 
     def take(self, page: JobPage) -> Iterator[Job]:
-        """The page's jobs."""
+        """The page's jobs. Warns of those that the service can't show."""
+        if page.unreadable:
+            warnings.warn(
+                f"a newer version of the service stored these jobs, and this one can't show them: "
+                f"{', '.join(page.unreadable)}; upgrade the service",
+                stacklevel=3,
+            )
         more = page.next is not None and self._query is not None
         self._query = {**(self._query or {}), "cursor": page.next or ""} if more else None
         return iter(page.jobs)

@@ -13,6 +13,7 @@ from httpx_sse import connect_sse
 
 from dualprocess import calls, connection
 from dualprocess.connection import service_url, setting_up
+from dualprocess.errors import RateLimited
 from dualprocess.protocol import (
     DEFAULT_URL,
     FAILURES,
@@ -28,6 +29,7 @@ from dualprocess.schemas import (
     AnswersRequest,
     Batch,
     BatchRequest,
+    DryRun,
     EventRecord,
     ExpansionRequest,
     ImagesRequest,
@@ -89,6 +91,11 @@ class Client:
         """Queues a job. A second call with the same key and spec returns the same job."""
         return self._call(calls.submit(spec, idempotency_key))
 
+    def dry_run(self, request: calls.WorkRequest) -> DryRun:
+        """What a request comes to: how many jobs and how much work, and what the key's quota
+        leaves. It is checked as always, and nothing is queued."""
+        return self._call(calls.dry_run(request))
+
     def job(self, job_id: str) -> Job:
         """The job, as it is now."""
         return self._call(calls.job(job_id))
@@ -112,26 +119,22 @@ class Client:
         """Every event after ``last_event_id``, as it arrives, up to the one that ends the job.
 
         A broken connection is continued where it broke, however often: no event is missed or comes
-        twice.
+        twice. While too many event streams are open, the service is asked again until there is a
+        place; a warning says so.
         """
-        stream, tries = EventStream(job_id, last_event_id), Tries(self._url)
-        while True:
-            try:
-                for record in self._events_of_one_connection(stream, tries):
-                    yield record
-                    if stream.ended:
-                        return
-                if stream.ended or stream.is_all(self.job(job_id)):
-                    return
-                time.sleep(tries.breath)
-            except FAILURES as error:
-                time.sleep(tries.pause(error))
+        for record in self._followed(job_id, last_event_id):
+            if record is not None:
+                yield record
 
     def wait(self, job_id: str) -> Job:
         """Waits for the job's end, and returns the job if it succeeded. Raises ``JobFailed`` or
-        ``JobCancelled``."""
-        for _ in self.events(job_id):
-            pass
+        ``JobCancelled``.
+
+        While too many event streams are open, it reads the job from time to time instead.
+        """
+        for record in self._followed(job_id, None):
+            if record is None and self.job(job_id).status.is_final:
+                break
         return succeeded(self.job(job_id))
 
     def submit_batch(self, request: BatchRequest, *, idempotency_key: str | None = None) -> Batch:
@@ -224,6 +227,24 @@ class Client:
     def _pages(self, pages: calls.JobPages) -> Iterator[Job]:
         while call := pages.next():
             yield from pages.take(self._call(call))
+
+    def _followed(self, job_id: str, last_event_id: str | None) -> Iterator[EventRecord | None]:
+        """Its events; ``None`` for each time that no stream could be had."""
+        stream, tries = EventStream(job_id, last_event_id), Tries(self._url, stream=True)
+        while True:
+            try:
+                for record in self._events_of_one_connection(stream, tries):
+                    yield record
+                    if stream.ended:
+                        return
+                if stream.ended or stream.is_all(self.job(job_id)):
+                    return
+                time.sleep(tries.breath)
+            except FAILURES as error:
+                pause = tries.pause(error)
+                if isinstance(error, RateLimited):
+                    yield None
+                time.sleep(pause)
 
     def _events_of_one_connection(self, stream: EventStream, tries: Tries) -> Iterator[EventRecord]:
         with connect_sse(self._http, "GET", stream.path, headers=stream.headers()) as source:

@@ -6,11 +6,12 @@ import ipaddress
 import os
 import ssl
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 
+from dualprocess import urls
 from dualprocess.errors import InvalidSetup
 
 
@@ -18,17 +19,22 @@ def service_url(url: str) -> str:
     """The address without a slash at its end. Raises ``InvalidSetup`` if it can't be a service's
     address."""
     address = url.strip().rstrip("/")
-    # An @ in the path means that the address has a password with a /, which ended the host too
-    # early.
-    with suppress(httpx.InvalidURL):
-        parsed = httpx.URL(address)
+    fault = (
+        "must begin with http:// or https://, followed by a host, with or without a port and a "
+        "path, like http://127.0.0.1:8000"
+    )
+    try:
+        parsed = urls.parsed(address)
+    except ValueError as error:
+        # The scheme is right, so something else is wrong.
+        if address.startswith(("http://", "https://")):
+            fault = str(error)
+    else:
+        # An @ in the path means that the address has a password with a /, which ended the host too
+        # early.
         if parsed.scheme in ("http", "https") and parsed.host and "@" not in parsed.path:
             return address
-    # Without the cause: it quotes a part of the password as the port.
-    raise InvalidSetup(
-        f"{shown(url)} is no address of a service: it must begin with http:// or https://, "
-        "followed by a host, with or without a port and a path, like http://127.0.0.1:8000"
-    )
+    raise InvalidSetup(f"{shown(url)} is no address of a service: it {fault}")
 
 
 def shown(url: str) -> str:

@@ -1,11 +1,11 @@
-"""Every exception that ``dualprocess`` raises on purpose.
+"""Every exception that ``dualprocess`` raises on purpose. What others wrote is printable in each.
 
 ::
 
     DualProcessError
     ├── TensorError           a received tensor has the wrong dtype, shape or size
     ├── ApiError              the service answered with a problem (RFC 9457)
-    │   ├── InvalidRequest    400, 413, 415, 422: the request is wrong; never retried
+    │   ├── InvalidRequest    400, 413, 415, 421, 422: the request is wrong; never retried
     │   ├── NotFound          404, 410
     │   ├── Conflict          409
     │   ├── Unauthorized      401, 403
@@ -23,6 +23,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from dualprocess import printable
+
 if TYPE_CHECKING:
     from dualprocess.schemas import Job, Problem
 
@@ -39,7 +41,7 @@ class ApiError(DualProcessError):
     """The service refused a request, and says why in ``problem``."""
 
     def __init__(self, problem: Problem, *, retry_after: float | None = None) -> None:
-        super().__init__(str(problem))
+        super().__init__(printable.lines(str(problem)))
         self.problem = problem
         self.retry_after = retry_after
 
@@ -80,7 +82,7 @@ class JobFailed(DualProcessError):
     """A job ended as ``failed``; ``job.error`` says why."""
 
     def __init__(self, job: Job) -> None:
-        super().__init__(f"job {job.id} failed: {job.error}")
+        super().__init__(printable.lines(f"job {job.id} failed: {job.error}"))
         self.job = job
 
 
@@ -88,7 +90,7 @@ class JobCancelled(DualProcessError):
     """A job ended as ``cancelled``."""
 
     def __init__(self, job: Job) -> None:
-        super().__init__(f"job {job.id} was cancelled at step {job.step}")
+        super().__init__(printable.lines(f"job {job.id} was cancelled at step {job.step}"))
         self.job = job
 
 
@@ -98,7 +100,7 @@ class JobNotReady(DualProcessError):
 
     def __init__(self, job: Job) -> None:
         waits = f" and waits for {job.waiting_for}" if job.waiting_for else ""
-        super().__init__(f"job {job.id} is {job.status}{waits}")
+        super().__init__(printable.lines(f"job {job.id} is {job.status}{waits}"))
         self.job = job
 
 

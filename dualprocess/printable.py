@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 import sys
 
 #: Control characters of both sets except the line break; characters that change the reading
-#: direction; halves of surrogate pairs.
+#: direction; halves of surrogate pairs; characters without width that don't join letters.
 _UNSEEN = re.compile(
-    "[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u206f\ud800-\udfff]"
+    "[\x00-\x09\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e"
+    "\u2060-\u206f\ud800-\udfff\ufeff\ufff9-\ufffb\U0001d173-\U0001d17a\U000e0000-\U000e007f]"
 )
 _BREAKS = re.compile("\r\n|[\n\r\v\f\x85\u2028\u2029]")
 
@@ -22,6 +24,12 @@ def lines(text: str) -> str:
 def line(text: str) -> str:
     """The same on one line, for a name in a longer text."""
     return lines(text).replace("\n", " ")
+
+
+def as_json(value: object) -> str:
+    """For programs, and for a terminal as well: all of it, and what can't be seen as escapes."""
+    # The only one of ASCII that JSON leaves as it is.
+    return json.dumps(value, indent=2).replace("\x7f", "\\u007f")
 
 
 def replace_what_cannot_be_encoded() -> None:

@@ -5,6 +5,7 @@ Nothing here reads a socket or sleeps. ``Client`` and ``AsyncClient`` do that.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -43,6 +44,8 @@ LONGEST_PAUSE_SECONDS = 30.0
 #: The errors that a try can end with; ``Tries.pause`` decides after which of them to try again.
 FAILURES = (httpx.TransportError, ApiError)
 
+log = logging.getLogger(__name__)
+
 _EVENT: TypeAdapter[Event] = TypeAdapter(Event)
 
 _ERRORS: dict[int, type[ApiError]] = {
@@ -54,6 +57,7 @@ _ERRORS: dict[int, type[ApiError]] = {
     410: NotFound,
     413: InvalidRequest,
     415: InvalidRequest,
+    421: InvalidRequest,
     422: InvalidRequest,
     429: RateLimited,
     502: ServiceUnavailable,
@@ -99,11 +103,13 @@ class Call(Generic[ResultT]):
 
 
 def headers(api_key: str | None) -> dict[str, str]:
-    """The headers of every request: the key, or the one in the environment.
+    """The headers of every request: one that says that no web page sent it, and the key, which
+    defaults to the one in the environment.
 
     Raises ``InvalidSetup``, whose message never repeats the key.
     """
-    return bearer(api_key or os.environ.get("DUALPROCESS_API_KEY"))
+    key = bearer(api_key or os.environ.get("DUALPROCESS_API_KEY"))
+    return {"X-Requested-With": "dualprocess", **key}
 
 
 def api_error(response: httpx.Response) -> ApiError:
@@ -119,12 +125,18 @@ def api_error(response: httpx.Response) -> ApiError:
 
 
 class Tries:
-    """How often one call to ``url`` is tried, and how long the pauses are."""
+    """How often one call to ``url`` is tried, and how long the pauses are.
 
-    def __init__(self, url: str, *, repeat: bool = True) -> None:
+    A ``stream`` is tried for as long as others have all those that the service lets be open: one is
+    free when one of theirs ends, and nothing is missed meanwhile.
+    """
+
+    def __init__(self, url: str, *, repeat: bool = True, stream: bool = False) -> None:
         self._url = shown(url)
         self._repeat = repeat
+        self._stream = stream
         self._failed = 0
+        self._told = False
 
     def answered(self, response: httpx.Response) -> None:
         """A stream began: earlier failures no longer count, even if it has no events."""
@@ -144,6 +156,8 @@ class Tries:
                 "the request can't be sent: an id or key in its headers has a line break or "
                 "another character that no header can carry"
             ) from None
+        if self._stream and isinstance(error, RateLimited):
+            return self._until_free(error)
         away = isinstance(error, (httpx.TransportError, ServiceUnavailable))
         asked = error.retry_after if isinstance(error, ApiError) else None
         patient = asked is None or asked <= LONGEST_PAUSE_SECONDS
@@ -158,6 +172,13 @@ class Tries:
             f"nobody answers at {self._url} ({error}); start the service with `dualprocess up`, "
             f"or check its address{again}"
         ) from error
+
+    def _until_free(self, error: RateLimited) -> float:
+        if not self._told:
+            self._told = True
+            log.warning("%s It is asked for again until it is there.", error)
+        asked = RETRY_SECONDS[-1] if error.retry_after is None else error.retry_after
+        return min(max(asked, self.breath), LONGEST_PAUSE_SECONDS)
 
 
 class EventStream:

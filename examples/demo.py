@@ -19,8 +19,17 @@ import numpy as np
 import PIL.Image
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from dualprocess import Client, DualProcessError, ImagesRequest, Job, JobStatus, LoraUse
+from dualprocess import (
+    Client,
+    DualProcessError,
+    ImagesRequest,
+    Job,
+    JobStatus,
+    LoraUse,
+    printable,
+)
 from dualprocess.cli import specs, watching
 from models.training.measure import Image
 from models.training.tasks import TASKS
@@ -51,7 +60,9 @@ def main() -> int:
         job = client.submit(specs.load(str(EXAMPLES / "red-circle.yaml")))
         job = watching.watch(client, job)
         if job.status != JobStatus.SUCCEEDED:
-            console.print(f"job {job.id} {job.status}: {job.error}", style="red")
+            console.print(
+                Text(printable.lines(f"job {job.id} {job.status}: {job.error}")), style="red"
+            )
             return 1
         for name in FILES:
             client.download(job.id, name, OUTPUT / name)
@@ -133,7 +144,7 @@ def show(job: Job, base: list[Image], lora: list[Image]) -> None:
         f"in the autoencoder's latents: drift {scores.drift:.2f}, diversity {scores.diversity:.2f}"
     )
     for warning in job.warnings:
-        console.print(warning, style="yellow")
+        console.print(Text(printable.lines(warning)), style="yellow")
     for name, what in FILES.items():
         console.print(f"{what}: {OUTPUT / name}", highlight=False)
 
@@ -142,5 +153,5 @@ if __name__ == "__main__":
     try:
         sys.exit(main())
     except DualProcessError as error:
-        console.print(str(error), style="red")
+        console.print(Text(printable.lines(str(error))), style="red")
         sys.exit(1)

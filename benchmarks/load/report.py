@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.load.crowding import Crowded
 from benchmarks.load.run import ALONE, READ, SUBMIT, Options, Result
 from benchmarks.machine import provenance
 
@@ -45,6 +46,7 @@ def show(result: Result, options: Options) -> None:
         f"{done.renewed} renewals, {done.told} steps told, {done.lost} leases lost\n"
         f"{result.heard} events over the streams; API memory {before:.1f} MB before an hour's "
         f"worth of them, {middle:.1f} in the middle, {after:.1f} after ({growth})\n"
+        f"{_crowded(result.crowd)}\n"
         f"errors: {result.errors.total()} {dict(result.errors) or ''}",
         highlight=False,
     )
@@ -68,11 +70,35 @@ def save(result: Result, options: Options) -> None:
         },
         "memory_mb": list(result.memory_mb),
         "events_heard": result.heard,
+        "crowd": asdict(result.crowd.opened)
+        | {
+            "redis_connections": list(result.crowd.redis_connections),
+            "readyz": {
+                when: {
+                    "p50_ms": measured.percentile_ms(50),
+                    "p99_ms": measured.percentile_ms(99),
+                    "most_ms": measured.percentile_ms(100),
+                }
+                for when, measured in result.crowd.others.items()
+            },
+        },
         "workers": asdict(result.holders),
         "errors": dict(result.errors),
     }
     _PATH.parent.mkdir(exist_ok=True)
     _PATH.write_text(json.dumps(saved, indent=2) + "\n", encoding="utf-8")
+
+
+def _crowded(crowd: Crowded) -> str:
+    waits = ", ".join(
+        f"{measured.percentile_ms(99):.0f} ms {when}" for when, measured in crowd.others.items()
+    )
+    before, with_them = crowd.redis_connections
+    return (
+        f"a crowd of streams of one job: {crowd.opened.taken} taken and {crowd.opened.refused} "
+        f"refused in {crowd.opened.seconds:.1f} s; p99 of GET /readyz: {waits}; Redis connections "
+        f"{before} before, {with_them} with them"
+    )
 
 
 def _ratios(result: Result) -> dict[str, float]:

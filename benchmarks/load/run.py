@@ -12,6 +12,7 @@ from pathlib import Path
 
 import httpx
 
+from benchmarks.load.crowding import Crowded, crowding
 from benchmarks.load.holders import Done
 from benchmarks.load.holding import LEASE_MS, holding
 from benchmarks.load.jobs import SPEC, Filled, fill, tell_step
@@ -36,7 +37,8 @@ _BODY = SPEC.model_dump_json(exclude_unset=True)
 
 @dataclass(frozen=True)
 class Options:
-    """``hour`` is how many events a stream has in an hour; ``rate`` is that of each request.
+    """``crowd`` is how many streams of one job are opened at once, ``hour`` is how many events a
+    stream has in an hour; ``rate`` is that of each request.
 
     ``settle`` seconds go by first: streams that were opened at once look at once, until each of
     their jobs has told a step.
@@ -47,6 +49,7 @@ class Options:
     leases: int
     queued: int
     streams: int
+    crowd: int
     hour: int
     settle: float
 
@@ -58,6 +61,7 @@ class Result:
     latencies: Mapping[str, Latencies]
     memory_mb: Sequence[float]
     heard: int
+    crowd: Crowded
     holders: Done
     errors: Counter[str]
 
@@ -76,12 +80,31 @@ async def run(options: Options, folder: Path) -> Result:
             await asyncio.sleep(options.settle)
             latencies = await _ask(server, options, filled)
             memory = await _hour(server, options.hour, queue, streamed)
+            crowd = await _crowd(server, redis, queue, options)
             done = await holders.stop()
             missed = await listeners.have_heard(await _told(redis, streamed), seconds=_LATE_SECONDS)
-            errors = _errors(latencies, listeners, done, missed)
+            errors = _errors(latencies, listeners, done, missed) + crowd.errors
             heard = listeners.heard.total()
         await redis.aclose()
-    return Result(latencies, memory, heard, done, errors)
+    return Result(latencies, memory, heard, crowd, done, errors)
+
+
+async def _crowd(server: Server, redis: keys.Client, queue: Queue, options: Options) -> Crowded:
+    limits = httpx.Limits(max_connections=None)
+    async with httpx.AsyncClient(base_url=server.url, limits=limits, timeout=60) as http:
+
+        async def readyz(_: int) -> httpx.Response:
+            return await http.get("/readyz")
+
+        return await crowding(
+            server,
+            redis,
+            queue,
+            options.crowd,
+            rate=options.rate,
+            seconds=options.seconds,
+            ask=readyz,
+        )
 
 
 async def _ask(server: Server, options: Options, filled: Filled) -> dict[str, Latencies]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from services.local import stack
+from services.local import own_redis
 from services.local.child import ChildSpec
 from services.local.ports import free_port
 from services.local.probes import answers
@@ -37,19 +37,20 @@ class Server:
 @contextlib.asynccontextmanager
 async def serving(folder: Path) -> AsyncIterator[Server]:
     """A server that keeps everything in ``folder``, ready."""
-    redis_port, port = free_port(), free_port()
-    server = Server(f"http://127.0.0.1:{port}", f"redis://127.0.0.1:{redis_port}/0")
+    redis, port = own_redis.build(folder / "redis"), free_port()
+    server = Server(f"http://127.0.0.1:{port}", redis.url)
     flags = [
         "--host=127.0.0.1",
         f"--port={port}",
-        f"--redis-url={server.redis_url}",
         f"--artifacts={(folder / 'artifacts').as_uri()}",
     ]
     api = ChildSpec(
-        "api", [sys.executable, "-m", _API, *flags], lambda: answers(f"{server.url}/readyz")
+        "api",
+        [sys.executable, "-m", _API, *flags],
+        lambda: answers(f"{server.url}/readyz"),
+        {"DUALPROCESS_REDIS_URL": redis.url},
     )
-    children = [stack.redis(folder / "redis", redis_port), api]
-    supervisor = Supervisor(children, folder / "logs", _silent)
+    supervisor = Supervisor([redis.spec, api], folder / "logs", _silent)
     try:
         await supervisor.start()
         yield server

@@ -7,6 +7,7 @@ from typing import Any
 import typer
 
 from dualprocess.cli import batch, images, jobs, keys, models, track, up, words
+from dualprocess.command_group import CommandGroup
 from dualprocess.printable import replace_what_cannot_be_encoded
 
 
@@ -17,6 +18,7 @@ class _App(typer.Typer):
 
 
 app = _App(
+    cls=CommandGroup,
     name="dualprocess",
     help="Teach an image generator with a VLM's answers.",
     epilog="Exit codes: 0 success; 1 a job failed or was cancelled; 2 bad input; 3 the service "

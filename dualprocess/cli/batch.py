@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as jsons
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +10,8 @@ import typer
 from rich.progress import Progress
 
 from dualprocess import printable
-from dualprocess.cli import batch_report, datasets, outcomes, specs, watching
+from dualprocess.cli import batch_report, datasets, dry_runs, outcomes, specs, watching
+from dualprocess.cli.dry_runs import IsDry
 from dualprocess.cli.files import BadFile
 from dualprocess.cli.outcomes import REPORT, Outcome
 from dualprocess.cli.session import (
@@ -24,6 +24,8 @@ from dualprocess.cli.session import (
     fail,
     note,
     stderr,
+    tell,
+    tell_json,
 )
 from dualprocess.client import Client
 from dualprocess.errors import NotFound
@@ -50,6 +52,7 @@ def batch(
         typer.Option("--set", help="Change a field of every job: generator=tiny-flux."),
     ] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Stay until all have ended.")] = False,
+    dry_run: IsDry = False,
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
     json: Json = False,
@@ -69,6 +72,9 @@ def batch(
     report = folder / REPORT
     with connected(url, api_key) as client:
         found = outcomes.outcomes(asked, folder)
+        if dry_run:
+            _tell_dry_run(client, found, json=json)
+            return
         _refresh(client, found)
         _submit(client, found, folder)
         if watch:
@@ -108,6 +114,18 @@ def _ask(client: Client, wanted: Sequence[Outcome], folder: Path, key: str) -> N
     outcomes.submitted(folder)
 
 
+def _tell_dry_run(client: Client, found: Sequence[Outcome], *, json: bool) -> None:
+    """Of those for which there is no job yet, as far as the folder knows."""
+    wanted = [outcome for outcome in found if not outcome.is_begun]
+    if not wanted:
+        fail("there is a job for each already: nothing would be queued", BAD_INPUT)
+    told = [
+        client.dry_run(BatchRequest(specs=[outcome.spec for outcome in some]))
+        for some in _parts(wanted)
+    ]
+    dry_runs.show(dry_runs.together(told), json=json)
+
+
 def _parts(wanted: Sequence[Outcome]) -> Iterator[Sequence[Outcome]]:
     for begin in range(0, len(wanted), MAX_BATCH_JOBS):
         yield wanted[begin : begin + MAX_BATCH_JOBS]
@@ -142,8 +160,7 @@ def _tell(found: Sequence[Outcome], report: Path, *, json: bool) -> None:
     if json:
         folders = [str(outcome.folder) for outcome in found]
         told = [job.model_dump(mode="json") for job in jobs]
-        text = {"report": str(report), "counts": counts, "folders": folders, "jobs": told}
-        typer.echo(jsons.dumps(text, indent=2))
+        tell_json({"report": str(report), "counts": counts, "folders": folders, "jobs": told})
     else:
         shown = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
         typer.echo(f"{len(found)} jobs: {shown}")
@@ -152,6 +169,6 @@ def _tell(found: Sequence[Outcome], report: Path, *, json: bool) -> None:
                 "run this again, or with --watch, to fetch the files of jobs that have "
                 "ended by then"
             )
-        typer.echo(report)
+        tell(str(report))
     if counts[JobStatus.FAILED] or counts[JobStatus.CANCELLED]:
         raise typer.Exit(JOB_ENDED_BADLY)

@@ -7,6 +7,7 @@ from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
+from dualprocess import printable
 from dualprocess.cli.outcomes import Outcome
 from dualprocess.schemas import Job, Score, Scores
 
@@ -82,7 +83,7 @@ def html(found: Sequence[Outcome], out: Path) -> str:
     columns = ("name", "prompt", "questions", "base", "LoRA", *numbers, "status", "files")
     heads = "".join(map(_head, columns))
     rows = "\n".join(_row(outcome, out, numbers.values()) for outcome in found)
-    title = escape(f"{out.resolve().name}: {len(found)} jobs")
+    title = _text(f"{out.resolve().name}: {len(found)} jobs")
     return f"""<!doctype html>
 <html lang="en">
 <head>
@@ -109,6 +110,11 @@ the base model: below 1 they have become more alike.{_JUDGE_WORDS if is_judged e
 """
 
 
+def _text(text: str) -> str:
+    """What others wrote: no markup, and nothing that can't be seen."""
+    return escape(printable.lines(text))
+
+
 def _head(column: str) -> str:
     if column in _UNSORTED:
         return f'<th scope="col">{column}</th>'
@@ -122,13 +128,13 @@ def _row(outcome: Outcome, out: Path, numbers: Iterable[Callable[[Scores], float
     prompts = spec.prompts or [spec.prompt or ""]
     scores = job.scores if job else Scores()
     cells = (
-        f"<td>{escape(spec.name or '')}</td>",
-        f"<td>{'<br>'.join(escape(prompt) for prompt in prompts)}</td>",
+        f"<td>{_text(spec.name or '')}</td>",
+        f"<td>{'<br>'.join(_text(prompt) for prompt in prompts)}</td>",
         f"<td><ul>{''.join(_questions(outcome, scores))}</ul></td>",
         f'<td class="pictures">{"".join(_pictures(outcome, out, "base"))}</td>',
         f'<td class="pictures">{"".join(_pictures(outcome, out, "lora"))}</td>',
         *(_number(number(scores)) for number in numbers),
-        f'<td class="{escape(status)}">{escape(status)}{"".join(_remarks(job))}</td>',
+        f'<td class="{_text(status)}">{_text(status)}{"".join(_remarks(job))}</td>',
         f"<td>{'<br>'.join(_files(outcome, out))}</td>",
     )
     return f"<tr>{''.join(cells)}</tr>"
@@ -137,9 +143,9 @@ def _row(outcome: Outcome, out: Path, numbers: Iterable[Callable[[Scores], float
 def _remarks(job: Job | None) -> Iterator[str]:
     """What the job's owner should know about it."""
     for warning in job.warnings if job else []:
-        yield f'<div class="warning">warning: {escape(warning)}</div>'
+        yield f'<div class="warning">warning: {_text(warning)}</div>'
     if job and job.error:
-        yield f'<div class="error">{escape(job.error)}</div>'
+        yield f'<div class="error">{_text(job.error)}</div>'
 
 
 def _number(value: float | None) -> str:
@@ -157,7 +163,7 @@ def _questions(outcome: Outcome, scores: Scores) -> Iterator[str]:
     for index, question in enumerate(outcome.spec.questions):
         both = [score.questions[index] for score in (scores.base, scores.lora) if score]
         shown = " → ".join(f"{one.probability.geometric_mean:.3f}" for one in both)
-        asked = f"{escape(question.question)} {escape(question.answer)}"
+        asked = f"{_text(question.question)} {_text(question.answer)}"
         if question.weight != 1:
             asked += f" (weight {question.weight:g})"
         yield f"<li>{asked}{f': {shown}' if shown else ''}</li>"
@@ -170,14 +176,14 @@ def _pictures(outcome: Outcome, out: Path, whose: str) -> Iterator[str]:
     )
     for name in names[:_SEEDS_SHOWN]:
         at = _address(outcome, out, name)
-        described = escape(f"{outcome.spec.name}: {name}")
+        described = _text(f"{outcome.spec.name}: {name}")
         yield f'<a href="{at}"><img src="{at}" alt="{described}" loading="lazy"></a>'
 
 
 def _files(outcome: Outcome, out: Path) -> Iterator[str]:
     for artifact in outcome.kept():
         if not artifact.name.startswith(("base-", "lora-")):
-            yield f'<a href="{_address(outcome, out, artifact.name)}">{escape(artifact.name)}</a>'
+            yield f'<a href="{_address(outcome, out, artifact.name)}">{_text(artifact.name)}</a>'
 
 
 def _address(outcome: Outcome, out: Path, name: str) -> str:

@@ -27,21 +27,21 @@ def job_ids(context: typer.Context, incomplete: str) -> Iterator[tuple[str, str]
     page = _asked(context, call) if call else None
     for job in page.jobs if page else ():
         if job.id.startswith(incomplete):
-            yield job.id, printable.line(f"{job.status} {job.name or job.kind}")
+            yield printable.line(job.id), printable.line(f"{job.status} {job.name or job.kind}")
 
 
 def generators(context: typer.Context, incomplete: str) -> Iterator[tuple[str, str]]:
     listed = _asked(context, calls.models())
     for preset in listed.generators if listed else ():
         if preset.name.startswith(incomplete):
-            yield preset.name, printable.line(preset.model)
+            yield printable.line(preset.name), printable.line(preset.model)
 
 
 def vlms(context: typer.Context, incomplete: str) -> Iterator[tuple[str, str]]:
     listed = _asked(context, calls.models())
     for preset in listed.vlms if listed else ():
         if preset.name.startswith(incomplete):
-            yield preset.name, printable.line(preset.model)
+            yield printable.line(preset.name), printable.line(preset.model)
 
 
 def _asked(context: typer.Context, call: Call[ResultT]) -> ResultT | None:

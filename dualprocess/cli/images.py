@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
-from dualprocess.cli import specs
+from dualprocess.cli import dry_runs, specs
 from dualprocess.cli.completion import generators, job_ids, vlms
+from dualprocess.cli.dry_runs import IsDry
 from dualprocess.cli.pictures import painter
 from dualprocess.cli.session import (
     BAD_INPUT,
@@ -21,6 +22,7 @@ from dualprocess.cli.session import (
     fail,
     print_json,
     stdout,
+    tell,
 )
 from dualprocess.protocol import DEFAULT_URL
 from dualprocess.schemas import ImagesRequest, JobStatus
@@ -52,6 +54,7 @@ def generate(
         str | None, typer.Option(help="The VLM that answers.", autocompletion=vlms)
     ] = None,
     to: Annotated[Path, typer.Option(help="Folder for the images.")] = Path("images"),
+    dry_run: IsDry = False,
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
     json: Json = False,
@@ -77,6 +80,9 @@ def generate(
     except ValidationError as error:
         fail("\n".join(specs.faults(error)), BAD_INPUT)
     with connected(url, api_key) as client:
+        if dry_run:
+            dry_runs.show(client.dry_run(request), json=json)
+            return
         job = client.generate(request)
         if not job.status.is_final:
             job = client.wait(job.id)
@@ -90,7 +96,7 @@ def generate(
     for path in [] if json else paths:
         if paint is not None:
             paint(path.read_bytes())
-        typer.echo(path)
+        tell(str(path))
     if job.status != JobStatus.SUCCEEDED:
         fail(job.error or f"job {job.id} is {job.status}", JOB_ENDED_BADLY)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as jsons
 from pathlib import Path
 from typing import Annotated
 
@@ -12,8 +11,9 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from dualprocess import printable
-from dualprocess.cli import specs, telling
+from dualprocess.cli import dry_runs, specs, telling
 from dualprocess.cli.completion import job_ids
+from dualprocess.cli.dry_runs import IsDry
 from dualprocess.cli.files import BadFile
 from dualprocess.cli.session import (
     BAD_INPUT,
@@ -27,6 +27,7 @@ from dualprocess.cli.session import (
     print_json,
     stdout,
     tell,
+    tell_json,
 )
 from dualprocess.cli.watching import ended
 from dualprocess.cli.watching import watch as watch_job
@@ -53,6 +54,7 @@ def submit(
     wait: Annotated[
         bool, typer.Option("--wait", help="Wait until it ends, and print nothing meanwhile.")
     ] = False,
+    dry_run: IsDry = False,
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
     json: Json = False,
@@ -65,6 +67,9 @@ def submit(
     for path in specs.in_quotes(changes or []):
         note(f"--set {path}: the quotes are part of the text")
     with connected(url, api_key) as client:
+        if dry_run:
+            dry_runs.show(client.dry_run(spec), json=json)
+            return
         job = client.submit(spec)
         if watch:
             job = watch_job(client, job)
@@ -105,9 +110,9 @@ def delete(
     with connected(url, api_key) as client:
         client.delete(job_id)
     if json:
-        typer.echo(jsons.dumps({"id": job_id, "deleted": True}, indent=2))
+        tell_json({"id": job_id, "deleted": True})
     else:
-        typer.echo(f"job {job_id} is deleted")
+        tell(f"job {job_id} is deleted")
 
 
 def list_jobs(
@@ -166,9 +171,9 @@ def pull(
             path = client.download(job.id, artifact.name, folder / artifact.name)
             pulled.append(artifact.model_dump(mode="json") | {"path": str(path)})
             if not json:
-                typer.echo(path)
+                tell(str(path))
     if json:
-        typer.echo(jsons.dumps(pulled, indent=2))
+        tell_json(pulled)
 
 
 def _tell(job: Job, *, json: bool) -> None:

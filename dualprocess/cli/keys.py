@@ -21,15 +21,13 @@ def register(app: typer.Typer) -> None:
 
 def keys(
     context: typer.Context,
-    data: Annotated[Path, typer.Option(help="Of `dualprocess up`, whose keys it is about.")] = Path(
-        "data"
-    ),
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Of `dualprocess up --data DIR`, whose keys it is about: ./data."),
+    ] = None,
 ) -> None:
     """Make, list and revoke API keys: create, list, revoke; --help after each says more."""
     need_services()
-    address = data / "redis" / "url"
-    chosen = os.environ.get("DUALPROCESS_REDIS_URL") or os.environ.get("REDIS_URL")
-    if not chosen and address.is_file():
-        os.environ["DUALPROCESS_REDIS_URL"] = address.read_text(encoding="utf-8")
-    command = [sys.executable, "-m", "services.orchestrator.keys", *context.args]
-    os.execv(sys.executable, command)  # noqa: S606
+    command = [sys.executable, "-m", "services.orchestrator.keys"]
+    command += [] if data is None else [f"--data={data}"]
+    os.execv(sys.executable, [*command, *context.args])  # noqa: S606

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Iterator
 from typing import Annotated, NoReturn
 
@@ -91,4 +90,9 @@ def note(message: str) -> None:
 
 def print_json(*models: BaseModel, many: bool = False) -> None:
     listed = [model.model_dump(mode="json") for model in models]
-    typer.echo(json.dumps(listed if many else listed[0], indent=2))
+    tell_json(listed if many else listed[0])
+
+
+def tell_json(value: object) -> None:
+    """The same of anything else that is for programs."""
+    typer.echo(printable.as_json(value))

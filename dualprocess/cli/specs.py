@@ -14,7 +14,7 @@ from dualprocess.cli.as_written import BadYaml
 from dualprocess.cli.files import BadFile, read
 from dualprocess.cli.places import Place
 from dualprocess.schemas import GuardSettings, JobSpec
-from dualprocess.schemas.faults import field_error
+from dualprocess.schemas.faults import MAX_FAULTS, field_errors
 from dualprocess.schemas.fields import is_data_url
 
 #: A longer text is no path but the file itself, in base64.
@@ -44,9 +44,11 @@ def folder(file: str) -> Path:
 
 
 def faults(error: ValidationError) -> list[str]:
-    """A line for each field that is wrong."""
-    found = map(field_error, error.errors())
-    return [f"{one.field}: {one.message}" for one in found]
+    """A line for each of the first fields that are wrong, and one for how many more are."""
+    found = field_errors(error.errors(include_url=False, include_input=False)[:MAX_FAULTS])
+    lines = [f"{one.field}: {one.message}" for one in found]
+    more = error.error_count() - len(found)
+    return [*lines, f"and {more:,} more faults; mend these first"] if more else lines
 
 
 def apply(data: dict[str, Any], change: str) -> None:

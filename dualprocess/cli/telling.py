@@ -39,6 +39,8 @@ def lines(job: Job) -> Iterator[str]:
         yield f"jobs ahead: {job.position}"
     if job.waiting_for:
         yield f"waits for {job.waiting_for}"
+    if job.work is not None and not job.status.is_final:
+        yield f"work: {job.work:,}"
     if job.loss is not None:
         yield f"step {job.step} of {job.steps}, loss {job.loss:.4f}"
     if job.skipped:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as jsons
 import tempfile
 from enum import StrEnum
 from importlib import import_module
@@ -13,7 +12,7 @@ from typing import Annotated
 import typer
 
 from dualprocess.cli.jobs import JobId
-from dualprocess.cli.session import BAD_INPUT, ApiKey, Json, Url, connected, fail, tell
+from dualprocess.cli.session import BAD_INPUT, ApiKey, Json, Url, connected, fail, tell, tell_json
 from dualprocess.protocol import DEFAULT_URL
 from dualprocess.tracking import record
 
@@ -42,4 +41,7 @@ def track(
     tracker = import_module(f"dualprocess.tracking.{to}")
     with connected(url, api_key) as client, tempfile.TemporaryDirectory() as folder:
         where = tracker.log(record.read(client, job_id, Path(folder)))
-    tell(jsons.dumps({"id": job_id, "run": where}, indent=2) if json else where)
+    if json:
+        tell_json({"id": job_id, "run": where})
+    else:
+        tell(where)

@@ -23,7 +23,8 @@ def up(
     ] = None,
     port: Annotated[int | None, typer.Option(help="Port of the REST API: 8000.")] = None,
     data: Annotated[
-        Path | None, typer.Option(help="Folder for everything that is kept: ./data.")
+        Path | None,
+        typer.Option(help="Folder for everything that is kept, open to you alone: ./data."),
     ] = None,
     generator: Annotated[
         str | None, typer.Option(help="Preset of the generator: tiny-flux.")
@@ -40,7 +41,8 @@ def up(
         float | None, typer.Option(help="How many seconds a model may take to load: 3600.")
     ] = None,
     auth: Annotated[
-        bool | None, typer.Option(help="Ask for API keys; see `dualprocess keys`.")
+        bool | None,
+        typer.Option(help="Ask for API keys: `dualprocess keys --data DIR` makes them."),
     ] = None,
     insecure: Annotated[
         bool | None, typer.Option("--insecure", help="Let other machines use the API without keys.")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -16,6 +18,7 @@ from dualprocess import printable
 from dualprocess.cli.pictures import painter
 from dualprocess.cli.session import stderr
 from dualprocess.client import Client
+from dualprocess.errors import JobCancelled, JobFailed
 from dualprocess.schemas import (
     EventRecord,
     Job,
@@ -70,9 +73,9 @@ def columns() -> tuple[ProgressColumn, ...]:
 
 
 def ended(client: Client, job: Job) -> Job:
-    """Waits for the job's end, and returns the job."""
-    for _ in client.events(job.id):
-        pass
+    """Waits for the job's end, and returns the job, however it ended."""
+    with contextlib.suppress(JobFailed, JobCancelled):
+        client.wait(job.id)
     return client.job(job.id)
 
 

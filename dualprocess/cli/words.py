@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as jsons
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -13,7 +12,17 @@ from pydantic import BaseModel, ValidationError
 from dualprocess import printable
 from dualprocess.cli import specs
 from dualprocess.cli.completion import generators, vlms
-from dualprocess.cli.session import BAD_INPUT, ApiKey, Json, Url, connected, fail, note, tell
+from dualprocess.cli.session import (
+    BAD_INPUT,
+    ApiKey,
+    Json,
+    Url,
+    connected,
+    fail,
+    note,
+    tell,
+    tell_json,
+)
 from dualprocess.protocol import DEFAULT_URL
 from dualprocess.schemas import AnswersRequest, ExpansionRequest, Question, QuestionsRequest
 
@@ -68,7 +77,7 @@ def questions(
     with connected(url, api_key) as client:
         written = client.write_questions(request)
     if json:
-        _print_json({"questions": [one.model_dump(mode="json") for one in written]})
+        tell_json({"questions": [one.model_dump(mode="json") for one in written]})
     else:
         listed = {"questions": [_entry(one, drawing) for one in written]}
         tell(yaml.safe_dump(listed, sort_keys=False, allow_unicode=True).removesuffix("\n"))
@@ -96,7 +105,7 @@ def expand(
     with connected(url, api_key) as client:
         expanded, warnings = client.expansion(request)
     if json:
-        _print_json({"prompt": expanded, "warnings": warnings})
+        tell_json({"prompt": expanded, "warnings": warnings})
         return
     tell(expanded)
     for sentence in warnings:
@@ -131,7 +140,7 @@ def ask(
     with connected(url, api_key) as client:
         answers = client.ask(request)
     if json:
-        _print_json({"answers": answers})
+        tell_json({"answers": answers})
     else:
         for answer in answers:
             tell(printable.line(" ".join(answer.split())))
@@ -161,7 +170,3 @@ def _entry(question: Question, drawing: Path | None) -> dict[str, Any]:
     if question.visual_prompt is not None:
         entry["visual_prompt"] = {"image": str(drawing), "mode": question.visual_prompt.mode}
     return entry
-
-
-def _print_json(told: dict[str, Any]) -> None:
-    typer.echo(jsons.dumps(told, indent=2))

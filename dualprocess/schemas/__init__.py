@@ -70,6 +70,7 @@ from dualprocess.schemas.words import (
     ResolvedQuestionsSpec,
     WrittenQuestions,
 )
+from dualprocess.schemas.work import DryRun, WorkPart, WorkUnits
 
 __all__ = [
     "ANONYMOUS",
@@ -86,6 +87,7 @@ __all__ = [
     "BatchEntry",
     "BatchRequest",
     "DraftQuestion",
+    "DryRun",
     "EvalOptions",
     "EvalSettings",
     "Event",
@@ -142,5 +144,7 @@ __all__ = [
     "WebhookMessage",
     "WebhookState",
     "WebhookStatus",
+    "WorkPart",
+    "WorkUnits",
     "WrittenQuestions",
 ]

@@ -10,6 +10,7 @@ from pydantic import Field
 from dualprocess.schemas.fields import NUMBER, JobId, Model, Name, Seed, Text
 from dualprocess.schemas.jobs import ANONYMOUS, JobStatus
 from dualprocess.schemas.specs import JobSpec
+from dualprocess.schemas.work import WorkUnits
 
 MAX_BATCH_JOBS = 1000
 
@@ -70,6 +71,13 @@ class Batch(Model):
     owner: Annotated[str, Field(description="Id of the API key that made it.")] = ANONYMOUS
     created_at: datetime
     size: Annotated[int, Field(description="How many jobs were submitted with it.")]
+    work: Annotated[
+        WorkUnits | None,
+        Field(
+            description="Of all jobs that were submitted with it; null in batches of versions "
+            "that did not count it."
+        ),
+    ] = None
     counts: Annotated[
         dict[JobStatus, int], Field(description="Jobs by status, without deleted ones.")
     ]

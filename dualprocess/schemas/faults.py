@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel
@@ -28,17 +28,36 @@ from dualprocess.schemas.words import (
     QuestionsRequest,
 )
 
+#: More than these at once help nobody.
+MAX_FAULTS = 30
+#: For so many unknown fields the one that is meant is looked for, which takes long.
+_MAX_SUGGESTIONS = 5
+#: Of a place in a request, which can be a name that somebody made up.
+_MAX_PLACE = 200
+#: The longest field's name has half as many.
+_MAX_NAME = 40
 
-def field_error(error: Mapping[str, Any]) -> FieldError:
-    """The finding as a field and a remedy."""
-    where = field_path(error["loc"])
+
+def field_errors(errors: Iterable[Mapping[str, Any]]) -> list[FieldError]:
+    """Each finding as a field and a remedy."""
+    found: list[FieldError] = []
+    suggestions = 0
+    for error in errors:
+        unknown = error["type"] == "extra_forbidden"
+        found.append(_field_error(error, suggest=suggestions < _MAX_SUGGESTIONS))
+        suggestions += unknown
+    return found
+
+
+def _field_error(error: Mapping[str, Any], *, suggest: bool) -> FieldError:
+    where = _cut(field_path(error["loc"]))
     match error["type"]:
         case "json_invalid":
             return FieldError(field="body", message=f"is not JSON: {error['ctx']['error']}")
         case "missing":
             return FieldError(field=where, message="is missing; it has no default")
         case "extra_forbidden":
-            return FieldError(field=where, message=_unknown(error["loc"]))
+            return FieldError(field=where, message=_unknown(error["loc"], suggest=suggest))
         case "string_too_short":
             return FieldError(field=where, message="is empty; write something here")
         case "too_short":
@@ -49,8 +68,14 @@ def field_error(error: Mapping[str, Any]) -> FieldError:
     return FieldError(field=where, message=message)
 
 
-def _unknown(location: Sequence[int | str]) -> str:
+def _cut(place: str) -> str:
+    return place if len(place) <= _MAX_PLACE else f"{place[: _MAX_PLACE - 1]}…"
+
+
+def _unknown(location: Sequence[int | str], *, suggest: bool) -> str:
     *parents, name = (part for part in location if isinstance(part, str))
+    if not suggest or len(name) > _MAX_NAME:
+        return "is no field of this request; leave it out"
     part = _PARTS.get(parents[-1]) if parents else None
     # A part has few fields, so that a less similar name is suggested too.
     own = difflib.get_close_matches(name, part.model_fields, n=1, cutoff=0.5) if part else []

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import base64
+import binascii
+import itertools
 import re
-from typing import Annotated, Any, Literal
-from urllib.parse import unquote
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import unquote_to_bytes
 
 from pydantic import (
     BaseModel,
@@ -193,11 +196,31 @@ Deadline = Annotated[
 
 
 _DATA_URL = re.compile(r"\s*data:[^,]*,", re.IGNORECASE)
-_URL_SAFE = str.maketrans("-_", "+/")
+#: Characters, or bytes, of a file that are decoded or encoded at once: who decodes on another
+#: thread stops nobody else meanwhile. Of bytes, whole groups of three.
+_PIECE = 3 << 14
+#: Characters, of which no field of text takes so many.
+_LONG = 1 << 14
+#: Of a data: URL: + and / and = can be written so, 1 character in 32 of the largest file.
+_MAX_ESCAPES = 2_000_000
+
+
+class LongText(str):
+    """A text in ``pieces`` of ASCII, longer than any field takes but those of a file.
+
+    To others it is another text that is too long: nobody has to put it together.
+    """
+
+    pieces: Sequence[str]
+
+    def __new__(cls, pieces: Sequence[str]) -> Self:
+        text = super().__new__(cls, "…" * _LONG)
+        text.pieces = pieces
+        return text
 
 
 def is_data_url(text: str) -> bool:
-    return _DATA_URL.match(text) is not None
+    return _DATA_URL.match(text[:_PIECE]) is not None
 
 
 def _from_base64(kind: str) -> BeforeValidator:
@@ -215,17 +238,66 @@ def _from_base64(kind: str) -> BeforeValidator:
 def _base64_bytes(text: str) -> bytes:
     """Reads base64 as mail, browsers and command lines write it: on one or several lines, in either
     alphabet, with or without padding. Raises ``ValueError``."""
-    if prefix := _DATA_URL.match(text):
-        text = unquote(text[prefix.end() :])
-    payload = "".join(text.split()).translate(_URL_SAFE)
-    if len(payload) % 4:
-        payload += "=" * (4 - len(payload) % 4)
-    return base64.b64decode(payload, validate=True)
+    decoded: list[bytes] = []
+    rest = ""
+    for piece in _payload(text):
+        # All but the last group of four, which may lack its padding.
+        rest += piece
+        whole = max(len(rest) - 1, 0) // 4 * 4
+        if "=" in rest[:whole]:
+            raise ValueError("continues after its end")
+        decoded.append(binascii.a2b_base64(rest[:whole], strict_mode=True))
+        rest = rest[whole:]
+    decoded.append(binascii.a2b_base64(rest + "=" * (-len(rest) % 4), strict_mode=True))
+    return b"".join(decoded)
 
 
-_TO_BASE64 = PlainSerializer(
-    lambda raw: base64.b64encode(raw).decode(), return_type=str, when_used="json"
-)
+def _payload(text: str) -> Iterator[str]:
+    """Piece by piece, in the first of the alphabets, without spaces."""
+    pieces = _of_a_size(text.pieces if isinstance(text, LongText) else [text])
+    first = next(pieces, "")
+    prefix = _DATA_URL.match(first)
+    begin = prefix.end() if prefix else 0
+    whole = itertools.chain([first[begin:]], pieces)
+    for piece in _unescaped(whole) if prefix else whole:
+        yield "".join(piece.split()).replace("-", "+").replace("_", "/")
+
+
+def _of_a_size(pieces: Iterable[str]) -> Iterator[str]:
+    """The same text in pieces that are neither long nor, but for the last, short."""
+    rest = ""
+    for piece in pieces:
+        rest += piece
+        for begin in range(0, len(rest) - _PIECE + 1, _PIECE):
+            yield rest[begin : begin + _PIECE]
+        rest = rest[len(rest) // _PIECE * _PIECE :]
+    if rest:
+        yield rest
+
+
+def _unescaped(pieces: Iterable[str]) -> Iterator[str]:
+    """With what a URL writes as %2F. Raises ``ValueError``."""
+    rest = ""
+    escapes = 0
+    for piece in pieces:
+        escapes += piece.count("%")
+        if escapes > _MAX_ESCAPES:
+            raise ValueError("has more characters written with % than base64 needs")
+        whole = rest + piece
+        # What a piece's end cuts through goes on in the next one.
+        cut = whole.rfind("%", -2)
+        end = len(whole) if cut < 0 else cut
+        yield unquote_to_bytes(whole[:end]).decode("ascii")
+        rest = whole[end:]
+    yield unquote_to_bytes(rest).decode("ascii")
+
+
+def _to_base64(raw: bytes) -> str:
+    pieces = range(0, len(raw), _PIECE)
+    return "".join(base64.b64encode(raw[at : at + _PIECE]).decode() for at in pieces)
+
+
+_TO_BASE64 = PlainSerializer(_to_base64, return_type=str, when_used="json")
 _BASE64_SCHEMA = WithJsonSchema({"type": "string", "contentEncoding": "base64"})
 
 #: An encoded image: ``bytes`` in Python, base64 in JSON.

@@ -19,6 +19,7 @@ from dualprocess.schemas.words import (
     ResolvedQuestionsSpec,
     WrittenQuestions,
 )
+from dualprocess.schemas.work import WorkUnits
 
 #: The owner of jobs that were made while no API keys were needed.
 ANONYMOUS = "anonymous"
@@ -150,6 +151,10 @@ class Job(Model):
     started_at: datetime | None = None
     finished_at: datetime | None = None
     deadline_at: datetime | None = None
+    work: Annotated[
+        WorkUnits | None,
+        Field(description="Counts in the key's quota until the job ends; null in older jobs."),
+    ] = None
     position: Annotated[
         int | None, Field(description="Jobs ahead in the queue; only while queued.")
     ] = None
@@ -198,4 +203,11 @@ class Job(Model):
 
 class JobPage(Model):
     jobs: list[Job]
+    unreadable: Annotated[
+        list[JobId],
+        Field(
+            description="Jobs of this page that a newer version of the service stored, and that "
+            "this one can't show."
+        ),
+    ] = []
     next: Annotated[str | None, Field(description="`cursor` of the next page, if any.")] = None

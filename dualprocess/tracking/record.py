@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dualprocess import printable
 from dualprocess.client import Client
 from dualprocess.errors import TrackingFailed
 from dualprocess.schemas import Job, ResolvedJobSpec
@@ -45,7 +46,7 @@ def read(client: Client, job_id: str, folder: Path) -> Record:
     lines = metrics.read_text(encoding="utf-8").splitlines() if metrics in files else []
     return Record(
         job_id=job.id,
-        name=job.name or job.id,
+        name=printable.line(job.name or job.id),
         parameters=dict(_parameters(job.spec)),
         # A skipped step has a reason instead of measurements.
         steps=[_measures(step) for step in map(json.loads, lines) if "loss" in step],
@@ -56,10 +57,10 @@ def read(client: Client, job_id: str, folder: Path) -> Record:
 
 def _parameters(spec: ResolvedJobSpec) -> Iterator[tuple[str, str]]:
     for number, question in enumerate(spec.questions, 1):
-        yield f"question_{number}", question.question[:_CHARACTERS]
-        yield f"answer_{number}", question.answer[:_CHARACTERS]
+        yield f"question_{number}", printable.lines(question.question)[:_CHARACTERS]
+        yield f"answer_{number}", printable.lines(question.answer)[:_CHARACTERS]
     for name, value in _flat(spec.model_dump(mode="json", exclude={"questions", "name"})):
-        yield name, str(value)[:_CHARACTERS]
+        yield name, printable.lines(str(value))[:_CHARACTERS]
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

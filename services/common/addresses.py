@@ -8,8 +8,12 @@ from typing import Annotated
 
 from pydantic import AfterValidator
 
+from dualprocess.urls import port_fault
+
 #: gRPC's own schemes whose rest is not one ``host:port``.
 _OTHER_SCHEMES = re.compile(r"(ipv4|ipv6|unix|unix-abstract|vsock|xds):")
+
+_PORT_DIGITS = 5
 
 
 def host_port(host: str, port: int) -> str:
@@ -46,6 +50,8 @@ def _reachable(target: str) -> str:
     host, _, port = name.rpartition(":")
     if "/" in name or not host or not port.isdecimal():
         raise ValueError("must be host:port, or dns:///host:port for all addresses of a name")
+    if not (port.isascii() and len(port) <= _PORT_DIGITS) or port_fault(int(port)):
+        raise ValueError("has a port beyond those there are; write 1 to 65535")
     if ":" in host and not (host.startswith("[") and host.endswith("]")):
         raise ValueError("has an IPv6 address without brackets; write it like [::1]:50051")
     return target

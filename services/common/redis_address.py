@@ -7,19 +7,33 @@ from __future__ import annotations
 
 import socket
 import ssl
-from typing import Annotated
-from urllib.parse import SplitResult, urlsplit
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from pydantic import AfterValidator
-from redis import Redis
+from redis import Redis, Sentinel
 from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError
 from redis.retry import Retry
 
-_SCHEMES = ("redis", "rediss", "unix")
+from dualprocess.urls import host_fault, port_fault
+from services.common.redis_sentinel import SCHEMES as SENTINEL_SCHEMES
+from services.common.redis_sentinel import is_sentinel, sentinel_address
+
+#: Within the data folder of `dualprocess up`: where the Redis that it started is, while it runs.
+OWN_ADDRESS = Path("redis", "url")
+
+_SCHEMES = ("redis", "rediss", "unix", *SENTINEL_SCHEMES)
 _ESCAPE = (
     "must have the characters / ? # @ [ ] of its user and password escaped, like %2F for / and "
     "%23 for #"
+)
+#: Why a cluster is refused, and what to use.
+CLUSTER_REFUSAL = (
+    "this Redis is a cluster. The queue is changed by scripts that read and write many keys in one "
+    "step, which a cluster does not allow. Use one Redis; if it must survive the loss of its "
+    "machine, use one with replicas and sentinels (redis+sentinel://host:26379/service/0)"
 )
 #: Redis's words for the number of a database that it has not.
 _NO_DATABASE = "index is out of range"
@@ -35,13 +49,13 @@ def checked_redis_url(url: str) -> str:
     if scheme not in _SCHEMES:
         what = "begins with another scheme" if found else "has no scheme"
         raise ValueError(
-            f"{what}; begin it with redis://, rediss:// for TLS, or unix:// for a socket, like "
-            "redis://127.0.0.1:6379/0"
+            f"{what}; begin it with redis://, rediss:// for TLS, unix:// for a socket, or "
+            "redis+sentinel:// for sentinels, like redis://127.0.0.1:6379/0"
         )
     try:
         parts = urlsplit(url)
         # Redis-py's parser must be able to read the address.
-        _ = parts.port
+        port = None if is_sentinel(url) else parts.port
     except ValueError:
         # Without the cause: it quotes a part of the password as the port.
         raise ValueError(f"{_ESCAPE}, and a number as its port") from None
@@ -52,10 +66,18 @@ def checked_redis_url(url: str) -> str:
         raise ValueError(f"{_ESCAPE}; nothing may follow a #")
     if parts.scheme == "unix":
         _check_socket(parts)
+    elif is_sentinel(url):
+        sentinel_address(url)
+    elif fault := _place_fault(unquote(parts.hostname or ""), port):
+        raise ValueError(fault)
     elif parts.path.strip("/") and not parts.path.removeprefix("/").isdecimal():
         raise ValueError("must end with the number of a database, like /0, or have no path")
     _check_options(url)
     return url
+
+
+def _place_fault(host: str, port: int | None) -> str | None:
+    return (host_fault(host) if host else None) or (None if port is None else port_fault(port))
 
 
 def _check_socket(parts: SplitResult) -> None:
@@ -69,20 +91,34 @@ def _check_socket(parts: SplitResult) -> None:
 def _check_options(url: str) -> None:
     """redis-py checks options only when it connects, and then raises a traceback."""
     try:
-        client = Redis.from_url(url)
+        client = blocking_client(url)
         client.connection_pool.make_connection()
     except (TypeError, ValueError, RedisError):
         raise ValueError("has an option after the ? that redis-py does not know") from None
 
 
+def blocking_client(url: str, **options: Any) -> Redis:
+    """A client for one look. Raises what redis-py does for a faulty address."""
+    if not is_sentinel(url):
+        return Redis.from_url(url, **options)
+    address = sentinel_address(url)
+    sentinel = Sentinel(
+        address.sentinels, sentinel_kwargs=address.to_sentinels | options, **options
+    )
+    client: Redis = sentinel.master_for(address.service, **address.redis)
+    return client
+
+
 def redis_refusal(url: str) -> str | None:
     """Why Redis will never let this process in, with the remedy. ``None`` if it does, and if it
     does not answer yet."""
-    client = Redis.from_url(
+    client = blocking_client(
         url, socket_connect_timeout=2, socket_timeout=2, retry=Retry(NoBackoff(), 0)
     )
     try:
         client.ping()
+        if _is_cluster(client):
+            return CLUSTER_REFUSAL
     except NoPermissionError:
         return (
             "the Redis user in this address lacks permissions that the service needs; give it +@all"
@@ -103,6 +139,14 @@ def redis_refusal(url: str) -> str | None:
     finally:
         client.close()
     return None
+
+
+def _is_cluster(client: Redis) -> bool:
+    try:
+        info: Any = client.info("cluster")
+    except (NoPermissionError, ResponseError):
+        return False
+    return bool(info.get("cluster_enabled"))
 
 
 def _tls_fault(error: BaseException, url: str) -> str | None:

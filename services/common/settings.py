@@ -20,7 +20,7 @@ from pydantic_settings import (
     SettingsError,
 )
 
-from dualprocess.printable import replace_what_cannot_be_encoded
+from dualprocess import printable
 from services.common.addresses import Host
 from services.common.credentials import Credentials, read_credentials
 from services.common.environment import Environment
@@ -55,7 +55,7 @@ class ServiceSettings(BaseSettings):
     @classmethod
     def from_command_line(cls) -> Self:
         """Reads flags and environment; if any are wrong, names each and exits with status 2."""
-        replace_what_cannot_be_encoded()
+        printable.replace_what_cannot_be_encoded()
         return cls._read(lambda: CliApp.run(cls))
 
     @classmethod
@@ -77,13 +77,13 @@ class ServiceSettings(BaseSettings):
             faults = [(named[1] if named else "", "must be JSON, and is not")]
         for name, fault in faults:
             said = fault.removeprefix("Input ").removeprefix("Value error, ")
-            print(f"{cls._named(name)}: {said}", file=sys.stderr)
+            print(printable.lines(f"{cls._named(name)}: {said}"), file=sys.stderr)
         sys.exit(2)
 
     def refuse(self, field: str, fault: str) -> NoReturn:
         """Exits as ``from_command_line`` does, for a setting that turns out to be wrong only when
         it is used."""
-        print(f"{self._named(field)}: {fault}", file=sys.stderr)
+        print(printable.lines(f"{self._named(field)}: {fault}"), file=sys.stderr)
         sys.exit(2)
 
     @classmethod

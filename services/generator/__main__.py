@@ -10,6 +10,7 @@ import grpc
 from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
+from dualprocess import printable
 from dualprocess.v1 import generator_pb2, generator_pb2_grpc
 from services.common.credentials import CredentialsError
 from services.common.device import DeviceThread
@@ -49,4 +50,4 @@ if __name__ == "__main__":
     try:
         asyncio.run(main(settings))
     except (PresetError, CredentialsError, StartError) as error:
-        sys.exit(f"generator: {error}")
+        sys.exit(printable.lines(f"generator: {error}"))

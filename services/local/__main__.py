@@ -5,21 +5,35 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import logging
 import os
+import shlex
 import signal
 import sys
+from pathlib import Path
+from typing import NoReturn
 
+from dualprocess import printable
 from dualprocess.connection import certificates_fault
 from services.common.exposure import exposure_fault
 from services.common.extras import page_fault
 from services.common.presets import PresetError, load_presets
 from services.common.redis_address import redis_refusal
 from services.common.telemetry import configure_logging
-from services.local import stack
+from services.local import own_redis, private, stack
 from services.local.models import Models, chosen
 from services.local.ports import is_free
 from services.local.settings import LocalSettings
 from services.local.supervisor import GaveUp, Supervisor
+
+log = logging.getLogger(__name__)
+
+#: As `dualprocess --help` tells them.
+_BAD_INPUT = 2
+
+#: What a stack makes in its data folder.
+_LOCK = "lock"
+_FOLDERS = ("redis", "artifacts", "logs")
 
 _COLOURS = {"redis": 31, "vlm": 36, "generator": 35, "api": 32, "worker": 33}
 
@@ -34,36 +48,53 @@ def main() -> None:
     settings.data = settings.data.resolve()
     configure_logging("local", settings.log_level)
     if fault := exposure_fault(settings.host, auth=settings.auth, insecure=settings.insecure):
-        sys.exit(f"dualprocess: {fault}")
+        _refuse(fault)
     if fault := page_fault(ui=settings.ui):
-        sys.exit(f"dualprocess: {fault}")
+        _refuse(fault)
     if fault := certificates_fault():
-        sys.exit(f"dualprocess: {fault}")
-    models = chosen(settings, load_presets(settings.presets))
+        _refuse(fault)
+    try:
+        models = chosen(settings, load_presets(settings.presets))
+    except PresetError as error:
+        _refuse(str(error))
     if settings.redis_url is not None and (refusal := redis_refusal(settings.redis_url)):
         settings.refuse("redis_url", refusal)
     _lock(settings)
     if not is_free(settings.host, settings.port):
-        sys.exit(f"dualprocess: {settings.url} is taken; choose another --port")
+        _refuse(f"{settings.url} is taken; choose another --port")
     asyncio.run(_run(settings, models))
 
 
 def _lock(settings: LocalSettings) -> None:
     """Only one stack can use a data folder. The lock goes with this process, however it ends."""
     try:
-        settings.data.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(settings.data / "lock", os.O_CREAT | os.O_RDWR)
+        _make_private(settings.data)
+        descriptor = os.open(settings.data / _LOCK, os.O_CREAT | os.O_RDWR, 0o600)
     except OSError as error:
         settings.refuse(
-            "data", f"{settings.data} can't be the folder ({error.strerror}); choose another"
+            "data",
+            f"{settings.data} can't be the folder ({error.strerror or error}); choose another",
         )
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        sys.exit(
-            f"dualprocess: another stack works in {settings.data}; stop it, or choose another "
-            "--data"
-        )
+        _refuse(f"another stack works in {settings.data}; stop it, or choose another --data")
+
+
+def _make_private(data: Path) -> None:
+    """Takes away the rights of others that an earlier version left."""
+    found = {path.name for path in data.iterdir()} if data.is_dir() else set()
+    if _LOCK not in found and found - set(_FOLDERS):
+        private.check_folder(data)
+    for folder in (data, *(data / name for name in _FOLDERS if name in found)):
+        if private.make_folder(folder):
+            log.warning("%s was open to others on this machine; now it is yours alone", folder)
+
+
+def _refuse(fault: str) -> NoReturn:
+    """Ends the command, because it can't do what was asked."""
+    print(printable.lines(f"dualprocess: {fault}"), file=sys.stderr)
+    sys.exit(_BAD_INPUT)
 
 
 async def _run(settings: LocalSettings, models: Models) -> None:
@@ -77,24 +108,28 @@ async def _run(settings: LocalSettings, models: Models) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     work = asyncio.create_task(_work(settings, models, supervisor))
     stopped = asyncio.create_task(stop.wait())
-    await asyncio.wait({work, stopped}, return_when=asyncio.FIRST_COMPLETED)
-    if work.done():
-        stopped.cancel()
-        work.result()
-    work.cancel()
-    await asyncio.gather(work, return_exceptions=True)
-    await supervisor.stop()
+    try:
+        await asyncio.wait({work, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        if work.done():
+            stopped.cancel()
+            work.result()
+        work.cancel()
+        await asyncio.gather(work, return_exceptions=True)
+        await supervisor.stop()
+    finally:
+        own_redis.forget(settings.redis_folder)
 
 
 async def _work(settings: LocalSettings, models: Models, supervisor: Supervisor) -> None:
     await supervisor.start()
-    print(
+    told = (
         f"dualprocess is ready at {settings.url} (documentation at {settings.url}/docs).\n"
         f"{_page(settings)}"
         f"{models}; all data is in {settings.data}.\n"
-        "Ctrl-C stops it.",
-        flush=True,
+        f"{_keys(settings)}"
+        "Ctrl-C stops it."
     )
+    print(printable.lines(told), flush=True)
     await supervisor.wait()
 
 
@@ -102,6 +137,14 @@ def _page(settings: LocalSettings) -> str:
     if not settings.ui:
         return "The web page is off; it needs --ui and the extra [ui].\n"
     return f"Web page: {settings.url}/ui\n"
+
+
+def _keys(settings: LocalSettings) -> str:
+    if not settings.auth:
+        return ""
+    # With one of its own, whoever names its folder finds it.
+    where = "" if settings.redis_url else f" --data {shlex.quote(str(settings.data))}"
+    return f"Its keys: dualprocess keys{where} create --name me --scope submit --scope read\n"
 
 
 def _prefixed(name: str, line: str) -> str:
@@ -114,5 +157,5 @@ def _prefixed(name: str, line: str) -> str:
 if __name__ == "__main__":
     try:
         main()
-    except (PresetError, GaveUp) as error:
-        sys.exit(f"dualprocess: {error}")
+    except GaveUp as error:
+        sys.exit(printable.lines(f"dualprocess: {error}"))

@@ -15,6 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
+from dualprocess import printable
+from services.local import private
+
 _LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 _PR_SET_PDEATHSIG = 1
 
@@ -37,6 +40,8 @@ class ChildSpec:
     #: What the start waits for, as a message says it, and for how long at most.
     waits_for: str = "it to be ready"
     ready_seconds: float = 300.0
+    #: What new files of it deny to whom; -1: what they do as a rule.
+    umask: int = -1
 
 
 @dataclass
@@ -54,7 +59,7 @@ class Child:
         """Starts it, and returns its exit status when it has ended."""
         parent = os.getpid()
         self.started = time.monotonic()
-        with self.log.open("ab") as log:
+        with private.appending(self.log) as log:
             process = await asyncio.create_subprocess_exec(
                 *self.spec.command,
                 stdin=asyncio.subprocess.DEVNULL,
@@ -63,6 +68,7 @@ class Child:
                 env={**os.environ, **self.spec.environment, "PYTHONUNBUFFERED": "1"},
                 # A session of its own: Ctrl-C reaches the supervisor only, which stops all.
                 start_new_session=True,
+                umask=self.spec.umask,
                 preexec_fn=lambda: _die_with(parent),
             )
             self._process = process
@@ -88,7 +94,7 @@ class Child:
 
     def _tell(self, raw: bytes) -> None:
         # The last state of a line that was overwritten.
-        line = raw.decode(errors="replace").rstrip().rpartition("\r")[2]
+        line = printable.line(raw.decode(errors="replace").rstrip().rpartition("\r")[2])
         self.tail.append(line)
         self.say(self.spec.name, line)
 

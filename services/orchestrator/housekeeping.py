@@ -1,4 +1,5 @@
-"""Work for all jobs: ends overdue ones, and deletes old ones.
+"""Work for all jobs: ends overdue ones, deletes old ones, and logs once which settings of this
+Redis may lose jobs.
 
 Every worker and every API process does it, so it is done while any of them lives; each step is
 one atomic script or may be done twice.
@@ -12,6 +13,7 @@ import time
 
 from redis.exceptions import ConnectionError, TimeoutError
 
+from services.common.redis_state import look
 from services.orchestrator.pauses import pause
 from services.orchestrator.retention import Retention
 from services.orchestrator.settings import StoreSettings
@@ -34,6 +36,8 @@ class Housekeeping:
         *,
         poll_seconds: float,
     ) -> None:
+        self._redis = redis
+        self._is_looked_at = False
         self._queue = Queue(redis)
         self._retention = Retention(
             redis, artifacts, days=settings.keep_days, events_days=settings.keep_events_days
@@ -57,6 +61,10 @@ class Housekeeping:
             await pause(self._poll_seconds, stopping)
 
     async def _keep_house(self) -> None:
+        if not self._is_looked_at:
+            for finding in (await look(self._redis)).findings:
+                log.warning("%s", finding)
+            self._is_looked_at = True
         for job_id in await self._queue.end_overdue():
             log.info("job %s: failed: its deadline passed", job_id)
         if time.monotonic() >= self._next_sweep:

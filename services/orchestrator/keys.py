@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json as jsons
+import os
 import sys
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
@@ -20,7 +22,8 @@ from rich.table import Table
 from rich.text import Text
 
 from dualprocess import printable
-from services.common.redis_address import checked_redis_url, redis_refusal
+from dualprocess.command_group import CommandGroup
+from services.common.redis_address import OWN_ADDRESS, checked_redis_url, redis_refusal
 from services.orchestrator.settings import KeySettings
 from services.orchestrator.store.keys import ApiKey, ApiKeys, Scope, id_of
 from services.orchestrator.store.quotas import Quotas
@@ -31,29 +34,55 @@ _KEYS = TypeAdapter(list[ApiKey])
 _BAD_INPUT = 2
 _UNREACHABLE = 3
 
+_WHERE = (
+    "Of the stack that `dualprocess up --data DIR` started: `dualprocess keys --data DIR …`. Of "
+    "another service, whose Redis is elsewhere: --redis-url."
+)
+
 app = typer.Typer(
-    help="Make, list and revoke the API keys of the service whose Redis is at --redis-url.",
+    cls=CommandGroup,
+    help="Make, list and revoke API keys.",
+    epilog=_WHERE,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
 
 RedisUrl = Annotated[
     str | None,
-    typer.Option("--redis-url", help="Else DUALPROCESS_REDIS_URL, REDIS_URL, or the local one."),
+    typer.Option(
+        "--redis-url",
+        help="Else that of `dualprocess keys --data DIR`, DUALPROCESS_REDIS_URL or REDIS_URL, that "
+        "of the stack in ./data.",
+    ),
 ]
-
 
 Json = Annotated[bool, typer.Option("--json", help="For programs: JSON on standard output.")]
 
 
-@app.command()
+@app.callback()
+def of(
+    context: typer.Context,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Of `dualprocess up --data DIR`, whose keys it is about: ./data."),
+    ] = None,
+) -> None:
+    context.obj = data
+
+
+@app.command(epilog=_WHERE)
 def create(
+    context: typer.Context,
     name: Annotated[str, typer.Option(help="Whose it is, for the list.")],
     scope: Annotated[list[Scope], typer.Option(help="Once for each; admin implies the others.")],
     queued: Annotated[int | None, typer.Option(min=1, help="Jobs that may wait.")] = None,
     running: Annotated[int | None, typer.Option(min=1, help="Jobs that run at once.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps of a job.")] = None,
     body_bytes: Annotated[int | None, typer.Option(min=1, help="Size of a request.")] = None,
+    work: Annotated[
+        int | None,
+        typer.Option(min=1, help="Work of all jobs that have not ended."),
+    ] = None,
     redis_url: RedisUrl = None,
     json: Json = False,
 ) -> None:
@@ -64,28 +93,29 @@ def create(
         running=running or settings.quota_running,
         steps=steps or settings.quota_steps,
         body_bytes=body_bytes or settings.quota_body_bytes,
+        work=work or settings.quota_work,
     )
 
     async def make() -> str:
-        async with _keys(redis_url) as keys:
+        async with _keys(context.obj, redis_url) as keys:
             return await keys.create(name, set(scope), quotas)
 
     key = asyncio.run(make())
-    typer.echo(jsons.dumps({"id": id_of(key), "key": key}, indent=2) if json else key)
+    typer.echo(printable.as_json({"id": id_of(key), "key": key}) if json else key)
     typer.echo("Keep it: only its hash is stored, and nothing can show it again.", err=True)
 
 
-@app.command("list")
-def list_keys(redis_url: RedisUrl = None, json: Json = False) -> None:
+@app.command("list", epilog=_WHERE)
+def list_keys(context: typer.Context, redis_url: RedisUrl = None, json: Json = False) -> None:
     """Every key that was ever made, without its secret."""
 
     async def read() -> list[ApiKey]:
-        async with _keys(redis_url) as keys:
+        async with _keys(context.obj, redis_url) as keys:
             return await keys.list()
 
     listed = asyncio.run(read())
     if json:
-        typer.echo(_KEYS.dump_json(listed, indent=2).decode())
+        typer.echo(printable.as_json(_KEYS.dump_python(listed, mode="json")))
         return
     table = Table("id", "name", "scopes", *Quotas.model_fields, "made", "revoked")
     for key in listed:
@@ -94,15 +124,17 @@ def list_keys(redis_url: RedisUrl = None, json: Json = False) -> None:
             # Text: a name is no markup.
             Text(printable.line(key.name)),
             " ".join(sorted(key.scopes)),
-            *[f"{limit:,}" for limit in key.quotas.model_dump().values()],
+            # A key from before there was a quota has no limit there.
+            *["none" if limit is None else f"{limit:,}" for _, limit in key.quotas],
             f"{key.created_at:%Y-%m-%d %H:%M}",
             f"{key.revoked_at:%Y-%m-%d %H:%M}" if key.revoked_at else "",
         )
     Console(width=None if sys.stdout.isatty() else 200).print(table)
 
 
-@app.command()
+@app.command(epilog=_WHERE)
 def revoke(
+    context: typer.Context,
     key_id: Annotated[str, typer.Argument(metavar="ID", help="As `list` shows it.")],
     redis_url: RedisUrl = None,
     json: Json = False,
@@ -110,7 +142,7 @@ def revoke(
     """Take a key back: from now on it opens nothing. Its jobs go on."""
 
     async def take() -> bool:
-        async with _keys(redis_url) as keys:
+        async with _keys(context.obj, redis_url) as keys:
             return await keys.revoke(key_id)
 
     if not asyncio.run(take()):
@@ -119,27 +151,64 @@ def revoke(
             _BAD_INPUT,
         )
     if json:
-        typer.echo(jsons.dumps({"id": key_id, "revoked": True}, indent=2))
+        typer.echo(printable.as_json({"id": key_id, "revoked": True}))
     else:
-        typer.echo(f"key {key_id} opens nothing any more")
+        typer.echo(f"key {printable.line(key_id)} opens nothing any more")
 
 
 @contextlib.asynccontextmanager
-async def _keys(redis_url: str | None) -> AsyncIterator[ApiKeys]:
-    url = redis_url or KeySettings.from_environment().redis_url
+async def _keys(data: Path | None, redis_url: str | None) -> AsyncIterator[ApiKeys]:
+    place = _place(data, redis_url)
     try:
-        url = checked_redis_url(url)
+        url = checked_redis_url(place.url)
     except ValueError as error:
-        _fail(f"--redis-url: {error}", _BAD_INPUT)
+        _fail(f"{place.name}: {error}", _BAD_INPUT)
     if refusal := await asyncio.to_thread(redis_refusal, url):
-        _fail(f"--redis-url: {refusal}", _BAD_INPUT)
+        _fail(f"{place.name}: {refusal}", _BAD_INPUT)
     redis = connect(url, retries=1)
     try:
         yield ApiKeys(redis)
     except RedisError as error:
-        _fail(f"--redis-url: Redis does not answer ({error}); name the service's own", _UNREACHABLE)
+        _fail(f"{place.name}: Redis does not answer ({error}); {place.remedy}", _UNREACHABLE)
     finally:
         await redis.aclose()
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where Redis is, by what that is known, and what to do where it does not answer."""
+
+    url: str
+    name: str
+    remedy: str
+
+
+def _place(data: Path | None, redis_url: str | None) -> _Place:
+    if redis_url:
+        return _Place(redis_url, "--redis-url", "name the service's own")
+    settings = KeySettings.from_environment()
+    is_named = "redis_url" in settings.model_fields_set
+    folder = data or Path(os.environ.get("DUALPROCESS_DATA") or "data")
+    address = folder / OWN_ADDRESS
+    if (data is not None or not is_named) and address.is_file():
+        try:
+            url = address.read_text(encoding="utf-8")
+        except OSError as error:
+            _fail(f"--data: {address} can't be read ({error.strerror})", _BAD_INPUT)
+        return _Place(url, f"--data {folder}", f"start it with `dualprocess up --data {folder}`")
+    if is_named:
+        return _Place(settings.redis_url, "--redis-url", "name the service's own")
+    if data is not None:
+        _fail(
+            f"--data: no stack with a Redis of its own runs in {folder}; start it with "
+            f"`dualprocess up --data {folder}`, or name the service's Redis by --redis-url",
+            _BAD_INPUT,
+        )
+    remedy = (
+        f"no stack runs in {folder.resolve()} either. Name the folder of the one that you mean, "
+        "`dualprocess keys --data DIR …` after `dualprocess up --data DIR`, or the service's Redis"
+    )
+    return _Place(settings.redis_url, "--redis-url", remedy)
 
 
 def _fail(message: str, code: int) -> NoReturn:

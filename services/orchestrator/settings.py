@@ -6,7 +6,8 @@ from pathlib import Path
 
 from pydantic import AliasChoices, Field
 
-from services.common.redis_address import RedisUrl
+from services.common.redis_address import RedisUrl, redis_refusal
+from services.common.redis_state import first_look
 from services.common.settings import ServiceSettings
 
 
@@ -16,6 +17,11 @@ class StoreSettings(ServiceSettings):
         repr=False,
         validation_alias=AliasChoices("redis_url", "DUALPROCESS_REDIS_URL", "REDIS_URL"),
         description="Address of Redis, 6.2 or newer; use AOF in production.",
+    )
+    redis_strict: bool = Field(
+        default=False,
+        description="Do not start with a Redis that may lose jobs: one that throws keys away, "
+        "keeps no append-only file, is too old, or has another time.",
     )
     artifacts: str = Field(
         default=(Path.cwd() / "data" / "artifacts").as_uri(),
@@ -36,6 +42,14 @@ class StoreSettings(ServiceSettings):
         default=60, gt=0, description="Seconds between two searches for jobs to delete."
     )
 
+    def check_redis(self) -> None:
+        """Exits, with the remedy, if Redis will never do. One that is away may come."""
+        if refusal := redis_refusal(self.redis_url):
+            self.refuse("redis_url", refusal)
+        seen = first_look(self.redis_url) if self.redis_strict else None
+        if seen is not None and seen.findings:
+            self.refuse("redis_strict", "; ".join(seen.findings))
+
 
 class KeySettings(StoreSettings):
     """The quotas of a key that is made without quotas of its own."""
@@ -44,3 +58,5 @@ class KeySettings(StoreSettings):
     quota_running: int = Field(default=4, ge=1)
     quota_steps: int = Field(default=2000, ge=1)
     quota_body_bytes: int = Field(default=64 * 1024 * 1024, ge=1)
+    #: Room for as many jobs as may be queued, at the defaults of any preset.
+    quota_work: int = Field(default=500_000, ge=1)

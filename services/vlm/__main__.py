@@ -9,6 +9,7 @@ from collections.abc import Callable
 import grpc
 from transformers.utils import logging as transformers_logging
 
+from dualprocess import printable
 from dualprocess.v1 import vlm_pb2, vlm_pb2_grpc
 from services.common.credentials import CredentialsError
 from services.common.device import DeviceThread
@@ -47,4 +48,4 @@ if __name__ == "__main__":
     try:
         asyncio.run(main(settings))
     except (PresetError, CredentialsError, StartError) as error:
-        sys.exit(f"vlm: {error}")
+        sys.exit(printable.lines(f"vlm: {error}"))

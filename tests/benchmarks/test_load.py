@@ -10,7 +10,7 @@ import pytest
 
 @pytest.mark.timeout(150)
 def test_a_small_load_meets_no_error() -> None:
-    size = ["--leases=20", "--queued=20", "--streams=10", "--hour=20"]
+    size = ["--leases=20", "--queued=20", "--streams=10", "--crowd=30", "--hour=20"]
     time = ["--rate=10", "--seconds=1", "--settle=0"]
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.load", *size, *time],
@@ -21,4 +21,5 @@ def test_a_small_load_meets_no_error() -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "0 leases lost" in done.stdout
+    assert "30 taken and 0 refused" in done.stdout.replace("\n", " ")
     assert "errors: 0" in done.stdout

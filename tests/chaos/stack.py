@@ -11,10 +11,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psutil
 
-from services.local import stack as local
+from services.local import own_redis
 from services.local.child import ChildSpec
 from services.local.ports import free_port
 from services.local.probes import answers, serves
@@ -68,13 +69,15 @@ class Stack:
 
 def build(folder: Path) -> Stack:
     """The stack's processes, to be started in this order. Ports stay over restarts."""
-    redis_port = free_port()
-    redis_url = f"redis://127.0.0.1:{redis_port}/0"
-    store = [f"--redis-url={redis_url}", f"--artifacts={(folder / 'artifacts').as_uri()}"]
+    redis = own_redis.build(folder / "redis")
+    redis_port = urlsplit(redis.url).port
+    store = {
+        "DUALPROCESS_REDIS_URL": redis.url,
+        "DUALPROCESS_ARTIFACTS": (folder / "artifacts").as_uri(),
+    }
     token = {"DUALPROCESS_GRPC_TOKEN": secrets.token_hex(32)}
-    redis = local.redis(folder / "redis", redis_port)
     # Redis writes this over its command line.
-    parts = [Part(Kind.REDIS, f"redis-server 127.0.0.1:{redis_port}", redis)]
+    parts = [Part(Kind.REDIS, f"redis-server 127.0.0.1:{redis_port}", redis.spec)]
     ports = {kind: [free_port() for _ in _REPLICAS] for kind in (Kind.VLM, Kind.GENERATOR)}
     for kind, preset in ((Kind.VLM, VLM), (Kind.GENERATOR, GENERATOR)):
         for replica, port in zip(_REPLICAS, ports[kind], strict=True):
@@ -86,9 +89,9 @@ def build(folder: Path) -> Stack:
         urls.append(f"http://127.0.0.1:{port}")
         parts.append(_api(replica, port, urls[-1], store))
     for replica, port in zip(_REPLICAS, ports[Kind.GENERATOR], strict=True):
-        flags = [*store, f"--generator=127.0.0.1:{port}", f"--vlms={json.dumps({VLM: vlms})}"]
-        parts.append(_worker(replica, flags, f"{urls[0]}/readyz?worker=true", token))
-    return Stack(redis_url, urls, parts)
+        flags = [f"--generator=127.0.0.1:{port}", f"--vlms={json.dumps({VLM: vlms})}"]
+        parts.append(_worker(replica, flags, f"{urls[0]}/readyz?worker=true", {**store, **token}))
+    return Stack(redis.url, urls, parts)
 
 
 @contextlib.asynccontextmanager
@@ -120,18 +123,19 @@ def _gpu_service(
     )
 
 
-def _api(replica: int, port: int, url: str, store: Sequence[str]) -> Part:
+def _api(replica: int, port: int, url: str, store: Mapping[str, str]) -> Part:
     return _python(
         Kind.API,
         replica,
         "services.orchestrator.api",
-        ["--host=127.0.0.1", *store],
+        ["--host=127.0.0.1"],
         mark=f"--port={port}",
         ready=lambda: answers(f"{url}/readyz"),
+        environment=store,
     )
 
 
-def _worker(replica: int, flags: Sequence[str], ready: str, token: Mapping[str, str]) -> Part:
+def _worker(replica: int, flags: Sequence[str], ready: str, environment: Mapping[str, str]) -> Part:
     patience = [f"--attempts={ATTEMPTS}", "--pause-seconds=0.05"]
     return _python(
         Kind.WORKER,
@@ -140,7 +144,7 @@ def _worker(replica: int, flags: Sequence[str], ready: str, token: Mapping[str, 
         [*flags, *patience, f"--lease-seconds={LEASE_SECONDS:g}"],
         mark=f"--name=chaos-{replica}",
         ready=lambda: answers(ready),
-        environment=token,
+        environment=environment,
     )
 
 

@@ -193,6 +193,44 @@ def test_events_go_on_where_a_connection_broke(talking_to: Talking) -> None:
     assert [type(event) for event in events] == [StepEvent, StepEvent, StatusEvent]
 
 
+def test_a_stream_that_others_have_is_asked_for_until_it_is_free(
+    talking_to: Talking, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked = []
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        asked.append(request)
+        if len(asked) < 10:
+            return full()
+        ends = {"type": "status", "status": "succeeded", "attempt": 1}
+        text = f"id: 1-0\ndata: {json.dumps(ends)}\n\n"
+        return httpx.Response(200, headers={"Content-Type": "text/event-stream"}, text=text)
+
+    assert [record.id for record in talking_to(handle).events("0" * 26)] == ["1-0"]
+    assert len(asked) == 10
+    assert [record.message for record in caplog.records if "close one" in record.message] == [
+        "All event streams are taken: close one. It is asked for again until it is there."
+    ]
+
+
+def test_a_job_is_waited_for_without_a_stream_where_none_is_free(talking_to: Talking) -> None:
+    looks = []
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        if request.url.path.endswith("/events"):
+            return full()
+        looks.append(request)
+        return httpx.Response(200, json=JOB | {"status": "succeeded" if looks[2:] else "running"})
+
+    assert talking_to(handle).wait(JOB["id"]).status == "succeeded"
+    assert len(looks) == 4
+
+
+def full() -> httpx.Response:
+    body = {"title": "All event streams are taken", "detail": "close one.", "status": 429}
+    return httpx.Response(429, json=body, headers={"Retry-After": "0"})
+
+
 def test_events_of_a_job_that_ended_while_the_stream_was_broken_still_come(
     talking_to: Talking,
 ) -> None:

@@ -29,6 +29,7 @@ ERRORS: dict[int, type[ApiError]] = {
     410: NotFound,
     413: InvalidRequest,
     415: InvalidRequest,
+    421: InvalidRequest,
     422: InvalidRequest,
     429: RateLimited,
     500: ApiError,
@@ -61,3 +62,11 @@ def test_every_refusal_can_be_caught_by_its_name() -> None:
     raised = {name for name, kind in vars(errors).items() if isinstance(kind, type)}
     ours = {name for name in raised if issubclass(vars(errors)[name], ApiError)}
     assert ours <= set(dualprocess.__all__)
+
+
+def test_a_job_that_the_service_can_not_show_is_told(talking_to: Talking) -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, json={"jobs": [], "unreadable": ["01m8bhc8se3dnjdnna4g640807"]})
+
+    with pytest.warns(UserWarning, match="01m8bhc8se3dnjdnna4g640807"):
+        assert list(talking_to(answer).jobs()) == []

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from typer.testing import CliRunner
 
-from dualprocess import Client
+from dualprocess import Client, Job, JobFailed, JobNotReady, NotFound
 from dualprocess.cli import app, session
 from dualprocess.schemas import ModelList
 from services.common.presets import load_presets
@@ -27,6 +27,8 @@ HOSTILE = [
     ("one\ntwo\u2028three\x85four\tfive", "one two three four five"),
     ("file\u202egnp.exe\u2066x\u2069", "filegnp.exex"),
     ("\u200fright\u061c", "right"),
+    ("zero\u200bwidth\ufeff\u2060\u00ad", "zerowidth"),
+    ("tagged\U000e0041\U000e007f", "tagged"),
     ("[red]no markup[/red]", "[red]no markup[/red]"),
 ]
 #: What people of every script write, which stays.
@@ -49,6 +51,8 @@ def told(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
         for console in (session.stdout, session.stderr):
             monkeypatch.setattr(console, "width", 400)
         done = CliRunner().invoke(app, list(arguments))
+        if done.exception is not None and not isinstance(done.exception, SystemExit):
+            raise done.exception
         return done.stdout + done.stderr
 
     return run
@@ -128,3 +132,131 @@ def test_batch_says_no_name_as_it_came(
     written = told(answering(batches=refused), "batch", "set.json")
     assert "[2Jno" in written
     assert not set(written) & set("\x1b\x07\x9b")
+
+
+#: Of every kind; whoever prints it as it came is found out.
+ALL = "".join(text for text, _ in HOSTILE) + "\x1b[2J"
+ID = "0" * 26
+#: Every command of a service, with what it needs beside that.
+WALK: dict[str, list[list[str]]] = {
+    "submit": [["job.json"], ["job.json", "--wait"], ["job.json", "--watch"]],
+    "batch": [["set.json", "--out", "out", "--watch"]],
+    "list": [[]],
+    "show": [[ID]],
+    "watch": [[ID]],
+    "cancel": [[ID]],
+    "delete": [[ALL]],
+    "pull": [[ID, "--to", ALL.replace("/", "")]],
+    "generate": [["a", "--to", ALL.replace("/", "")]],
+    "questions": [["a"]],
+    "expand": [["a"]],
+    "ask": [["picture.png"]],
+    "models": [[]],
+    "track": [[ID, "--to", "mlflow"]],
+}
+#: Tested where they are: in ``tests/local`` and ``tests/orchestrator``.
+NO_CLIENTS = {"up", "keys"}
+
+
+def is_printable(text: str) -> bool:
+    """Whether a terminal shows all of it, and obeys nothing."""
+    return all(letter.isprintable() or letter in "\n\u00a0\u200c\u200d" for letter in text)
+
+
+def test_every_command_is_walked() -> None:
+    commands = {
+        one.name or one.callback.__name__ for one in app.registered_commands if one.callback
+    }
+    assert commands == WALK.keys() | NO_CLIENTS
+
+
+def hostile(request: httpx.Request) -> httpx.Response:
+    """A service that has ``ALL`` in every place for words."""
+    path = request.url.path
+    draft = {"question": ALL, "answer": ALL, "on_drawing": False}
+    spec = JOB["spec"] | {"prompt": ALL, "questions": [{"question": ALL, "answer": ALL}]}
+    job = JOB | {
+        "spec": spec,
+        "name": ALL,
+        "error": ALL,
+        "waiting_for": ALL,
+        "stopped_because": ALL,
+        "warnings": [ALL],
+        "causes": [ALL],
+        "artifacts": [{"name": ALL.replace("/", ""), "media_type": ALL, "bytes": 1, "sha256": ALL}],
+    }
+    if path.endswith("/events"):
+        told = [
+            {"type": "status", "status": "running", "attempt": 1, "waiting_for": ALL},
+            {"type": "skipped", "attempt": 1, "step": 1, "steps": 2, "reason": ALL},
+            {"type": "warning", "message": ALL},
+            {"type": "status", "status": "failed", "attempt": 1, "error": ALL},
+        ]
+        text = "".join(f"id: {n}-0\ndata: {json.dumps(one)}\n\n" for n, one in enumerate(told))
+        return httpx.Response(200, headers={"Content-Type": "text/event-stream"}, text=text)
+    if "/artifacts/" in path:
+        return httpx.Response(200, content=b"x")
+    bodies: dict[tuple[str, str], Any] = {
+        ("GET", "/v1/jobs"): {"jobs": [job]},
+        ("GET", "/v1/models"): models(ALL),
+        ("POST", "/v1/batches"): {
+            "id": ID,
+            "created_at": JOB["created_at"],
+            "jobs": [{"id": ID, "name": ALL, "status": "queued"}],
+            "counts": {},
+        },
+        ("GET", f"/v1/batches/{ID}/jobs"): {"jobs": [job | {"status": "queued"}]},
+        ("POST", "/v1/questions"): {"questions": [draft], "job": None},
+        ("POST", "/v1/prompts/expand"): {"prompt": ALL, "warnings": [ALL], "job": None},
+        ("POST", "/v1/answers"): {"answers": [ALL], "job": None},
+    }
+    return httpx.Response(200, json=bodies.get((request.method, path), job))
+
+
+def refusing(status: int) -> Handler:
+    errors = [{"field": ALL, "message": ALL}]
+    problem = {"title": ALL, "status": status, "detail": ALL, "errors": errors}
+    return lambda request: httpx.Response(status, json=problem)
+
+
+@pytest.mark.parametrize("json_flag", [[], ["--json"]], ids=["words", "json"])
+@pytest.mark.parametrize("command", WALK)
+def test_nothing_unprintable_is_printed_by_any_command(
+    told: Callable[..., str],
+    command: str,
+    json_flag: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    question = {"question": ALL, "answer": ALL}
+    spec = {"prompt": ALL, "questions": [question], "generator": "x", "vlm": "y", "name": ALL}
+    Path("job.json").write_text(json.dumps(spec))
+    Path("set.json").write_text(json.dumps({"specs": [spec]}))
+    Path("picture.png").write_bytes(b"x")
+    for arguments in WALK[command]:
+        for handler in (hostile, refusing(404), refusing(422)):
+            written = told(handler, command, *arguments, *json_flag)
+            assert written
+            assert is_printable(written), repr(written)
+        # What was typed, or handed on by a script.
+        for wrong in ([f"--{ALL}"], ["--url", ALL], ["--api-key", ALL], [ALL, ALL, ALL]):
+            assert is_printable(told(hostile, command, *arguments, *wrong))
+    for page in Path().rglob("*.html"):
+        assert is_printable(page.read_text(encoding="utf-8"))
+
+
+def test_json_has_all_of_it_as_escapes(told: Callable[..., str]) -> None:
+    written = told(hostile, "show", ID, "--json")
+    assert json.loads(written)["name"] == ALL
+
+
+def test_an_error_that_nobody_catches_is_printable() -> None:
+    transport = httpx.MockTransport(refusing(404))
+    with Client("http://service", transport=transport) as client, pytest.raises(NotFound) as caught:
+        client.models()
+    assert is_printable(str(caught.value))
+    assert caught.value.problem.title == ALL
+    job = Job.model_validate(JOB | {"error": ALL, "waiting_for": ALL})
+    for error in (JobFailed(job), JobNotReady(job)):
+        assert is_printable(str(error))

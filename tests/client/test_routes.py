@@ -18,6 +18,7 @@ from dualprocess import (
     NotFound,
     QuestionsRequest,
 )
+from dualprocess.calls import WorkRequest
 from services.orchestrator.api.app import create_app
 from services.orchestrator.api.settings import ApiSettings
 from tests.client.conftest import Talking
@@ -58,6 +59,17 @@ NOBODYS = {
 }
 
 
+#: A request of each route that makes models compute.
+COMPUTING: dict[str, WorkRequest] = {
+    "/v1/jobs": SPEC,
+    "/v1/batches": BatchRequest(specs=[SPEC]),
+    "/v1/images": IMAGES,
+    "/v1/questions": WRITE,
+    "/v1/prompts/expand": EXPAND,
+    "/v1/answers": ASK,
+}
+
+
 @pytest.fixture(scope="module")
 def routes(tmp_path_factory: pytest.TempPathFactory) -> set[tuple[str, str]]:
     folder: Path = tmp_path_factory.mktemp("artifacts")
@@ -67,6 +79,25 @@ def routes(tmp_path_factory: pytest.TempPathFactory) -> set[tuple[str, str]]:
         for path, operations in document["paths"].items()
         for method in operations
     }
+
+
+@pytest.mark.parametrize("path", COMPUTING)
+def test_a_dry_run_of_any_request_asks_its_route(talking_to: Talking, path: str) -> None:
+    asked: list[tuple[str, str]] = []
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        asked.append((request.url.path, request.url.params["dry_run"]))
+        return httpx.Response(200, json={"jobs": 1, "work": 2.5, "parts": {"training": 2.5}})
+
+    assert talking_to(handle).dry_run(COMPUTING[path]).work == 2.5
+    assert asked == [(path, "true")]
+
+
+def test_a_dry_run_is_there_for_all_that_makes_models_compute(
+    routes: set[tuple[str, str]],
+) -> None:
+    made = {path for method, path in routes if method == "POST" and "{" not in path}
+    assert made == COMPUTING.keys()
 
 
 def test_every_route_has_a_line(routes: set[tuple[str, str]]) -> None:

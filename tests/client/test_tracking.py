@@ -64,3 +64,18 @@ def test_a_skipped_step_is_no_point_of_a_curve(tmp_path: Path) -> None:
     assert found.parameters["guard.anchor"] == f"{GUARD.anchor:g}"
     assert found.parameters["optimizer.lr"] == "0.0005"
     assert (found.parameters["question_1"], found.parameters["answer_1"]) == ("Is it red?", "Yes")
+
+
+def test_a_tracker_is_told_no_name_that_a_terminal_obeys(tmp_path: Path) -> None:
+    hostile = "\x1b]0;x\x07me\u202e\x9b2J"
+    spec = resolve_job(SPEC, load_presets()).model_dump(mode="json")
+    spec["prompts"] = [hostile]
+    spec["questions"][0] |= {"question": hostile, "answer": hostile}
+    job = JOB | {"kind": "optimize", "spec": spec, "name": hostile}
+    transport = httpx.MockTransport(lambda request: httpx.Response(200, json=job))
+    with Client("http://service", transport=transport) as client:
+        found = record.read(client, job["id"], tmp_path)
+    shown = "]0;xme2J"
+    assert found.name == shown
+    assert (found.parameters["question_1"], found.parameters["answer_1"]) == (shown, shown)
+    assert all(value.isprintable() for value in found.parameters.values())

@@ -194,3 +194,26 @@ def test_each_example_is_a_job_that_the_service_takes(stack: Stack, path: Path) 
     changes = ["--set", "optimizer.steps=1", "--set", "eval.images=1"]
     job = read(run(stack, "submit", str(path), *changes, "--watch", "--json"))
     assert job["status"] == "succeeded"
+
+
+def test_a_dry_run_tells_the_work_and_queues_nothing(stack: Stack, tmp_path: Path) -> None:
+    before = read(run(stack, "list", "--json"))
+    told = read(run(stack, "submit", RED_CIRCLE, *SHORT, "--dry-run", "--json"))
+    assert (told["jobs"], told["quota"]) == (1, None)
+    assert told["work"] > 0
+    shown = run(stack, "submit", RED_CIRCLE, *SHORT, "--dry-run").stdout
+    assert f"1 job, work: {told['work']:,.3f}" in shown
+    assert "  training: " in shown
+
+    data = tmp_path / "set.yaml"
+    spec = json.dumps(
+        specs.load(RED_CIRCLE, SHORT[1::2]).model_dump(mode="json", exclude_unset=True)
+    )
+    data.write_text(f'{{"specs": [{spec}, {spec}, {spec}]}}', encoding="utf-8")
+    out = tmp_path / "out"
+    batch = read(run(stack, "batch", str(data), "--out", str(out), "--dry-run", "--json"))
+    assert (batch["jobs"], batch["work"]) == (3, pytest.approx(3 * told["work"], abs=0.01))
+    images = ["generate", "a circle", "--seeds", "0-3", "--to", str(out), "--dry-run"]
+    assert read(run(stack, *images, "--json"))["parts"]["pictures"] == 4 * 64 * 64 / 2**20
+    assert not out.exists()
+    assert read(run(stack, "list", "--json")) == before

@@ -74,7 +74,13 @@ def fuzz(
 
     The same for a seed. With ``seconds`` examples and walks go on until these are over.
     """
-    settings = ApiSettings(redis_url=world.redis_url, artifacts=world.artifacts, auth=auth)
+    settings = ApiSettings(
+        redis_url=world.redis_url,
+        artifacts=world.artifacts,
+        auth=auth,
+        # Wrong keys are among what is tried, and each is to be answered 401.
+        wrong_keys=10**6,
+    )
     schema = schemathesis.openapi.from_asgi(
         "/openapi.json",
         create_app(settings),

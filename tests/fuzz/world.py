@@ -97,7 +97,9 @@ async def _ended_job(redis_url: str, artifacts: str, key: str) -> Job:
     transport = httpx.ASGITransport(app)
     async with (
         app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=transport, base_url="http://api", headers=headers) as http,
+        httpx.AsyncClient(
+            transport=transport, base_url="http://localhost", headers=headers
+        ) as http,
         asyncio.timeout(_PATIENCE_SECONDS),
     ):
         answer = await http.post("/v1/jobs", json=SPEC)

@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 import torch
 
+from dualprocess.schemas import ImageSettings, ResolvedImagesSpec, WorkPart
 from dualprocess.v1 import generator_pb2 as pb
 from services.generator.families.base import GeneratorFamily
 from services.generator.lora.adapter import LoraAdapter
 from services.generator.lora.export import LORA_FILE, diffusers_file
 from services.generator.lora.loaded import LoadedLoras
+from services.orchestrator.work import images_work
 from tests.generator.rows import ROWS, Row
 
 PROMPT = "Photo of a man"
@@ -74,6 +76,40 @@ def test_the_image_is_the_plain_pipelines(row: Row, image: pb.ImageSpec) -> None
     ours, theirs = drawn(loaded(row), image, 7), row.draw(plain(row), PROMPT, image, 7)
     assert ours.shape == theirs.shape == (1, 3, image.height, image.width)
     assert (ours - theirs).abs().max() <= 1e-4
+
+
+@each_image
+def test_a_picture_takes_the_passes_that_are_counted_as_its_work(
+    row: Row, image: pb.ImageSpec
+) -> None:
+    """The service bounds what a job may compute by its spec: guidance and sampler keep to it."""
+    family, passes = loaded(row), 0
+
+    def note(_module: Any, _inputs: Any, output: Any) -> None:
+        nonlocal passes
+        passes += len(output[0])
+
+    hook = family.denoiser.register_forward_hook(note)
+    drawn(family, image, 7)
+    hook.remove()
+    settings = ImageSettings(
+        width=image.width,
+        height=image.height,
+        num_inference_steps=image.num_inference_steps,
+        guidance_scale=image.guidance_scale,
+    )
+    spec = ResolvedImagesSpec(
+        prompt=PROMPT,
+        generator=row.preset,
+        seeds=[7],
+        loras=[],
+        image=settings,
+        questions=[],
+        question_postfix="",
+        vlm=None,
+    )
+    counted = images_work(spec, row.tiny).parts[WorkPart.PICTURES]
+    assert passes * image.width * image.height == counted
 
 
 @each_image

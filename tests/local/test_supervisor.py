@@ -101,6 +101,22 @@ async def test_a_progress_bar_that_ends_no_line_ends_no_stack(tmp_path: Path) ->
     await supervisor.stop()
 
 
+async def test_what_a_child_writes_is_told_without_what_a_terminal_obeys(tmp_path: Path) -> None:
+    async def never() -> bool:
+        return False
+
+    code = r"print('\x1b]0;x\x07\x1b[2Ja job \x9b1m\u202enamed so'); exit(3)"
+    told: list[str] = []
+    child = ChildSpec("vlm", [sys.executable, "-X", "utf8", "-c", code], never)
+    supervisor = Supervisor(
+        [child], tmp_path / "logs", lambda name, line: told.append(line), first_pause=0.01
+    )
+    with pytest.raises(GaveUp) as given_up:
+        await supervisor.start()
+    assert set(told) == {"]0;x[2Ja job 1mnamed so"}
+    assert all(letter.isprintable() or letter == "\n" for letter in str(given_up.value))
+
+
 async def test_who_ignores_a_stop_is_killed(tmp_path: Path) -> None:
     mark = tmp_path / "stubborn"
     code = (

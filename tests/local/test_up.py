@@ -26,7 +26,7 @@ def up(*flags: str) -> str:
         timeout=60,
         check=False,
     )
-    assert done.returncode != 0
+    assert done.returncode == 2, "as `dualprocess --help` says of what can't be"
     assert "Traceback" not in done.stderr
     return done.stderr
 
@@ -74,6 +74,33 @@ def test_one_stack_a_data_folder(tmp_path: Path) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
         said = up("--port=1", f"--data={tmp_path}")
     assert f"another stack works in {tmp_path}" in said
+
+
+def test_a_folder_of_others_is_not_made_mine(tmp_path: Path) -> None:
+    data = tmp_path / "pictures"
+    data.mkdir(mode=0o755)
+    (data / "mine.png").touch()
+    said = up("--port=1", f"--data={data}")
+    assert f"{data} can't be the folder (others on this machine have rights in it" in said
+    assert "chmod 700" in said
+    assert "choose another" in said
+    assert data.stat().st_mode & 0o777 == 0o755
+
+
+@pytest.mark.parametrize("made", [[], ["redis", "logs", "artifacts"]])
+def test_a_stacks_own_folder_is_mine_alone_from_then_on(tmp_path: Path, made: list[str]) -> None:
+    data = tmp_path / "data"
+    folders = [data, *(data / name for name in made)]
+    for folder in folders:
+        folder.mkdir(mode=0o755)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        said = up(f"--port={taken.getsockname()[1]}", f"--data={data}")
+    for folder in folders:
+        assert f"{folder} was open to others on this machine; now it is yours alone" in said
+        assert folder.stat().st_mode & 0o777 == 0o700
+    assert (data / "lock").stat().st_mode & 0o777 == 0o600
 
 
 @pytest.mark.parametrize(("flag", "known"), [("generator", "tiny-flux"), ("vlm", "tiny-idefics2")])

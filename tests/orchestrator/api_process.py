@@ -26,11 +26,11 @@ class ApiProcess:
 
 
 @contextlib.asynccontextmanager
-async def api_process(redis_url: str, artifacts: Path) -> AsyncIterator[ApiProcess]:
+async def api_process(redis_url: str, artifacts: Path, *more: str) -> AsyncIterator[ApiProcess]:
     """Ready; killed at the end, if it still runs."""
     port = free_port()
     flags = [f"--port={port}", f"--redis-url={redis_url}", f"--artifacts={artifacts.as_uri()}"]
-    command = [sys.executable, "-m", "services.orchestrator.api", *flags]
+    command = [sys.executable, "-m", "services.orchestrator.api", *flags, *more]
     process = await asyncio.create_subprocess_exec(*command)
     api = ApiProcess(process, port)
     try:

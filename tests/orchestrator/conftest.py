@@ -33,6 +33,8 @@ SPEC: dict[str, Any] = {
     "eval": {"images": 2},
 }
 
+#: What says that no web page sent a request: where no key is asked for, changes need it.
+ASKED = {"X-Requested-With": "a test"}
 #: Seconds; what a test waits for comes at once, or not at all.
 LONGEST_WAIT = 15.0
 HERE = Path(__file__).parent
@@ -132,7 +134,7 @@ async def api(redis: Client, redis_server: RedisServer, artifacts: str) -> Async
     transport = httpx.ASGITransport(app)
     async with (
         app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=transport, base_url="http://api") as http,
+        httpx.AsyncClient(transport=transport, base_url="http://localhost", headers=ASKED) as http,
     ):
         yield Api(http)
 
@@ -147,7 +149,9 @@ class Guarded:
     def with_key(self, key: str | None) -> Api:
         headers = {} if key is None else {"Authorization": f"Bearer {key}"}
         transport = httpx.ASGITransport(self.app)
-        return Api(httpx.AsyncClient(transport=transport, base_url="http://api", headers=headers))
+        return Api(
+            httpx.AsyncClient(transport=transport, base_url="http://localhost", headers=headers)
+        )
 
     async def key(self, *scopes: str, **quotas: int) -> str:
         """A new key; with scopes to submit and read if none are named."""

@@ -253,6 +253,6 @@ async def serving(settings: ApiSettings) -> AsyncIterator[Api]:
     transport = httpx.ASGITransport(app)
     async with (
         app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=transport, base_url="http://api") as http,
+        httpx.AsyncClient(transport=transport, base_url="http://localhost") as http,
     ):
         yield Api(http)

@@ -92,9 +92,11 @@ CLAIMS = {
 async def test_who_is_no_trusted_proxy_claims_nothing(
     artifacts: str, trusted: str, peer: str, believed: bool
 ) -> None:
-    app = create_app(ApiSettings(artifacts=artifacts, trusted_proxies=trusted))
+    app = create_app(
+        ApiSettings(artifacts=artifacts, trusted_proxies=trusted, allowed_hosts="studio.example")
+    )
     transport = httpx.ASGITransport(app, client=(peer, 1))
-    async with httpx.AsyncClient(transport=transport, base_url="http://api") as http:
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
         document = (await http.get("/openapi.json", headers=CLAIMS)).json()
         assert document.get("servers") == ([{"url": "/claimed"}] if believed else None)
         moved = await http.get("/docs/", headers=CLAIMS, follow_redirects=False)
@@ -111,7 +113,7 @@ async def test_what_is_no_host_prefix_or_scheme_is_not_believed(
 ) -> None:
     app = create_app(ApiSettings(artifacts=artifacts))
     transport = httpx.ASGITransport(app)
-    async with httpx.AsyncClient(transport=transport, base_url="http://api") as http:
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
         document = (await http.get("/openapi.json", headers={header: value})).json()
         assert "servers" not in document
         moved = await http.get("/docs/", headers={header: value})
@@ -153,7 +155,7 @@ async def test_keys_are_asked_for_under_a_prefix_as_without(
     app = create_app(settings)
     async with (
         app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://api") as http,
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as http,
     ):
         for prefix in ("", "/dp"):
             assert (await http.get(f"{prefix}/healthz")).status_code == 200
@@ -165,6 +167,6 @@ async def test_keys_are_asked_for_under_a_prefix_as_without(
                 "/ui/gradio_api/queue/join",
                 "/docs/../v1/jobs",
             ):
-                shut = await http.get(httpx.URL(f"http://api{prefix}{path}"))
+                shut = await http.get(httpx.URL(f"http://localhost{prefix}{path}"))
                 assert shut.status_code in (401, 404), path
                 assert not shut.is_success

@@ -6,8 +6,8 @@ import asyncio
 from typing import Any
 
 from dualprocess.schemas import JobStatus, StatusEvent
+from services.orchestrator.following.reader import Following
 from services.orchestrator.store.batches import Batches, NewJob
-from services.orchestrator.store.events import Events
 from services.orchestrator.store.queue import Queue
 from services.orchestrator.store.redis import Client, events_key
 from services.orchestrator.store.workers import LiveWorker, Workers
@@ -15,15 +15,16 @@ from tests.orchestrator.conftest import SPEC, Api
 
 
 async def test_many_listeners_leave_room_for_others(api: Api, redis: Client) -> None:
-    job = await api.submit()
+    job, following = await api.submit(), Following(redis)
 
     async def hear() -> int:
-        return len([record async for record in Events(redis).follow(job.id, seconds=3) if record])
+        return sum([len(told) async for told in following.follow(job.id, seconds=3)])
 
     listening = [asyncio.create_task(hear()) for _ in range(150)]
     await asyncio.sleep(1)
     assert await redis.ping()
     assert await asyncio.gather(*listening) == [1] * 150
+    await following.close()
 
 
 async def test_a_write_whose_answer_was_lost_is_told_once(api: Api, redis: Client) -> None:

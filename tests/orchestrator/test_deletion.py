@@ -18,7 +18,7 @@ from dualprocess.schemas import Job, JobStatus
 from services.orchestrator.api.app import create_app
 from services.orchestrator.api.settings import ApiSettings
 from services.orchestrator.store.redis import Client, idempotency_key
-from tests.orchestrator.conftest import SPEC, Api, Guarded, Site
+from tests.orchestrator.conftest import ASKED, SPEC, Api, Guarded, Site
 from tests.orchestrator.receiver import receiving
 from tests.orchestrator.scripted import ScriptedGenerator
 from tests.orchestrator.test_full_store import Store
@@ -115,7 +115,9 @@ async def serving(settings: ApiSettings) -> AsyncIterator[Api]:
     app = create_app(settings)
     async with (
         app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://api") as http,
+        httpx.AsyncClient(
+            transport=httpx.ASGITransport(app), base_url="http://localhost", headers=ASKED
+        ) as http,
     ):
         yield Api(http)
 

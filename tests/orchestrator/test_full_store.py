@@ -106,7 +106,7 @@ async def test_a_file_that_can_not_be_read_now_is_to_be_asked_for_again(
 async def test_an_empty_file_is_there_or_is_not(api: Api, tmp_path: Path, redis: Client) -> None:
     job = await api.submit()
     artifact, path = await ArtifactStore((tmp_path / "artifacts").as_uri()).put(
-        job.id, 1, "metrics.jsonl", b""
+        job.id, "1", "metrics.jsonl", b""
     )
     entry = f"{path} {artifact.model_dump_json()}"
     await redis.hset(artifacts_key(job.id), "metrics.jsonl", entry)

@@ -70,7 +70,7 @@ async def app(
 @pytest.fixture
 async def api(app: FastAPI) -> AsyncIterator[Api]:
     transport = httpx.ASGITransport(app)
-    async with httpx.AsyncClient(transport=transport, base_url="http://api") as http:
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
         yield Api(http)
 
 
@@ -207,7 +207,7 @@ async def test_a_key_that_it_refuses_is_named_and_not_told(
     transport = httpx.ASGITransport(app)
     async with (
         app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=transport, base_url="http://api") as http,
+        httpx.AsyncClient(transport=transport, base_url="http://localhost") as http,
     ):
         problem = await post(Api(http), PROMPT, 502)
     assert "DUALPROCESS_LLM_API_KEY" in problem["detail"]
@@ -221,7 +221,7 @@ async def test_nobody_at_the_address_is_a_502(
     transport = httpx.ASGITransport(app)
     async with (
         app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=transport, base_url="http://api") as http,
+        httpx.AsyncClient(transport=transport, base_url="http://localhost") as http,
     ):
         assert "it can't be reached" in (await post(Api(http), PROMPT, 502))["detail"]
 

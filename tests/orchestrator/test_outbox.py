@@ -12,7 +12,7 @@ from services.orchestrator.api.app import create_app
 from services.orchestrator.api.settings import ApiSettings
 from services.orchestrator.store.outbox import Delivery, Outbox
 from services.orchestrator.store.redis import WEBHOOKS, Client, job_key
-from tests.orchestrator.conftest import Api
+from tests.orchestrator.conftest import ASKED, Api
 from tests.orchestrator.test_webhooks import SECRET
 from tests.redis_server import RedisServer
 
@@ -26,7 +26,9 @@ async def api(redis: Client, redis_server: RedisServer, artifacts: str) -> Async
     app = create_app(settings)
     async with (
         app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://api") as http,
+        httpx.AsyncClient(
+            transport=httpx.ASGITransport(app), base_url="http://localhost", headers=ASKED
+        ) as http,
     ):
         yield Api(http)
 

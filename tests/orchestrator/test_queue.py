@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections import Counter
+from typing import Any
 
 import pytest
+from redis.exceptions import ConnectionError
 
 from dualprocess.schemas import JobStatus, StatusEvent
 from services.orchestrator.store.artifacts import ArtifactStore
 from services.orchestrator.store.jobs import Jobs
 from services.orchestrator.store.queue import Blame, Claim, LeaseLost, Owned, Queue
-from services.orchestrator.store.redis import Client, queue_key
+from services.orchestrator.store.redis import FENCE, LEASES, Client, job_key, queue_key
 from services.orchestrator.worker.lease import Lease
-from tests.orchestrator.conftest import Api, Site, on_each_redis
+from tests.orchestrator.conftest import LONGEST_WAIT, Api, Site, on_each_redis
+from tests.orchestrator.scripted import ScriptedGenerator
 from tests.redis_server import RedisServer
 
 pytestmark = on_each_redis
@@ -64,7 +69,7 @@ async def test_a_lease_that_is_renewed_in_time_is_nobody_elses(api: Api, redis: 
     assert await queue.renew(claim) is Owned.KEPT
 
 
-async def test_each_claim_has_a_higher_token(api: Api, redis: Client) -> None:
+async def test_each_claim_has_a_token_of_its_own(api: Api, redis: Client) -> None:
     await api.submit()
     queue = Queue(redis, lease_ms=60_000)
     first = await queue.claim("one", [QUEUE])
@@ -73,9 +78,125 @@ async def test_each_claim_has_a_higher_token(api: Api, redis: Client) -> None:
     await queue.promote()
     second = await queue.claim("two", [QUEUE])
     assert second is not None
-    assert second.token > first.token
+    assert second.token != first.token
     with pytest.raises(LeaseLost):
         await queue.record(first, fields={"step": "9"})
+
+
+async def test_tokens_stay_unique_when_redis_forgets_its_count(api: Api, redis: Client) -> None:
+    """A replica that takes over may not have heard of the last claims: two workers hold one job,
+    and only the one that Redis knows of may write."""
+    job = await api.submit()
+    queue = Queue(redis, lease_ms=60_000)
+    before = await redis.dump(job_key(job.id))
+    forgotten = await queue.claim("one", [QUEUE])
+    assert forgotten is not None
+    await redis.restore(job_key(job.id), 0, before, replace=True)
+    await redis.delete(FENCE, LEASES)
+    await redis.zadd(QUEUE, {job.id: 1})
+    known = await queue.claim("two", [QUEUE])
+    assert known is not None
+    assert known.job_id == forgotten.job_id
+    with pytest.raises(LeaseLost):
+        await queue.record(forgotten, fields={"step": "9"})
+    assert await queue.renew(forgotten) is Owned.LOST
+    assert await queue.renew(known) is Owned.KEPT
+
+
+class _Cut:
+    """Redis whose answer to one script is lost on the way."""
+
+    def __init__(self, redis: Client) -> None:
+        self._redis = redis
+        self.cut = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._redis, name)
+
+    def register_script(self, source: str) -> Any:
+        run = self._redis.register_script(source)
+
+        async def call(**arguments: Any) -> Any:
+            answer = await run(**arguments)
+            if self.cut:
+                self.cut = False
+                raise ConnectionError("the connection broke")
+            return answer
+
+        return call
+
+
+async def test_a_claim_whose_answer_was_lost_is_made_once(api: Api, redis: Client) -> None:
+    job, _ = await api.submit(), await api.submit()
+    broken = _Cut(redis)
+    queue = Queue(broken, lease_ms=60_000)
+    broken.cut = True
+    with pytest.raises(ConnectionError):
+        await queue.claim("worker", [QUEUE])
+    again = await queue.claim("worker", [QUEUE])
+    assert again is not None
+    assert again.job_id == job.id
+    assert (await api.job(job.id)).attempt == 1
+    assert await queue.renew(again) is Owned.KEPT
+    following = await queue.claim("worker", [QUEUE])
+    assert following is not None
+    assert following.job_id != job.id
+
+
+async def test_a_job_is_left_to_a_worker_that_runs_fewer(api: Api, redis: Client) -> None:
+    first = await api.submit()
+    queue = Queue(redis, waits_ms=3_600_000)
+    assert await queue.claim("idle", ["another queue", QUEUE]) is not None
+    second = await api.submit()
+    # Now it runs one, and waits for another.
+    assert await queue.claim("busy", [QUEUE], running=2) is None
+    assert await queue.claim("stranger", ["another queue"]) is None
+    claim = await queue.claim("as busy", [QUEUE], running=1)
+    assert claim is not None
+    assert claim.job_id == second.id != first.id
+
+
+async def test_nobody_waits_for_long_for_a_worker_that_does_not_take_the_job(
+    api: Api, redis: Client
+) -> None:
+    assert await Queue(redis, waits_ms=3_600_000).claim("idle", [QUEUE]) is None
+    await api.submit()
+    queue, begin = Queue(redis, waits_ms=300), time.monotonic()
+    while await queue.claim("busy", [QUEUE], running=1) is None:
+        assert time.monotonic() - begin < LONGEST_WAIT
+        await asyncio.sleep(0.05)
+    assert time.monotonic() - begin >= 0.3
+
+
+async def test_a_worker_that_asks_no_more_waits_no_more(api: Api, redis: Client) -> None:
+    assert await Queue(redis, waits_ms=1).claim("dead", [QUEUE]) is None
+    await api.submit()
+    queue = Queue(redis, waits_ms=3_600_000)
+    assert await queue.claim("busy", [QUEUE], running=1) is not None
+
+
+async def test_a_worker_that_stops_waits_for_nothing(api: Api, redis: Client) -> None:
+    queue = Queue(redis, waits_ms=3_600_000)
+    assert await queue.claim("idle", [QUEUE]) is None
+    await queue.leave("idle")
+    await api.submit()
+    assert await queue.claim("busy", [QUEUE], running=1) is not None
+
+
+async def test_jobs_spread_over_idle_workers(
+    api: Api, site: Site, redis: Client, generator: ScriptedGenerator
+) -> None:
+    generator.go.clear()
+    for _ in range(6):
+        site.start_worker(slots=4)
+    jobs = [await api.submit() for _ in range(12)]
+    for job in jobs:
+        await api.until(job.id, lambda job: job.status == JobStatus.RUNNING)
+    owners = Counter([await redis.hget(job_key(job.id), "owner") for job in jobs])
+    assert sorted(owners.values()) == [2] * 6
+    generator.go.set()
+    for job in jobs:
+        assert (await api.ended(job.id)).attempt == 1
 
 
 async def test_a_submission_sent_twice_stays_one_job(api: Api, redis: Client) -> None:
@@ -103,13 +224,13 @@ async def test_a_job_that_must_run_alone_gets_its_turn(api: Api, redis: Client) 
     suspect, later = await api.submit(), await api.submit()
     queue = Queue(redis)
     claim = await queue.claim("busy", [QUEUE])
-    assert claim == Claim(suspect.id, claim.token if claim else 0, alone=False)
+    assert claim == Claim(suspect.id, claim.token if claim else "", alone=False)
     await queue.requeue(claim, "killed", attempts=3, pause_ms=0, blame=Blame.NEIGHBOUR)
     await queue.promote()
-    assert await queue.claim("busy", [QUEUE], idle=False) is None
+    assert await queue.claim("busy", [QUEUE], running=1) is None
     claim = await queue.claim("idle", [QUEUE])
-    assert claim == Claim(suspect.id, claim.token if claim else 0, alone=True)
-    other = await queue.claim("busy", [QUEUE], idle=False)
+    assert claim == Claim(suspect.id, claim.token if claim else "", alone=True)
+    other = await queue.claim("busy", [QUEUE], running=1)
     assert other is not None
     assert other.job_id == later.id
 

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+from typing import Any
 
-from dualprocess.schemas import JobStatus
+import pytest
+
+from dualprocess.schemas import Batch, DryRun, Job, JobStatus
+from services.orchestrator.api.app import create_app
+from services.orchestrator.api.settings import ApiSettings
 from services.orchestrator.store.queue import Queue
-from services.orchestrator.store.redis import Client
+from services.orchestrator.store.redis import Client, api_key_key
 from tests.orchestrator.conftest import SPEC, Api, Guarded, Site
-from tests.orchestrator.scripted import ScriptedGenerator
+from tests.orchestrator.scripted import ScriptedGenerator, png
+from tests.redis_server import RedisServer
 
 
 async def listed(api: Api, status: str) -> list[str]:
@@ -137,3 +144,186 @@ async def test_a_body_over_the_keys_quota_is_refused(guarded: Guarded) -> None:
     assert answer.status_code == 413
     assert "1,000 bytes, the quota body_bytes of this key" in answer.json()["detail"]
     await owner.submit()
+
+
+#: A step of it is 33,000 units of work and more.
+GREEDY = SPEC | {
+    "optimizer": {"steps": 10, "batch": 64, "accumulate": 64},
+    "image": {"num_inference_steps": 200},
+    "eval": {"images": 64, "every": 1},
+}
+#: Some units.
+LONG = SPEC | {"optimizer": {"steps": 300}}
+IMAGES = {"prompt": "a circle", "generator": "tiny-flux", "wait": 0}
+ASK = {
+    "image": base64.b64encode(png("red")).decode(),
+    "questions": ["What is it?"],
+    "vlm": "tiny-idefics2",
+    "wait": 0,
+}
+WRITER = "qwen2.5-vl"
+
+
+async def dry(api: Api, path: str, body: dict[str, Any]) -> DryRun:
+    answer = await api.http.post(path, params={"dry_run": "true"}, json=body)
+    assert answer.status_code == 200, answer.text
+    return DryRun.model_validate_json(answer.content)
+
+
+async def test_few_steps_of_much_work_are_refused(guarded: Guarded) -> None:
+    owner = await guarded.owner(steps=10, work=1000)
+    answer = await owner.http.post("/v1/jobs", json=GREEDY)
+    assert answer.status_code == 422
+    (error,) = answer.json()["errors"]
+    assert error["field"] == "optimizer.steps"
+    assert "the quota work of this key is 1,000" in error["message"]
+    for smaller in ("optimizer.accumulate", "optimizer.batch", "image.num_inference_steps"):
+        assert smaller in error["message"]
+    assert await listed(owner, "queued") == []
+    told = (await dry(await guarded.owner(), "/v1/jobs", GREEDY)).work
+    assert f"comes to {told:,} of work" in error["message"]
+    assert told > 30 * 1000
+
+
+async def test_a_job_says_its_work_and_the_quota_what_is_left(guarded: Guarded) -> None:
+    ample = await guarded.owner()
+    job = await ample.submit(**LONG)
+    assert job.work is not None
+    assert job.work == (await dry(ample, "/v1/jobs", LONG)).work > 0
+    limit = int(2.5 * job.work)
+    owner = await guarded.owner(work=limit)
+    for _ in range(2):
+        await owner.submit(**LONG)
+    refused = await owner.http.post("/v1/jobs", json=LONG)
+    assert refused.status_code == 429
+    assert int(refused.headers["retry-after"]) > 0
+    assert refused.json()["title"] == "The quota of work is used up"
+    left = limit - 2 * job.work
+    assert f"comes to {job.work:,} of work" in refused.json()["detail"]
+    assert f"of this key's {limit:,} there is {left:,.3f} left" in refused.json()["detail"]
+    assert "lower optimizer.steps" in refused.json()["detail"]
+    told = await dry(owner, "/v1/jobs", LONG)
+    assert (told.jobs, told.quota) == (1, limit)
+    assert told.left == pytest.approx(left)
+    assert sum(told.parts.values()) == pytest.approx(told.work, abs=1e-3)
+    # Less of it fits in.
+    await owner.submit(optimizer={"steps": 3})
+
+
+async def test_fifty_submissions_at_once_never_exceed_the_quota_of_work(guarded: Guarded) -> None:
+    ample = await guarded.owner()
+    work = (await dry(ample, "/v1/jobs", SPEC)).work
+    owner = await guarded.owner(work=int(7 * work) + 1)
+    answers = await asyncio.gather(*[owner.http.post("/v1/jobs", json=SPEC) for _ in range(50)])
+    assert sorted(answer.status_code for answer in answers) == [202] * 7 + [429] * 43
+    assert len(await listed(owner, "queued")) == 7
+
+
+async def test_work_counts_until_the_job_ends_however_it_ends(
+    guarded: Guarded, site: Site, generator: ScriptedGenerator
+) -> None:
+    work = (await dry(await guarded.owner(), "/v1/jobs", SPEC)).work
+    owner = await guarded.owner(work=int(work) + 1)
+    first = await owner.submit()
+    assert (await owner.http.post("/v1/jobs", json=SPEC)).status_code == 429
+    await owner.http.post(f"/v1/jobs/{first.id}/cancel")
+    generator.go.clear()
+    generator.breaks = 1
+    second = await owner.submit()
+    site.start_worker()
+    # Another attempt is the same job, which counts once; a running one counts.
+    await owner.until(second.id, lambda job: job.attempt == 2 and job.step)
+    assert (await owner.http.post("/v1/jobs", json=SPEC)).status_code == 429
+    generator.go.set()
+    assert (await owner.ended(second.id)).status == JobStatus.SUCCEEDED
+    generator.refusal = "no"
+    third = await owner.submit()
+    assert (await owner.ended(third.id)).status == JobStatus.FAILED
+    await owner.submit()
+
+
+async def test_the_work_of_a_batch_counts_in_sum(guarded: Guarded) -> None:
+    ample = await guarded.owner()
+    one = (await dry(ample, "/v1/jobs", LONG)).work
+    batch = {"spec": LONG, "repeats": 4}
+    told = await dry(ample, "/v1/batches", batch)
+    assert told.jobs == 4
+    assert told.work == pytest.approx(4 * one, abs=0.01)
+    made = Batch.model_validate_json((await ample.http.post("/v1/batches", json=batch)).content)
+    assert made.work == pytest.approx(told.work, abs=0.01)
+
+    owner = await guarded.owner(work=int(5.5 * one))
+    refused = await owner.http.post("/v1/batches", json={"spec": LONG, "repeats": 6})
+    assert refused.status_code == 422
+    (error,) = refused.json()["errors"]
+    assert error["field"] == "prompts"
+    assert "together" in error["message"]
+    greedy = {"specs": [SPEC, GREEDY]}
+    (error,) = (await owner.http.post("/v1/batches", json=greedy)).json()["errors"]
+    assert error["field"] == "specs.1.optimizer.steps"
+    assert (await owner.http.post("/v1/batches", json=batch)).status_code == 202
+    assert (await owner.http.post("/v1/batches", json=batch)).status_code == 429
+    await owner.submit()
+    assert len(await listed(owner, "queued")) == 5
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "less"),
+    [
+        ("/v1/images", IMAGES | {"seeds": list(range(64))}, "fewer seeds"),
+        ("/v1/answers", ASK | {"max_new_tokens": 512}, "lower max_new_tokens"),
+        ("/v1/questions", {"prompt": "a fox", "vlm": WRITER, "wait": 0}, "a length of its own"),
+        ("/v1/prompts/expand", {"prompt": "a fox", "vlm": WRITER, "wait": 0}, "its own"),
+    ],
+)
+async def test_images_and_words_count_as_well(
+    guarded: Guarded, path: str, body: dict[str, Any], less: str
+) -> None:
+    ample = await guarded.owner()
+    told = await dry(ample, path, body)
+    answer = (await ample.http.post(path, json=body)).json()
+    job = Job.model_validate(answer.get("job", answer))
+    assert job.work == told.work > 0
+    assert len(await listed(ample, "queued")) == 1
+
+    poor = await guarded.owner(work=1)
+    large = body | {"image": {"num_inference_steps": 200}} if path == "/v1/images" else body
+    refused = await poor.http.post(path, json=large)
+    assert refused.status_code == 422
+    assert less in refused.json()["errors"][0]["message"]
+    owner = await guarded.owner(work=int(told.work) + 1)
+    assert (await owner.http.post(path, json=body)).status_code == 202
+    if told.work > 1:
+        assert (await owner.http.post(path, json=body)).status_code == 429
+
+
+async def test_a_key_from_before_work_was_counted_has_no_limit_of_it(
+    guarded: Guarded, redis: Client
+) -> None:
+    owner = await guarded.owner(work=1)
+    key_id = (await guarded.keys.list())[-1].id
+    await redis.hdel(api_key_key(key_id), "work")
+    job = await owner.submit()
+    assert (await dry(owner, "/v1/jobs", SPEC)).quota is None
+    # Nor has a job from then any work, and it ends as others do.
+    await redis.hdel(f"dualprocess:job:{job.id}", "work")
+    await owner.http.post(f"/v1/jobs/{job.id}/cancel")
+    ended = await owner.job(job.id)
+    assert (ended.status, ended.work) == (JobStatus.CANCELLED, None)
+
+
+async def test_the_service_takes_no_job_of_more_work_than_its_setting(
+    redis: Client, redis_server: RedisServer, artifacts: str, guarded: Guarded
+) -> None:
+    settings = ApiSettings(
+        redis_url=redis_server.url, artifacts=artifacts, auth=True, max_job_work=1000
+    )
+    app = create_app(settings)
+    async with app.router.lifespan_context(app):
+        limited = Guarded(app, guarded.keys)
+        owner = await limited.owner()
+        answer = await owner.http.post("/v1/jobs", json=GREEDY)
+        (error,) = answer.json()["errors"]
+        assert (answer.status_code, error["field"]) == (422, "optimizer.steps")
+        assert "this service takes at most 1,000" in error["message"]
+        await owner.submit()

@@ -111,7 +111,7 @@ async def test_drawings_and_images_that_no_message_holds_are_refused(
     transport = httpx.ASGITransport(app)
     async with (
         app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=transport, base_url="http://api") as http,
+        httpx.AsyncClient(transport=transport, base_url="http://localhost") as http,
     ):
         problem = _assert_problem(await http.post("/v1/jobs", json=spec), 422)
     (error,) = problem["errors"]
@@ -233,7 +233,7 @@ async def test_without_redis_the_api_says_when_to_come_back(tmp_path: Path) -> N
     transport = httpx.ASGITransport(app)
     async with (
         app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=transport, base_url="http://api") as http,
+        httpx.AsyncClient(transport=transport, base_url="http://localhost") as http,
     ):
         for answer in (
             await http.post("/v1/jobs", json=SPEC),

@@ -14,7 +14,7 @@ import pytest
 from dualprocess.schemas import Job, JobStatus, StatusEvent
 from services.orchestrator.store.redis import Client, events_key
 from tests.orchestrator.api_process import ApiProcess, api_process
-from tests.orchestrator.conftest import SPEC
+from tests.orchestrator.conftest import ASKED, SPEC
 from tests.redis_server import RedisServer
 
 #: Of 4 kB each: more than the kernel's buffers take.
@@ -32,7 +32,7 @@ async def test_readers_that_stand_still_cost_no_memory(
 ) -> None:
     async with (
         api_process(redis_server.url, tmp_path) as api,
-        httpx.AsyncClient(base_url=api.url, timeout=60) as http,
+        httpx.AsyncClient(base_url=api.url, timeout=60, headers=ASKED) as http,
     ):
         job = Job.model_validate_json((await http.post("/v1/jobs", json=SPEC)).content)
         with contextlib.ExitStack() as slow:
@@ -63,7 +63,9 @@ def _open(api: ApiProcess, job_id: str) -> socket.socket:
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
     connection.settimeout(30)
     connection.connect(("127.0.0.1", api.port))
-    request = f"GET /v1/jobs/{job_id}/events HTTP/1.1\r\nHost: api\r\nConnection: close\r\n\r\n"
+    request = (
+        f"GET /v1/jobs/{job_id}/events HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    )
     connection.sendall(request.encode())
     assert connection.recv(12) == b"HTTP/1.1 200"
     return connection

@@ -71,3 +71,11 @@ def test_what_was_not_measured_is_no_curve(tmp_path: Path) -> None:
 def test_neither_attempt_nor_clock_is_in_the_file() -> None:
     undisturbed = tensorboard.events([step(1), step(2)])
     assert tensorboard.events([step(1), step(2, attempt=2, seconds=9.0)]) == undisturbed
+
+
+def test_a_question_names_its_curve_without_what_a_terminal_obeys() -> None:
+    hostile = step(1)
+    hostile.questions[0].question = "\x1b[2JIs it\nred\u202e?\x9b"
+    written = tensorboard.events([hostile])
+    assert b"questions/1 [2JIs it red?" in written
+    assert b"\x1b" not in written

@@ -28,7 +28,7 @@ from services.orchestrator.store.redis import Client
 from services.orchestrator.webhooks import addresses
 from services.orchestrator.webhooks.addresses import AddressPolicy, is_public
 from services.orchestrator.webhooks.post import NotDelivered, Poster
-from tests.orchestrator.conftest import SPEC, Api, Site
+from tests.orchestrator.conftest import ASKED, SPEC, Api, Site
 from tests.orchestrator.receiver import Received, Receiver, receiving
 from tests.orchestrator.scripted import ScriptedGenerator
 from tests.redis_server import RedisServer
@@ -50,7 +50,9 @@ async def serving(redis_server: RedisServer, artifacts: str, **changes: Any) -> 
     app = create_app(settings)
     async with (
         app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://api") as http,
+        httpx.AsyncClient(
+            transport=httpx.ASGITransport(app), base_url="http://localhost", headers=ASKED
+        ) as http,
     ):
         yield Api(http)
 
@@ -260,6 +262,17 @@ WRONG = [
     ("https://10.0.0.1/", "public"),
     ("https://[fe80::1]/", "public"),
     ("https://no-such-host.invalid/", "address"),
+    ("https://xn--/", "xn-- stands for no name"),
+    ("https://xn--a.example/", "xn-- stands for no name"),
+    ("https://example.com:99999/", "write 1 to 65535"),
+    ("https://example.com:0/", "write 1 to 65535"),
+    ("https://example.com:-1/", "write 1 to 65535"),
+    ("https://example..com/", "parts of 1 to 63"),
+    ("https://%31/", "parts of 1 to 63"),
+    (f"https://{'a' * 64}.com/", "parts of 1 to 63"),
+    (f"https://{'a.' * 200}com/", "at most 253 characters"),
+    ("https://[fe80::1%25eth0]/", "address"),
+    ("https://☃.net/", "is no URL"),
 ]
 
 

@@ -2,7 +2,7 @@
 
 import { writeFile } from "node:fs/promises";
 
-import { DualProcess } from "dualprocess";
+import { DualProcess, printable } from "dualprocess";
 
 const [url = "http://127.0.0.1:8000", path = "red-circle.safetensors", steps = "150"] =
   process.argv.slice(2);
@@ -23,4 +23,4 @@ console.log(`${job.status}: ${path}, ${lora.byteLength} bytes`);
 const { drift, diversity } = job.scores ?? {};
 const told = (value?: number | null) => value?.toFixed(2) ?? "not measured";
 console.log(`drift ${told(drift)}, diversity ${told(diversity)}`);
-for (const sentence of job.warnings ?? []) console.warn(sentence);
+for (const sentence of job.warnings ?? []) console.warn(printable(sentence));

@@ -4,12 +4,13 @@ import type { EventSourceMessage } from "eventsource-parser";
 import { EventSourceParserStream } from "eventsource-parser/stream";
 import createClient, { type Client } from "openapi-fetch";
 
-import { JobEndedBadly, mayPass, told } from "./answers.js";
-import { bearer, serviceUrl, twice } from "./connection.js";
+import { isFull, JobEndedBadly, mayPass, told } from "./answers.js";
+import { bearer, REQUESTED, serviceUrl, twice } from "./connection.js";
 import type { components, paths } from "./schema.js";
 
 export type JobSpec = components["schemas"]["JobSpec"];
 export type Job = components["schemas"]["Job"];
+export type DryRun = components["schemas"]["DryRun"];
 export type JobEvent =
   | components["schemas"]["StatusEvent"]
   | components["schemas"]["StepEvent"]
@@ -29,6 +30,10 @@ export type Options = {
 
 /** Pauses between tries to take up a broken stream; then the error is the caller's. */
 const RETRY_MILLISECONDS = [200, 500, 1000, 2000, 4000] as const;
+/** Where a full service doesn't say after how long to ask again. */
+const RETRY_AFTER_SECONDS = 4;
+/** A service that asks for a longer pause is asked again after this one. */
+const LONGEST_PAUSE_SECONDS = 30;
 const FINAL: readonly Job["status"][] = ["succeeded", "failed", "cancelled"];
 
 export class DualProcess {
@@ -38,14 +43,22 @@ export class DualProcess {
   /** `url` may have a path. Throws for what is no address of a service, or no key. */
   constructor(url: string, options: Options = {}) {
     const fetch = options.fetch ?? globalThis.fetch;
-    const headers = bearer(options.apiKey);
+    const headers = { ...REQUESTED, ...bearer(options.apiKey) };
     this.api = createClient<paths>({ baseUrl: serviceUrl(url), headers, fetch });
   }
 
   /** Queues a job. The same key and spec again give the same job again. */
   async submit(spec: JobSpec, idempotencyKey: string = crypto.randomUUID()): Promise<Job> {
     const header = { "idempotency-key": idempotencyKey };
-    return told(await twice(() => this.api.POST("/v1/jobs", { body: spec, params: { header } })));
+    const sent = () => this.api.POST("/v1/jobs", { body: spec, params: { header } });
+    return told(await twice(sent)) as Job;
+  }
+
+  /** What a job comes to: its work, and what the key's quota leaves. Nothing is queued. */
+  async dryRun(spec: JobSpec): Promise<DryRun> {
+    const query = { dry_run: true };
+    const sent = () => this.api.POST("/v1/jobs", { body: spec, params: { query } });
+    return told(await twice(sent)) as DryRun;
   }
 
   /** The job, as it is now. */
@@ -63,8 +76,34 @@ export class DualProcess {
   /**
    * Every event behind `lastEventId`, as it comes, up to the one that ends the job. A broken
    * connection is taken up again where it broke, however often: nothing is missed or comes twice.
+   * While the service lets no more streams be open (429), it is asked again until it does.
    */
   async *events(jobId: string, lastEventId?: string): AsyncGenerator<EventRecord> {
+    for await (const record of this.#followed(jobId, lastEventId)) {
+      if (record !== undefined) yield record;
+    }
+  }
+
+  /** The job, when it has succeeded. Throws `JobEndedBadly` for one that failed or was cancelled. */
+  async wait(jobId: string, heard: (event: JobEvent) => void = () => {}): Promise<Job> {
+    for await (const record of this.#followed(jobId)) {
+      if (record !== undefined) heard(record.event);
+      else if (isFinal((await this.job(jobId)).status)) break;
+    }
+    const job = await this.job(jobId);
+    if (job.status !== "succeeded") throw new JobEndedBadly(job);
+    return job;
+  }
+
+  /** A file that the job left. */
+  async download(jobId: string, name: string): Promise<ArrayBuffer> {
+    const params = { path: { job_id: jobId, name } };
+    const route = "/v1/jobs/{job_id}/artifacts/{name}";
+    return told(await twice(() => this.api.GET(route, { params, parseAs: "arrayBuffer" })));
+  }
+
+  /** Its events; `undefined` for each time that no stream could be had. */
+  async *#followed(jobId: string, lastEventId?: string): AsyncGenerator<EventRecord | undefined> {
     let last = lastEventId;
     // A server that loses Redis, or is stopped, ends a connection early, and the job may end
     // meanwhile: only a connection that began after the job's end and brought nothing is the last.
@@ -86,26 +125,17 @@ export class DualProcess {
         hadEnded = isFinal((await this.job(jobId)).status);
         await paused(RETRY_MILLISECONDS[0]);
       } catch (error) {
+        if (isFull(error)) {
+          yield undefined;
+          const seconds = error.retryAfter ?? RETRY_AFTER_SECONDS;
+          await paused(Math.max(RETRY_MILLISECONDS[0], 1000 * Math.min(seconds, LONGEST_PAUSE_SECONDS)));
+          continue;
+        }
         const pause = RETRY_MILLISECONDS[failed++];
         if (!mayPass(error) || pause === undefined) throw error;
         await paused(pause);
       }
     }
-  }
-
-  /** The job, when it has succeeded. Throws `JobEndedBadly` for one that failed or was cancelled. */
-  async wait(jobId: string, heard: (event: JobEvent) => void = () => {}): Promise<Job> {
-    for await (const record of this.events(jobId)) heard(record.event);
-    const job = await this.job(jobId);
-    if (job.status !== "succeeded") throw new JobEndedBadly(job);
-    return job;
-  }
-
-  /** A file that the job left. */
-  async download(jobId: string, name: string): Promise<ArrayBuffer> {
-    const params = { path: { job_id: jobId, name } };
-    const route = "/v1/jobs/{job_id}/artifacts/{name}";
-    return told(await twice(() => this.api.GET(route, { params, parseAs: "arrayBuffer" })));
   }
 
   /** Nothing, where the job has ended and `last` is its last event. */

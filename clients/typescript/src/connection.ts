@@ -6,6 +6,9 @@ export function serviceUrl(url: string): string {
   throw new Error("the service's address must begin with http:// or https://, like http://127.0.0.1:8000");
 }
 
+/** What goes with every request: a page of another origin can't send it unless it is let in. */
+export const REQUESTED = { "X-Requested-With": "dualprocess" };
+
 /** The header that carries the key. Throws for what no header can carry, and never repeats it. */
 export function bearer(key: string | undefined): Record<string, string> {
   const value = key?.trim();

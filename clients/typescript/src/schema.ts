@@ -170,7 +170,7 @@ export interface paths {
          * @description Events like `status`, `step`, `preview` and `artifact`; the stream ends with the status that
          *     ends the job.
          *
-         *     If the key is revoked, it ends within seconds.
+         *     If the key is revoked, it ends within seconds. A `429` says that no more streams may be open.
          */
         get: operations["events_v1_jobs__job_id__events_get"];
         put?: never;
@@ -339,7 +339,8 @@ export interface paths {
         };
         /**
          * Readyz
-         * @description Says that Redis answers as well; 503 while it is away.
+         * @description Says that Redis answers as well; 503 while it is away. After `ok` there is a line for each
+         *     setting of Redis that may lose jobs.
          */
         get: operations["readyz_readyz_get"];
         put?: never;
@@ -640,6 +641,11 @@ export interface components {
              */
             size: number;
             /**
+             * Work
+             * @description Of all jobs that were submitted with it; null in batches of versions that did not count it.
+             */
+            work?: number | null;
+            /**
              * Counts
              * @description Jobs by status, without deleted ones.
              */
@@ -709,6 +715,45 @@ export interface components {
              * @default false
              */
             on_drawing?: boolean;
+        };
+        /**
+         * DryRun
+         * @description What a request would come to. It was checked as always, and nothing was queued.
+         */
+        DryRun: {
+            /**
+             * Jobs
+             * @description How many jobs it would make.
+             */
+            jobs: number;
+            /**
+             * Work
+             * @description The most that the models have to compute, in passes over a picture of a megapixel: denoiser and VLM, a pass back counted as two.
+             */
+            work: number;
+            /**
+             * Parts
+             * @description What the work is for; its sum is `work`.
+             */
+            parts: {
+                [key: string]: number;
+            };
+            /**
+             * Quota
+             * @description Work that the key's jobs may have before they end; null: no limit.
+             */
+            quota?: number | null;
+            /**
+             * Left
+             * @description What the quota leaves now; a request of more is a 429 for now.
+             */
+            left?: number | null;
+            /**
+             * Warnings
+             * @description What the job's own `warnings` would say from the start.
+             * @default []
+             */
+            warnings?: string[];
         };
         /** EvalOptions */
         EvalOptions: {
@@ -1009,6 +1054,11 @@ export interface components {
             /** Deadline At */
             deadline_at?: string | null;
             /**
+             * Work
+             * @description Counts in the key's quota until the job ends; null in older jobs.
+             */
+            work?: number | null;
+            /**
              * Position
              * @description Jobs ahead in the queue; only while queued.
              */
@@ -1139,6 +1189,12 @@ export interface components {
         JobPage: {
             /** Jobs */
             jobs: components["schemas"]["Job"][];
+            /**
+             * Unreadable
+             * @description Jobs of this page that a newer version of the service stored, and that this one can't show.
+             * @default []
+             */
+            unreadable?: string[];
             /**
              * Next
              * @description `cursor` of the next page, if any.
@@ -1806,6 +1862,12 @@ export interface components {
          * @enum {string}
          */
         WebhookStatus: "waiting" | "pending" | "delivered" | "given_up";
+        /**
+         * WorkPart
+         * @description What the work of a request is for.
+         * @enum {string}
+         */
+        WorkPart: "training" | "teaching" | "previews" | "evaluation" | "pictures" | "scoring" | "prompts" | "words";
         /** WrittenQuestions */
         WrittenQuestions: {
             /**
@@ -1867,7 +1929,10 @@ export interface operations {
     };
     submit_v1_jobs_post: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description Only check the request and tell its work: nothing is queued. */
+                dry_run?: boolean;
+            };
             header?: {
                 /** @description A second request with the same key and body returns the same result. */
                 "idempotency-key"?: string | null;
@@ -1881,6 +1946,15 @@ export interface operations {
             };
         };
         responses: {
+            /** @description With `dry_run`: nothing was queued. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DryRun"];
+                };
+            };
             /** @description Successful Response */
             202: {
                 headers: {
@@ -2033,7 +2107,10 @@ export interface operations {
     };
     submit_v1_batches_post: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description Only check the request and tell its work: nothing is queued. */
+                dry_run?: boolean;
+            };
             header?: {
                 /** @description A second request with the same key and body returns the same result. */
                 "idempotency-key"?: string | null;
@@ -2047,6 +2124,15 @@ export interface operations {
             };
         };
         responses: {
+            /** @description With `dry_run`: nothing was queued. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DryRun"];
+                };
+            };
             /** @description Successful Response */
             202: {
                 headers: {
@@ -2396,7 +2482,10 @@ export interface operations {
     };
     generate_v1_images_post: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description Only check the request and tell its work: nothing is queued. */
+                dry_run?: boolean;
+            };
             header?: never;
             path?: never;
             cookie?: never;
@@ -2413,7 +2502,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Job"];
+                    "application/json": components["schemas"]["Job"] | components["schemas"]["DryRun"];
                 };
             };
             /** @description Not done within `wait` seconds. */
@@ -2447,7 +2536,10 @@ export interface operations {
     };
     write_v1_questions_post: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description Only check the request and tell its work: nothing is queued. */
+                dry_run?: boolean;
+            };
             header?: never;
             path?: never;
             cookie?: never;
@@ -2464,7 +2556,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["QuestionsReply"];
+                    "application/json": components["schemas"]["QuestionsReply"] | components["schemas"]["DryRun"];
                 };
             };
             /** @description Not done within `wait` seconds. */
@@ -2498,7 +2590,10 @@ export interface operations {
     };
     expand_v1_prompts_expand_post: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description Only check the request and tell its work: nothing is queued. */
+                dry_run?: boolean;
+            };
             header?: never;
             path?: never;
             cookie?: never;
@@ -2515,7 +2610,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["ExpansionReply"];
+                    "application/json": components["schemas"]["ExpansionReply"] | components["schemas"]["DryRun"];
                 };
             };
             /** @description Not done within `wait` seconds. */
@@ -2549,7 +2644,10 @@ export interface operations {
     };
     ask_v1_answers_post: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description Only check the request and tell its work: nothing is queued. */
+                dry_run?: boolean;
+            };
             header?: never;
             path?: never;
             cookie?: never;
@@ -2566,7 +2664,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["AnswersReply"];
+                    "application/json": components["schemas"]["AnswersReply"] | components["schemas"]["DryRun"];
                 };
             };
             /** @description Not done within `wait` seconds. */

@@ -5,7 +5,7 @@ import { test } from "node:test";
 
 import { EventSourceParserStream } from "eventsource-parser/stream";
 
-import { ApiError, DualProcess, JobEndedBadly } from "dualprocess";
+import { ApiError, DualProcess, JobEndedBadly, printable } from "dualprocess";
 
 const url = process.env["DUALPROCESS_URL"] ?? "";
 const jobId = process.env["DUALPROCESS_JOB"] ?? "";
@@ -62,6 +62,21 @@ test("a quiet job is followed over any number of cut connections", async () => {
   assert.equal(connections, 8);
 });
 
+test("a dry run tells a job's work and queues nothing", async () => {
+  const service = new DualProcess(url);
+  const newest = async () => (await service.api.GET("/v1/jobs")).data?.jobs[0]?.id;
+  const before = await newest();
+  const told = await service.dryRun({
+    prompt: "a circle",
+    questions: [{ question: "Is the circle red?", answer: "Yes" }],
+    generator: "tiny-flux",
+    vlm: "tiny-idefics2",
+  });
+  assert.equal(told.jobs, 1);
+  assert.ok(told.work > 0);
+  assert.equal(await newest(), before);
+});
+
 test("a stream behind the end of a job brings nothing and ends", async () => {
   const last = (await ids(new DualProcess(url))).at(-1);
   const statuses: number[] = [];
@@ -74,6 +89,23 @@ test("a stream behind the end of a job brings nothing and ends", async () => {
     assert.fail(record.id);
   }
   assert.deepEqual(statuses, [204]);
+});
+
+test("a stream that can't be had yet is asked for again; waiting reads the job meanwhile", async () => {
+  let refused = 0;
+  const full = (times: number) => async (request: Request): Promise<Response> => {
+    if (!request.url.endsWith("/events") || refused === times) return fetch(request);
+    refused += 1;
+    const problem = { title: "All event streams of this key are taken", status: 429 };
+    return Response.json(problem, { status: 429, headers: { "Retry-After": "0" } });
+  };
+  const whole = await ids(new DualProcess(url));
+  assert.deepEqual(await ids(new DualProcess(url, { fetch: full(7) })), whole);
+  assert.equal(refused, 7);
+  refused = 0;
+  const job = await new DualProcess(url, { fetch: full(Infinity) }).wait(jobId);
+  assert.equal(job.status, "succeeded");
+  assert.equal(refused, 1);
 });
 
 test("a request is sent again where the connection broke, under one key", async () => {
@@ -138,4 +170,27 @@ test("a job that was cancelled is an error to who waits for it", async () => {
 
 test("where nobody answers, the error is fetch's", async () => {
   await assert.rejects(new DualProcess("http://127.0.0.1:9").job(jobId), TypeError);
+});
+
+test("a change says that no page of another origin sent it", async () => {
+  let asked: Request | undefined;
+  const noting = async (request: Request): Promise<Response> => {
+    asked = request;
+    return new Response("{}", { status: 200 });
+  };
+  await new DualProcess(url, { fetch: noting }).cancel(jobId);
+  assert.equal(asked?.method, "POST");
+  assert.equal(asked.headers.get("X-Requested-With"), "dualprocess");
+});
+
+test("an error's message has nothing that a terminal obeys", async () => {
+  const hostile = "\x1b[2J\x9bgone\u202e\u200b\ttab\r\nline 👩\u200d🔬";
+  const body = { title: hostile, status: 404, errors: [{ field: hostile, message: hostile }] };
+  const refusing = async (): Promise<Response> => Response.json(body, { status: 404 });
+  const error = await new DualProcess(url, { fetch: refusing }).job(jobId).catch((one) => one);
+  assert.ok(error instanceof ApiError);
+  assert.equal(error.problem.title, hostile);
+  const shown = "[2Jgone tab\nline 👩\u200d🔬";
+  assert.equal(error.message, `${shown}\n${shown}: ${shown}`);
+  assert.equal(printable(hostile), shown);
 });

@@ -25,14 +25,21 @@ from services.orchestrator.api import (
     prompts,
     questions,
 )
-from services.orchestrator.api.auth import Doors
+from services.orchestrator.api.auth import Doors, owner_of
 from services.orchestrator.api.background import background
 from services.orchestrator.api.body_kind import JsonBodies
 from services.orchestrator.api.body_limit import BodyLimit
+from services.orchestrator.api.hosts import AskedHost, Names
 from services.orchestrator.api.interrupted import Interrupted
+from services.orchestrator.api.origins import OwnPages
 from services.orchestrator.api.proxied import Proxied, networks
+from services.orchestrator.api.rechecks import Rechecks
 from services.orchestrator.api.settings import ApiSettings
 from services.orchestrator.api.state import State
+from services.orchestrator.api.stream_limit import StreamLimit
+from services.orchestrator.api.wrong_keys import WrongKeys
+from services.orchestrator.following.places import Places
+from services.orchestrator.following.reader import Following
 from services.orchestrator.store.artifacts import ArtifactStore
 from services.orchestrator.store.batches import Batches
 from services.orchestrator.store.deletion import Deletion
@@ -59,6 +66,7 @@ _CORS_SENT = [
     "If-Range",
     "Last-Event-ID",
     "Range",
+    "X-Requested-With",
 ]
 _CORS_READ = [
     "Accept-Ranges",
@@ -77,6 +85,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         redis = connect(settings.redis_url, retries=_REDIS_RETRIES)
+        following, api_keys = Following(redis), ApiKeys(redis)
         endpoint = settings.endpoint()
         state = State(
             presets=presets,
@@ -85,19 +94,24 @@ def create_app(settings: ApiSettings) -> FastAPI:
             jobs=Jobs(redis),
             batches=Batches(redis),
             events=Events(redis),
+            following=following,
+            places=Places(total=settings.streams, per_key=settings.streams_per_key),
             workers=Workers(redis),
             artifacts=store,
             uploads=Uploads(redis, store),
             deletion=Deletion(redis, store),
-            api_keys=ApiKeys(redis),
+            api_keys=api_keys,
+            rechecks=Rechecks(api_keys),
             addresses=AddressPolicy(loopback=settings.webhook_loopback),
             turns=Turns(redis),
             endpoint=endpoint,
+            max_job_work=settings.max_job_work,
             webhook_secret=settings.webhook_secret,
         )
         app.state.dualprocess = state
         async with background(settings, state):
             yield
+        await following.close()
         if endpoint is not None:
             await endpoint.close()
         await redis.aclose()
@@ -110,9 +124,11 @@ def create_app(settings: ApiSettings) -> FastAPI:
         responses={"4XX": {"model": Problem}, "5XX": {"model": Problem}},
     )
     # The last one is the outermost, so the caller is known before a body is read.
-    app.add_middleware(JsonBodies)
+    app.add_middleware(JsonBodies, keys=settings.auth)
     app.add_middleware(BodyLimit, limit=settings.body_limit)
-    app.add_middleware(Doors, required=settings.auth)
+    app.add_middleware(StreamLimit)
+    wrong_keys = WrongKeys(settings.wrong_keys, settings.wrong_keys_seconds)
+    app.add_middleware(Doors, required=settings.auth, wrong_keys=wrong_keys)
     app.add_middleware(Interrupted)
     if settings.origins:
         app.add_middleware(
@@ -142,9 +158,16 @@ def create_app(settings: ApiSettings) -> FastAPI:
         # Imported here, since Gradio takes seconds to import and not everyone needs it.
         from services.orchestrator.ui.mount import mount
 
-        mount(app, auth=settings.auth)
-    # Outside of all others, including the page's: those know only the service's own paths.
+        mount(app, auth=settings.auth, owner=owner_of)
+    if not settings.auth:
+        app.add_middleware(OwnPages, origins=settings.origins)
+    # Outside of all others, including the page's: those know only the service's own paths. A web
+    # page can send the headers of a proxy, so the name in Host is checked as well as the name that
+    # a proxy reports.
+    names = Names(settings.names)
+    app.add_middleware(AskedHost, names=names)
     app.add_middleware(
         Proxied, root_path=settings.root_path, trusted=networks(settings.trusted_proxies)
     )
+    app.add_middleware(AskedHost, names=names)
     return app

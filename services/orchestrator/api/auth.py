@@ -6,6 +6,7 @@ Its route says with ``SUBMIT``, ``READ`` or ``ADMIN`` which scope it needs.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Annotated, Any
 from urllib.parse import unquote
@@ -18,8 +19,13 @@ from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Send
 from starlette.types import Scope as Connection
 
+from dualprocess import printable
 from dualprocess.schemas import ANONYMOUS, Job
+from services.orchestrator.api.client_address import customer
+from services.orchestrator.api.document import template_at
 from services.orchestrator.api.problems import ProblemError, redis_is_away, respond
+from services.orchestrator.api.wrong_key_log import WrongKeyLog
+from services.orchestrator.api.wrong_keys import WrongKeys
 from services.orchestrator.route_path import route_path
 from services.orchestrator.store.keys import ApiKeys, Scope
 from services.orchestrator.store.quotas import Quotas
@@ -38,6 +44,9 @@ _SCHEME = HTTPBearer(
     auto_error=False,
 )
 _REALM = 'Bearer realm="dualprocess"'
+_INVALID = f'{_REALM}, error="invalid_token"'
+#: As many as the longest method has that anybody uses.
+_METHOD_LETTERS = 10
 
 
 @dataclass(frozen=True)
@@ -49,6 +58,11 @@ class Caller:
     quotas: Quotas | None
     #: The caller's key, to check later whether it is still valid.
     key: str | None
+
+    @property
+    def key_id(self) -> str | None:
+        """Of the key, where there is one: what has a limit a key is counted under it."""
+        return None if self.key is None else self.owner
 
     @property
     def is_admin(self) -> bool:
@@ -67,11 +81,14 @@ _ANYONE = Caller(ANONYMOUS, frozenset({Scope.ADMIN}), quotas=None, key=None)
 
 
 class Doors:
-    """ASGI middleware: 401 without a valid key, if one is ``required``."""
+    """ASGI middleware: 401 without a valid key, if one is ``required``; 429 for a wrong key from an
+    address that has to wait."""
 
-    def __init__(self, app: ASGIApp, *, required: bool) -> None:
+    def __init__(self, app: ASGIApp, *, required: bool, wrong_keys: WrongKeys) -> None:
         self._app = app
         self._required = required
+        self._wrong_keys = wrong_keys
+        self._log = WrongKeyLog()
 
     async def __call__(self, scope: Connection, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and not _is_open(scope):
@@ -100,7 +117,21 @@ class Doors:
                 "one.",
                 {"WWW-Authenticate": _REALM},
             )
-        return await identify(keys, key)
+        try:
+            return await _identify(keys, key)
+        except _WrongKey as error:
+            address = customer(scope)
+            counted = self._wrong_keys.count(address)
+            if counted.waits:
+                raise _too_many(math.ceil(counted.waits)) from None
+            self._log.write(error.fault, address, _shown_route(scope), unseen=counted.unseen)
+            raise error.problem from None
+
+
+def owner_of(scope: Connection) -> str:
+    """Who asks, once ``Doors`` has let the request in."""
+    caller: Caller = scope["state"]["caller"]
+    return caller.owner
 
 
 def _is_open(scope: Connection) -> bool:
@@ -118,27 +149,46 @@ def _key(scope: Connection) -> str | None:
     return None
 
 
-async def identify(keys: ApiKeys, key: str) -> Caller:
-    """The key's holder. Raises a ``ProblemError`` with 401 for a key that is not valid."""
+async def _identify(keys: ApiKeys, key: str) -> Caller:
+    """The key's holder. Raises ``_WrongKey`` for a key that is not valid."""
     found = await keys.find(key)
-    if found is None or found.revoked_at is not None:
-        fault = "is unknown" if found is None else f"{found.id} was revoked"
-        raise ProblemError(
-            401,
-            f"The API key {fault}",
-            "Authorization must have a complete key, as `dualprocess keys create` showed it; if "
-            "it is revoked, ask for a new one.",
-            {"WWW-Authenticate": f'{_REALM}, error="invalid_token"'},
-        )
+    if found is None:
+        raise _WrongKey("is unknown", "is unknown")
+    if found.revoked_at is not None:
+        raise _WrongKey("was revoked", f"{found.id} was revoked")
     return Caller(found.id, found.scopes, found.quotas, key)
 
 
-async def still_opens(keys: ApiKeys, caller: Caller) -> bool:
-    """Whether the caller's key is still valid."""
-    if caller.key is None:
-        return True
-    found = await keys.find(caller.key)
-    return found is not None and found.revoked_at is None
+class _WrongKey(Exception):
+    """``fault`` says nothing about the key; ``told`` is for the one who sent it."""
+
+    def __init__(self, fault: str, told: str) -> None:
+        super().__init__(fault)
+        self.fault = fault
+        self.problem = ProblemError(
+            401,
+            f"The API key {told}",
+            "Authorization must have a complete key, as `dualprocess keys create` showed it; if "
+            "it is revoked, ask for a new one.",
+            {"WWW-Authenticate": _INVALID},
+        )
+
+
+def _too_many(seconds: int) -> ProblemError:
+    return ProblemError(
+        429,
+        "The API key is wrong, and so were many before it",
+        f"They came from your address. The next wrong key is checked in {seconds} s; a right one "
+        "is accepted at any time. Ask whoever runs the service for a new key.",
+        {"WWW-Authenticate": _INVALID, "Retry-After": str(seconds)},
+    )
+
+
+def _shown_route(scope: Connection) -> str:
+    """For a log. Never the path as it was sent, which may hold a key."""
+    path = route_path(scope)
+    shown = paths.ROOT if paths.is_page(path) else template_at(scope["app"], path)
+    return f"{printable.line(scope['method'])[:_METHOD_LETTERS]} {shown or 'an unknown path'}"
 
 
 def _caller(request: Request) -> Caller:

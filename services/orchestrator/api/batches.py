@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query, Response
+from fastapi.responses import JSONResponse
 
 from dualprocess.schemas import Batch, BatchRequest, FieldError, JobPage, JobStatus
 from services.orchestrator.api.auth import READ, SUBMIT, CallerDep
+from services.orchestrator.api.dry_runs import ANSWERED, IsDry, answer, dry_run
 from services.orchestrator.api.expand import Ready, expand
 from services.orchestrator.api.jobs import OPTIMIZE_PRIORITY, IdempotencyKey
+from services.orchestrator.api.json_route import JsonRoute
 from services.orchestrator.api.problems import InvalidSpec, ProblemError
+from services.orchestrator.api.quotas import admitting
 from services.orchestrator.api.state import StateDep
 from services.orchestrator.store.batches import NewJob
 from services.orchestrator.store.ids import new_job_id, new_job_ids
 from services.orchestrator.store.jobs import needed_vlms, optimize_fields
+from services.orchestrator.work import together
 
-router = APIRouter(prefix="/v1/batches", tags=["batches"])
+router = APIRouter(prefix="/v1/batches", tags=["batches"], route_class=JsonRoute)
 
 #: Bytes of all specs of one batch, as they are stored: they are sent to Redis at once.
 MAX_STORED_BYTES = 64 * 1024 * 1024
@@ -41,26 +47,33 @@ async def _batch(
 BatchDep = Annotated[Batch, Depends(_batch)]
 
 
-@router.post("", status_code=202, dependencies=[SUBMIT])
+@router.post("", status_code=202, response_model=Batch, responses=ANSWERED, dependencies=[SUBMIT])
 async def submit(
     request: BatchRequest,
     state: StateDep,
     caller: CallerDep,
     response: Response,
     idempotency_key: IdempotencyKey = None,
-) -> Batch:
+    is_dry: IsDry = False,
+) -> Batch | JSONResponse:
     """Checks every spec, and queues all of them or none: a 422 names the place of each fault."""
-    jobs = _new_jobs(await expand(request, state, caller))
-    digest = hashlib.sha256(f"batch {request.model_dump_json()}".encode()).hexdigest()
+    ready = await expand(request, state, caller)
+    work = together(one.work for one in ready)
+    jobs = await asyncio.to_thread(_new_jobs, ready)
+    if is_dry:
+        told = list(dict.fromkeys(text for one in ready for text in one.warnings))
+        return answer(await dry_run(work, state, caller, jobs=len(jobs), warnings=told))
+    digest = await asyncio.to_thread(_digest, request)
     batch_id = new_job_id()
-    known_id, known_digest = await state.batches.submit(
-        batch_id,
-        jobs,
-        name=request.name,
-        priority=OPTIMIZE_PRIORITY,
-        owner=caller.owner,
-        idempotency=(idempotency_key, digest) if idempotency_key else None,
-    )
+    with admitting(work):
+        known_id, known_digest = await state.batches.submit(
+            batch_id,
+            jobs,
+            name=request.name,
+            priority=OPTIMIZE_PRIORITY,
+            owner=caller.owner,
+            idempotency=(idempotency_key, digest) if idempotency_key else None,
+        )
     if known_id != batch_id and known_digest != digest:
         message = f"stands for another request, {known_id}; use a new key"
         raise InvalidSpec(FieldError(field="Idempotency-Key", message=message))
@@ -87,10 +100,7 @@ async def list_jobs(
 ) -> JobPage:
     """Its jobs, the last submitted first. Send `next` of one page as `cursor` to get the following
     page."""
-    jobs, following = await state.jobs.page(
-        cursor=cursor, limit=limit, status=status, batch=batch.id
-    )
-    return JobPage(jobs=jobs, next=following)
+    return await state.jobs.page(cursor=cursor, limit=limit, status=status, batch=batch.id)
 
 
 @router.post("/{batch_id}/cancel", dependencies=[SUBMIT])
@@ -101,11 +111,15 @@ async def cancel(batch: BatchDep, state: StateDep) -> Batch:
     return await state.batches.read(batch.id) or batch
 
 
+def _digest(request: BatchRequest) -> str:
+    return hashlib.sha256(f"batch {request.model_dump_json()}".encode()).hexdigest()
+
+
 def _new_jobs(ready: list[Ready]) -> list[NewJob]:
     """Raises ``InvalidSpec`` if the specs are too large together."""
     jobs, stored = [], 0
     for job_id, one in zip(new_job_ids(len(ready)), ready, strict=True):
-        fields = optimize_fields(one.spec, one.webhook, one.warnings)
+        fields = optimize_fields(one.spec, one.work, one.webhook, one.warnings)
         stored += sum(len(value) for value in fields.values())
         if stored > MAX_STORED_BYTES:
             message = (

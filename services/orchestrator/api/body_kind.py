@@ -1,4 +1,5 @@
-"""Refuses bodies that are compressed or not declared as JSON, before anything reads them."""
+"""Refuses bodies that are compressed or not declared as JSON, before anything reads them; and
+requests that would change something and could come from any web page."""
 
 from __future__ import annotations
 
@@ -6,19 +7,40 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from dualprocess.schemas import Problem
+from services.orchestrator.api.document import methods_at
 from services.orchestrator.api.problems import respond
 from services.orchestrator.route_path import route_path
+from services.orchestrator.ui import paths
+
+_Fault = tuple[str, str, dict[str, str]]
+
+#: Methods that change nothing.
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+#: A page of another origin can send this, or JSON's type, only where ``cors_origins`` lets it.
+_HEADER = "X-Requested-With"
+_UNTOLD: _Fault = (
+    "The request must say that no web page sent it",
+    f"Send the header {_HEADER}, with any value, like {_HEADER}: curl; or Content-Type: "
+    "application/json. The service asks nobody for a key, and pages of other origins can send "
+    "neither.",
+    {"Accept": "application/json"},
+)
 
 
 class JsonBodies:
-    """ASGI middleware: 415 for such a body of a request to ``/v1``."""
+    """ASGI middleware: 415 for such a body of a request to ``/v1``.
 
-    def __init__(self, app: ASGIApp) -> None:
+    And, unless ``keys`` are asked for, for a request that would change something and has neither
+    JSON's type nor the header.
+    """
+
+    def __init__(self, app: ASGIApp, *, keys: bool) -> None:
         self._app = app
+        self._keys = keys
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and route_path(scope).startswith("/v1/"):
-            fault = _fault(Headers(scope=scope))
+        if scope["type"] == "http":
+            fault = self._fault(scope)
             if fault is not None:
                 title, detail, headers = fault
                 problem = Problem(status=415, title=title, detail=detail)
@@ -26,8 +48,21 @@ class JsonBodies:
                 return
         await self._app(scope, receive, send)
 
+    def _fault(self, scope: Scope) -> _Fault | None:
+        path, headers = route_path(scope), Headers(scope=scope)
+        fault = _fault(headers) if path.startswith("/v1/") else None
+        if fault or self._keys or scope["method"] in _SAFE or _tells(headers):
+            return fault
+        # What nobody may ask for says so itself.
+        changes = paths.is_work(path) or scope["method"] in methods_at(scope["app"], path)
+        return _UNTOLD if changes else None
 
-def _fault(headers: Headers) -> tuple[str, str, dict[str, str]] | None:
+
+def _tells(headers: Headers) -> bool:
+    return bool(headers.get(_HEADER)) or _is_json(headers)
+
+
+def _fault(headers: Headers) -> _Fault | None:
     if headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers:
         return None
     encoding = headers.get("content-encoding", "").strip().lower()
@@ -38,13 +73,23 @@ def _fault(headers: Headers) -> tuple[str, str, dict[str, str]] | None:
             "header.",
             {"Accept-Encoding": "identity"},
         )
-    sent = headers.get("content-type", "")
-    kind = sent.partition(";")[0].strip().lower()
-    if kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json")):
+    if _is_json(headers):
         return None
+    kind = _kind(headers)
     what = f"is {kind[:60]!r}" if kind else "is missing"
     return (
         "The body must be declared as JSON",
         f"Content-Type {what}; send JSON and the header Content-Type: application/json.",
         {"Accept": "application/json"},
+    )
+
+
+def _kind(headers: Headers) -> str:
+    return headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def _is_json(headers: Headers) -> bool:
+    kind = _kind(headers)
+    return kind == "application/json" or (
+        kind.startswith("application/") and kind.endswith("+json")
     )

@@ -3,7 +3,7 @@ bodies."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, get_args
 
 from fastapi import FastAPI
@@ -69,6 +69,12 @@ def install(app: FastAPI, *, auth: bool) -> None:
     app.openapi = document  # type: ignore[method-assign]
 
 
+def template_at(app: FastAPI, path: str) -> str | None:
+    """The documented path that this one is an instance of, like ``/v1/jobs/{job_id}``."""
+    templates: Iterable[str] = app.openapi()["paths"]
+    return next((one for one in templates if compile_path(one)[0].match(path)), None)
+
+
 def methods_at(app: FastAPI, path: str) -> list[str]:
     """Adds what applies to every documented path."""
     return [
@@ -80,19 +86,25 @@ def methods_at(app: FastAPI, path: str) -> list[str]:
 
 
 def _describe_events(described: dict[str, Any]) -> None:
-    """FastAPI knows only that an event's data is a string."""
+    """FastAPI knows only that it is a stream."""
     _, defined = models_json_schema(
         [(event, "serialization") for event in _EVENTS], ref_template=_REF
     )
     described["components"]["schemas"] = defined["$defs"] | described["components"]["schemas"]
     for operation in _operations(described):
-        stream = operation["responses"].get("200", {}).get("content", {}).get("text/event-stream")
-        if stream is not None:
+        content = operation["responses"].get("200", {}).get("content", {})
+        if "text/event-stream" in content:
             refs = [{"$ref": _REF.format(model=event.__name__)} for event in _EVENTS]
-            stream["itemSchema"]["properties"]["data"] |= {
+            data = {
+                "type": "string",
                 "contentMediaType": "application/json",
                 "contentSchema": {"oneOf": refs},
             }
+            # The format's own fields that are used: no `retry`.
+            text = {"type": "string"}
+            properties = {"data": data, "event": text, "id": text}
+            item = {"type": "object", "properties": properties}
+            content["text/event-stream"] = {"itemSchema": item}
 
 
 def _operations(described: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -11,15 +11,19 @@ from dualprocess.schemas import BatchRequest, FieldError, JobSpec, ResolvedJobSp
 from dualprocess.schemas.batches import MAX_BATCH_JOBS
 from services.orchestrator.api.auth import Caller
 from services.orchestrator.api.problems import InvalidSpec
-from services.orchestrator.api.quotas import check_batch, check_steps
+from services.orchestrator.api.quotas import (
+    check_batch,
+    check_batch_work,
+    check_steps,
+    check_work,
+)
 from services.orchestrator.api.reading import warnings
 from services.orchestrator.api.resolve import resolve_job
 from services.orchestrator.api.starts import check_start
 from services.orchestrator.api.state import State
 from services.orchestrator.api.webhooks import complete_webhook
+from services.orchestrator.work import Work, job_work, together
 
-#: More faults than these are only counted.
-_FAULTS_SHOWN = 100
 #: How many characters of a prompt go into a job's name.
 _NAME_CHARACTERS = 80
 
@@ -29,6 +33,7 @@ class Ready:
     """A spec that can be queued, with the warnings for its owner."""
 
     spec: ResolvedJobSpec
+    work: Work
     webhook: Webhook | None
     warnings: Sequence[str] = ()
 
@@ -52,9 +57,11 @@ async def expand(request: BatchRequest, state: State, caller: Caller) -> list[Re
                 for fault in error.errors
             ]
     if faults:
-        raise InvalidSpec(*_shown(faults))
+        raise InvalidSpec(*faults)
     jobs = ready if request.specs else list(_spread(ready[0], request))
-    check_batch(caller, len(jobs), "specs" if request.specs else "prompts")
+    field = "specs" if request.specs else "prompts"
+    check_batch(caller, len(jobs), field)
+    check_batch_work(caller, together(job.work for job in jobs), field)
     return await asyncio.to_thread(_warned, jobs, state)
 
 
@@ -121,7 +128,8 @@ def _spread(ready: Ready, request: BatchRequest) -> Iterator[Ready]:
                 "optimizer": spec.optimizer.model_copy(update={"seed": seed}),
                 "name": ", ".join(parts) or None,
             }
-            yield Ready(spec.model_copy(update=changes), ready.webhook)
+            # Which prompt it is, or seed, changes nothing of the work.
+            yield Ready(spec.model_copy(update=changes), ready.work, ready.webhook)
 
 
 class _Checks:
@@ -136,6 +144,8 @@ class _Checks:
     async def passed(self, spec: JobSpec, resolved: ResolvedJobSpec) -> Ready:
         """Raises ``InvalidSpec``."""
         check_steps(self._caller, resolved.optimizer.steps)
+        work = job_work(resolved, self._state.presets.generator(resolved.generator))
+        check_work(self._caller, work, self._state.max_job_work)
         start = resolved.lora.start
         if start is not None and start.file is not None:
             message = (
@@ -147,7 +157,7 @@ class _Checks:
         if lora not in self._starts:
             await check_start(resolved, self._state, self._caller)
             self._starts.add(lora)
-        return Ready(resolved, await self._webhook(spec.webhook))
+        return Ready(resolved, work, await self._webhook(spec.webhook))
 
     async def _webhook(self, webhook: Webhook | None) -> Webhook | None:
         asked = webhook.model_dump_json() if webhook else ""
@@ -156,11 +166,3 @@ class _Checks:
                 complete_webhook(webhook, self._state.addresses, self._state.webhook_secret)
             )
         return await self._webhooks[asked]
-
-
-def _shown(faults: list[FieldError]) -> list[FieldError]:
-    if more := len(faults) - _FAULTS_SHOWN:
-        message = f"have {more:,} more faults; correct these first"
-        if more > 0:
-            return [*faults[:_FAULTS_SHOWN], FieldError(field="specs", message=message)]
-    return faults

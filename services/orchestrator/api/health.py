@@ -8,6 +8,7 @@ from fastapi import APIRouter, Query, Response
 from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
 
+from services.common.redis_state import look
 from services.orchestrator.api.auth import ADMIN
 from services.orchestrator.api.problems import ProblemError
 from services.orchestrator.api.state import StateDep
@@ -28,11 +29,14 @@ async def readyz(
     state: StateDep,
     worker: Annotated[bool, Query(description="Check for a live worker as well.")] = False,
 ) -> str:
-    """Says that Redis answers as well; 503 while it is away."""
-    await state.redis.ping()
+    """Says that Redis answers as well; 503 while it is away. After `ok` there is a line for each
+    setting of Redis that may lose jobs."""
+    seen = await look(state.redis)
+    if seen.refusal:
+        raise ProblemError(503, "This Redis can't be used", seen.refusal)
     if worker and not await state.workers.live():
         raise ProblemError(503, "No worker is alive", "Start one; until then jobs wait.")
-    return "ok"
+    return "\n".join(["ok", *seen.findings])
 
 
 @router.head("/metrics", dependencies=[ADMIN], include_in_schema=False)

@@ -7,6 +7,7 @@ import asyncio
 from fastapi import APIRouter, Response
 
 from dualprocess.schemas import (
+    DryRun,
     FieldError,
     ImagesRequest,
     Job,
@@ -14,14 +15,18 @@ from dualprocess.schemas import (
 )
 from services.orchestrator.api import short_jobs
 from services.orchestrator.api.auth import SUBMIT, Caller, CallerDep
+from services.orchestrator.api.dry_runs import IsDry, dry_run
+from services.orchestrator.api.json_route import JsonRoute
 from services.orchestrator.api.loras import lora_fault
 from services.orchestrator.api.problems import InvalidSpec
+from services.orchestrator.api.quotas import check_work
 from services.orchestrator.api.reading import warnings
 from services.orchestrator.api.resolve import resolve_images
 from services.orchestrator.api.state import State, StateDep
 from services.orchestrator.store.jobs import images_fields, needed_vlms
+from services.orchestrator.work import images_work
 
-router = APIRouter(prefix="/v1/images", tags=["images"])
+router = APIRouter(prefix="/v1/images", tags=["images"], route_class=JsonRoute)
 
 
 @router.post(
@@ -30,16 +35,25 @@ router = APIRouter(prefix="/v1/images", tags=["images"])
     dependencies=[SUBMIT],
 )
 async def generate(
-    request: ImagesRequest, state: StateDep, caller: CallerDep, response: Response
-) -> Job:
+    request: ImagesRequest,
+    state: StateDep,
+    caller: CallerDep,
+    response: Response,
+    is_dry: IsDry = False,
+) -> Job | DryRun:
     """Makes images, which are a job's artifacts `image-SEED.png`; 202 if they are not done in
     time."""
     spec = await asyncio.to_thread(resolve_images, request, state.presets)
-    await _check_loras(spec, state, caller)
     preset = state.presets.generator(spec.generator)
+    work = images_work(spec, preset)
+    check_work(caller, work, state.max_job_work)
+    await _check_loras(spec, state, caller)
     told = await asyncio.to_thread(warnings, preset, [spec.prompt], spec.image)
+    if is_dry:
+        return await dry_run(work, state, caller, warnings=told)
     return await short_jobs.run(
-        images_fields(spec, told),
+        await asyncio.to_thread(images_fields, spec, work, told),
+        work,
         state,
         caller,
         response,

@@ -7,11 +7,14 @@ import hashlib
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Response
+from fastapi.responses import JSONResponse
 
 from dualprocess.schemas import FieldError, Job, JobPage, JobSpec, JobStatus
 from services.orchestrator.api.auth import READ, SUBMIT, CallerDep
+from services.orchestrator.api.dry_runs import ANSWERED, IsDry, answer, dry_run
+from services.orchestrator.api.json_route import JsonRoute
 from services.orchestrator.api.problems import InvalidSpec, ProblemError
-from services.orchestrator.api.quotas import check_steps
+from services.orchestrator.api.quotas import admitting, check_steps, check_work
 from services.orchestrator.api.reading import warnings
 from services.orchestrator.api.resolve import resolve_job
 from services.orchestrator.api.starts import check_start, kept_start
@@ -19,8 +22,9 @@ from services.orchestrator.api.state import JobDep, State, StateDep
 from services.orchestrator.api.webhooks import complete_webhook
 from services.orchestrator.store.ids import new_job_id
 from services.orchestrator.store.jobs import needed_vlms, optimize_fields
+from services.orchestrator.work import job_work
 
-router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=JsonRoute)
 
 OPTIMIZE_PRIORITY = 0
 
@@ -33,34 +37,41 @@ IdempotencyKey = Annotated[
 ]
 
 
-@router.post("", status_code=202, dependencies=[SUBMIT])
+@router.post("", status_code=202, response_model=Job, responses=ANSWERED, dependencies=[SUBMIT])
 async def submit(
     spec: JobSpec,
     state: StateDep,
     caller: CallerDep,
     response: Response,
     idempotency_key: IdempotencyKey = None,
-) -> Job:
+    is_dry: IsDry = False,
+) -> Job | JSONResponse:
     """Checks the spec against the presets and queues it."""
     resolved = await asyncio.to_thread(resolve_job, spec, state.presets)
     check_steps(caller, resolved.optimizer.steps)
+    preset = state.presets.generator(resolved.generator)
+    work = job_work(resolved, preset)
+    check_work(caller, work, state.max_job_work)
     webhook = await complete_webhook(spec.webhook, state.addresses, state.webhook_secret)
-    job_id, digest = new_job_id(), hashlib.sha256(spec.model_dump_json().encode()).hexdigest()
+    job_id, digest = new_job_id(), await asyncio.to_thread(_digest, spec)
     of_start = await check_start(resolved, state, caller)
     stored, files = kept_start(resolved, job_id)
-    preset = state.presets.generator(stored.generator)
     unread = await asyncio.to_thread(warnings, preset, stored.prompts, stored.image)
     told = [*of_start, *unread]
-    async with state.uploads.submission(job_id, files):
-        known_id, known_digest = await state.queue.submit(
-            job_id,
-            generator=stored.generator,
-            vlms=needed_vlms(stored),
-            priority=OPTIMIZE_PRIORITY,
-            owner=caller.owner,
-            fields=optimize_fields(stored, webhook, told),
-            idempotency=(idempotency_key, digest) if idempotency_key else None,
-        )
+    if is_dry:
+        return answer(await dry_run(work, state, caller, warnings=told))
+    fields = await asyncio.to_thread(optimize_fields, stored, work, webhook, told)
+    with admitting(work):
+        async with state.uploads.submission(job_id, files):
+            known_id, known_digest = await state.queue.submit(
+                job_id,
+                generator=stored.generator,
+                vlms=needed_vlms(stored),
+                priority=OPTIMIZE_PRIORITY,
+                owner=caller.owner,
+                fields=fields,
+                idempotency=(idempotency_key, digest) if idempotency_key else None,
+            )
     if known_id != job_id and known_digest != digest:
         raise InvalidSpec(
             FieldError(
@@ -83,10 +94,7 @@ async def list_jobs(
     status: JobStatus | None = None,
 ) -> JobPage:
     """Newest first. Send `next` of one page as `cursor` to get the following page."""
-    jobs, following = await state.jobs.page(
-        cursor=cursor, limit=limit, status=status, owner=caller.sees
-    )
-    return JobPage(jobs=jobs, next=following)
+    return await state.jobs.page(cursor=cursor, limit=limit, status=status, owner=caller.sees)
 
 
 @router.get("/{job_id}", dependencies=[READ])
@@ -118,6 +126,10 @@ async def delete(job: JobDep, state: StateDep) -> None:
             f"Job {job.id} is {status}",
             f"Only a job that has ended can be deleted: POST /v1/jobs/{job.id}/cancel first.",
         )
+
+
+def _digest(spec: JobSpec) -> str:
+    return hashlib.sha256(spec.model_dump_json().encode()).hexdigest()
 
 
 async def with_wait(job: Job, state: State) -> Job:

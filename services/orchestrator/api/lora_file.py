@@ -7,17 +7,23 @@ then their bytes, one tensor after the other, without a gap and without a rest.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, NonNegativeInt, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, TypeAdapter
+from pydantic_core import from_json
 
 from services.common.errors import InvalidInput
+from services.orchestrator.json_outline import Outline, TooMuch
 
 _MAX_HEADER_BYTES = 16 * 1024 * 1024
 _MAX_TENSORS = 20_000
+#: Values in the header: the name, dtype, shape and place of each tensor.
+_MAX_VALUES = 8 * _MAX_TENSORS
+_MAX_NAME = 1000
+#: Bytes of the header that are searched at a time.
+_PIECE = 1 << 16
 #: Limits of a shape. Without them the product of its sides could be a number of any length.
 _MAX_DIMENSIONS = 5
 _MAX_SIDE = 2**31 - 1
@@ -31,7 +37,7 @@ class _Tensor(BaseModel):
 
     dtype: str
     shape: list[NonNegativeInt]
-    data_offsets: tuple[NonNegativeInt, NonNegativeInt]
+    data_offsets: Annotated[list[NonNegativeInt], Field(min_length=2, max_length=2)]
 
 
 _TENSORS: TypeAdapter[dict[str, _Tensor]] = TypeAdapter(dict[str, _Tensor])
@@ -64,12 +70,16 @@ def read_lora_header(data: bytes) -> LoraHeader:
 
 def _tensors(header: bytes) -> tuple[dict[str, _Tensor], dict[str, str]]:
     try:
-        found: Any = json.loads(header)
+        outline = Outline(_MAX_VALUES)
+        for begin in range(0, len(header), _PIECE):
+            outline.feed(header[begin : begin + _PIECE])
+        found: Any = from_json(header)
         metadata = found.pop("__metadata__", {})
         metadata = TypeAdapter(dict[str, str]).validate_python(metadata, strict=True)
-        # As JSON, a pair of offsets is a list.
-        return _TENSORS.validate_json(json.dumps(found)), metadata
-    except (ValueError, RecursionError, AttributeError, TypeError) as error:
+        return _TENSORS.validate_python(found, strict=True), metadata
+    except TooMuch as error:
+        raise _fault(f"has a header that {str(error).partition(';')[0]}") from error
+    except (ValueError, AttributeError, TypeError) as error:
         raise _fault("has no readable safetensors header") from error
 
 
@@ -78,6 +88,8 @@ def _checked(tensors: Sequence[tuple[str, _Tensor]]) -> int:
     end = 0
     for name, tensor in tensors:
         shown = repr(name[:100])
+        if len(name) > _MAX_NAME:
+            raise _fault(f"has a name of {len(name):,} characters, {shown}; no layer has")
         if tensor.dtype not in _DTYPE_BYTES:
             allowed = ", ".join(_DTYPE_BYTES)
             raise _fault(f"has {shown} in {tensor.dtype[:20]}; supported are {allowed}")
@@ -86,7 +98,7 @@ def _checked(tensors: Sequence[tuple[str, _Tensor]]) -> int:
             raise _fault(f"has {shown} in a shape that no layer has; {limits}")
         begin, size = end, math.prod(tensor.shape) * _DTYPE_BYTES[tensor.dtype]
         end += size
-        if tensor.data_offsets != (begin, end):
+        if tensor.data_offsets != [begin, end]:
             raise _fault(f"does not have the bytes for {shown} that its shape needs")
     return end
 

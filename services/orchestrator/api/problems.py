@@ -20,10 +20,12 @@ from redis.exceptions import (
 from starlette.exceptions import HTTPException
 
 from dualprocess.schemas import FieldError, Problem
-from dualprocess.schemas.faults import field_error
+from dualprocess.schemas.faults import MAX_FAULTS, field_errors
 from services.orchestrator.api.document import methods_at
+from services.orchestrator.following.places import NoPlace
 from services.orchestrator.route_path import route_path
 from services.orchestrator.store.artifacts import StoreUnavailable
+from services.orchestrator.store.newer import UnreadableJob
 from services.orchestrator.store.quotas import QuotaExceeded
 
 log = logging.getLogger(__name__)
@@ -32,6 +34,11 @@ log = logging.getLogger(__name__)
 RETRY_AFTER_SECONDS = 2
 #: The same while a quota is used up: a job rarely ends sooner.
 QUOTA_RETRY_AFTER_SECONDS = 10
+#: And after so many while all event streams are taken.
+PLACE_RETRY_AFTER_SECONDS = 5
+
+#: Of a sentence, which can repeat what was sent.
+_CHARACTERS = 1000
 
 #: Redis takes no writes. Before Redis 7 this word is in the middle of an error about a script.
 _NO_WRITES = re.compile(r"\b(?:OOM|MISCONF|READONLY)\b")
@@ -53,11 +60,12 @@ class ProblemError(Exception):
 
 
 class InvalidSpec(Exception):
-    """Ends a request with 422: each thing that is wrong, by field."""
+    """Ends a request with 422: the things that are wrong, by field, and how many ``more`` are."""
 
-    def __init__(self, *errors: FieldError) -> None:
+    def __init__(self, *errors: FieldError, more: int = 0) -> None:
         super().__init__(errors)
         self.errors = list(errors)
+        self.more = more
 
 
 def install(app: FastAPI) -> None:
@@ -69,11 +77,11 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(InvalidSpec)
     async def _spec(_: Request, error: InvalidSpec) -> JSONResponse:
-        return respond(_invalid(error.errors))
+        return respond(_invalid(error.errors, error.more))
 
     @app.exception_handler(RequestValidationError)
     async def _request(_: Request, error: RequestValidationError) -> JSONResponse:
-        return respond(_invalid([field_error(one) for one in error.errors()]))
+        return respond(_invalid(field_errors(error.errors())))
 
     @app.exception_handler(HTTPException)
     async def _http(request: Request, error: HTTPException) -> JSONResponse:
@@ -86,6 +94,16 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(QuotaExceeded)
     async def _quota(_: Request, error: QuotaExceeded) -> JSONResponse:
         return respond(_over(error), {"Retry-After": str(QUOTA_RETRY_AFTER_SECONDS)})
+
+    @app.exception_handler(NoPlace)
+    async def _full(_: Request, error: NoPlace) -> JSONResponse:
+        return respond_full(error)
+
+    @app.exception_handler(UnreadableJob)
+    async def _newer(_: Request, error: UnreadableJob) -> JSONResponse:
+        title = f"Job {error.job_id} was stored by a newer version of the service"
+        detail = "This version can't read it: upgrade this one, or ask an API of that version."
+        return respond(Problem(status=501, title=title, detail=detail))
 
     @app.exception_handler(StoreUnavailable)
     async def _store(_: Request, error: StoreUnavailable) -> JSONResponse:
@@ -122,8 +140,14 @@ def install(app: FastAPI) -> None:
 
 
 def respond(problem: Problem, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    shown = problem.model_copy(
+        update={
+            "title": _cut(problem.title),
+            "detail": problem.detail and _cut(problem.detail),
+        }
+    )
     return JSONResponse(
-        problem.model_dump(exclude_none=True),
+        shown.model_dump(exclude_none=True),
         status_code=problem.status,
         headers=dict(headers or {}),
         media_type="application/problem+json",
@@ -156,6 +180,29 @@ def _over(error: QuotaExceeded) -> Problem:
     )
 
 
-def _invalid(errors: list[FieldError]) -> Problem:
-    detail = f"{len(errors)} field{'s' if len(errors) > 1 else ''} can't be used as sent"
-    return Problem(status=422, title="The request is not valid", detail=detail, errors=errors)
+def respond_full(error: NoPlace) -> JSONResponse:
+    whose = "this key" if error.of_key else "this server"
+    remedy = "close one" if error.of_key else "let whoever runs it raise --streams"
+    problem = Problem(
+        status=429,
+        title=f"All event streams of {whose} are taken",
+        detail=f"There can be {error.limit:,} at once, requests that wait for their job included: "
+        f"{remedy}, or read GET /v1/jobs/{{id}} now and then instead; a request takes `wait`: 0.",
+    )
+    # Else each refused one keeps its connection, and these are limited as well.
+    headers = {"Retry-After": str(PLACE_RETRY_AFTER_SECONDS), "Connection": "close"}
+    return respond(problem, headers)
+
+
+def _invalid(errors: list[FieldError], more: int = 0) -> Problem:
+    """With the first faults only, and no more of what was sent than shows which is meant."""
+    count = len(errors) + more
+    detail = f"{count:,} field{'s' if count > 1 else ''} can't be used as sent"
+    if count > MAX_FAULTS:
+        detail += f"; these are the first {min(len(errors), MAX_FAULTS)}, mend them first"
+    shown = [FieldError(field=one.field, message=_cut(one.message)) for one in errors[:MAX_FAULTS]]
+    return Problem(status=422, title="The request is not valid", detail=detail, errors=shown)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _CHARACTERS else f"{text[: _CHARACTERS - 1]}…"

@@ -7,6 +7,7 @@ import asyncio
 from fastapi import APIRouter, Response
 
 from dualprocess.schemas import (
+    DryRun,
     ExpandedPrompt,
     ExpansionReply,
     ExpansionRequest,
@@ -17,6 +18,8 @@ from dualprocess.schemas import (
 from services.common.presets import GeneratorPreset, PresetError
 from services.common.reading import most_words
 from services.orchestrator.api.auth import SUBMIT, CallerDep
+from services.orchestrator.api.dry_runs import IsDry
+from services.orchestrator.api.json_route import JsonRoute
 from services.orchestrator.api.problems import InvalidSpec
 from services.orchestrator.api.reading import warnings
 from services.orchestrator.api.state import State, StateDep
@@ -24,11 +27,12 @@ from services.orchestrator.api.words import (
     check_writing_vlm,
     endpoint_of,
     said_by_vlm,
+    words_dry_run,
     written_by_endpoint,
 )
 from services.orchestrator.writing import tasks
 
-router = APIRouter(prefix="/v1/prompts", tags=["words"])
+router = APIRouter(prefix="/v1/prompts", tags=["words"], route_class=JsonRoute)
 
 
 @router.post(
@@ -37,8 +41,12 @@ router = APIRouter(prefix="/v1/prompts", tags=["words"])
     dependencies=[SUBMIT],
 )
 async def expand(
-    request: ExpansionRequest, state: StateDep, caller: CallerDep, response: Response
-) -> ExpansionReply:
+    request: ExpansionRequest,
+    state: StateDep,
+    caller: CallerDep,
+    response: Response,
+    is_dry: IsDry = False,
+) -> ExpansionReply | DryRun:
     """The prompt with what an eye would see beside what it says.
 
     The VLM that the request names writes it, in a job, else the service's language model.
@@ -53,6 +61,8 @@ async def expand(
     )
     if request.vlm is None:
         endpoint = endpoint_of(state)
+        if is_dry:
+            return await words_dry_run(None, state, caller)
         written = await written_by_endpoint(task, endpoint, state, caller, wait=request.wait)
         return await _reply(written, task, preset)
     check_writing_vlm(request.vlm, state, task)
@@ -63,6 +73,8 @@ async def expand(
         most_words=most,
         instructions=request.instructions,
     )
+    if is_dry:
+        return await words_dry_run(spec, state, caller)
     job, said = await said_by_vlm(spec, state, caller, response, wait=request.wait)
     if not isinstance(said, ExpandedPrompt):
         return ExpansionReply(prompt=None, job=job)

@@ -1,4 +1,5 @@
-"""What a proxy in front of the service changes: the path's prefix, the host, the scheme."""
+"""What a proxy in front of the service changes: the path's prefix, the host, the scheme, and who
+asks."""
 
 from __future__ import annotations
 
@@ -9,20 +10,21 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from services.orchestrator.api.client_address import Network, address_of, is_in, sender
+from services.orchestrator.api.hosts import AUTHORITY
+
 PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)*")
-_HOST = re.compile(r"[A-Za-z0-9._-]+(:\d{1,5})?|\[[0-9A-Fa-f:.]+\](:\d{1,5})?")
 #: Anybody can send these headers, and Gradio believes some of them, so they are removed.
 _HEADERS = frozenset(
     {
         b"forwarded",
+        b"x-forwarded-for",
         b"x-forwarded-host",
         b"x-forwarded-prefix",
         b"x-forwarded-proto",
         b"x-gradio-server",
     }
 )
-
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 def networks(text: str) -> list[Network]:
@@ -50,10 +52,12 @@ class Proxied:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        told = Headers(scope=scope) if self._trusts(scope) else Headers({})
+        peer = scope["client"][0] if scope.get("client") else ""
+        trusts = is_in(address_of(peer), self._trusted)
+        told = Headers(scope=scope) if trusts else Headers({})
         headers = [pair for pair in scope["headers"] if pair[0] not in _HEADERS]
         scheme, host = _first(told, "x-forwarded-proto"), _first(told, "x-forwarded-host")
-        if _HOST.fullmatch(host):
+        if AUTHORITY.fullmatch(host):
             headers = [pair for pair in headers if pair[0] != b"host"]
             headers.append((b"host", host.encode()))
         prefix = self._root_path
@@ -66,30 +70,30 @@ class Proxied:
         seen = dict(scope, headers=headers, root_path=prefix, path=path)
         if scheme in ("http", "https"):
             seen["scheme"] = scheme
+        if passed := ",".join(told.getlist("x-forwarded-for")):
+            seen["client"] = (sender(peer, passed, self._trusted), 0)
 
         async def answered(message: Message) -> None:
             if message["type"] == "http.response.start":
-                _relocate(MutableHeaders(scope=message), Headers(scope=seen), prefix)
+                _relocate(MutableHeaders(scope=message), prefix)
             await send(message)
 
         await self._app(seen, receive, answered)
-
-    def _trusts(self, scope: Scope) -> bool:
-        try:
-            peer = ipaddress.ip_address(scope["client"][0])
-        except (TypeError, ValueError):
-            return False
-        return any(peer in network for network in self._trusted)
 
 
 def _first(headers: Headers, name: str) -> str:
     return headers.get(name, "").partition(",")[0].strip()
 
 
-def _relocate(headers: MutableHeaders, asked: Headers, prefix: str) -> None:
-    """Makes the addresses in Starlette's redirects relative, and adds the prefix to paths."""
-    location = urlsplit(headers.get("location", ""))
-    if location.netloc and location.netloc == asked.get("host"):
-        headers["location"] = location._replace(scheme="", netloc="").geturl()
-    elif prefix and not location.netloc and location.path.startswith("/"):
+def _relocate(headers: MutableHeaders, prefix: str) -> None:
+    """Makes the addresses in Starlette's redirects relative, and adds the prefix to paths. No
+    redirect leads to another host, so none needs to name one."""
+    if "location" not in headers:
+        return
+    location = urlsplit(headers["location"])
+    if location.scheme or location.netloc:
+        # A path that begins with two slashes would name a host again.
+        path = "/" + location.path.lstrip("/")
+        headers["location"] = location._replace(scheme="", netloc="", path=path).geturl()
+    elif prefix and location.path.startswith("/"):
         headers["location"] = prefix + location.geturl()

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from typing import Annotated
 
-from pydantic import Field, HttpUrl, SecretStr, field_validator
+from pydantic import AfterValidator, Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import CliSuppress
 
+from dualprocess import urls
 from dualprocess.errors import InvalidSetup
 from dualprocess.schemas.webhooks import Secret
 from services.common.addresses import Host
+from services.orchestrator.api.hosts import NAME
 from services.orchestrator.api.proxied import PREFIX, networks
 from services.orchestrator.settings import StoreSettings
 from services.orchestrator.writing.endpoint import Endpoint
@@ -20,11 +22,33 @@ _OWN = ("v1", "ui", "docs", "redoc", "openapi.json", "healthz", "readyz", "metri
 _ORIGIN = re.compile(r"https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?")
 
 
+def _is_reachable(url: str) -> str:
+    try:
+        parsed = urls.parsed(url.strip())
+    except ValueError as error:
+        raise ValueError(str(error)) from None
+    if parsed.scheme not in ("http", "https") or not parsed.host:
+        raise ValueError("must begin with http:// or https:// and a host")
+    return url.strip()
+
+
 class ApiSettings(StoreSettings):
     host: Host = Field(default="127.0.0.1", description="Address on which it listens.")
     port: int = Field(default=8000, ge=0, le=65535, description="Port; 0 chooses a free one.")
     auth: bool = Field(
         default=False, description="Every request needs an API key; see `dualprocess keys`."
+    )
+    wrong_keys: int = Field(
+        default=10,
+        ge=1,
+        description="Wrong API keys that one address may send; each further one makes it wait, a "
+        "second and then twice as long each time. Right keys never wait.",
+    )
+    wrong_keys_seconds: float = Field(
+        default=900,
+        gt=0,
+        description="The longest of these waits, in seconds; and how long an address has to send "
+        "no wrong key until its count begins anew.",
     )
     insecure: bool = Field(
         default=False, description="Let other machines use the API without keys."
@@ -35,7 +59,7 @@ class ApiSettings(StoreSettings):
     trusted_proxies: str = Field(
         default="127.0.0.1,::1",
         description="Addresses or networks of proxies, separated by commas, whose "
-        "X-Forwarded-Host, -Proto and -Prefix are believed; * is every address.",
+        "X-Forwarded-For, -Host, -Proto and -Prefix are believed; * is every address.",
     )
     keep_alive: int = Field(
         default=75,
@@ -43,16 +67,44 @@ class ApiSettings(StoreSettings):
         description="Seconds that an idle connection stays open; it should be longer than the "
         "proxy's own.",
     )
+    streams: int = Field(
+        default=1000,
+        ge=1,
+        description="Event streams, and requests that wait for their job, at once; more are "
+        "refused with a 429.",
+    )
+    streams_per_key: int = Field(
+        default=64, ge=1, description="Of these, at most so many with one API key."
+    )
+    connections: int = Field(
+        default=4000,
+        ge=2,
+        validate_default=True,
+        description="Open connections, idle ones included; beyond them every request, /healthz "
+        "too, is answered with a 503. More than --streams.",
+    )
     cors_origins: str = Field(
         default="",
         description="Origins, separated by commas, whose web pages may call the API, like "
         "https://studio.example; * is every origin.",
+    )
+    allowed_hosts: str = Field(
+        default="",
+        description="Host names, separated by commas, that it answers to, besides IP addresses and "
+        "localhost, like dp.example.org or *.example.org; * is every name. With --auth the default "
+        "is every name.",
     )
     ui: bool = Field(default=False, description="Serve the web page at /ui; needs the extra [ui].")
     body_limit: int = Field(
         default=64 * 1024 * 1024,
         ge=1024,
         description="The most bytes that a request's body may have.",
+    )
+    max_job_work: int = Field(
+        default=0,
+        ge=0,
+        description="The most work that one job may come to, whoever asks; 0: no limit but that "
+        "of keys.",
     )
     poll_seconds: float = Field(
         default=1.0,
@@ -72,7 +124,7 @@ class ApiSettings(StoreSettings):
     webhook_loopback: bool = Field(
         default=False, description="Allow webhooks to this machine itself, also by http; for tests."
     )
-    llm_base_url: HttpUrl | None = Field(
+    llm_base_url: Annotated[str, AfterValidator(_is_reachable)] | None = Field(
         default=None,
         description="OpenAI-compatible endpoint that writes questions and expands prompts, like "
         "https://api.openai.com/v1; with --llm-model.",
@@ -108,12 +160,42 @@ class ApiSettings(StoreSettings):
     @classmethod
     def _are_origins(cls, text: str) -> str:
         for origin in _listed(text):
-            if origin != "*" and not _ORIGIN.fullmatch(origin):
+            if origin != "*" and not (_ORIGIN.fullmatch(origin) and _is_url(origin)):
                 raise ValueError(
                     "must be origins, separated by commas, like https://studio.example or "
                     "http://localhost:3000, without a path or a slash at the end"
                 )
         return text
+
+    @field_validator("connections")
+    @classmethod
+    def _leave_room(cls, connections: int, info: ValidationInfo) -> int:
+        streams = info.data.get("streams")
+        if streams is not None and connections <= streams:
+            raise ValueError(
+                f"must be more than --streams, which is {streams}: else streams leave no "
+                "connection to anybody"
+            )
+        return connections
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _are_names(cls, text: str) -> str:
+        for name in _listed(text):
+            if name != "*" and not NAME.fullmatch(name):
+                raise ValueError(
+                    "must be names with commas between, like dp.example.org or *.example.org, "
+                    "without http:// and port"
+                )
+        return text
+
+    @property
+    def names(self) -> list[str]:
+        """``allowed_hosts``, with the one that it listens on. A key is worth nothing to a page
+        that leads here by a name of its own: where one is asked for, every name will do."""
+        if self.auth and not self.allowed_hosts:
+            return ["*"]
+        return [*_listed(self.allowed_hosts), self.host]
 
     @property
     def origins(self) -> list[str]:
@@ -134,7 +216,15 @@ class ApiSettings(StoreSettings):
         if self.llm_base_url is None or self.llm_model is None:
             return None
         key = self.llm_api_key.get_secret_value() if self.llm_api_key else None
-        return Endpoint(str(self.llm_base_url), self.llm_model, key)
+        return Endpoint(self.llm_base_url, self.llm_model, key)
+
+
+def _is_url(text: str) -> bool:
+    try:
+        urls.parsed(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _listed(text: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 
 from fastapi import Response
@@ -9,15 +10,18 @@ from fastapi import Response
 from dualprocess.schemas import Job
 from services.orchestrator.api.auth import Caller
 from services.orchestrator.api.jobs import with_wait
+from services.orchestrator.api.quotas import admitting
 from services.orchestrator.api.state import State
 from services.orchestrator.store.artifacts import IMAGE_FILE
 from services.orchestrator.store.ids import new_job_id
+from services.orchestrator.work import Work
 
 _PRIORITY = 10
 
 
 async def run(
     fields: Mapping[str, str],
+    work: Work,
     state: State,
     caller: Caller,
     response: Response,
@@ -27,23 +31,28 @@ async def run(
     wait: float,
     image: bytes | None = None,
 ) -> Job:
-    """Queues a job with these ``fields``. Returns the job when it has ended, or after ``wait``
-    seconds; then the response is a 202. ``image`` is its artifact ``image.png`` from the start."""
+    """Queues a job with these ``fields`` and this ``work``. Returns the job when it has ended, or
+    after ``wait`` seconds; then the response is a 202. ``image`` is its artifact ``image.png`` from
+    the start. Raises ``NoPlace``, and queues nothing, if no more requests may wait."""
     job_id = new_job_id()
     files = {} if image is None else {IMAGE_FILE: image}
-    async with state.uploads.submission(job_id, files):
-        await state.queue.submit(
-            job_id,
-            generator=generator,
-            vlms=vlms,
-            priority=_PRIORITY,
-            owner=caller.owner,
-            fields=fields,
-            idempotency=None,
-        )
-    response.headers["Location"] = f"/v1/jobs/{job_id}"
-    async for _ in state.events.follow(job_id, seconds=wait):
-        pass
+    # Before the job is queued: who is refused has none.
+    with state.places.take(caller.key_id) if wait else contextlib.nullcontext():
+        with admitting(work):
+            async with state.uploads.submission(job_id, files):
+                await state.queue.submit(
+                    job_id,
+                    generator=generator,
+                    vlms=vlms,
+                    priority=_PRIORITY,
+                    owner=caller.owner,
+                    fields=fields,
+                    idempotency=None,
+                )
+        response.headers["Location"] = f"/v1/jobs/{job_id}"
+        async with contextlib.aclosing(state.following.follow(job_id, seconds=wait)) as told:
+            async for _ in told:
+                pass
     job = await state.jobs.read(job_id)
     assert job is not None
     if not job.status.is_final:

@@ -11,12 +11,16 @@ from dualprocess.schemas import Job
 from services.common.presets import Presets
 from services.orchestrator.api.auth import Caller, CallerDep
 from services.orchestrator.api.problems import ProblemError
+from services.orchestrator.api.rechecks import Rechecks
+from services.orchestrator.following.places import Places
+from services.orchestrator.following.reader import Following
 from services.orchestrator.store.artifacts import ArtifactStore
 from services.orchestrator.store.batches import Batches
 from services.orchestrator.store.deletion import Deletion
 from services.orchestrator.store.events import Events
 from services.orchestrator.store.jobs import Jobs
 from services.orchestrator.store.keys import ApiKeys
+from services.orchestrator.store.newer import UnreadableJob
 from services.orchestrator.store.queue import Queue
 from services.orchestrator.store.redis import Client
 from services.orchestrator.store.turns import Turns
@@ -34,19 +38,28 @@ class State:
     jobs: Jobs
     batches: Batches
     events: Events
+    following: Following
+    places: Places
     workers: Workers
     artifacts: ArtifactStore
     uploads: Uploads
     deletion: Deletion
     api_keys: ApiKeys
+    rechecks: Rechecks
     addresses: AddressPolicy
     turns: Turns
     endpoint: Endpoint | None
+    max_job_work: int
     webhook_secret: str | None = field(repr=False)
 
     async def job(self, job_id: str, caller: Caller) -> Job | None:
         """The job; ``None`` if it does not exist or the caller may not see it."""
-        job = await self.jobs.read(job_id)
+        try:
+            job = await self.jobs.read(job_id)
+        except UnreadableJob as error:
+            if caller.sees in (None, error.owner):
+                raise
+            return None
         return job if job and caller.may_see(job) else None
 
 

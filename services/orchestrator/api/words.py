@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from typing import TypeAlias
 
 from fastapi import Response
 
 from dualprocess.schemas import (
     Answers,
+    DryRun,
     ExpandedPrompt,
     FieldError,
     Job,
@@ -22,13 +24,18 @@ from services.common.limits import MAX_TEXT
 from services.common.presets import PresetError, Presets
 from services.orchestrator.api import short_jobs
 from services.orchestrator.api.auth import Caller
-from services.orchestrator.api.pictures import plain_png
+from services.orchestrator.api.dry_runs import dry_run
+from services.orchestrator.api.pictures import pixels_of, plain_png
 from services.orchestrator.api.problems import InvalidSpec, ProblemError
+from services.orchestrator.api.quotas import check_work
 from services.orchestrator.api.state import State
 from services.orchestrator.store.jobs import words_fields
+from services.orchestrator.work import Work, words_work
 from services.orchestrator.writing.endpoint import Endpoint, EndpointBusy, EndpointFault
 from services.orchestrator.writing.replies import BadReply
 from services.orchestrator.writing.tasks import NOTE_CHARACTERS, Task, WordsT, carried_out
+
+WordsSpec: TypeAlias = ResolvedAnswersSpec | ResolvedQuestionsSpec | ResolvedExpansionSpec
 
 
 async def checked_picture(image: bytes, field: str) -> bytes:
@@ -76,8 +83,24 @@ def endpoint_of(state: State) -> Endpoint:
     return state.endpoint
 
 
+async def words_dry_run(
+    spec: WordsSpec | None, state: State, caller: Caller, *, image: bytes | None = None
+) -> DryRun:
+    """What a request for words comes to. Without a spec the service's language model writes: no
+    job, and no work for a VLM."""
+    if spec is None:
+        return await dry_run(Work({}), state, caller, jobs=0)
+    return await dry_run(_checked_work(spec, state, caller, image), state, caller)
+
+
+def _checked_work(spec: WordsSpec, state: State, caller: Caller, image: bytes | None) -> Work:
+    work = words_work(spec, None if image is None else pixels_of(image))
+    check_work(caller, work, state.max_job_work)
+    return work
+
+
 async def said_by_vlm(
-    spec: ResolvedAnswersSpec | ResolvedQuestionsSpec | ResolvedExpansionSpec,
+    spec: WordsSpec,
     state: State,
     caller: Caller,
     response: Response,
@@ -86,9 +109,11 @@ async def said_by_vlm(
     image: bytes | None = None,
 ) -> tuple[Job, Answers | WrittenQuestions | ExpandedPrompt | None]:
     """The job and its words; ``None`` while there are none. Raises ``ProblemError`` if the job
-    ended without words."""
+    ended without words, ``InvalidSpec`` for more work than is allowed."""
+    work = _checked_work(spec, state, caller, image)
     job = await short_jobs.run(
-        words_fields(spec),
+        words_fields(spec, work),
+        work,
         state,
         caller,
         response,

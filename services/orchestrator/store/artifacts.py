@@ -68,7 +68,7 @@ class ArtifactStore:
             # Without the cause: the unreadable part may be a secret.
             raise StoreRefused("must be file:///folder or s3://bucket/prefix") from None
 
-    async def put(self, job_id: str, token: int, name: str, data: bytes) -> tuple[Artifact, str]:
+    async def put(self, job_id: str, token: str, name: str, data: bytes) -> tuple[Artifact, str]:
         """Stores a file; what it is, and where. Raises ``StoreUnavailable``.
 
         Each claim has a place of its own: a worker that lost its lease can't overwrite what the
@@ -87,7 +87,7 @@ class ArtifactStore:
         return artifact, path
 
     async def put_checkpoint(
-        self, job_id: str, token: int, step: int, data: bytes
+        self, job_id: str, token: str, step: int, data: bytes
     ) -> StoredCheckpoint:
         """Stores a checkpoint completely or not at all: in a folder it is written under another
         name and renamed, and S3 shows an object only once it is complete. Raises

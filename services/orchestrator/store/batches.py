@@ -13,8 +13,9 @@ from datetime import UTC, datetime
 from dualprocess.schemas import Batch, BatchEntry, JobStatus, StatusEvent
 from services.orchestrator.store import redis as keys
 from services.orchestrator.store.queue import IDEMPOTENCY_SECONDS
-from services.orchestrator.store.quotas import QuotaExceeded
+from services.orchestrator.store.quotas import known_or_exceeded
 from services.orchestrator.store.scripts import script
+from services.orchestrator.work import THOUSANDTHS
 
 
 @dataclass(frozen=True)
@@ -47,12 +48,13 @@ class Batches:
 
         ``idempotency`` is a client's key and the hash of its request. Returns the id that belongs
         to the key, which may be an earlier batch's, and the hash of the request that made it.
-        Raises ``QuotaExceeded`` when the owner would have more queued jobs than it may have.
+        Raises as ``Queue.submit`` does, for all jobs together.
         """
         key, digest = idempotency or (batch_id, "")
         queued = StatusEvent(status=JobStatus.QUEUED).model_dump_json()
         args: list[str | int] = [batch_id, priority, digest, IDEMPOTENCY_SECONDS, queued, owner]
-        args += [name or "", keys.job_key(""), len(jobs)]
+        work = sum(int(job.fields.get("work", 0)) for job in jobs)
+        args += [name or "", keys.job_key(""), len(jobs), work]
         for job in jobs:
             args += [job.job_id, keys.queue_key(job.generator, job.vlms), 2 * len(job.fields)]
             args += [item for pair in job.fields.items() for item in pair]
@@ -67,10 +69,7 @@ class Batches:
             ],
             args=args,
         )
-        found_id, _, found_digest = known.partition(" ")
-        if found_id == "queued":
-            raise QuotaExceeded(found_id, int(found_digest))
-        return found_id, found_digest
+        return known_or_exceeded(known)
 
     async def read(self, batch_id: str) -> Batch | None:
         """The batch as it is now, in two round trips."""
@@ -92,11 +91,13 @@ class Batches:
             owner=record["key"],
             created_at=datetime.fromtimestamp(int(record["created_at"]) / 1e6, UTC),
             size=int(record["size"]),
+            work=int(record["work"]) / THOUSANDTHS if "work" in record else None,
             counts=dict(zip(JobStatus, counts, strict=True)),
             jobs=[
                 BatchEntry(id=job_id, name=name or None, status=JobStatus(status))
                 for job_id, (name, status) in zip(ids, described, strict=True)
-                if status
+                # A newer version may have others.
+                if status in set(JobStatus)
             ],
         )
 

@@ -28,10 +28,31 @@ local function enqueue(place, job, first, last)
   redis.call('XADD', key .. ':events', '*', 'event', job.event)
 end
 
--- The owner's quota of queued jobs, if so many more would exceed it.
-local function quota_exceeded(jobs, api_key, owner, more)
-  local limit = redis.call('HGET', api_key, 'queued')
-  local queued = redis.call('ZCARD', jobs .. ':owner:' .. owner .. ':status:queued')
-  return limit and queued + more > tonumber(limit) and limit
+-- The work of an owner's jobs that have not ended, in thousandths. It is added up each time: a sum
+-- that is kept could part from what there is. A job from before work was counted has none.
+local function unfinished_work(jobs, owner, prefix)
+  local work = 0
+  for _, status in ipairs({'queued', 'running'}) do
+    local index = jobs .. ':owner:' .. owner .. ':status:' .. status
+    for _, id in ipairs(redis.call('ZRANGE', index, 0, -1)) do
+      work = work + tonumber(redis.call('HGET', prefix .. id, 'work') or 0)
+    end
+  end
+  return work
+end
+
+-- The owner's quota that so many more jobs of so much work together would exceed, if there is one:
+-- 'queued' and the limit, or 'work', the limit and how much of it, in thousandths, is used up.
+local function quota_exceeded(place, api_key, owner, more, work)
+  local limits = redis.call('HMGET', api_key, 'queued', 'work')
+  local queued = redis.call('ZCARD', place.jobs .. ':owner:' .. owner .. ':status:queued')
+  if limits[1] and queued + more > tonumber(limits[1]) then
+    return 'queued ' .. limits[1]
+  end
+  local used = limits[2] and unfinished_work(place.jobs, owner, place.prefix)
+  if used and used + work > limits[2] * 1000 then
+    return 'work ' .. limits[2] .. string.format(' %.0f', used)
+  end
+  return nil
 end
 

@@ -2,79 +2,106 @@
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import AsyncIterator
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeAlias
 
 from pydantic import TypeAdapter
 
-from dualprocess.schemas import AnyStepEvent, Event, EventRecord, StatusEvent
+from dualprocess.schemas import AnyStepEvent, Event, StatusEvent
 from services.orchestrator.store import redis as keys
 
 _EVENT: TypeAdapter[Event] = TypeAdapter(Event)
 
-#: How long one read waits for events.
-_BLOCK_MS = 5_000
-_BATCH = 200
+#: Where an event stands among those of its job.
+Place: TypeAlias = tuple[int, int]
+#: An event as Redis has it: its id and its fields.
+Entry: TypeAlias = tuple[str, dict[str, str]]
+
+
+@dataclass(frozen=True)
+class Told:
+    """An event as it is sent: made once, for any number of listeners."""
+
+    id: str
+    type: str
+    json: str
+    #: Whether it ends the job, and so the stream.
+    is_end: bool
+
+    @cached_property
+    def place(self) -> Place:
+        return place_of(self.id)
 
 
 class Events:
     def __init__(self, redis: keys.Client) -> None:
         self._redis = redis
 
-    async def follow(
-        self, job_id: str, after: str = "0-0", *, seconds: float = math.inf
-    ) -> AsyncIterator[EventRecord | None]:
-        """Every event behind ``after``, as it comes, up to the one that ends the job.
+    async def behind(self, job_id: str, last: str, *, count: int) -> list[Told]:
+        """The next events behind ``last``, at most ``count``."""
+        entries = await self._redis.xrange(keys.events_key(job_id), min=f"({last}", count=count)
+        return [told(*entry) for entry in entries]
 
-        Yields ``None`` now and then while nothing happens. Ends at once where ``after`` is
-        already the end, and after ``seconds``.
+    async def newest(self, job_ids: Collection[str]) -> dict[str, Entry | None]:
+        """Job id → its newest event; ``None`` where the job is gone."""
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for job_id in job_ids:
+                pipe.xrevrange(keys.events_key(job_id), count=1)
+            found = await pipe.execute()
+        return {
+            job_id: entries[0] if entries else None
+            for job_id, entries in zip(job_ids, found, strict=True)
+        }
+
+    async def news(
+        self, last: Mapping[str, str], *, count: int, block_ms: int
+    ) -> dict[str, list[Entry]]:
+        """Job id → its next events behind the last one that is known, at most ``count`` of each.
+
+        Waits ``block_ms`` for the first one.
         """
-        last = after
-        if after != "0-0" and await self.is_over(job_id, after):
-            return
-        end = time.monotonic() + seconds
-        # Measures the time itself, since redis-py can lose a cancel, and with it a caller's
-        # timeout.
-        while (left := end - time.monotonic()) > 0:
-            block = max(1, min(_BLOCK_MS, left * 1000))
-            answer = await self._redis.xread(
-                {keys.events_key(job_id): last}, count=_BATCH, block=int(block)
-            )
-            # Parsed one by one, since a slow reader keeps a whole batch in memory.
-            entries = [entry for _, of_stream in answer for entry in of_stream]
-            if not entries:
-                if await self.is_over(job_id, last):
-                    return
-                yield None
-            for entry in entries:
-                record = _record(*entry)
-                last = record.id
-                yield record
-                if isinstance(record.event, StatusEvent) and record.event.status.is_final:
-                    return
+        jobs = {keys.events_key(job_id): job_id for job_id in last}
+        answer = await self._redis.xread(
+            {key: last[job_id] for key, job_id in jobs.items()}, count=count, block=block_ms
+        )
+        return {jobs[key]: entries for key, entries in answer}
+
+    async def gone(self, job_ids: Collection[str]) -> list[str]:
+        """Those of these jobs that have no events in Redis, since they were deleted."""
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for job_id in job_ids:
+                pipe.exists(keys.events_key(job_id))
+            there = await pipe.execute()
+        return [job_id for job_id, is_there in zip(job_ids, there, strict=True) if not is_there]
 
     async def steps(self, job_id: str, until: int) -> list[AnyStepEvent]:
         """Each step up to ``until`` once, in order, as the last attempt recorded it."""
         entries = await self._redis.xrange(keys.events_key(job_id))
-        told = [_record(*entry).event for entry in entries]
-        steps = {event.step: event for event in told if isinstance(event, AnyStepEvent)}
+        events = [_event(fields) for _, fields in entries]
+        steps = {event.step: event for event in events if isinstance(event, AnyStepEvent)}
         return [steps[step] for step in sorted(steps) if step <= until]
 
     async def is_over(self, job_id: str, last: str) -> bool:
         """No event can come any more: the job's last one was read, or the job is gone."""
-        newest = await self._redis.xrevrange(keys.events_key(job_id), count=1)
-        if not newest:
+        entry = (await self.newest([job_id]))[job_id]
+        if entry is None:
             return True
-        record = _record(*newest[0])
-        is_end = isinstance(record.event, StatusEvent) and record.event.status.is_final
-        return is_end and _place(record.id) <= _place(last)
+        newest = told(*entry)
+        return newest.is_end and newest.place <= place_of(last)
 
 
-def _record(entry_id: str, fields: dict[str, str]) -> EventRecord:
-    return EventRecord(id=entry_id, event=_EVENT.validate_json(fields["event"]))
+def told(entry_id: str, fields: Mapping[str, str]) -> Told:
+    event = _event(fields)
+    is_end = isinstance(event, StatusEvent) and event.status.is_final
+    return Told(entry_id, event.type, event.model_dump_json(), is_end)
 
 
-def _place(entry_id: str) -> tuple[int, int]:
+def place_of(entry_id: str) -> Place:
     milliseconds, _, sequence = entry_id.partition("-")
     return int(milliseconds), int(sequence or 0)
+
+
+def _event(fields: Mapping[str, str]) -> Event:
+    return _EVENT.validate_json(fields["event"])

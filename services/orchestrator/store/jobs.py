@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -16,6 +18,7 @@ from dualprocess.schemas import (
     ExpandedPrompt,
     Job,
     JobKind,
+    JobPage,
     JobStatus,
     Probability,
     ResolvedAnswersSpec,
@@ -32,6 +35,8 @@ from dualprocess.schemas import (
 )
 from services.orchestrator.store import redis as keys
 from services.orchestrator.store.checkpoints import StoredCheckpoint, load
+from services.orchestrator.store.newer import KnownParts, UnreadableJob
+from services.orchestrator.work import THOUSANDTHS, Work
 
 _METADATA: TypeAdapter[dict[str, str]] = TypeAdapter(dict[str, str])
 
@@ -57,7 +62,10 @@ def needed_vlms(spec: ResolvedJobSpec | ResolvedImagesSpec) -> list[str]:
 
 
 def optimize_fields(
-    spec: ResolvedJobSpec, webhook: Webhook | None = None, warnings: Sequence[str] = ()
+    spec: ResolvedJobSpec,
+    work: Work,
+    webhook: Webhook | None = None,
+    warnings: Sequence[str] = (),
 ) -> dict[str, str]:
     """What is stored of an optimise job when it is submitted."""
     fields = {
@@ -67,6 +75,7 @@ def optimize_fields(
         "name": spec.name or "",
         "metadata": _METADATA.dump_json(spec.metadata).decode(),
         "steps": str(spec.optimizer.steps),
+        "work": str(work.thousandths),
         "spec": spec.model_dump_json(),
     }
     if spec.deadline is not None:
@@ -76,26 +85,39 @@ def optimize_fields(
     return fields | _told(warnings)
 
 
-def images_fields(spec: ResolvedImagesSpec, warnings: Sequence[str] = ()) -> dict[str, str]:
+def images_fields(
+    spec: ResolvedImagesSpec, work: Work, warnings: Sequence[str] = ()
+) -> dict[str, str]:
     """What is stored of an images job when it is submitted."""
     return {
         "kind": JobKind.IMAGES,
         "generator": spec.generator,
         "vlms": ",".join(needed_vlms(spec)),
+        "work": str(work.thousandths),
         "spec": spec.model_dump_json(),
     } | _told(warnings)
 
 
 def words_fields(
-    spec: ResolvedAnswersSpec | ResolvedQuestionsSpec | ResolvedExpansionSpec,
+    spec: ResolvedAnswersSpec | ResolvedQuestionsSpec | ResolvedExpansionSpec, work: Work
 ) -> dict[str, str]:
     """What is stored of a job of questions, answers or expansion when it is submitted."""
     kind = next(kind for kind, model in _SPECS.items() if isinstance(spec, model))
-    return {"kind": kind, "generator": "", "vlms": spec.vlm, "spec": spec.model_dump_json()}
+    return {
+        "kind": kind,
+        "generator": "",
+        "vlms": spec.vlm,
+        "work": str(work.thousandths),
+        "spec": spec.model_dump_json(),
+    }
 
 
 def _told(warnings: Sequence[str]) -> dict[str, str]:
     return {"warnings": json.dumps(list(warnings))} if warnings else {}
+
+
+#: Characters of specs, drawings and all, that are read beside the event loop.
+_MUCH = 1 << 15
 
 
 class Jobs:
@@ -104,9 +126,18 @@ class Jobs:
     def __init__(self, redis: keys.Client) -> None:
         self._redis = redis
 
-    async def read(self, job_id: str) -> Job | None:
-        """The job, as it is now."""
-        return next(iter(await self._read([job_id])), None)
+    async def read(self, job_id: str, *, whole: bool = False) -> Job | None:
+        """The job, as it is now.
+
+        What a newer version stored of it and this one doesn't know is left out, and its warnings
+        say so. Raises ``UnreadableJob`` where too little is left; with ``whole``, also where
+        anything of its spec is left out.
+        """
+        for stored in await self._stored([job_id]):
+            if len(stored.fields["spec"]) > _MUCH:
+                return await asyncio.to_thread(stored.job, whole=whole)
+            return stored.job(whole=whole)
+        return None
 
     async def page(
         self,
@@ -116,8 +147,8 @@ class Jobs:
         status: JobStatus | None,
         owner: str | None = None,
         batch: str | None = None,
-    ) -> tuple[list[Job], str | None]:
-        """Newest first, those before ``cursor``; and the next page's cursor.
+    ) -> JobPage:
+        """Newest first, those before ``cursor``.
 
         Those of ``batch``, else of ``owner``, else everyone's; in ``status``, or in any. A job that
         changed its status meanwhile is left out, so that a page before the last can have fewer than
@@ -126,10 +157,16 @@ class Jobs:
         index = keys.jobs_key(owner=owner, batch=batch, status=status)
         upper = f"({cursor}" if cursor else "+"
         ids = await self._redis.zrevrangebylex(index, upper, "-", 0, limit + 1)
-        jobs = [job for job in await self._read(ids[:limit]) if status in (None, job.status)]
-        return jobs, ids[limit - 1] if len(ids) > limit else None
+        stored = await self._stored(ids[:limit])
+        is_much = sum(len(one.fields["spec"]) for one in stored) > _MUCH
+        jobs, unreadable = await asyncio.to_thread(_known, stored) if is_much else _known(stored)
+        return JobPage(
+            jobs=[job for job in jobs if status in (None, job.status)],
+            unreadable=unreadable,
+            next=ids[limit - 1] if len(ids) > limit else None,
+        )
 
-    async def _read(self, ids: Sequence[str]) -> list[Job]:
+    async def _stored(self, ids: Sequence[str]) -> list[_Stored]:
         """Those of these jobs that exist, in two round trips."""
         async with self._redis.pipeline(transaction=True) as pipe:
             for job_id in ids:
@@ -145,7 +182,7 @@ class Jobs:
             ranks = await pipe.execute()
         positions = {fields["id"]: rank for fields, rank in zip(queued, ranks, strict=True)}
         return [
-            _job(fields, artifacts, causes, positions.get(fields["id"]))
+            _Stored(fields, artifacts, causes, positions.get(fields["id"]))
             for fields, artifacts, causes in found
         ]
 
@@ -174,16 +211,67 @@ class Jobs:
                 pipe.zcard(keys.jobs_key(status=status))
             return dict(zip(JobStatus, await pipe.execute(), strict=True))
 
+    async def unfinished_work(self, owner: str) -> float:
+        """Of the owner's jobs that have not ended."""
+        async with self._redis.pipeline(transaction=True) as pipe:
+            for status in (JobStatus.QUEUED, JobStatus.RUNNING):
+                pipe.zrange(keys.jobs_key(owner=owner, status=status), 0, -1)
+            queued, running = await pipe.execute()
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for job_id in queued + running:
+                pipe.hget(keys.job_key(job_id), "work")
+            return sum(int(work or 0) for work in await pipe.execute()) / THOUSANDTHS
+
     async def running(self) -> int:
         """How many jobs are under a lease."""
         return int(await self._redis.zcard(keys.LEASES))
 
 
+@dataclass(frozen=True)
+class _Stored:
+    """A job as it lies in Redis; ``position`` is its place in the queue."""
+
+    fields: dict[str, str]
+    artifacts: list[str]
+    causes: list[str]
+    position: int | None
+
+    def job(self, *, whole: bool = False) -> Job:
+        """Raises ``UnreadableJob``."""
+        known = KnownParts()
+        try:
+            job = _job(self.fields, self.artifacts, self.causes, self.position, known)
+        except (KeyError, ValueError) as error:
+            raise UnreadableJob(self.fields["id"], _owner(self.fields)) from error
+        if whole and (of_spec := [name for name in known.left_out if name.startswith("spec.")]):
+            raise UnreadableJob(job.id, job.owner, of_spec)
+        return job
+
+
+def _known(stored: Sequence[_Stored]) -> tuple[list[Job], list[str]]:
+    """Those that can be read, and the ids of the others."""
+    jobs, unreadable = [], []
+    for one in stored:
+        try:
+            jobs.append(one.job())
+        except UnreadableJob as error:
+            unreadable.append(error.job_id)
+    return jobs, unreadable
+
+
+def _owner(fields: Mapping[str, str]) -> str:
+    return fields.get("key", ANONYMOUS)
+
+
 def _job(
-    fields: dict[str, str], artifacts: list[str], causes: list[str], position: int | None
+    fields: dict[str, str],
+    artifacts: list[str],
+    causes: list[str],
+    position: int | None,
+    known: KnownParts,
 ) -> Job:
     kind = JobKind(fields["kind"])
-    described = [Artifact.model_validate_json(entry.partition(" ")[2]) for entry in artifacts]
+    described = [known.read(Artifact, entry.partition(" ")[2], "artifacts") for entry in artifacts]
     optional: dict[str, Any] = {}
     status = JobStatus(fields["status"])
     if not status.is_final and (checkpoints := load(fields.get("checkpoints"))):
@@ -191,14 +279,21 @@ def _job(
     if loss := fields.get("loss"):
         optional["loss"] = float(loss)
     if probability := fields.get("probability"):
-        optional["probability"] = Probability.model_validate_json(probability)
+        optional["probability"] = known.read(Probability, probability, "probability")
     if scores := fields.get("scores"):
-        optional["scores"] = Scores.model_validate_json(scores)
+        optional["scores"] = known.read(Scores, scores, "scores")
+    spec = known.read(_SPECS[kind], fields["spec"], "spec")
     # The warnings given while it ran, then those about the scores.
     said = [fields[name] for name in ("warnings", "advice") if name in fields]
-    optional["warnings"] = list(dict.fromkeys(text for one in said for text in json.loads(one)))
+    warnings = list(dict.fromkeys(text for one in said for text in json.loads(one)))
+    if known.left_out:
+        warnings.append(
+            "A newer version of the service stored this job; this one does not know "
+            f"{', '.join(known.left_out)}, and leaves it out. Upgrade this one to see it."
+        )
+    optional["warnings"] = warnings
     if result := fields.get("result"):
-        optional["result"] = _RESULTS[kind].model_validate_json(result)
+        optional["result"] = known.read(_RESULTS[kind], result, "result")
     if metadata := fields.get("metadata"):
         optional["metadata"] = _METADATA.validate_json(metadata)
     if url := fields.get("webhook_url"):
@@ -208,6 +303,8 @@ def _job(
             attempts=int(fields.get("webhook_attempts", 0)),
             error=fields.get("webhook_error"),
         )
+    if work := fields.get("work"):
+        optional["work"] = int(work) / THOUSANDTHS
     created_at = _moment(fields["created_at"])
     if deadline := fields.get("deadline"):
         optional["deadline_at"] = created_at + timedelta(seconds=float(deadline))
@@ -216,7 +313,7 @@ def _job(
         kind=kind,
         status=status,
         name=fields.get("name") or None,
-        owner=fields.get("key", ANONYMOUS),
+        owner=_owner(fields),
         batch=fields.get("batch"),
         generator=fields["generator"],
         vlms=[vlm for vlm in fields["vlms"].split(",") if vlm],
@@ -233,7 +330,7 @@ def _job(
         stopped_because=fields.get("stopped_because"),
         causes=causes,
         artifacts=sorted(described, key=lambda artifact: artifact.name),
-        spec=_SPECS[kind].model_validate_json(fields["spec"]),
+        spec=spec,
         **optional,
     )
 

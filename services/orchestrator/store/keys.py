@@ -58,7 +58,7 @@ class ApiKeys:
             "name": name,
             "scopes": ",".join(sorted(scopes)),
             "created_at": _now(),
-            **quotas.model_dump(),
+            **quotas.model_dump(exclude_none=True),
         }
         async with self._redis.pipeline(transaction=True) as pipe:
             pipe.hset(names.api_key_key(key_id), mapping=fields)
@@ -102,7 +102,9 @@ def _api_key(fields: dict[str, str]) -> ApiKey:
         id=fields["id"],
         name=fields["name"],
         scopes=frozenset(Scope(scope) for scope in fields["scopes"].split(",")),
-        quotas=Quotas.model_validate({name: fields[name] for name in Quotas.model_fields}),
+        quotas=Quotas.model_validate(
+            {name: fields[name] for name in Quotas.model_fields if name in fields}
+        ),
         created_at=datetime.fromisoformat(fields["created_at"]),
         revoked_at=datetime.fromisoformat(revoked_at) if revoked_at else None,
     )

@@ -15,7 +15,7 @@ from typing import Any
 
 from dualprocess.schemas import Artifact, Event, JobStatus, StatusEvent
 from services.orchestrator.store import redis as keys
-from services.orchestrator.store.quotas import QuotaExceeded
+from services.orchestrator.store.quotas import known_or_exceeded
 from services.orchestrator.store.scripts import script
 
 #: A job's stream is cut to about this many events; a job of 10,000 steps fits.
@@ -24,9 +24,6 @@ EVENTS_KEPT = 20_000
 _BATCH = 100
 
 IDEMPOTENCY_SECONDS = 24 * 3600
-
-#: What the submit script answers instead of a job's id when this quota is used up.
-_QUEUED = "queued"
 
 _SCRIPTS = (
     "submit",
@@ -67,19 +64,24 @@ class Blame(StrEnum):
 
 @dataclass(frozen=True)
 class Claim:
-    """A job under a lease; ``alone`` if nothing may run beside it on its generator."""
+    """A job under a lease; ``alone`` if nothing may run beside it on its generator. No two claims
+    have the same ``token``, whatever Redis loses."""
 
     job_id: str
-    token: int
+    token: str
     alone: bool = False
 
 
 class Queue:
-    """``lease_ms`` is how long a claim lasts without renewal."""
+    """``lease_ms`` is how long a claim lasts without renewal; ``waits_ms`` how long a worker that
+    asked for a job counts as waiting for one: longer than its pause between two asks."""
 
-    def __init__(self, redis: keys.Client, *, lease_ms: int = 30_000) -> None:
+    def __init__(self, redis: keys.Client, *, lease_ms: int = 30_000, waits_ms: int = 1000) -> None:
         self._redis = redis
         self._lease_ms = lease_ms
+        self._waits_ms = waits_ms
+        #: The name of each owner's ask that has no answer yet.
+        self._asks: dict[str, str] = {}
         self._scripts = {name: script(redis, name) for name in _SCRIPTS}
 
     async def submit(
@@ -97,7 +99,8 @@ class Queue:
 
         ``idempotency`` is a client's key and the hash of its request. Returns the id of the job
         that belongs to the key, which may be an earlier one, and the hash of the request that made
-        it. Raises ``QuotaExceeded`` when the owner has as many queued jobs as it may have.
+        it. Raises ``QuotaExceeded`` when the owner would have more queued jobs, or ``WorkExceeded``
+        more work, than it may have.
         """
         key, digest = idempotency or (job_id, "")
         flat = [item for pair in fields.items() for item in pair]
@@ -113,23 +116,48 @@ class Queue:
                 keys.idempotency_key(owner, key),
                 keys.api_key_key(owner),
             ],
-            args=[job_id, priority, digest, IDEMPOTENCY_SECONDS, queued, owner, *flat],
+            args=[
+                *(job_id, priority, digest, IDEMPOTENCY_SECONDS, queued, owner),
+                fields.get("work", "0"),
+                *flat,
+            ],
         )
-        found_id, _, found_digest = known.partition(" ")
-        if found_id == _QUEUED:
-            raise QuotaExceeded(_QUEUED, int(found_digest))
-        return found_id, found_digest
+        return known_or_exceeded(known)
 
-    async def claim(self, owner: str, queues: Iterable[str], *, idle: bool = True) -> Claim | None:
+    async def claim(self, owner: str, queues: Iterable[str], *, running: int = 0) -> Claim | None:
         """The next job of these queues, or ``None`` when all are empty.
 
-        ``None`` as well where the next job must run alone and ``owner`` is not ``idle``.
+        ``running`` is how many jobs ``owner`` runs. ``None`` as well where that is one or more, and
+        the next job must run alone, or is left to a worker that runs fewer and waits for jobs. An
+        ask that Redis did not answer is the same one when it is made again: what was claimed then
+        is claimed now.
         """
+        ask = self._asks.setdefault(owner, secrets.token_hex(8))
         claimed = await self._scripts["claim"](
-            keys=[keys.LEASES, keys.FENCE, keys.JOBS, *queues],
-            args=[owner, self._lease_ms, keys.job_key(""), keys.api_key_key(""), int(idle)],
+            keys=[
+                keys.LEASES,
+                keys.FENCE,
+                keys.JOBS,
+                keys.claimed_key(owner),
+                keys.WAITING,
+                *queues,
+            ],
+            args=[
+                owner,
+                self._lease_ms,
+                keys.job_key(""),
+                keys.api_key_key(""),
+                running,
+                ask,
+                self._waits_ms,
+            ],
         )
-        return Claim(claimed[0], int(claimed[1]), bool(claimed[2])) if claimed else None
+        del self._asks[owner]
+        return Claim(claimed[0], claimed[1], bool(claimed[2])) if claimed else None
+
+    async def leave(self, owner: str) -> None:
+        """``owner`` waits for no jobs any more."""
+        await self._redis.hdel(keys.WAITING, owner)
 
     async def served_by(self, generator: str, vlms: Collection[str]) -> list[str]:
         """The queues whose jobs need this generator, or none, and no other VLM than these."""
@@ -256,7 +284,7 @@ class Queue:
         over = await self._scripts["expired"](
             keys=[keys.LEASES, keys.LOOKED], args=[self._lease_ms, keys.job_key("")]
         )
-        return [(Claim(job_id, int(token)), owner) for job_id, token, owner in over]
+        return [(Claim(job_id, token), owner) for job_id, token, owner in over]
 
     async def end_overdue(self) -> list[str]:
         """Queued jobs past their deadline fail; the owners of running ones are asked to stop.

@@ -6,9 +6,12 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from services.orchestrator.work import THOUSANDTHS
+
 
 class Quotas(BaseModel):
-    """Limits of a key. ``queued`` and ``running`` are held by the Lua scripts, atomically."""
+    """Limits of a key. ``queued``, ``running`` and ``work`` are held by the Lua scripts,
+    atomically. A key from before there was a limit of work has none."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -16,6 +19,10 @@ class Quotas(BaseModel):
     running: Annotated[int, Field(ge=1, description="Jobs that may run at once; more wait.")]
     steps: Annotated[int, Field(ge=1, description="Optimiser steps that one job may have.")]
     body_bytes: Annotated[int, Field(ge=1, description="Bytes that one request's body may have.")]
+    work: Annotated[
+        int | None,
+        Field(ge=1, description="Work that all jobs that have not ended may have together."),
+    ] = None
 
 
 class QuotaExceeded(Exception):
@@ -25,3 +32,23 @@ class QuotaExceeded(Exception):
         super().__init__(f"the quota {quota} of {limit} is used up")
         self.quota = quota
         self.limit = limit
+
+
+class WorkExceeded(QuotaExceeded):
+    """Of the quota of work so much is ``left``, and more was asked for."""
+
+    def __init__(self, limit: int, left: float) -> None:
+        super().__init__("work", limit)
+        self.left = left
+
+
+def known_or_exceeded(answer: str) -> tuple[str, str]:
+    """The id and request hash in what a script that submits answers. Raises ``QuotaExceeded`` for
+    the quota that it names instead."""
+    first, _, rest = answer.partition(" ")
+    if first == "queued":
+        raise QuotaExceeded(first, int(rest))
+    if first == "work":
+        limit, used = map(int, rest.split())
+        raise WorkExceeded(limit, max(limit - used / THOUSANDTHS, 0))
+    return first, rest

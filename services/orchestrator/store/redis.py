@@ -5,19 +5,25 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any, TypeAlias
 
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import Sentinel
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import BusyLoadingError, ConnectionError, TimeoutError
+
+from services.common.redis_sentinel import is_sentinel, sentinel_address
 
 #: A client that decodes what it reads. Typed loosely, since redis-py's types can't express that.
 Client: TypeAlias = Any
 
 _PREFIX = "dualprocess"
 
-#: The most connections of one process: each open event stream needs one, and redis-py's default is
-#: 100. As many as Redis allows.
-_CONNECTIONS = 10_000
+#: The most connections of one process. A command takes about a millisecond; one that finds all
+#: connections busy waits for a free one, for this many seconds at most.
+_CONNECTIONS = 64
+_TURN_SECONDS = 20
+#: redis-py's pool for sentinels can't wait: it refuses when all connections are busy.
+_WATCHED_CONNECTIONS = 1000
 
 #: Jobs under a lease: job id → end of the lease, in Redis's milliseconds.
 LEASES = f"{_PREFIX}:leases"
@@ -44,9 +50,12 @@ DELETED = f"{JOBS}:deleted"
 API_KEYS = f"{_PREFIX}:keys"
 #: Live workers: what a worker serves, as JSON → until when it is believed alive.
 WORKERS = f"{_PREFIX}:workers"
+#: Hash: a worker that lately asked for a job → how many it runs, which queues, until when it counts
+#: as waiting, as JSON.
+WAITING = f"{WORKERS}:waiting"
 #: Counts submissions, so that a queue is first in, first out within a priority.
 SEQUENCE = f"{_PREFIX}:sequence"
-#: Counts claims: each claim's number is its fencing token.
+#: Counts claims: each claim's fencing token begins with its number.
 FENCE = f"{_PREFIX}:fence"
 #: Names of all queues that were ever used.
 QUEUES = f"{_PREFIX}:queues"
@@ -104,6 +113,11 @@ def queue_needs(key: str) -> tuple[str, set[str]]:
     return generator, set(filter(None, vlms.split("+")))
 
 
+def claimed_key(worker: str) -> str:
+    """Hash: a worker's last claim, and the name of the call that made it."""
+    return f"{WORKERS}:claimed:{worker}"
+
+
 def turns_key(owner: str) -> str:
     """ZSET: an owner's requests that are under way without a job → when each is over, in Redis's
     milliseconds."""
@@ -119,16 +133,38 @@ def idempotency_key(owner: str, key: str) -> str:
 def connect(url: str, *, retries: int) -> Client:
     """A client that tries a command again, ``retries`` times, while Redis is away.
 
-    A server that restarts under AOF is back within seconds; each pause is at most 2 s.
+    A server that restarts under AOF is back within seconds; each pause is at most 2 s. Behind
+    sentinels, each new connection goes to whom they call the master by then.
     """
-    return Redis.from_url(
-        url,
-        decode_responses=True,
-        protocol=2,
-        socket_connect_timeout=2,
-        socket_timeout=20,
-        health_check_interval=30,
-        max_connections=_CONNECTIONS,
-        retry=Retry(ExponentialBackoff(cap=2, base=0.05), retries),
-        retry_on_error=[ConnectionError, TimeoutError, BusyLoadingError],
+    options: dict[str, Any] = {
+        "decode_responses": True,
+        "protocol": 2,
+        "socket_connect_timeout": 2,
+        "socket_timeout": 20,
+        "health_check_interval": 30,
+        "retry": Retry(ExponentialBackoff(cap=2, base=0.05), retries),
+        "retry_on_error": [ConnectionError, TimeoutError, BusyLoadingError],
+    }
+    if not is_sentinel(url):
+        bound = {"max_connections": _CONNECTIONS, "timeout": _TURN_SECONDS}
+        return Redis.from_pool(BlockingConnectionPool.from_url(url, **options, **bound))
+    address = sentinel_address(url)
+    asked = {"socket_connect_timeout": 2, "socket_timeout": 2, **address.to_sentinels}
+    sentinel = Sentinel(address.sentinels, sentinel_kwargs=asked)
+    return sentinel.master_for(
+        address.service,
+        _Watched,
+        max_connections=_WATCHED_CONNECTIONS,
+        **options,
+        **address.redis,
     )
+
+
+class _Watched(Redis):
+    """Redis behind sentinels; closes the connections to these as well."""
+
+    async def aclose(self, close_connection_pool: bool | None = None) -> None:
+        await super().aclose(close_connection_pool)
+        pool: Any = self.connection_pool
+        for sentinel in pool.sentinel_manager.sentinels:
+            await sentinel.aclose()

@@ -25,7 +25,11 @@ if ARGV[7] == 'neighbour' then
     cause = cause .. ' (beside other jobs: this does not count, and it runs alone from now on)'
   end
 end
-redis.call('RPUSH', KEYS[5], 'attempt ' .. attempt .. ': ' .. cause)
+cause = 'attempt ' .. attempt .. ': ' .. cause
+-- What is nobody's fault may go on for hours.
+if ARGV[7] ~= 'nobody' or redis.call('LINDEX', KEYS[5], -1) ~= cause then
+  redis.call('RPUSH', KEYS[5], cause)
+end
 if not counts then
   attempt = redis.call('HINCRBY', KEYS[1], 'attempt', -1)
 end

@@ -1,9 +1,9 @@
 -- Stores a job and queues it, once for each idempotency key and within its owner's quota.
 -- KEYS: job, queue, jobs, sequence, events, queues, idempotency, API key of the owner
 -- ARGV: id, priority, hash of the request or '', seconds to remember it, event, owner,
---   then the job's fields
+--   work in thousandths, then the job's fields
 -- Returns the id and request hash under which the idempotency key is known,
--- or 'queued' and the quota of queued jobs that is used up.
+-- or what quota_exceeded says.
 local id = ARGV[1]
 -- The client sends a command again when the connection broke before the answer came.
 if redis.call('EXISTS', KEYS[1]) == 1 then
@@ -15,15 +15,15 @@ if ARGV[3] ~= '' then
     return known
   end
 end
-local limit = quota_exceeded(KEYS[3], KEYS[8], ARGV[6], 1)
-if limit then
-  return 'queued ' .. limit
+local place = {prefix = string.sub(KEYS[1], 1, -1 - #id), jobs = KEYS[3], sequence = KEYS[4],
+  queues = KEYS[6]}
+local exceeded = quota_exceeded(place, KEYS[8], ARGV[6], 1, ARGV[7])
+if exceeded then
+  return exceeded
 end
 if ARGV[3] ~= '' then
   redis.call('SET', KEYS[7], id .. ' ' .. ARGV[3], 'EX', ARGV[4])
 end
-local place = {prefix = string.sub(KEYS[1], 1, -1 - #id), jobs = KEYS[3], sequence = KEYS[4],
-  queues = KEYS[6]}
 enqueue(place, {id = id, queue = KEYS[2], priority = tonumber(ARGV[2]), owner = ARGV[6],
-  event = ARGV[5], idempotency = ARGV[3] ~= '' and KEYS[7] or ''}, 7, #ARGV)
+  event = ARGV[5], idempotency = ARGV[3] ~= '' and KEYS[7] or ''}, 8, #ARGV)
 return id .. ' ' .. ARGV[3]

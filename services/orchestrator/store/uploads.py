@@ -14,7 +14,7 @@ from services.orchestrator.store.artifacts import ArtifactStore, StoreUnavailabl
 log = logging.getLogger(__name__)
 
 #: Claims count from 1, so no worker writes into the folder of uploads.
-_TOKEN = 0
+_CLAIM = "0"
 
 #: A submission as old as this has been answered or was broken off.
 _SETTLED_MS = 3_600_000
@@ -59,7 +59,7 @@ class Uploads:
         return len(old)
 
     async def _keep(self, job_id: str, name: str, data: bytes) -> None:
-        artifact, path = await self._artifacts.put(job_id, _TOKEN, name, data)
+        artifact, path = await self._artifacts.put(job_id, _CLAIM, name, data)
         entry = f"{path} {artifact.model_dump_json()}"
         await self._redis.hset(keys.artifacts_key(job_id), name, entry)
 

@@ -20,6 +20,7 @@ from services.orchestrator.ui.words import Words
 #: What a first visitor finds, where the tiny pair is there to learn it.
 FIRST = "red-circle"
 _SIDE = 512
+_SMALLEST_SIDE, _LARGEST_SIDE = 16, 4096
 
 
 @dataclass(frozen=True)
@@ -120,8 +121,10 @@ async def _addressed(client: AsyncClient, job_id: str) -> tuple[Job | None, Show
 
 
 def size(width: float | None, height: float | None) -> tuple[int, int]:
-    """Of a drawing, for an image of this size."""
-    return int(width or _SIDE), int(height or _SIDE)
+    """Of a drawing, for an image of this size: no smaller and no larger than one can be."""
+    wanted = (int(width or _SIDE), int(height or _SIDE))
+    wide, high = (min(max(side, _SMALLEST_SIDE), _LARGEST_SIDE) for side in wanted)
+    return wide, high
 
 
 def redrawn(name: str, rows: list[dict[str, Any]] | None, *values: Any) -> Any:

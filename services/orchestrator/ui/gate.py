@@ -7,8 +7,10 @@ from starlette.datastructures import MutableHeaders
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from services.orchestrator.json_outline import TooMuch
 from services.orchestrator.route_path import route_path
 from services.orchestrator.ui import paths
+from services.orchestrator.ui.bodies import within_limits
 
 #: The browser itself keeps the page from asking anyone but this service. Gradio compiles its
 #: templates in the browser: hence ``unsafe-eval``.
@@ -35,7 +37,8 @@ _HEADERS = {
 
 
 class Gate:
-    """ASGI middleware: 404 for what ``paths`` does not know, and a policy on all that it does."""
+    """ASGI middleware: 404 for what ``paths`` does not know, 413 for a body beyond the limits, and
+    a policy on all answers."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -50,7 +53,14 @@ class Gate:
                 MutableHeaders(scope=message).update(_HEADERS)
             await send(message)
 
-        if paths.is_static(scope["method"], path) or paths.is_work(path):
+        if paths.is_static(scope["method"], path):
             await self._app(scope, receive, guarded)
+        elif paths.is_work(path):
+            try:
+                bounded = await within_limits(receive) if scope["method"] == "POST" else receive
+            except TooMuch as error:
+                await PlainTextResponse(f"The body {error}", 413)(scope, receive, guarded)
+                return
+            await self._app(scope, bounded, guarded)
         else:
             await PlainTextResponse("not found", 404)(scope, receive, guarded)

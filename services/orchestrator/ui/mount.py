@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 from fastapi import FastAPI
+from starlette.middleware import Middleware
+from starlette.types import Scope
 
 
-def mount(app: FastAPI, *, auth: bool) -> None:
-    """Needs the extra ``ui``. ``auth``: visitors are asked for their API key."""
+def mount(app: FastAPI, *, auth: bool, owner: Callable[[Scope], str]) -> None:
+    """Needs the extra ``ui``. ``auth``: visitors are asked for their API key. ``owner`` tells whose
+    a request is that was let in."""
     # Before Gradio is imported: it reads these once, and would ask its makers about itself.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
@@ -18,10 +22,12 @@ def mount(app: FastAPI, *, auth: bool) -> None:
     from services.orchestrator.ui.gate import Gate
     from services.orchestrator.ui.paths import ROOT
     from services.orchestrator.ui.render import asset
+    from services.orchestrator.ui.sessions import Sessions
 
+    built = page.build()
     gr.mount_gradio_app(
         app,
-        page.build(),
+        built,
         path=ROOT,
         footer_links=[],
         run_history=False,
@@ -34,6 +40,10 @@ def mount(app: FastAPI, *, auth: bool) -> None:
         theme=look.theme(),
         css=asset("page.css"),
         head=look.head(auth=auth),
-        app_kwargs={"docs_url": None, "redoc_url": None},
+        app_kwargs={
+            "docs_url": None,
+            "redoc_url": None,
+            "middleware": [Middleware(Sessions, page=built, owner=owner)],
+        },
     )
     app.add_middleware(Gate)

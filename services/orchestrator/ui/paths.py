@@ -21,6 +21,10 @@ _WORK = re.compile(
 )
 
 
+#: Those of them whose answer lasts: for as long as the page works, or is open.
+_STREAM = re.compile(rf"{ROOT}/gradio_api/(queue/data|heartbeat/[^/]+)/?")
+
+
 def is_page(path: str) -> bool:
     """Whether this belongs to the page at all."""
     return path == ROOT or path.startswith(f"{ROOT}/")
@@ -32,3 +36,7 @@ def is_static(method: str, path: str) -> bool:
 
 def is_work(path: str) -> bool:
     return _WORK.fullmatch(path) is not None
+
+
+def is_stream(path: str) -> bool:
+    return _STREAM.fullmatch(path) is not None

@@ -1,17 +1,15 @@
-"""Who looks at the page, as the REST API will know them: by the key in their browser."""
+"""Who looks at the page, as the REST API will know them: by the key that let them in."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from urllib.parse import unquote
 
 import gradio as gr
 import httpx
 
 from dualprocess import AsyncClient
 from services.orchestrator.ui.faults import EXPECTED, faults_of
-from services.orchestrator.ui.paths import KEY_COOKIE
 
 
 def connected(request: gr.Request) -> AsyncClient:
@@ -21,7 +19,7 @@ def connected(request: gr.Request) -> AsyncClient:
     assert asked is not None
     host, port = asked.scope["server"]
     host = f"[{host}]" if ":" in host else host
-    key = unquote(asked.cookies.get(KEY_COOKIE, ""))
+    key = asked.state.caller.key or ""
     # This process itself: no proxy leads there. The key is not empty: the client would take the
     # key of this process's environment instead.
     return AsyncClient(
@@ -36,4 +34,4 @@ async def visiting(request: gr.Request) -> AsyncIterator[AsyncClient]:
         async with connected(request) as client:
             yield client
     except EXPECTED as error:
-        raise gr.Error(faults_of(error)["title"]) from error
+        raise gr.Error(faults_of(error)["title"], print_exception=False) from error

@@ -12,6 +12,8 @@ from functools import partial
 
 import httpx
 
+from dualprocess import urls
+
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Resolve = Callable[[str, int], Awaitable[list[str]]]
 
@@ -56,9 +58,9 @@ class AddressPolicy:
     def parsed(self, text: str) -> httpx.URL:
         """Checks the URL. Raises ``AddressRefused`` for one that is wrong wherever its host is."""
         try:
-            url = httpx.URL(text)
-        except httpx.InvalidURL as error:
-            raise AddressRefused(f"is not a URL ({error}); write https://host/path") from error
+            url = urls.parsed(text)
+        except ValueError as error:
+            raise AddressRefused(str(error)) from error
         schemes = ("https", "http") if self._loopback else ("https",)
         if url.scheme not in schemes or not url.host:
             raise AddressRefused("must be an https:// address")
@@ -77,7 +79,7 @@ class AddressPolicy:
                 f"{host} could not be looked up within {_RESOLVE_SECONDS:g} s; check the name, or "
                 "try again"
             ) from error
-        except (OSError, UnicodeError) as error:
+        except (OSError, ValueError, OverflowError) as error:
             raise AddressRefused(f"{host} has no address ({error}); check the name") from error
         for address in found:
             if fault := self._fault(address, scheme):

@@ -17,6 +17,7 @@ from redis.exceptions import ConnectionError, TimeoutError
 from dualprocess.schemas import Job, WebhookMessage
 from services.orchestrator.pauses import pause
 from services.orchestrator.store.jobs import Jobs
+from services.orchestrator.store.newer import UnreadableJob
 from services.orchestrator.store.outbox import Delivery, Outbox
 from services.orchestrator.webhooks.post import NotDelivered, Poster
 from services.orchestrator.webhooks.signature import signed_headers
@@ -77,6 +78,8 @@ class Courier:
             job = await self._jobs.read(delivery.job_id)
             if job is not None:
                 await self._attempt(delivery, job)
+        except UnreadableJob as error:
+            await self._put_off(delivery, NotDelivered(str(error)))
         except (ConnectionError, TimeoutError) as error:
             # Its lease runs out, and it is sent again under the same id.
             log.warning(

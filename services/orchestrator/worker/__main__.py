@@ -6,8 +6,8 @@ import asyncio
 import signal
 import sys
 
+from dualprocess import printable
 from services.common.credentials import CredentialsError
-from services.common.redis_address import redis_refusal
 from services.common.telemetry import configure_logging
 from services.orchestrator.store.artifacts import StoreRefused
 from services.orchestrator.worker.app import Worker
@@ -24,11 +24,10 @@ async def main(settings: WorkerSettings) -> None:
 if __name__ == "__main__":
     settings = WorkerSettings.from_command_line()
     configure_logging("worker", settings.log_level)
-    if refusal := redis_refusal(settings.redis_url):
-        settings.refuse("redis_url", refusal)
+    settings.check_redis()
     try:
         asyncio.run(main(settings))
     except StoreRefused as error:
         settings.refuse("artifacts", str(error))
     except CredentialsError as error:
-        sys.exit(f"worker: {error}")
+        sys.exit(printable.lines(f"worker: {error}"))

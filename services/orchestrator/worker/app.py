@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 _REDIS_RETRIES = 60
 _DESCRIBE_SECONDS = 5.0
 _HEARTBEAT_SECONDS = 10.0
+#: A worker may miss so many of its asks for a job, and still counts as waiting for one.
+_ASKS = 4
 
 
 class Worker:
@@ -54,7 +56,11 @@ class Worker:
         credentials = self._settings.credentials()
         targets = Targets(self._settings.vlms, credentials)
         redis = connect(self._settings.redis_url, retries=_REDIS_RETRIES)
-        queue = Queue(redis, lease_ms=int(self._settings.lease_seconds * 1000))
+        queue = Queue(
+            redis,
+            lease_ms=int(self._settings.lease_seconds * 1000),
+            waits_ms=int(max(1.0, _ASKS * self._settings.poll_seconds) * 1000),
+        )
         stores = Stores(Jobs(redis), Events(redis), ArtifactStore(self._settings.artifacts))
         try:
             async with open_channel(self._settings.generator, credentials) as channel:
@@ -102,6 +108,9 @@ class Worker:
                 # running jobs need it.
                 log.exception("the worker failed by a mistake of its own")
             await pause(self._settings.poll_seconds, self._stopping)
+        if me is not None:
+            with contextlib.suppress(RedisError):
+                await queue.leave(me.id)
         await asyncio.gather(*self._running)
         if me is not None:
             with contextlib.suppress(RedisError):
@@ -148,7 +157,7 @@ class Worker:
     async def _claim(self, queue: Queue, runner: Runner, me: LiveWorker) -> None:
         queues = await queue.served_by(me.generator, me.vlms)
         while len(self._running) < self._settings.slots and not self._runs_one_alone:
-            claim = await queue.claim(me.id, queues, idle=not self._running)
+            claim = await queue.claim(me.id, queues, running=len(self._running))
             if claim is None:
                 return
             task = asyncio.create_task(runner.run(claim))

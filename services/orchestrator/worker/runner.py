@@ -12,6 +12,7 @@ from redis.exceptions import ConnectionError, TimeoutError
 
 from dualprocess.schemas import Job, JobStatus, ResolvedImagesSpec, ResolvedJobSpec
 from dualprocess.v1 import generator_pb2_grpc
+from services.orchestrator.store.newer import UnreadableJob
 from services.orchestrator.store.queue import Blame, Claim, LeaseLost, Queue
 from services.orchestrator.worker.checkpoints import discard
 from services.orchestrator.worker.company import Company
@@ -37,6 +38,8 @@ log = logging.getLogger(__name__)
 _RENEWALS = 5
 #: Seconds that a job has to end or to be suspended once its worker stops.
 _SUSPEND_SECONDS = 5.0
+#: What this version can't read is for another's worker; it takes jobs as often as this one.
+_NEWER_PAUSE_SECONDS = 10.0
 
 
 class Runner:
@@ -62,16 +65,29 @@ class Runner:
     async def run(self, claim: Claim) -> None:
         """Ends with the job finished, given back, or another's."""
         try:
-            job = await self._stores.jobs.read(claim.job_id)
+            job = await self._stores.jobs.read(claim.job_id, whole=True)
             assert job is not None
             # A job of words is with no generator: it can't be what troubles one.
             with self._company.joined(job.id) if job.generator else contextlib.nullcontext():
                 await self._attempt(job, claim)
+        except UnreadableJob as error:
+            await self._leave_to_newer(claim, error)
         except (ConnectionError, TimeoutError) as error:
             # Its lease runs out, and it is claimed again.
             log.error("job %s: Redis was away for too long: %s", claim.job_id, error)
         except Exception:
             log.exception("job %s: its attempt could not be ended", claim.job_id)
+
+    async def _leave_to_newer(self, claim: Claim, error: UnreadableJob) -> None:
+        cause = f"{error}; it waits for a worker of the version that stored it"
+        log.warning("%s", cause)
+        await self._queue.requeue(
+            claim,
+            cause,
+            attempts=self._settings.attempts,
+            pause_ms=int(_NEWER_PAUSE_SECONDS * 1000),
+            blame=Blame.NOBODY,
+        )
 
     async def _attempt(self, job: Job, claim: Claim) -> None:
         lease = Lease(

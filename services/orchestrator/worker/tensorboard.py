@@ -9,6 +9,7 @@ from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
+from dualprocess import printable
 from dualprocess.schemas import StepEvent
 
 #: TensorBoard takes every file for its own whose name holds ``tfevents``.
@@ -52,5 +53,5 @@ def _curves(step: StepEvent) -> Iterator[tuple[str, float]]:
     yield "grad_norm", step.grad_norm
     yield "probability", step.probability.geometric_mean
     for number, score in enumerate(step.questions, 1):
-        name = f"questions/{number} {score.question[:_LETTERS]}"
+        name = f"questions/{number} {printable.line(score.question)[:_LETTERS]}"
         yield name, score.probability.geometric_mean

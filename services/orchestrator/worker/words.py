@@ -26,12 +26,7 @@ from services.orchestrator.worker.targets import Targets
 from services.orchestrator.worker.vlm import SECONDS, asked
 from services.orchestrator.writing import tasks
 from services.orchestrator.writing.replies import BadReply
-from services.orchestrator.writing.tasks import Task, WordsT, carried_out
-
-#: The most that the VLM service lets an answer have.
-_WRITTEN_TOKENS = 512
-#: A VLM always needs an image, even if the job has none.
-_BLANK_SIDE = 224
+from services.orchestrator.writing.tasks import BLANK_SIDE, Task, WordsT, carried_out
 
 
 async def speak(
@@ -53,15 +48,10 @@ async def speak(
             case ResolvedQuestionsSpec():
                 image = await _image(lease, stores) if spec.drawing else _blank()
                 speaker = _Speaker(stub, name, lease, image)
-                result = await _written(_questions(spec), speaker)
+                result = await _written(tasks.of_questions(spec), speaker)
             case ResolvedExpansionSpec():
                 speaker = _Speaker(stub, name, lease, _blank())
-                expansion = tasks.expansion(
-                    spec.prompt,
-                    instructions=spec.instructions,
-                    generator=spec.generator,
-                    most_words=spec.most_words,
-                )
+                expansion = tasks.of_expansion(spec)
                 result = await _written(expansion, speaker)
                 if doubt := expansion.doubt(result):
                     await lease.warn(doubt)
@@ -105,19 +95,9 @@ async def _answers(spec: ResolvedAnswersSpec, speaker: _Speaker) -> Answers:
     )
 
 
-def _questions(spec: ResolvedQuestionsSpec) -> Task[WrittenQuestions]:
-    return tasks.questions(
-        spec.prompt,
-        count=spec.count,
-        drawing=spec.drawing,
-        first=spec.first,
-        instructions=spec.instructions,
-    )
-
-
 async def _written(task: Task[WordsT], speaker: _Speaker) -> WordsT:
     async def ask(text: str) -> str:
-        return await speaker.say(text, max_new_tokens=_WRITTEN_TOKENS)
+        return await speaker.say(text, max_new_tokens=tasks.WRITTEN_TOKENS)
 
     try:
         return await carried_out(task, ask)
@@ -133,5 +113,5 @@ async def _image(lease: Lease, stores: Stores) -> bytes:
 
 def _blank() -> bytes:
     buffer = io.BytesIO()
-    Image.new("RGB", (_BLANK_SIDE, _BLANK_SIDE), "white").save(buffer, "PNG")
+    Image.new("RGB", (BLANK_SIDE, BLANK_SIDE), "white").save(buffer, "PNG")
     return buffer.getvalue()

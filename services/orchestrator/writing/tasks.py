@@ -10,13 +10,23 @@ from typing import Annotated, Generic, TypeVar
 
 from pydantic import BaseModel, Field, StringConstraints
 
-from dualprocess.schemas import DraftQuestion, ExpandedPrompt, WrittenQuestions
+from dualprocess.schemas import (
+    DraftQuestion,
+    ExpandedPrompt,
+    ResolvedExpansionSpec,
+    ResolvedQuestionsSpec,
+    WrittenQuestions,
+)
 from services.orchestrator.writing.replies import BadReply, read_reply
 
 WordsT = TypeVar("WordsT")
 
 #: Characters that the note about a bad reply may add to a task's text.
 NOTE_CHARACTERS = 400
+#: The most that the VLM service lets an answer have.
+WRITTEN_TOKENS = 512
+#: A VLM must be shown something, also where there is nothing to see.
+BLANK_SIDE = 224
 
 _RESTATED = "the prompt as one question to which Yes is the right answer"
 _EXPANDED = "the new prompt"
@@ -144,6 +154,27 @@ def expansion(
         )
 
     return Task("\n\n".join(parts), read, doubt)
+
+
+def of_questions(spec: ResolvedQuestionsSpec) -> Task[WrittenQuestions]:
+    """The task that a job has."""
+    return questions(
+        spec.prompt,
+        count=spec.count,
+        drawing=spec.drawing,
+        first=spec.first,
+        instructions=spec.instructions,
+    )
+
+
+def of_expansion(spec: ResolvedExpansionSpec) -> Task[ExpandedPrompt]:
+    """The task that a job has."""
+    return expansion(
+        spec.prompt,
+        instructions=spec.instructions,
+        generator=spec.generator,
+        most_words=spec.most_words,
+    )
 
 
 def _length(prompt: str) -> int:

@@ -58,11 +58,11 @@
     dialog.showModal();
   }
 
-  // Gradio's own requests say when the key no longer opens anything.
+  // Gradio's own requests say when the key no longer opens anything: a refusal of the key names how to send one.
   const plainFetch = window.fetch.bind(window);
   window.fetch = async (...request) => {
     const response = await plainFetch(...request);
-    if (ASKS_FOR_KEY && response.status === 401 && String(response.url).includes("/gradio_api/")) {
+    if (ASKS_FOR_KEY && response.headers.has("WWW-Authenticate") && String(response.url).includes("/gradio_api/")) {
       problem(response.clone()).then((said) => askForKey(key() ? said : ""));
     }
     return response;

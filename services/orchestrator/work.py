@@ -1,0 +1,192 @@
+"""How much the models have to compute for one validated spec.
+
+The unit of ``Work.total`` is one pass of a model over a picture of a megapixel, 2^20 pixels. Passes
+of denoiser and VLM count alike, since both are of some billion parameters, and so one number bounds
+the time of both; one that a gradient flows back through counts as three, as is usual: the way back
+takes about two. Everything is counted as the most that it can take: a job that trains at random
+timesteps, ends early or keeps what the base model predicted takes less. Not counted: the
+autoencoder, the LoRA's own layers, files, and what has to be made again after a broken attempt.
+
+A picture is ``width * height`` pixels, a text 64 pixels a character: four characters are about a
+token, and a token about 16 × 16 pixels. ``g`` is 2 with classifier-free guidance, else 1, and ``S``
+is ``image.num_inference_steps``.
+
+An optimise job::
+
+    images     = optimizer.steps * optimizer.accumulate * optimizer.batch
+    training   = images * picture * g * ((S - 1) + 3 + (1 if guard.anchor else 0))
+    teaching   = images * VLMs that teach * 3 * (2 if guard.worst_case else 1) * asked
+    previews   = floor(optimizer.steps / eval.every) * 2 * picture * g * S
+    evaluation = eval.images * 2 * picture * g * S
+    scoring    = eval.images * 2 * (VLMs that teach + judge) * asked
+    prompts    = number of prompts * g * 256 * max_sequence_length of the generator
+    asked      = sum over questions of picture + 64 * characters of question, postfix and answer
+
+An images job::
+
+    pictures = seeds * picture * g * S
+    scoring  = seeds * asked
+    prompts  = g * 256 * max_sequence_length of the generator
+
+A job of words, of which a token that a VLM writes is a pass of its own, and uses a device badly::
+
+    answers: sum over questions of picture + 64 * characters + 2^14 * max_new_tokens
+    writing: 2 * (picture + 64 * characters of all that is said + 2^14 * 512), for two replies
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from dualprocess.schemas import (
+    ImageSettings,
+    Question,
+    ResolvedAnswersSpec,
+    ResolvedExpansionSpec,
+    ResolvedImagesSpec,
+    ResolvedJobSpec,
+    ResolvedQuestionsSpec,
+    WorkPart,
+)
+from services.common.presets import GeneratorPreset
+from services.orchestrator.writing import tasks
+
+MEGAPIXEL = 2**20
+#: Of a whole, in which work is stored.
+THOUSANDTHS = 1000
+
+_CHARACTER_PIXELS = 64
+#: Of a token that is read with others, and of one that is written by itself.
+_READ_PIXELS = 256
+_WRITTEN_PIXELS = 2**14
+#: A pass forward and the one back.
+_WITH_GRADIENT = 3
+#: Base and LoRA.
+_BOTH = 2
+#: A reply that can't be used is asked for once more.
+_REPLIES = 2
+
+
+@dataclass(frozen=True)
+class Work:
+    """By what it is for, in pixels times passes."""
+
+    parts: Mapping[WorkPart, int]
+
+    @property
+    def thousandths(self) -> int:
+        """The whole in thousandths of a unit, rounded up."""
+        return -(-sum(self.parts.values()) * THOUSANDTHS // MEGAPIXEL)
+
+    @property
+    def total(self) -> float:
+        return self.thousandths / THOUSANDTHS
+
+    @property
+    def largest(self) -> WorkPart:
+        return max(self.parts, key=lambda part: self.parts[part])
+
+    def share(self, part: WorkPart) -> float:
+        return self.parts[part] / sum(self.parts.values())
+
+
+def together(several: Iterable[Work]) -> Work:
+    """The work of a batch."""
+    found: Counter[WorkPart] = Counter()
+    for work in several:
+        found.update(work.parts)
+    return Work(found)
+
+
+def job_work(spec: ResolvedJobSpec, preset: GeneratorPreset) -> Work:
+    """Of an optimise job on the generator of ``preset``: see above."""
+    optimizer, image = spec.optimizer, spec.image
+    picture, branches = _pixels(image), _branches(image, preset)
+    drawn = picture * branches * image.num_inference_steps
+    images = optimizer.steps * optimizer.accumulate * optimizer.batch
+    step = image.num_inference_steps - 1 + _WITH_GRADIENT + bool(spec.guard.anchor)
+    asked = _asked(spec, picture)
+    looks = _WITH_GRADIENT * (2 if spec.guard.worst_case else 1)
+    previews = optimizer.steps // spec.eval.every if spec.eval.every else 0
+    readers = len(spec.vlm) + (spec.judge is not None)
+    return Work(
+        {
+            WorkPart.TRAINING: images * picture * branches * step,
+            WorkPart.TEACHING: images * len(spec.vlm) * looks * asked,
+            WorkPart.PREVIEWS: previews * _BOTH * drawn,
+            WorkPart.EVALUATION: spec.eval.images * _BOTH * drawn,
+            WorkPart.SCORING: spec.eval.images * _BOTH * readers * asked,
+            WorkPart.PROMPTS: len(spec.prompts) * branches * _prompt(preset),
+        }
+    )
+
+
+def images_work(spec: ResolvedImagesSpec, preset: GeneratorPreset) -> Work:
+    """Of an images job on the generator of ``preset``: see above."""
+    picture, branches = _pixels(spec.image), _branches(spec.image, preset)
+    pictures = len(spec.seeds)
+    return Work(
+        {
+            WorkPart.PICTURES: pictures * picture * branches * spec.image.num_inference_steps,
+            WorkPart.SCORING: pictures * _asked(spec, picture),
+            WorkPart.PROMPTS: branches * _prompt(preset),
+        }
+    )
+
+
+def words_work(
+    spec: ResolvedAnswersSpec | ResolvedQuestionsSpec | ResolvedExpansionSpec, picture: int | None
+) -> Work:
+    """Of a job of words about a picture of so many pixels; ``None`` where it is shown a blank one:
+    see above."""
+    shown = tasks.BLANK_SIDE**2 if picture is None else picture
+    if isinstance(spec, ResolvedAnswersSpec):
+        written = spec.max_new_tokens * _WRITTEN_PIXELS
+        postfix = len(spec.question_postfix)
+        asked = sum(
+            shown + _CHARACTER_PIXELS * (len(question) + postfix) + written
+            for question in spec.questions
+        )
+        return Work({WorkPart.WORDS: asked})
+    said = len(_task(spec).text) + tasks.NOTE_CHARACTERS
+    reply = shown + _CHARACTER_PIXELS * said + tasks.WRITTEN_TOKENS * _WRITTEN_PIXELS
+    return Work({WorkPart.WORDS: _REPLIES * reply})
+
+
+def _task(spec: ResolvedQuestionsSpec | ResolvedExpansionSpec) -> tasks.Task[Any]:
+    if isinstance(spec, ResolvedQuestionsSpec):
+        return tasks.of_questions(spec)
+    return tasks.of_expansion(spec)
+
+
+class _Asks(Protocol):
+    @property
+    def questions(self) -> list[Question]: ...
+    @property
+    def question_postfix(self) -> str: ...
+
+
+def _asked(spec: _Asks, picture: int) -> int:
+    """Of every question about one picture."""
+    postfix = len(spec.question_postfix)
+    return sum(
+        picture + _CHARACTER_PIXELS * (len(asked.question) + len(asked.answer) + postfix)
+        for asked in spec.questions
+    )
+
+
+def _pixels(image: ImageSettings) -> int:
+    return image.width * image.height
+
+
+def _prompt(preset: GeneratorPreset) -> int:
+    """Of the text encoders, which mostly fill a prompt up to what they can read."""
+    return preset.max_sequence_length * _READ_PIXELS
+
+
+def _branches(image: ImageSettings, preset: GeneratorPreset) -> int:
+    guided = preset.guidance == "classifier_free" and image.guidance_scale > preset.guidance_above
+    return 2 if guided else 1

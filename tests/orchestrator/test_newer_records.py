@@ -1,0 +1,96 @@
+"""Jobs that a newer version of the service stored: what is known of them is shown, and one of them
+never breaks what is asked about others."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from dualprocess.schemas import JobPage, JobStatus
+from services.orchestrator.store.redis import Client, job_key
+from tests.orchestrator.conftest import SPEC, Api, Guarded, Site
+from tests.orchestrator.scripted import ScriptedGenerator
+
+
+async def _rewrite(redis: Client, job_id: str, field: str, **changes: Any) -> None:
+    """Puts what this version doesn't know into a part of the job's record."""
+    stored = json.loads(await redis.hget(job_key(job_id), field) or "{}")
+    await redis.hset(job_key(job_id), field, json.dumps(stored | changes))
+
+
+async def _listed(api: Api) -> JobPage:
+    answer = await api.http.get("/v1/jobs")
+    assert answer.status_code == 200, answer.text
+    return JobPage.model_validate_json(answer.content)
+
+
+async def test_a_job_with_fields_of_a_newer_version_is_shown_without_them(
+    api: Api, redis: Client
+) -> None:
+    job, other = await api.submit(), await api.submit()
+    await _rewrite(redis, job.id, "spec", mood="gloomy")
+    guard = {"anchor": 1.0, "margin": 0.9, "worst_case": 0.0, "halo": 3}
+    await _rewrite(redis, job.id, "spec", guard=guard)
+    await _rewrite(redis, job.id, "scores", beauty={"mean": 1})
+    await redis.hset(job_key(job.id), "of_tomorrow", "what no version of today reads")
+
+    shown = await api.job(job.id)
+    assert shown.spec.guard.anchor == 1.0  # type: ignore[union-attr]
+    (told,) = shown.warnings
+    assert "newer version" in told
+    for field in ("spec.mood", "spec.guard.halo", "scores.beauty"):
+        assert field in told
+    assert [one.id for one in (await _listed(api)).jobs] == [other.id, job.id]
+    assert (await api.http.get(f"/v1/jobs/{job.id}")).status_code == 200
+
+
+async def test_a_value_that_only_a_newer_version_knows_is_left_out(api: Api, redis: Client) -> None:
+    job = await api.submit()
+    spec = json.loads(await redis.hget(job_key(job.id), "spec"))
+    await _rewrite(redis, job.id, "spec", optimizer=spec["optimizer"] | {"lr": "adaptive"})
+    assert "spec.optimizer.lr" in (await api.job(job.id)).warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("kind", "film"), ("status", "paused"), ("spec", "no JSON"), ("spec", "[]")],
+)
+async def test_a_job_that_makes_no_sense_is_named_and_breaks_nothing(
+    api: Api, redis: Client, field: str, value: str
+) -> None:
+    batch = (await api.http.post("/v1/batches", json={"specs": [SPEC, SPEC]})).json()
+    newer, other = [entry["id"] for entry in batch["jobs"]]
+    await redis.hset(job_key(newer), field, value)
+    page = await _listed(api)
+    assert ([job.id for job in page.jobs], page.unreadable) == ([other], [newer])
+    answer = await api.http.get(f"/v1/jobs/{newer}")
+    assert answer.status_code == 501
+    assert "newer version" in answer.json()["title"]
+    assert "upgrade" in answer.json()["detail"]
+    for path in (f"/v1/batches/{batch['id']}", f"/v1/batches/{batch['id']}/jobs", "/metrics"):
+        assert (await api.http.get(path)).status_code == 200
+
+
+async def test_a_strangers_job_is_none_even_if_it_makes_no_sense(
+    guarded: Guarded, redis: Client
+) -> None:
+    owner, stranger = await guarded.owner(), await guarded.owner()
+    job = await owner.submit()
+    await redis.hset(job_key(job.id), "kind", "film")
+    assert (await stranger.http.get(f"/v1/jobs/{job.id}")).status_code == 404
+    assert (await owner.http.get(f"/v1/jobs/{job.id}")).status_code == 501
+
+
+async def test_a_worker_runs_no_job_whose_spec_it_does_not_know_whole(
+    api: Api, redis: Client, site: Site, generator: ScriptedGenerator
+) -> None:
+    newer = await api.submit()
+    await _rewrite(redis, newer.id, "spec", mood="gloomy")
+    site.start_worker()
+    waiting = await api.until(newer.id, lambda job: job.causes)
+    assert (waiting.status, waiting.attempt) == (JobStatus.QUEUED, 0)
+    assert "spec.mood" in waiting.causes[0]
+    assert (await api.ended((await api.submit()).id)).status == JobStatus.SUCCEEDED
+    assert len(generator.guards) == 1

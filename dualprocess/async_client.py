@@ -89,8 +89,8 @@ class AsyncClient:
         return await self._call(calls.submit(spec, idempotency_key))
 
     async def dry_run(self, request: calls.WorkRequest) -> DryRun:
-        """What a request comes to: how many jobs and how much work, and what the key's quota
-        leaves. It is checked as always, and nothing is queued."""
+        """How many jobs and how much work a request is, and how much of the key's quota is left.
+        The request is checked like a real one, and nothing is queued."""
         return await self._call(calls.dry_run(request))
 
     async def job(self, job_id: str) -> Job:
@@ -235,7 +235,7 @@ class AsyncClient:
     async def _followed(
         self, job_id: str, last_event_id: str | None
     ) -> AsyncGenerator[EventRecord | None, None]:
-        """Its events; ``None`` for each time that no stream could be had."""
+        """The job's events; ``None`` each time that too many streams were open."""
         stream, tries = EventStream(job_id, last_event_id), Tries(self._url, stream=True)
         while True:
             try:

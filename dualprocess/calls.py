@@ -35,7 +35,7 @@ _GRACE_SECONDS = 30
 
 WordsT = TypeVar("WordsT")
 
-#: Whatever makes the service's models compute.
+#: Every request that makes the service's models compute.
 WorkRequest: TypeAlias = (
     JobSpec | BatchRequest | ImagesRequest | AnswersRequest | QuestionsRequest | ExpansionRequest
 )
@@ -143,10 +143,10 @@ class JobPages:
         return Call("GET", self._path, answer(JobPage), {"params": self._query})
 
     def take(self, page: JobPage) -> Iterator[Job]:
-        """The page's jobs. Warns of those that the service can't show."""
+        """The page's jobs. Warns if there are jobs that the service can't show."""
         if page.unreadable:
             warnings.warn(
-                f"a newer version of the service stored these jobs, and this one can't show them: "
+                f"the service can't show these jobs, since a newer version stored them: "
                 f"{', '.join(page.unreadable)}; upgrade the service",
                 stacklevel=3,
             )

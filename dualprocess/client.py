@@ -92,8 +92,8 @@ class Client:
         return self._call(calls.submit(spec, idempotency_key))
 
     def dry_run(self, request: calls.WorkRequest) -> DryRun:
-        """What a request comes to: how many jobs and how much work, and what the key's quota
-        leaves. It is checked as always, and nothing is queued."""
+        """How many jobs and how much work a request is, and how much of the key's quota is left.
+        The request is checked like a real one, and nothing is queued."""
         return self._call(calls.dry_run(request))
 
     def job(self, job_id: str) -> Job:
@@ -229,7 +229,7 @@ class Client:
             yield from pages.take(self._call(call))
 
     def _followed(self, job_id: str, last_event_id: str | None) -> Iterator[EventRecord | None]:
-        """Its events; ``None`` for each time that no stream could be had."""
+        """The job's events; ``None`` each time that too many streams were open."""
         stream, tries = EventStream(job_id, last_event_id), Tries(self._url, stream=True)
         while True:
             try:

@@ -1,4 +1,4 @@
-"""Every exception that ``dualprocess`` raises on purpose. What others wrote is printable in each.
+"""Every exception that ``dualprocess`` raises on purpose. Their messages are safe to print.
 
 ::
 

@@ -27,8 +27,8 @@ def line(text: str) -> str:
 
 
 def as_json(value: object) -> str:
-    """For programs, and for a terminal as well: all of it, and what can't be seen as escapes."""
-    # The only one of ASCII that JSON leaves as it is.
+    """The value as JSON that a terminal can show as well: invisible characters are escapes."""
+    # The only invisible character of ASCII that JSON does not escape.
     return json.dumps(value, indent=2).replace("\x7f", "\\u007f")
 
 

@@ -118,7 +118,14 @@ def api_error(response: httpx.Response) -> ApiError:
         problem = answer(Problem)(response.content)
     except ValidationError:
         # Something else than the service answered, like a proxy.
-        problem = Problem(title=f"HTTP status {response.status_code}", status=response.status_code)
+        at = f"{response.url.scheme}://{response.url.netloc.decode('ascii')}"
+        problem = Problem(
+            title=f"HTTP status {response.status_code}",
+            status=response.status_code,
+            detail="The answer does not come from a dualprocess service. Check the service's "
+            f"address; the request went to {at}. If a proxy is in front of the service, check that "
+            "as well.",
+        )
     header = response.headers.get("Retry-After", "")
     retry_after = float(header) if header.isdecimal() else None
     return _ERRORS.get(response.status_code, ApiError)(problem, retry_after=retry_after)
@@ -127,8 +134,8 @@ def api_error(response: httpx.Response) -> ApiError:
 class Tries:
     """How often one call to ``url`` is tried, and how long the pauses are.
 
-    A ``stream`` is tried for as long as others have all those that the service lets be open: one is
-    free when one of theirs ends, and nothing is missed meanwhile.
+    A ``stream`` is tried again as long as the service answers that too many streams are open: when
+    another one ends, there is a place. No event is missed meanwhile.
     """
 
     def __init__(self, url: str, *, repeat: bool = True, stream: bool = False) -> None:
@@ -176,7 +183,7 @@ class Tries:
     def _until_free(self, error: RateLimited) -> float:
         if not self._told:
             self._told = True
-            log.warning("%s It is asked for again until it is there.", error)
+            log.warning("%s The client asks again until it gets its stream.", error)
         asked = RETRY_SECONDS[-1] if error.retry_after is None else error.retry_after
         return min(max(asked, self.breath), LONGEST_PAUSE_SECONDS)
 

@@ -115,10 +115,10 @@ def _ask(client: Client, wanted: Sequence[Outcome], folder: Path, key: str) -> N
 
 
 def _tell_dry_run(client: Client, found: Sequence[Outcome], *, json: bool) -> None:
-    """Of those for which there is no job yet, as far as the folder knows."""
+    """Prints the work of those that have no job yet, according to the folder."""
     wanted = [outcome for outcome in found if not outcome.is_begun]
     if not wanted:
-        fail("there is a job for each already: nothing would be queued", BAD_INPUT)
+        fail("each already has a job, so nothing would be queued", BAD_INPUT)
     told = [
         client.dry_run(BatchRequest(specs=[outcome.spec for outcome in some]))
         for some in _parts(wanted)

@@ -111,7 +111,7 @@ the base model: below 1 they have become more alike.{_JUDGE_WORDS if is_judged e
 
 
 def _text(text: str) -> str:
-    """What others wrote: no markup, and nothing that can't be seen."""
+    """A text of others, without markup and invisible characters."""
     return escape(printable.lines(text))
 
 

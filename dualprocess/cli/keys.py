@@ -23,7 +23,7 @@ def keys(
     context: typer.Context,
     data: Annotated[
         Path | None,
-        typer.Option(help="Of `dualprocess up --data DIR`, whose keys it is about: ./data."),
+        typer.Option(help="Data folder of the `dualprocess up` whose keys are meant: ./data."),
     ] = None,
 ) -> None:
     """Make, list and revoke API keys: create, list, revoke; --help after each says more."""

@@ -94,5 +94,5 @@ def print_json(*models: BaseModel, many: bool = False) -> None:
 
 
 def tell_json(value: object) -> None:
-    """The same of anything else that is for programs."""
+    """Prints any other value as JSON."""
     typer.echo(printable.as_json(value))

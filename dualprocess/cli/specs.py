@@ -48,7 +48,7 @@ def faults(error: ValidationError) -> list[str]:
     found = field_errors(error.errors(include_url=False, include_input=False)[:MAX_FAULTS])
     lines = [f"{one.field}: {one.message}" for one in found]
     more = error.error_count() - len(found)
-    return [*lines, f"and {more:,} more faults; mend these first"] if more else lines
+    return [*lines, f"and {more:,} more faults; correct these first"] if more else lines
 
 
 def apply(data: dict[str, Any], change: str) -> None:

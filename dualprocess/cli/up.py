@@ -42,7 +42,7 @@ def up(
     ] = None,
     auth: Annotated[
         bool | None,
-        typer.Option(help="Ask for API keys: `dualprocess keys --data DIR` makes them."),
+        typer.Option(help="Ask for API keys; `dualprocess keys --data DIR` makes them."),
     ] = None,
     insecure: Annotated[
         bool | None, typer.Option("--insecure", help="Let other machines use the API without keys.")

@@ -28,18 +28,18 @@ from dualprocess.schemas.words import (
     QuestionsRequest,
 )
 
-#: More than these at once help nobody.
+#: More faults than these are only counted.
 MAX_FAULTS = 30
-#: For so many unknown fields the one that is meant is looked for, which takes long.
+#: A fitting name is suggested for this many unknown fields only, since the search takes long.
 _MAX_SUGGESTIONS = 5
-#: Of a place in a request, which can be a name that somebody made up.
+#: Characters shown of a place in a request; it can contain a name that somebody made up.
 _MAX_PLACE = 200
-#: The longest field's name has half as many.
+#: No suggestion is made for a longer name. The longest field's name has half as many characters.
 _MAX_NAME = 40
 
 
 def field_errors(errors: Iterable[Mapping[str, Any]]) -> list[FieldError]:
-    """Each finding as a field and a remedy."""
+    """Each error as a field and a remedy."""
     found: list[FieldError] = []
     suggestions = 0
     for error in errors:

@@ -196,19 +196,21 @@ Deadline = Annotated[
 
 
 _DATA_URL = re.compile(r"\s*data:[^,]*,", re.IGNORECASE)
-#: Characters, or bytes, of a file that are decoded or encoded at once: who decodes on another
-#: thread stops nobody else meanwhile. Of bytes, whole groups of three.
+#: Characters, or bytes, of a file that are decoded or encoded at once: between two pieces other
+#: threads can go on. A multiple of three, since base64 encodes bytes in groups of three.
 _PIECE = 3 << 14
-#: Characters, of which no field of text takes so many.
+#: More characters than any text field allows.
 _LONG = 1 << 14
-#: Of a data: URL: + and / and = can be written so, 1 character in 32 of the largest file.
+#: The most characters of a data: URL that may be written with %. Some programs write + / = so,
+#: which is 1 character in 32 of the largest file.
 _MAX_ESCAPES = 2_000_000
 
 
 class LongText(str):
-    """A text in ``pieces`` of ASCII, longer than any field takes but those of a file.
+    """A text in ``pieces`` of ASCII, longer than any field allows except those of files.
 
-    To others it is another text that is too long: nobody has to put it together.
+    For all other fields its value is some other text that is too long, so the pieces never have to
+    be joined.
     """
 
     pieces: Sequence[str]
@@ -253,7 +255,7 @@ def _base64_bytes(text: str) -> bytes:
 
 
 def _payload(text: str) -> Iterator[str]:
-    """Piece by piece, in the first of the alphabets, without spaces."""
+    """The base64 in pieces, in the standard alphabet, without spaces."""
     pieces = _of_a_size(text.pieces if isinstance(text, LongText) else [text])
     first = next(pieces, "")
     prefix = _DATA_URL.match(first)
@@ -264,7 +266,7 @@ def _payload(text: str) -> Iterator[str]:
 
 
 def _of_a_size(pieces: Iterable[str]) -> Iterator[str]:
-    """The same text in pieces that are neither long nor, but for the last, short."""
+    """The same text in pieces of equal length; only the last one may be shorter."""
     rest = ""
     for piece in pieces:
         rest += piece
@@ -276,7 +278,7 @@ def _of_a_size(pieces: Iterable[str]) -> Iterator[str]:
 
 
 def _unescaped(pieces: Iterable[str]) -> Iterator[str]:
-    """With what a URL writes as %2F. Raises ``ValueError``."""
+    """Decodes what a URL writes like %2F. Raises ``ValueError``."""
     rest = ""
     escapes = 0
     for piece in pieces:
@@ -284,7 +286,7 @@ def _unescaped(pieces: Iterable[str]) -> Iterator[str]:
         if escapes > _MAX_ESCAPES:
             raise ValueError("has more characters written with % than base64 needs")
         whole = rest + piece
-        # What a piece's end cuts through goes on in the next one.
+        # An escape that is cut off at the end of a piece is decoded with the next piece.
         cut = whole.rfind("%", -2)
         end = len(whole) if cut < 0 else cut
         yield unquote_to_bytes(whole[:end]).decode("ascii")

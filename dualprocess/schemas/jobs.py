@@ -153,7 +153,10 @@ class Job(Model):
     deadline_at: datetime | None = None
     work: Annotated[
         WorkUnits | None,
-        Field(description="Counts in the key's quota until the job ends; null in older jobs."),
+        Field(
+            description="Counts against the key's quota until the job ends; null in jobs of "
+            "versions that did not count it."
+        ),
     ] = None
     position: Annotated[
         int | None, Field(description="Jobs ahead in the queue; only while queued.")
@@ -206,8 +209,8 @@ class JobPage(Model):
     unreadable: Annotated[
         list[JobId],
         Field(
-            description="Jobs of this page that a newer version of the service stored, and that "
-            "this one can't show."
+            description="Ids of this page's jobs that this version can't show, since a newer "
+            "version of the service stored them."
         ),
     ] = []
     next: Annotated[str | None, Field(description="`cursor` of the next page, if any.")] = None

@@ -51,7 +51,7 @@ def _reachable(target: str) -> str:
     if "/" in name or not host or not port.isdecimal():
         raise ValueError("must be host:port, or dns:///host:port for all addresses of a name")
     if not (port.isascii() and len(port) <= _PORT_DIGITS) or port_fault(int(port)):
-        raise ValueError("has a port beyond those there are; write 1 to 65535")
+        raise ValueError("has a port that does not exist; write 1 to 65535")
     if ":" in host and not (host.startswith("[") and host.endswith("]")):
         raise ValueError("has an IPv6 address without brackets; write it like [::1]:50051")
     return target

@@ -21,7 +21,8 @@ from dualprocess.urls import host_fault, port_fault
 from services.common.redis_sentinel import SCHEMES as SENTINEL_SCHEMES
 from services.common.redis_sentinel import is_sentinel, sentinel_address
 
-#: Within the data folder of `dualprocess up`: where the Redis that it started is, while it runs.
+#: File in the data folder of `dualprocess up` with the address of the Redis that it started. It
+#: exists while the stack runs.
 OWN_ADDRESS = Path("redis", "url")
 
 _SCHEMES = ("redis", "rediss", "unix", *SENTINEL_SCHEMES)
@@ -98,7 +99,7 @@ def _check_options(url: str) -> None:
 
 
 def blocking_client(url: str, **options: Any) -> Redis:
-    """A client for one look. Raises what redis-py does for a faulty address."""
+    """A client for checks at the start. Raises what redis-py raises for a wrong address."""
     if not is_sentinel(url):
         return Redis.from_url(url, **options)
     address = sentinel_address(url)

@@ -17,7 +17,7 @@ def configure_logging(service: str, level: str) -> None:
 
 
 class _Printable(logging.Formatter):
-    """What others wrote makes no line of its own, and nothing that a terminal obeys."""
+    """Texts of others can't begin a new line, or contain anything that a terminal obeys."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
         record.message = printable.line(record.message)

@@ -28,10 +28,10 @@ from services.local.supervisor import GaveUp, Supervisor
 
 log = logging.getLogger(__name__)
 
-#: As `dualprocess --help` tells them.
+#: The exit status that `dualprocess --help` documents.
 _BAD_INPUT = 2
 
-#: What a stack makes in its data folder.
+#: What a stack creates in its data folder.
 _LOCK = "lock"
 _FOLDERS = ("redis", "artifacts", "logs")
 
@@ -142,9 +142,9 @@ def _page(settings: LocalSettings) -> str:
 def _keys(settings: LocalSettings) -> str:
     if not settings.auth:
         return ""
-    # With one of its own, whoever names its folder finds it.
+    # `keys` finds the stack's own Redis by the data folder.
     where = "" if settings.redis_url else f" --data {shlex.quote(str(settings.data))}"
-    return f"Its keys: dualprocess keys{where} create --name me --scope submit --scope read\n"
+    return f"To make a key: dualprocess keys{where} create --name me --scope submit --scope read\n"
 
 
 def _prefixed(name: str, line: str) -> str:

@@ -40,7 +40,7 @@ class ChildSpec:
     #: What the start waits for, as a message says it, and for how long at most.
     waits_for: str = "it to be ready"
     ready_seconds: float = 300.0
-    #: What new files of it deny to whom; -1: what they do as a rule.
+    #: The umask of the process; -1: this process's own.
     umask: int = -1
 
 

@@ -59,7 +59,7 @@ class LocalSettings(ServiceSettings):
 
     @property
     def redis_folder(self) -> Path:
-        """Of the Redis that the stack starts for itself."""
+        """The folder of the Redis that the stack starts for itself."""
         return self.data / OWN_ADDRESS.parent
 
     @property

@@ -101,7 +101,7 @@ def _gpu_service(
         waits_for=f"{preset} to be loaded, after a download if its weights are not here yet",
         ready_seconds=settings.load_seconds,
         environment=token,
-        # What it downloads may be others' as well.
+        # Others may read the weights that it downloads.
         umask=ChildSpec.umask,
     )
 

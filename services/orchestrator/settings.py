@@ -20,8 +20,8 @@ class StoreSettings(ServiceSettings):
     )
     redis_strict: bool = Field(
         default=False,
-        description="Do not start with a Redis that may lose jobs: one that throws keys away, "
-        "keeps no append-only file, is too old, or has another time.",
+        description="Refuse to start with a Redis that may lose jobs: one that may delete keys, "
+        "writes no append-only file, is too old, or has another time.",
     )
     artifacts: str = Field(
         default=(Path.cwd() / "data" / "artifacts").as_uri(),
@@ -43,7 +43,8 @@ class StoreSettings(ServiceSettings):
     )
 
     def check_redis(self) -> None:
-        """Exits, with the remedy, if Redis will never do. One that is away may come."""
+        """Exits, with the remedy, if this Redis can never be used. If it does not answer, it may
+        later."""
         if refusal := redis_refusal(self.redis_url):
             self.refuse("redis_url", refusal)
         seen = first_look(self.redis_url) if self.redis_strict else None
@@ -58,5 +59,5 @@ class KeySettings(StoreSettings):
     quota_running: int = Field(default=4, ge=1)
     quota_steps: int = Field(default=2000, ge=1)
     quota_body_bytes: int = Field(default=64 * 1024 * 1024, ge=1)
-    #: Room for as many jobs as may be queued, at the defaults of any preset.
+    #: Enough for as many jobs as may be queued, with the defaults of any preset.
     quota_work: int = Field(default=500_000, ge=1)

@@ -45,7 +45,7 @@ _SCHEME = HTTPBearer(
 )
 _REALM = 'Bearer realm="dualprocess"'
 _INVALID = f'{_REALM}, error="invalid_token"'
-#: As many as the longest method has that anybody uses.
+#: Letters of a method that the log shows; no method that is used has more.
 _METHOD_LETTERS = 10
 
 
@@ -61,7 +61,7 @@ class Caller:
 
     @property
     def key_id(self) -> str | None:
-        """Of the key, where there is one: what has a limit a key is counted under it."""
+        """The id of the key, if there is one. Limits for each key are counted under it."""
         return None if self.key is None else self.owner
 
     @property
@@ -129,7 +129,7 @@ class Doors:
 
 
 def owner_of(scope: Connection) -> str:
-    """Who asks, once ``Doors`` has let the request in."""
+    """The owner of a request that ``Doors`` has let in."""
     caller: Caller = scope["state"]["caller"]
     return caller.owner
 

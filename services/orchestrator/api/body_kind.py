@@ -16,13 +16,14 @@ _Fault = tuple[str, str, dict[str, str]]
 
 #: Methods that change nothing.
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
-#: A page of another origin can send this, or JSON's type, only where ``cors_origins`` lets it.
+#: A page of another origin can send this header, or JSON's type, only if ``cors_origins`` allows
+#: its origin.
 _HEADER = "X-Requested-With"
 _UNTOLD: _Fault = (
     "The request must say that no web page sent it",
-    f"Send the header {_HEADER}, with any value, like {_HEADER}: curl; or Content-Type: "
-    "application/json. The service asks nobody for a key, and pages of other origins can send "
-    "neither.",
+    f"Send the header {_HEADER}, with any value, like {_HEADER}: curl; or send JSON with "
+    "Content-Type: application/json. This service needs no key, so it must know that the request "
+    "is not from a page of another origin: such a page can send neither header.",
     {"Accept": "application/json"},
 )
 
@@ -30,8 +31,8 @@ _UNTOLD: _Fault = (
 class JsonBodies:
     """ASGI middleware: 415 for such a body of a request to ``/v1``.
 
-    And, unless ``keys`` are asked for, for a request that would change something and has neither
-    JSON's type nor the header.
+    If no ``keys`` are needed, also for a request that would change something and has neither JSON's
+    type nor the header.
     """
 
     def __init__(self, app: ASGIApp, *, keys: bool) -> None:
@@ -53,7 +54,7 @@ class JsonBodies:
         fault = _fault(headers) if path.startswith("/v1/") else None
         if fault or self._keys or scope["method"] in _SAFE or _tells(headers):
             return fault
-        # What nobody may ask for says so itself.
+        # A method that the route does not have gets its own refusal.
         changes = paths.is_work(path) or scope["method"] in methods_at(scope["app"], path)
         return _UNTOLD if changes else None
 

@@ -76,7 +76,7 @@ def template_at(app: FastAPI, path: str) -> str | None:
 
 
 def methods_at(app: FastAPI, path: str) -> list[str]:
-    """Adds what applies to every documented path."""
+    """The methods of the documented path that this one is an instance of; empty without one."""
     return [
         method.upper()
         for template, operations in app.openapi()["paths"].items()
@@ -86,7 +86,7 @@ def methods_at(app: FastAPI, path: str) -> list[str]:
 
 
 def _describe_events(described: dict[str, Any]) -> None:
-    """FastAPI knows only that it is a stream."""
+    """Describes the events of a stream; FastAPI knows only that it is one."""
     _, defined = models_json_schema(
         [(event, "serialization") for event in _EVENTS], ref_template=_REF
     )
@@ -100,7 +100,7 @@ def _describe_events(described: dict[str, Any]) -> None:
                 "contentMediaType": "application/json",
                 "contentSchema": {"oneOf": refs},
             }
-            # The format's own fields that are used: no `retry`.
+            # The fields of the format that are used; `retry` is not.
             text = {"type": "string"}
             properties = {"data": data, "event": text, "id": text}
             item = {"type": "object", "properties": properties}

@@ -20,7 +20,7 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
 #: Seconds between two checks of whether a stream's key is still valid.
 _KEY_SECONDS = 3.0
-#: A proxy must hold nothing back.
+#: A proxy must not buffer events.
 _HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 _SIGN_OF_LIFE = format_sse_event(comment="still here")
 
@@ -54,7 +54,7 @@ async def _after(job: JobDep, state: StateDep, last_event_id: LastEventId = None
 
 
 class _Stream(StreamingResponse):
-    """Lets go of what it listens to as soon as nobody reads it any more."""
+    """Stops listening to the job as soon as nobody reads the stream any more."""
 
     media_type = "text/event-stream"
 
@@ -91,7 +91,7 @@ async def _parts(
                 if not await state.rechecks.still_opens(caller):
                     return
                 checked = time.monotonic()
-            # Those that come together are sent together.
+            # Events that come together are sent together.
             yield b"".join(map(_framed, batch)) or _SIGN_OF_LIFE
 
 

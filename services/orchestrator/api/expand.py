@@ -128,7 +128,7 @@ def _spread(ready: Ready, request: BatchRequest) -> Iterator[Ready]:
                 "optimizer": spec.optimizer.model_copy(update={"seed": seed}),
                 "name": ", ".join(parts) or None,
             }
-            # Which prompt it is, or seed, changes nothing of the work.
+            # The work does not depend on which prompt or seed it is.
             yield Ready(spec.model_copy(update=changes), ready.work, ready.webhook)
 
 

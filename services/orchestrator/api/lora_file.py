@@ -89,7 +89,10 @@ def _checked(tensors: Sequence[tuple[str, _Tensor]]) -> int:
     for name, tensor in tensors:
         shown = repr(name[:100])
         if len(name) > _MAX_NAME:
-            raise _fault(f"has a name of {len(name):,} characters, {shown}; no layer has")
+            raise _fault(
+                f"has a name of {len(name):,} characters, {shown}; a name may have "
+                f"{_MAX_NAME:,} at most"
+            )
         if tensor.dtype not in _DTYPE_BYTES:
             allowed = ", ".join(_DTYPE_BYTES)
             raise _fault(f"has {shown} in {tensor.dtype[:20]}; supported are {allowed}")

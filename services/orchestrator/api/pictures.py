@@ -56,7 +56,7 @@ def plain_png(data: bytes, field: str) -> bytes:
 
 
 def pixels_of(png: bytes) -> int:
-    """Of a PNG that ``plain_png`` made; it is not decoded."""
+    """The number of pixels of a PNG that ``plain_png`` made. The PNG is not decoded."""
     with Image.open(io.BytesIO(png)) as image:
         return image.width * image.height
 

@@ -1,5 +1,5 @@
-"""What a proxy in front of the service changes: the path's prefix, the host, the scheme, and who
-asks."""
+"""Reads what a proxy in front of the service reports: the path's prefix, the host, the scheme, and
+the client's address."""
 
 from __future__ import annotations
 

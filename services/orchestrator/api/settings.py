@@ -41,14 +41,14 @@ class ApiSettings(StoreSettings):
     wrong_keys: int = Field(
         default=10,
         ge=1,
-        description="Wrong API keys that one address may send; each further one makes it wait, a "
-        "second and then twice as long each time. Right keys never wait.",
+        description="Wrong API keys that one address may send. Each further one makes it wait: one "
+        "second, then twice as long each time. Right keys never wait.",
     )
     wrong_keys_seconds: float = Field(
         default=900,
         gt=0,
-        description="The longest of these waits, in seconds; and how long an address has to send "
-        "no wrong key until its count begins anew.",
+        description="The longest of these waits, in seconds. After as long without a wrong key, "
+        "the count of an address begins anew.",
     )
     insecure: bool = Field(
         default=False, description="Let other machines use the API without keys."
@@ -70,18 +70,18 @@ class ApiSettings(StoreSettings):
     streams: int = Field(
         default=1000,
         ge=1,
-        description="Event streams, and requests that wait for their job, at once; more are "
-        "refused with a 429.",
+        description="The most event streams, and requests that wait for their job, at once; more "
+        "are refused with a 429.",
     )
     streams_per_key: int = Field(
-        default=64, ge=1, description="Of these, at most so many with one API key."
+        default=64, ge=1, description="The most of these streams and requests with one API key."
     )
     connections: int = Field(
         default=4000,
         ge=2,
         validate_default=True,
-        description="Open connections, idle ones included; beyond them every request, /healthz "
-        "too, is answered with a 503. More than --streams.",
+        description="The most open connections, including idle ones; beyond that every request, "
+        "also /healthz, is answered with a 503. Must be more than --streams.",
     )
     cors_origins: str = Field(
         default="",
@@ -103,8 +103,8 @@ class ApiSettings(StoreSettings):
     max_job_work: int = Field(
         default=0,
         ge=0,
-        description="The most work that one job may come to, whoever asks; 0: no limit but that "
-        "of keys.",
+        description="The most work that one job may have, with every key and without one; 0: no "
+        "limit except the quotas of keys.",
     )
     poll_seconds: float = Field(
         default=1.0,
@@ -173,8 +173,8 @@ class ApiSettings(StoreSettings):
         streams = info.data.get("streams")
         if streams is not None and connections <= streams:
             raise ValueError(
-                f"must be more than --streams, which is {streams}: else streams leave no "
-                "connection to anybody"
+                f"must be more than --streams, which is {streams}: else streams could take all "
+                "connections"
             )
         return connections
 
@@ -184,15 +184,15 @@ class ApiSettings(StoreSettings):
         for name in _listed(text):
             if name != "*" and not NAME.fullmatch(name):
                 raise ValueError(
-                    "must be names with commas between, like dp.example.org or *.example.org, "
+                    "must be names, separated by commas, like dp.example.org or *.example.org, "
                     "without http:// and port"
                 )
         return text
 
     @property
     def names(self) -> list[str]:
-        """``allowed_hosts``, with the one that it listens on. A key is worth nothing to a page
-        that leads here by a name of its own: where one is asked for, every name will do."""
+        """``allowed_hosts``, and the host on which it listens. With keys the default is every name:
+        a page that makes its own name point to this service does not have the key."""
         if self.auth and not self.allowed_hosts:
             return ["*"]
         return [*_listed(self.allowed_hosts), self.host]

@@ -36,7 +36,7 @@ async def run(
     the start. Raises ``NoPlace``, and queues nothing, if no more requests may wait."""
     job_id = new_job_id()
     files = {} if image is None else {IMAGE_FILE: image}
-    # Before the job is queued: who is refused has none.
+    # Before the job is queued, so that a refused request leaves no job.
     with state.places.take(caller.key_id) if wait else contextlib.nullcontext():
         with admitting(work):
             async with state.uploads.submission(job_id, files):

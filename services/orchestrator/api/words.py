@@ -86,8 +86,8 @@ def endpoint_of(state: State) -> Endpoint:
 async def words_dry_run(
     spec: WordsSpec | None, state: State, caller: Caller, *, image: bytes | None = None
 ) -> DryRun:
-    """What a request for words comes to. Without a spec the service's language model writes: no
-    job, and no work for a VLM."""
+    """The dry run of a request for words. Without a spec the service's language model writes: then
+    there is no job, and no work for a VLM."""
     if spec is None:
         return await dry_run(Work({}), state, caller, jobs=0)
     return await dry_run(_checked_work(spec, state, caller, image), state, caller)

@@ -96,7 +96,7 @@ class Batches:
             jobs=[
                 BatchEntry(id=job_id, name=name or None, status=JobStatus(status))
                 for job_id, (name, status) in zip(ids, described, strict=True)
-                # A newer version may have others.
+                # A newer version may have other statuses.
                 if status in set(JobStatus)
             ],
         )

@@ -1,13 +1,13 @@
 -- Takes the first job of several queues under a lease, of those whose owners may run one more.
--- KEYS: leases, fence, jobs, last claim of this worker, who waits for jobs, then the queues
+-- KEYS: leases, fence, jobs, last claim of this worker, waiting workers, then the queues
 -- ARGV: worker, lease in ms, prefix of job keys, prefix of API keys, how many jobs the worker runs,
---   a random name of this call, how long a worker counts as waiting after it asked in ms
+--   a random name of this call, how many ms a worker counts as waiting after it asked
 -- Returns {id, token, 1 if it must run alone}, or nothing when all queues are empty. While the first
--- job must run alone, nothing is there for a worker that runs others: so its turn comes. While a
+-- job must run alone, a worker that runs others gets nothing, so that the job's turn comes. While a
 -- worker that runs fewer jobs waits for the same queue, the first job is left to it.
 local now, running = milliseconds(), tonumber(ARGV[5])
 
--- The client sends a command again when the connection broke before the answer came.
+-- The client sends a command again if the connection broke before the answer came.
 local claimed = redis.call('HMGET', KEYS[4], 'call', 'id', 'token')
 if claimed[1] == ARGV[6] and redis.call('ZSCORE', KEYS[1], claimed[2])
     and redis.call('HGET', ARGV[3] .. claimed[2], 'token') == claimed[3] then
@@ -38,7 +38,7 @@ local function a_freer_one_waits(queue)
   return found
 end
 
--- A worker that waits may still be unable to take this very job: nobody waits for it for long.
+-- A waiting worker may be unable to take this job, so the job is left to it for a short time only.
 local function is_left_to_another(job, queue)
   if running == 0 or not a_freer_one_waits(queue) then
     return false
@@ -89,7 +89,7 @@ if not best then
   return nil
 end
 local job = ARGV[3] .. best
--- Redis may lose the count when a replica takes over: the name of the call makes the token unique.
+-- Redis may lose the count when a replica takes over, so the name of the call makes the token unique.
 local token = redis.call('INCR', KEYS[2]) .. '-' .. ARGV[6]
 local attempt = redis.call('HINCRBY', job, 'attempt', 1)
 local time = redis.call('TIME')

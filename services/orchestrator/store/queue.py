@@ -64,8 +64,8 @@ class Blame(StrEnum):
 
 @dataclass(frozen=True)
 class Claim:
-    """A job under a lease; ``alone`` if nothing may run beside it on its generator. No two claims
-    have the same ``token``, whatever Redis loses."""
+    """A job under a lease; ``alone`` if no other job may run on its generator meanwhile. No two
+    claims have the same ``token``, even if Redis loses data."""
 
     job_id: str
     token: str
@@ -73,14 +73,15 @@ class Claim:
 
 
 class Queue:
-    """``lease_ms`` is how long a claim lasts without renewal; ``waits_ms`` how long a worker that
-    asked for a job counts as waiting for one: longer than its pause between two asks."""
+    """``lease_ms`` is how long a claim lasts without renewal. ``waits_ms`` is how long a worker
+    counts as waiting after it asked for a job; it must be longer than its pause between two
+    asks."""
 
     def __init__(self, redis: keys.Client, *, lease_ms: int = 30_000, waits_ms: int = 1000) -> None:
         self._redis = redis
         self._lease_ms = lease_ms
         self._waits_ms = waits_ms
-        #: The name of each owner's ask that has no answer yet.
+        #: Owner → the name of its ask that was not answered yet.
         self._asks: dict[str, str] = {}
         self._scripts = {name: script(redis, name) for name in _SCRIPTS}
 
@@ -127,10 +128,9 @@ class Queue:
     async def claim(self, owner: str, queues: Iterable[str], *, running: int = 0) -> Claim | None:
         """The next job of these queues, or ``None`` when all are empty.
 
-        ``running`` is how many jobs ``owner`` runs. ``None`` as well where that is one or more, and
-        the next job must run alone, or is left to a worker that runs fewer and waits for jobs. An
-        ask that Redis did not answer is the same one when it is made again: what was claimed then
-        is claimed now.
+        ``running`` is how many jobs ``owner`` runs. If it runs any, ``None`` can also mean that the
+        next job must run alone, or is left to a waiting worker that runs fewer. If Redis did not
+        answer, the call can be repeated: it returns what the first one claimed.
         """
         ask = self._asks.setdefault(owner, secrets.token_hex(8))
         claimed = await self._scripts["claim"](
@@ -156,7 +156,7 @@ class Queue:
         return Claim(claimed[0], claimed[1], bool(claimed[2])) if claimed else None
 
     async def leave(self, owner: str) -> None:
-        """``owner`` waits for no jobs any more."""
+        """Notes that ``owner`` no longer waits for jobs."""
         await self._redis.hdel(keys.WAITING, owner)
 
     async def served_by(self, generator: str, vlms: Collection[str]) -> list[str]:

@@ -10,8 +10,8 @@ from services.orchestrator.work import THOUSANDTHS
 
 
 class Quotas(BaseModel):
-    """Limits of a key. ``queued``, ``running`` and ``work`` are held by the Lua scripts,
-    atomically. A key from before there was a limit of work has none."""
+    """Limits of a key. The Lua scripts check ``queued``, ``running`` and ``work``, atomically. A
+    key that is older than the limit of work has none."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -35,7 +35,7 @@ class QuotaExceeded(Exception):
 
 
 class WorkExceeded(QuotaExceeded):
-    """Of the quota of work so much is ``left``, and more was asked for."""
+    """A request has more work than is ``left`` of the quota."""
 
     def __init__(self, limit: int, left: float) -> None:
         super().__init__("work", limit)
@@ -43,8 +43,8 @@ class WorkExceeded(QuotaExceeded):
 
 
 def known_or_exceeded(answer: str) -> tuple[str, str]:
-    """The id and request hash in what a script that submits answers. Raises ``QuotaExceeded`` for
-    the quota that it names instead."""
+    """The id and request hash that a submitting script returns. Raises ``QuotaExceeded`` if it
+    returns an exceeded quota instead."""
     first, _, rest = answer.partition(" ")
     if first == "queued":
         raise QuotaExceeded(first, int(rest))

@@ -50,12 +50,12 @@ DELETED = f"{JOBS}:deleted"
 API_KEYS = f"{_PREFIX}:keys"
 #: Live workers: what a worker serves, as JSON → until when it is believed alive.
 WORKERS = f"{_PREFIX}:workers"
-#: Hash: a worker that lately asked for a job → how many it runs, which queues, until when it counts
-#: as waiting, as JSON.
+#: Hash: each worker that recently asked for a job → how many jobs it runs, its queues, and until
+#: when it counts as waiting, as JSON.
 WAITING = f"{WORKERS}:waiting"
 #: Counts submissions, so that a queue is first in, first out within a priority.
 SEQUENCE = f"{_PREFIX}:sequence"
-#: Counts claims: each claim's fencing token begins with its number.
+#: Counts claims. Each claim's fencing token begins with its number.
 FENCE = f"{_PREFIX}:fence"
 #: Names of all queues that were ever used.
 QUEUES = f"{_PREFIX}:queues"
@@ -133,8 +133,8 @@ def idempotency_key(owner: str, key: str) -> str:
 def connect(url: str, *, retries: int) -> Client:
     """A client that tries a command again, ``retries`` times, while Redis is away.
 
-    A server that restarts under AOF is back within seconds; each pause is at most 2 s. Behind
-    sentinels, each new connection goes to whom they call the master by then.
+    A server that restarts with AOF is back within seconds; each pause is at most 2 s. Behind
+    sentinels, each new connection goes to the server that is the master at that time.
     """
     options: dict[str, Any] = {
         "decode_responses": True,
@@ -161,7 +161,7 @@ def connect(url: str, *, retries: int) -> Client:
 
 
 class _Watched(Redis):
-    """Redis behind sentinels; closes the connections to these as well."""
+    """A client for Redis behind sentinels. It also closes the connections to the sentinels."""
 
     async def aclose(self, close_connection_pool: bool | None = None) -> None:
         await super().aclose(close_connection_pool)

@@ -26,7 +26,7 @@ if ARGV[7] == 'neighbour' then
   end
 end
 cause = 'attempt ' .. attempt .. ': ' .. cause
--- What is nobody's fault may go on for hours.
+-- A cause that is nobody's fault may repeat for hours; it is written once.
 if ARGV[7] ~= 'nobody' or redis.call('LINDEX', KEYS[5], -1) ~= cause then
   redis.call('RPUSH', KEYS[5], cause)
 end

@@ -21,7 +21,7 @@ _WORK = re.compile(
 )
 
 
-#: Those of them whose answer lasts: for as long as the page works, or is open.
+#: The routes whose answers are streams, which last as long as the page works or is open.
 _STREAM = re.compile(rf"{ROOT}/gradio_api/(queue/data|heartbeat/[^/]+)/?")
 
 

@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 _REDIS_RETRIES = 60
 _DESCRIBE_SECONDS = 5.0
 _HEARTBEAT_SECONDS = 10.0
-#: A worker may miss so many of its asks for a job, and still counts as waiting for one.
+#: How many of its asks for a job a worker may miss and still count as waiting.
 _ASKS = 4
 
 

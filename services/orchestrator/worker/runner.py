@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 _RENEWALS = 5
 #: Seconds that a job has to end or to be suspended once its worker stops.
 _SUSPEND_SECONDS = 5.0
-#: What this version can't read is for another's worker; it takes jobs as often as this one.
+#: The pause before a job that only a newer version can read is offered again.
 _NEWER_PAUSE_SECONDS = 10.0
 
 

@@ -25,7 +25,7 @@ WordsT = TypeVar("WordsT")
 NOTE_CHARACTERS = 400
 #: The most that the VLM service lets an answer have.
 WRITTEN_TOKENS = 512
-#: A VLM must be shown something, also where there is nothing to see.
+#: A VLM always needs an image, even if the job has none.
 BLANK_SIDE = 224
 
 _RESTATED = "the prompt as one question to which Yes is the right answer"
@@ -157,7 +157,7 @@ def expansion(
 
 
 def of_questions(spec: ResolvedQuestionsSpec) -> Task[WrittenQuestions]:
-    """The task that a job has."""
+    """The task of a job that writes questions."""
     return questions(
         spec.prompt,
         count=spec.count,
@@ -168,7 +168,7 @@ def of_questions(spec: ResolvedQuestionsSpec) -> Task[WrittenQuestions]:
 
 
 def of_expansion(spec: ResolvedExpansionSpec) -> Task[ExpandedPrompt]:
-    """The task that a job has."""
+    """The task of a job that expands a prompt."""
     return expansion(
         spec.prompt,
         instructions=spec.instructions,

@@ -48,7 +48,7 @@ REFUSED = [
     (f"redis+sentinel://:{SECRET}@127.0.0.1:26379/0/1/2", "/service/0"),
     (f"redis+sentinel://:{SECRET}@127.0.0.1:26379,/main", "/service/0"),
     (f"redis+sentinel://:{SECRET}@127.0.0.1:one/main", "a number as each port"),
-    (f"redis+sentinel://:{SECRET}@127.0.0.1/main?timeout=1", "an option behind the ?"),
+    (f"redis+sentinel://:{SECRET}@127.0.0.1/main?timeout=1", "an option after the ?"),
     (f"sentinel://:{SECRET}@127.0.0.1:26379/main", "another scheme"),
     ("redis://127.0.0.1:port/0", "a number as its port"),
     ("redis://127.0.0.1:99999/0", "a number as its port"),

@@ -46,7 +46,7 @@ _SMALLER: Mapping[WorkPart, tuple[str, str]] = {
     WorkPart.WORDS: (
         "vlm",
         "ask fewer questions, lower max_new_tokens or send a smaller image, if the request has "
-        "these fields",
+        "these fields; the length of questions and prompts that a VLM writes is fixed",
     ),
 }
 

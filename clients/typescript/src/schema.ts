@@ -718,7 +718,7 @@ export interface components {
         };
         /**
          * DryRun
-         * @description What a request would come to. It was checked as always, and nothing was queued.
+         * @description How much work a request is. It was checked like a real one, and nothing was queued.
          */
         DryRun: {
             /**
@@ -728,29 +728,29 @@ export interface components {
             jobs: number;
             /**
              * Work
-             * @description The most that the models have to compute, in passes over a picture of a megapixel: denoiser and VLM, a pass back counted as two.
+             * @description The most that the models have to compute. The unit is one pass of denoiser or VLM over a picture of one megapixel; a backward pass counts as two.
              */
             work: number;
             /**
              * Parts
-             * @description What the work is for; its sum is `work`.
+             * @description The work of each part; their sum is `work`.
              */
             parts: {
                 [key: string]: number;
             };
             /**
              * Quota
-             * @description Work that the key's jobs may have before they end; null: no limit.
+             * @description Work that the key's unfinished jobs may have together; null: no limit.
              */
             quota?: number | null;
             /**
              * Left
-             * @description What the quota leaves now; a request of more is a 429 for now.
+             * @description What is left of the quota now; a request with more gets a 429 for now.
              */
             left?: number | null;
             /**
              * Warnings
-             * @description What the job's own `warnings` would say from the start.
+             * @description The `warnings` that the job would have from the start.
              * @default []
              */
             warnings?: string[];
@@ -1055,7 +1055,7 @@ export interface components {
             deadline_at?: string | null;
             /**
              * Work
-             * @description Counts in the key's quota until the job ends; null in older jobs.
+             * @description Counts against the key's quota until the job ends; null in jobs of versions that did not count it.
              */
             work?: number | null;
             /**
@@ -1191,7 +1191,7 @@ export interface components {
             jobs: components["schemas"]["Job"][];
             /**
              * Unreadable
-             * @description Jobs of this page that a newer version of the service stored, and that this one can't show.
+             * @description Ids of this page's jobs that this version can't show, since a newer version of the service stored them.
              * @default []
              */
             unreadable?: string[];
@@ -1864,7 +1864,7 @@ export interface components {
         WebhookStatus: "waiting" | "pending" | "delivered" | "given_up";
         /**
          * WorkPart
-         * @description What the work of a request is for.
+         * @description The parts of a request's work.
          * @enum {string}
          */
         WorkPart: "training" | "teaching" | "previews" | "evaluation" | "pictures" | "scoring" | "prompts" | "words";
@@ -1930,7 +1930,7 @@ export interface operations {
     submit_v1_jobs_post: {
         parameters: {
             query?: {
-                /** @description Only check the request and tell its work: nothing is queued. */
+                /** @description Only check the request and tell its work; nothing is queued. */
                 dry_run?: boolean;
             };
             header?: {
@@ -1946,7 +1946,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description With `dry_run`: nothing was queued. */
+            /** @description The answer to a `dry_run`: nothing was queued. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -2108,7 +2108,7 @@ export interface operations {
     submit_v1_batches_post: {
         parameters: {
             query?: {
-                /** @description Only check the request and tell its work: nothing is queued. */
+                /** @description Only check the request and tell its work; nothing is queued. */
                 dry_run?: boolean;
             };
             header?: {
@@ -2124,7 +2124,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description With `dry_run`: nothing was queued. */
+            /** @description The answer to a `dry_run`: nothing was queued. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -2483,7 +2483,7 @@ export interface operations {
     generate_v1_images_post: {
         parameters: {
             query?: {
-                /** @description Only check the request and tell its work: nothing is queued. */
+                /** @description Only check the request and tell its work; nothing is queued. */
                 dry_run?: boolean;
             };
             header?: never;
@@ -2537,7 +2537,7 @@ export interface operations {
     write_v1_questions_post: {
         parameters: {
             query?: {
-                /** @description Only check the request and tell its work: nothing is queued. */
+                /** @description Only check the request and tell its work; nothing is queued. */
                 dry_run?: boolean;
             };
             header?: never;
@@ -2591,7 +2591,7 @@ export interface operations {
     expand_v1_prompts_expand_post: {
         parameters: {
             query?: {
-                /** @description Only check the request and tell its work: nothing is queued. */
+                /** @description Only check the request and tell its work; nothing is queued. */
                 dry_run?: boolean;
             };
             header?: never;
@@ -2645,7 +2645,7 @@ export interface operations {
     ask_v1_answers_post: {
         parameters: {
             query?: {
-                /** @description Only check the request and tell its work: nothing is queued. */
+                /** @description Only check the request and tell its work; nothing is queued. */
                 dry_run?: boolean;
             };
             header?: never;

@@ -95,7 +95,7 @@ def _crowded(crowd: Crowded) -> str:
     )
     before, with_them = crowd.redis_connections
     return (
-        f"a crowd of streams of one job: {crowd.opened.taken} taken and {crowd.opened.refused} "
+        f"a crowd of streams of one job: {crowd.opened.taken} accepted and {crowd.opened.refused} "
         f"refused in {crowd.opened.seconds:.1f} s; p99 of GET /readyz: {waits}; Redis connections "
         f"{before} before, {with_them} with them"
     )

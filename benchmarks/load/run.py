@@ -38,10 +38,10 @@ _BODY = SPEC.model_dump_json(exclude_unset=True)
 @dataclass(frozen=True)
 class Options:
     """``crowd`` is how many streams of one job are opened at once, ``hour`` is how many events a
-    stream has in an hour; ``rate`` is that of each request.
+    stream has in an hour, and ``rate`` is how often each request is sent in a second.
 
-    ``settle`` seconds go by first: streams that were opened at once look at once, until each of
-    their jobs has told a step.
+    The benchmark first waits for ``settle`` seconds: streams that were opened together also poll
+    together, until each of their jobs has reported a step.
     """
 
     rate: float

@@ -1,7 +1,7 @@
 """The one thread that owns a device.
 
-Every tensor operation of a service runs here, in the order it was asked for, so jobs interleave
-between operations and never within one. The event loop stays free for the wire.
+Every tensor operation of a service runs on it, in the order of the calls. So jobs alternate between
+operations, never within one, and the event loop stays free for gRPC.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ ClosableT = TypeVar("ClosableT", bound=Closable)
 class DeviceThread:
     """Runs functions on the thread that owns ``device``, one at a time.
 
-    ``name`` is a torch device, or ``auto``: CUDA where there is one, else the CPU. Raises
-    ``StartError`` for one that is not here.
+    ``name`` is a torch device, or ``auto``: CUDA if there is one, else the CPU. Raises
+    ``StartError`` for a device that this machine has not.
     """
 
     def __init__(self, name: str = "auto", *, threads: int = 1) -> None:
@@ -84,7 +84,8 @@ class DeviceThread:
             yield await asyncio.shield(opening)
         finally:
             closing = self._close(opening)
-            # A frame that holds what it fails with is a cycle, and keeps the device's memory.
+            # A frame that refers to its own exception is a reference cycle, which would keep the
+            # device's memory.
             del opening
             await asyncio.shield(closing)
 
@@ -94,7 +95,7 @@ class DeviceThread:
             await self.run(opening.result().close)
 
     def close(self) -> None:
-        """Waits for the work in hand, drops the rest."""
+        """Waits for the current call, and drops the others."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
 
@@ -107,10 +108,10 @@ def _present(name: str) -> torch.device:
         ) from error
     try:
         torch.empty(0, device=device)
-    # Torch that was built without CUDA asserts.
+    # A torch that was built without CUDA raises AssertionError.
     except (RuntimeError, AssertionError) as error:
         reason = str(error).partition("\n")[0]
         raise StartError(
-            f"--device {name} is not here: {reason}; choose another, or auto"
+            f"--device {name} is not available: {reason}; choose another, or auto"
         ) from error
     return device

@@ -1,5 +1,5 @@
-"""What a GPU service refuses or breaks on, the gRPC status each becomes; what
-keeps it from starting."""
+"""The errors of a GPU service, each with its gRPC status, and the error that keeps it from
+starting."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from dualprocess.errors import TensorError
 
 
 class InvalidInput(ValueError):
-    """The caller's mistake. The sentence names the field and the remedy."""
+    """The caller's mistake. The message names the field and the remedy."""
 
 
 class NonFinite(ArithmeticError):
-    """An image, loss or gradient came out as NaN or infinity: the step can't be used."""
+    """An image, loss or gradient is NaN or infinite: the step can't be used."""
 
 
 class BadGradient(RuntimeError):
-    """A gradient came back that doesn't belong to the images that went out."""
+    """The returned gradient does not fit the images that were sent."""
 
 
 class BadCheckpoint(ValueError):
-    """A checkpoint that the job can't go on from; an older one may do."""
+    """The job can't go on from this checkpoint; it may from an older one."""
 
 
 class OutOfDeviceMemory(RuntimeError):
-    """The device has too little memory for this call; smaller ones still work."""
+    """The device has too little memory for this call; smaller calls still work."""
 
 
 class DeviceFault(RuntimeError):
@@ -49,7 +49,8 @@ class ServiceEnds(RuntimeError):
 
 
 class StartError(RuntimeError):
-    """What keeps a service from starting, as one line: libraries say it in several."""
+    """The reason why a service can't start, on one line, even if a library's message has
+    several."""
 
     def __init__(self, sentence: str) -> None:
         super().__init__(" ".join(sentence.split()))

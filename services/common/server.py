@@ -125,7 +125,7 @@ def bind(
         return server, server.add_secure_port(address, shown)
     except RuntimeError as error:
         raise StartError(
-            f"can't listen on {address}: it is taken, or not this machine's; "
+            f"can't listen on {address}: it is in use, or is not an address of this machine; "
             "choose another --port or --host"
         ) from error
 
@@ -175,7 +175,7 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
                 read,
                 handler.response_serializer,
             )
-        # What gRPC itself can't read of a unary call becomes a status before it gets here.
+        # A unary call that gRPC can't parse becomes a status before it gets here.
         return grpc.unary_unary_rpc_method_handler(
             self._with_statuses(handler.unary_unary, read, asks_device),
             None,

@@ -49,7 +49,7 @@ async def main(settings: GpuServiceSettings) -> None:
 if __name__ == "__main__":
     settings = GpuServiceSettings.from_command_line()
     configure_logging("generator", settings.log_level)
-    # A log is no place for progress bars, nor for hints to install torchvision.
+    # The log should have no progress bars, and no hints to install torchvision.
     for library in (diffusers_logging, transformers_logging):
         library.disable_progress_bar()
         library.set_verbosity_error()

@@ -1,4 +1,4 @@
-"""Asks the VLM what is wrong with images, and waits for it when it is away."""
+"""Asks the VLM for the loss and gradient of images, and waits while the VLM is away."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from services.common.replicas import MOST_LATE, Replicas, Told
 
 log = logging.getLogger(__name__)
 
-#: A call that takes longer than this has lost its VLM. The first one may compile kernels.
+#: A call that takes longer than this is given up. The first call may compile kernels.
 GUIDE_SECONDS = 120.0
 
 _REFUSALS = {
@@ -36,11 +36,11 @@ _REFUSALS = {
 
 @dataclass(frozen=True)
 class Guidance:
-    """What a VLM says of one batch of images.
+    """The answer of a VLM for one batch of images.
 
-    ``answers`` has a row for each image, in it an entry for each question. ``gradient`` is
-    d loss / d images, as far as the job's guard lets it through; loss and answers are those of the
-    images themselves. ``device_seconds`` is the VLM's own time.
+    ``answers`` has a row for each image, in it an entry for each question. ``gradient`` is d loss /
+    d images, as changed by the job's guard; loss and answers are those of the images themselves.
+    ``device_seconds`` is the VLM's own time.
     """
 
     loss: float
@@ -50,7 +50,7 @@ class Guidance:
 
 
 def gradient_of(guidance: Guidance, images: Sequence[int]) -> torch.Tensor:
-    """d loss / d images, as it is applied to images of this shape. Raises ``BadGradient``."""
+    """d loss / d images, for images of this shape. Raises ``BadGradient``."""
     try:
         return torch_tensors.from_proto(guidance.gradient, name="gradient", shape=tuple(images))
     except TensorError as error:

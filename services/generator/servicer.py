@@ -1,4 +1,4 @@
-"""proto ⇄ calls, nothing else."""
+"""Turns gRPC messages into calls of the service, and results into messages."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     Context = grpc.aio.ServicerContext[Any, Any]
 
 
-#: All LoRAs of one Generate call together.
+#: Limit for all LoRAs of one Generate call together.
 MAX_LORA_BYTES = 2 * 1024**3
-#: The largest checkpoint is that of rank 256 on every layer of FLUX.
+#: The largest checkpoint has rank 256 on every layer of FLUX.
 MAX_CHECKPOINT_BYTES = 16 * 1024**3
 
 
@@ -76,7 +76,8 @@ class GeneratorServicer(generator_pb2_grpc.GeneratorServicer):
             device_id=self._device_id,
         )
 
-    # grpc.aio streams from a coroutine that writes as well; the typed stubs know only generators.
+    # grpc.aio also accepts a coroutine that writes to the stream; the typed stubs have only
+    # generators.
     async def Optimize(  # type: ignore[override]
         self, request_iterator: AsyncIterator[pb.OptimizeRequest], context: Context
     ) -> None:
@@ -158,7 +159,7 @@ class GeneratorServicer(generator_pb2_grpc.GeneratorServicer):
 async def _named_files(
     spec: pb.OptimizeSpec, requests: AsyncIterator[pb.OptimizeRequest], interrupts: Interrupts
 ) -> dict[str, bytes]:
-    """The files that the spec names, once they are whole: ``start``, ``resume``."""
+    """The files that the spec names, once they are complete: ``start``, ``resume``."""
     named = {
         "start": ("lora.start_blob", spec.lora.start_blob),
         "resume": ("resume.blob", spec.resume.blob),

@@ -1,4 +1,4 @@
-"""The VLMs of one job as one guide: asked at once, averaged by weight."""
+"""The VLMs of one job as one guide: called at the same time, averaged by weight."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def _average(
             [_mean_answer(column, shares) for column in zip(*row, strict=True)] for row in rows
         ],
         gradient=torch_tensors.to_proto(mean.to(gradients[0].dtype)),
-        # They work at the same time: the slowest one is waited for.
+        # They work at the same time, so the slowest one decides.
         device_seconds=max(guidance.device_seconds for guidance in guidances),
     )
 

@@ -47,7 +47,7 @@ async def main(settings: GpuServiceSettings) -> None:
 if __name__ == "__main__":
     settings = GpuServiceSettings.from_command_line()
     configure_logging("vlm", settings.log_level)
-    # A log is no place for progress bars, nor for hints to install torchvision.
+    # The log should have no progress bars, and no hints to install torchvision.
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
     try:

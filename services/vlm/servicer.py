@@ -1,4 +1,4 @@
-"""proto ⇄ calls, nothing else."""
+"""Turns gRPC messages into calls of the service, and results into messages."""
 
 from __future__ import annotations
 

@@ -124,6 +124,14 @@ def test_an_answer_of_somebody_else_is_still_an_error(talking_to: Talking) -> No
         talking_to(lambda request: httpx.Response(404, text="<html>proxy</html>")).job("0" * 26)
 
 
+def test_an_answer_of_another_server_says_what_to_check(talking_to: Talking) -> None:
+    page = httpx.Response(501, text="<html>Unsupported method ('POST')</html>")
+    with pytest.raises(ApiError, match="does not come from a dualprocess service") as caught:
+        talking_to(lambda request: page).submit(SPEC)
+    assert caught.value.problem.detail is not None
+    assert "Check the service's address; the request went to http://" in caught.value.problem.detail
+
+
 def test_a_key_goes_with_every_request(
     talking_to: Talking, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -209,7 +217,7 @@ def test_a_stream_that_others_have_is_asked_for_until_it_is_free(
     assert [record.id for record in talking_to(handle).events("0" * 26)] == ["1-0"]
     assert len(asked) == 10
     assert [record.message for record in caplog.records if "close one" in record.message] == [
-        "All event streams are taken: close one. It is asked for again until it is there."
+        "All event streams are taken: close one. The client asks again until it gets its stream."
     ]
 
 

@@ -128,7 +128,10 @@ def test_an_inline_drawing_is_taken_as_it_is(tmp_path: Path) -> None:
         ("just words", "must hold dataset"),
         ({"dataset": []}, "dataset: must be a list of entries"),
         ({"specs": []}, "holds no jobs"),
-        ({"dataset": [{"name": "a", "qa_pairs": ["Red?"]}]}, "dataset.0.qa_pairs.0: must have"),
+        (
+            {"dataset": [{"name": "a", "qa_pairs": ["Red?"]}]},
+            "dataset.0.qa_pairs.0: must be an object",
+        ),
         ({"dataset": [{"name": "a", "qa_pairs": 5}]}, "dataset.0.qa_pairs: must be a list"),
         ({"specs": [SPEC | {"questions": 5}]}, "specs.0.questions"),
         ({"dataset": [{"prompt": "a", "opt_repeat": 0}]}, "dataset.0.opt_repeat"),

@@ -76,7 +76,7 @@ def test_a_job_tells_what_else_it_changed(monkeypatch: pytest.MonkeyPatch) -> No
     lines = told(monkeypatch, learned(), "show", "0" * 26).splitlines()
     assert "probability of the right answers, base → LoRA: 0.123 → 0.987" in lines
     assert "the judge idefics2, base → LoRA: 0.100 → 0.400" in lines
-    assert "question of weight 2.5: Is it red? Yes" in lines
+    assert "question with weight 2.5: Is it red? Yes" in lines
     assert f"warning: {WARNING}" in lines
     (drift,) = (line for line in lines if line.startswith("drift"))
     (diversity,) = (line for line in lines if line.startswith("diversity"))

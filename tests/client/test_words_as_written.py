@@ -220,7 +220,7 @@ REFUSED = [
     (job("- a"), "line 2.*in quotes"),
     (job("x") + "deadline: 2024-13-45", "line 14: 2024-13-45 can't be read"),
     (job("x") + "prompt: y", "line 14: prompt stands here twice"),
-    (job("x") + "? [a]\n: b", "line 14: a list or mapping is no name"),
+    (job("x") + "? [a]\n: b", "line 14: a list or mapping can't be the name"),
     (job("x").replace("answer: x", "answer: x\n    answer: y"), "line 6: answer stands here twice"),
     (
         '{"prompt": "a",\n "metadata": {"a": "{", "b": "c", "a": "d"}}',
@@ -229,7 +229,7 @@ REFUSED = [
     ('{"prompt": 42, "questions": []}', "prompt: .*put it in quotes"),
     ('{"prompt": true, "questions": [{"question": 1.5}]}', "question: .*put it in quotes"),
     ("a: &a [*a]", "holds itself"),
-    ("a: &a {b: {<<: *a}}", "<< takes"),
+    ("a: &a {b: {<<: *a}}", "<< needs"),
     ("[" * 5000, "nested too deep"),
     ('{"a":' * 5000, "nested too deep"),
     (

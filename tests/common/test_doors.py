@@ -166,10 +166,10 @@ async def test_the_token_opens_every_kind_of_call() -> None:
 @pytest.mark.parametrize(
     ("sent", "fault"),
     [
-        (OPEN, "carries no token"),
-        (Credentials(token="open barley"), "carries a wrong token"),
-        (Credentials(token="open sesam"), "carries a wrong token"),
-        (Credentials(token="open sesamee"), "carries a wrong token"),
+        (OPEN, "has no token"),
+        (Credentials(token="open barley"), "has a wrong token"),
+        (Credentials(token="open sesam"), "has a wrong token"),
+        (Credentials(token="open sesamee"), "has a wrong token"),
     ],
 )
 async def test_no_call_without_the_token(sent: Credentials, fault: str) -> None:
@@ -276,10 +276,10 @@ def test_a_mounted_secret_is_a_setting(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [
-        ({"tls_cert": "cert"}, "--tls-cert comes without --tls-key"),
-        ({"tls_key": "key"}, "--tls-key comes without --tls-cert"),
-        ({"tls_cert": "cert", "tls_key": "other"}, "--tls-cert .* and --tls-key .* are no PEM"),
-        ({"tls_cert": "cert", "tls_key": "cert"}, "--tls-cert .* and --tls-key .* are no PEM"),
+        ({"tls_cert": "cert"}, "--tls-cert needs --tls-key"),
+        ({"tls_key": "key"}, "--tls-key needs --tls-cert"),
+        ({"tls_cert": "cert", "tls_key": "other"}, "--tls-cert .* and --tls-key .* are not a PEM"),
+        ({"tls_cert": "cert", "tls_key": "cert"}, "--tls-cert .* and --tls-key .* are not a PEM"),
         ({"tls_ca": "key"}, "--tls-ca .* holds no PEM certificates"),
         ({"tls_ca": "nothing"}, "--tls-ca .*nothing can't be read: No such file"),
         ({"grpc_token": ""}, "DUALPROCESS_GRPC_TOKEN must be"),

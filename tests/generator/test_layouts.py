@@ -171,7 +171,7 @@ def test_text_encoders_are_left_out_with_a_note(family: str) -> None:
     read = read_lora(save(tensors | {key: torch.ones(1) for key in TEXT_ENCODERS}), generator)
     assert read.loras.keys() == read_lora(save(tensors), generator).loras.keys()
     (note,) = read.notes
-    assert f"7 of its {7 + len(tensors) // 2} LoRAs are of text encoders" in note
+    assert f"7 of its {7 + len(tensors) // 2} LoRAs are for text encoders" in note
 
 
 @pytest.mark.parametrize("family", table.EVERY)
@@ -200,7 +200,7 @@ async def test_a_job_tells_what_its_start_left_out(
     (warning,) = told.responses[1].warnings.sentences
     assert warning.startswith("lora.start: 1 of its ")
     assert LORA_FILE in told.files
-    with pytest.raises(InvalidInput, match=r"^loras\.0: .*text encoders.*leave that out"):
+    with pytest.raises(InvalidInput, match=r"^loras\.0: .*text encoders.*remove them from"):
         LoadedLoras(schnell, "strict", [save(tensors | te)], [1.0])
 
 

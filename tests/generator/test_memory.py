@@ -159,6 +159,6 @@ def test_a_convolution_in_groups_is_refused_by_name(
 ) -> None:
     family, spec = load("sana-1.6b"), lora_spec()
     spec.target_modules[:] = ["to_q", "ff.conv_depth"]
-    with pytest.raises(InvalidInput, match=r"'ff.conv_depth' names a convolution in groups"):
+    with pytest.raises(InvalidInput, match=r"'ff.conv_depth' names a convolution with groups"):
         LoraAdapter(family, "refused", spec, seed=0)
     assert not adapters(family)

@@ -139,7 +139,7 @@ def test_of_many_prompts_the_first_are_told_and_the_rest_counted() -> None:
     prompts = [*[TEXTS["words"]] * 5, "a circle", TEXTS["scripts"]]
     told = loaded(row).unread(prompts, row.images[0])
     assert [sentence.split()[0] for sentence in told[:3]] == ["prompts.0", "prompts.1", "prompts.2"]
-    assert told[3].startswith("3 more prompts are cut")
+    assert told[3].startswith("3 more prompts are too long as well")
     assert len(told) == 4
 
 

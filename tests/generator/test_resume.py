@@ -187,7 +187,7 @@ SPOILS: list[tuple[Callable[[pb.OptimizeSpec, bytes], bytes], str]] = [
     (lambda _, file: b"", "not a safetensors file"),
     (_other_step, "after step 5, not 6"),
     (_other_rank, "is torch.float32"),
-    (lambda spec, file: (spec.lora.target_modules.pop(), file)[1], "is nothing of this job's"),
+    (lambda spec, file: (spec.lora.target_modules.pop(), file)[1], "does not belong to this job"),
     (
         lambda _, file: save(
             {name: t for name, t in tensors_of(file).items() if "attn.to_q.lora_A" not in name},

@@ -96,7 +96,7 @@ REFUSED = [
     *((flow, {"invert_sigmas": True}, "invert_sigmas True") for flow in FLOWS),
     ("flux-dev", {"stochastic_sampling": True}, "stochastic_sampling True"),
     ("flux-schnell", {"use_flow_sigmas": True}, "use_flow_sigmas True"),
-    ("flux-dev", {"_class_name": "FlowMatchHeunDiscreteScheduler"}, "is not known here"),
+    ("flux-dev", {"_class_name": "FlowMatchHeunDiscreteScheduler"}, "is not supported here"),
     # One step has one noise level, and nothing to stretch: diffusers' own picture is not a number.
     ("flux-schnell", {"shift_terminal": 0.1}, "no noise levels for 1"),
     ("sana-1.6b", {"prediction_type": "epsilon"}, "prediction_type"),

@@ -175,8 +175,8 @@ WRONG: list[tuple[Callable[[Tensors], bytes], str]] = [
     (lambda _: save({}), "holds no LoRA"),
     (_renamed("transformer_blocks.", "blocks."), "none of its 30 layers .* is one of a flux"),
     (_renamed("lora_A", "lokr_w1"), "it is a LoKr"),
-    (_renamed("lora_A.weight", "weight"), "is no part of a LoRA"),
-    (_without_b, "it has one half; a LoRA has lora_A.weight and lora_B.weight"),
+    (_renamed("lora_A.weight", "weight"), "is not part of a LoRA"),
+    (_without_b, "it has only one half for .*; a LoRA has lora_A.weight and lora_B.weight"),
     (_with("transformer.x.alpha"), "transformer.x.alpha' belongs to no LoRA"),
     (lambda _: save({"lora_te_q.lora_down.weight": torch.ones(1)}), "only LoRAs of text encoders"),
     (

@@ -113,7 +113,7 @@ def test_an_unknown_model_brings_the_known_ones(tmp_path: Path, flag: str, known
 @pytest.mark.parametrize(
     ("models", "sentence"),
     [
-        ("tiny-flux,nothing", "'nothing' is unknown: choose of"),
+        ("tiny-flux,nothing", "'nothing' is unknown: choose from"),
         ("tiny-flux,flux-dev", "names no VLM: add one of gemma3"),
         ("idefics2", "names no generator: add one of flux-dev"),
     ],

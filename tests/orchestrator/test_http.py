@@ -31,8 +31,8 @@ JSON = {"Content-Type": "application/json"}
         ),
         ({"Content-Type": "text/plain;charset=UTF-8"}, BODY, "Content-Type is 'text/plain'"),
         ({"Content-Type": "application/yaml"}, BODY, "Content-Type: application/json"),
-        (JSON | {"Content-Encoding": "gzip"}, gzip.compress(BODY), "is 'gzip'; send the JSON as"),
-        (JSON | {"Content-Encoding": "br, GZIP"}, b"\x00", "is 'br, gzip'; send the JSON as"),
+        (JSON | {"Content-Encoding": "gzip"}, gzip.compress(BODY), "is 'gzip'; send the JSON"),
+        (JSON | {"Content-Encoding": "br, GZIP"}, b"\x00", "is 'br, gzip'; send the JSON"),
         (JSON | {"Content-Encoding": "zstd"}, b"\x28\xb5\x2f\xfd", "is 'zstd'"),
     ],
 )

@@ -260,5 +260,5 @@ def test_which_names_it_answers_to(settings: dict[str, object], name: str, has: 
 
 @pytest.mark.parametrize("wrong", ["https://a.example", "a.example:80", "a b", "*.", "*a.example"])
 def test_what_is_no_name_is_refused(wrong: str) -> None:
-    with pytest.raises(ValueError, match="must be names with commas between"):
+    with pytest.raises(ValueError, match="must be names, separated by commas"):
         ApiSettings(allowed_hosts=wrong)

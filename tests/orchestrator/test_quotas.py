@@ -176,12 +176,12 @@ async def test_few_steps_of_much_work_are_refused(guarded: Guarded) -> None:
     assert answer.status_code == 422
     (error,) = answer.json()["errors"]
     assert error["field"] == "optimizer.steps"
-    assert "the quota work of this key is 1,000" in error["message"]
+    assert "the quota of this key allows at most 1,000" in error["message"]
     for smaller in ("optimizer.accumulate", "optimizer.batch", "image.num_inference_steps"):
         assert smaller in error["message"]
     assert await listed(owner, "queued") == []
     told = (await dry(await guarded.owner(), "/v1/jobs", GREEDY)).work
-    assert f"comes to {told:,} of work" in error["message"]
+    assert f"has {told:,} of work" in error["message"]
     assert told > 30 * 1000
 
 
@@ -199,8 +199,8 @@ async def test_a_job_says_its_work_and_the_quota_what_is_left(guarded: Guarded) 
     assert int(refused.headers["retry-after"]) > 0
     assert refused.json()["title"] == "The quota of work is used up"
     left = limit - 2 * job.work
-    assert f"comes to {job.work:,} of work" in refused.json()["detail"]
-    assert f"of this key's {limit:,} there is {left:,.3f} left" in refused.json()["detail"]
+    assert f"has {job.work:,} of work" in refused.json()["detail"]
+    assert f"quota is {limit:,}, of which {left:,.3f} is left now" in refused.json()["detail"]
     assert "lower optimizer.steps" in refused.json()["detail"]
     told = await dry(owner, "/v1/jobs", LONG)
     assert (told.jobs, told.quota) == (1, limit)
@@ -272,8 +272,8 @@ async def test_the_work_of_a_batch_counts_in_sum(guarded: Guarded) -> None:
     [
         ("/v1/images", IMAGES | {"seeds": list(range(64))}, "fewer seeds"),
         ("/v1/answers", ASK | {"max_new_tokens": 512}, "lower max_new_tokens"),
-        ("/v1/questions", {"prompt": "a fox", "vlm": WRITER, "wait": 0}, "a length of its own"),
-        ("/v1/prompts/expand", {"prompt": "a fox", "vlm": WRITER, "wait": 0}, "its own"),
+        ("/v1/questions", {"prompt": "a fox", "vlm": WRITER, "wait": 0}, "is fixed"),
+        ("/v1/prompts/expand", {"prompt": "a fox", "vlm": WRITER, "wait": 0}, "is fixed"),
     ],
 )
 async def test_images_and_words_count_as_well(
@@ -325,5 +325,5 @@ async def test_the_service_takes_no_job_of_more_work_than_its_setting(
         answer = await owner.http.post("/v1/jobs", json=GREEDY)
         (error,) = answer.json()["errors"]
         assert (answer.status_code, error["field"]) == (422, "optimizer.steps")
-        assert "this service takes at most 1,000" in error["message"]
+        assert "this service allows at most 1,000" in error["message"]
         await owner.submit()

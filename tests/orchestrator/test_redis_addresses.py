@@ -48,13 +48,13 @@ REFUSED = [
     (f"redis+sentinel://:{SECRET}@127.0.0.1:26379/0/1/2", "/service/0"),
     (f"redis+sentinel://:{SECRET}@127.0.0.1:26379,/main", "/service/0"),
     (f"redis+sentinel://:{SECRET}@127.0.0.1:one/main", "a number as each port"),
-    (f"redis+sentinel://:{SECRET}@127.0.0.1/main?timeout=1", "an option behind the ?"),
+    (f"redis+sentinel://:{SECRET}@127.0.0.1/main?timeout=1", "an option after the ?"),
     (f"sentinel://:{SECRET}@127.0.0.1:26379/main", "another scheme"),
     ("redis://127.0.0.1:port/0", "a number as its port"),
     ("redis://127.0.0.1:99999/0", "a number as its port"),
     ("redis://127.0.0.1:6379/main", "the number of a database"),
     ("redis://127.0.0.1:6379/0/1", "the number of a database"),
-    (f"redis://:{SECRET}@127.0.0.1:6379/0?timeout=1", "an option behind the ?"),
+    (f"redis://:{SECRET}@127.0.0.1:6379/0?timeout=1", "an option after the ?"),
     (f"redis://:{SECRET}\n@127.0.0.1:6379/0", "one line"),
 ]
 TAKEN = [
@@ -120,10 +120,10 @@ async def test_a_password_of_any_characters_works_escaped(
 @pytest.mark.parametrize(
     ("address", "said"),
     [
-        ("redis://{place}/0", "or asks for one that it lacks"),
+        ("redis://{place}/0", "or asks for one and the address has none"),
         (f"redis://:{SECRET}@{{place}}/0", "refuses the user or password"),
         (f"redis://me:{SECRET}@{{place}}/0", "refuses the user or password"),
-        (f"redis://:{ESCAPED}@{{place}}/99", "has no database of this number"),
+        (f"redis://:{ESCAPED}@{{place}}/99", "has no database with this number"),
         (f"rediss://:{ESCAPED}@{{place}}/0", "TLS with Redis fails"),
     ],
 )

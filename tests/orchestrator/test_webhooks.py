@@ -262,8 +262,8 @@ WRONG = [
     ("https://10.0.0.1/", "public"),
     ("https://[fe80::1]/", "public"),
     ("https://no-such-host.invalid/", "address"),
-    ("https://xn--/", "xn-- stands for no name"),
-    ("https://xn--a.example/", "xn-- stands for no name"),
+    ("https://xn--/", "a wrong xn-- part"),
+    ("https://xn--a.example/", "a wrong xn-- part"),
     ("https://example.com:99999/", "write 1 to 65535"),
     ("https://example.com:0/", "write 1 to 65535"),
     ("https://example.com:-1/", "write 1 to 65535"),
@@ -272,7 +272,7 @@ WRONG = [
     (f"https://{'a' * 64}.com/", "parts of 1 to 63"),
     (f"https://{'a.' * 200}com/", "at most 253 characters"),
     ("https://[fe80::1%25eth0]/", "address"),
-    ("https://☃.net/", "is no URL"),
+    ("https://☃.net/", "is not a URL"),
 ]
 
 

@@ -10,7 +10,7 @@
 -- worker's device failed is passed over while another device, which is there or will be back, could do it.
 local now, running = milliseconds(), tonumber(ARGV[5])
 
--- The client sends a command again when the connection broke before the answer came.
+-- The client sends a command again if the connection broke before the answer came.
 local claimed = redis.call('HMGET', KEYS[4], 'call', 'id', 'token')
 if claimed[1] == ARGV[6] and redis.call('ZSCORE', KEYS[1], claimed[2])
     and redis.call('HGET', ARGV[3] .. claimed[2], 'token') == claimed[3] then
@@ -42,7 +42,7 @@ local function a_freer_one_waits(queue)
   return found
 end
 
--- A worker that waits may still be unable to take this very job: nobody waits for it for long.
+-- A waiting worker may be unable to take this job, so the job is left to it for a short time only.
 local function is_left_to_another(job, queue)
   if running == 0 or not a_freer_one_waits(queue) then
     return false
@@ -136,7 +136,7 @@ if not best then
   return nil
 end
 local job = ARGV[3] .. best
--- Redis may lose the count when a replica takes over: the name of the call makes the token unique.
+-- Redis may lose the count when a replica takes over, so the name of the call makes the token unique.
 local token = redis.call('INCR', KEYS[2]) .. '-' .. ARGV[6]
 local attempt = redis.call('HINCRBY', job, 'attempt', 1)
 local time = redis.call('TIME')

@@ -1,8 +1,8 @@
 """The lease queue: submit, claim, renew, record, finish, requeue, cancel.
 
-Each is one Lua script on Redis's clock. Whoever claims a job gets a token; from then on every
-write about that job carries it, and is refused once another claim was made or the lease is over:
-a worker that slept through its lease can't harm the job's next owner.
+Each is one Lua script on Redis's clock. Whoever claims a job gets a token, and must send it with
+every write about that job. A write is refused once there is a newer claim or the lease is over. So
+a worker whose lease ran out can't harm the job's next owner.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from services.orchestrator.store.quotas import known_or_exceeded
 from services.orchestrator.store.scripts import script
 from services.orchestrator.store.workers import DEVICE_SECONDS
 
-#: A job's stream is cut to about so many events; a job of 10,000 steps fits.
+#: A job's stream is cut to about this many events; a job of 10,000 steps fits.
 EVENTS_KEPT = 20_000
 
 _BATCH = 100
@@ -53,12 +53,12 @@ class Owned(IntEnum):
 
 
 class Blame(StrEnum):
-    """Whose fault the end of an attempt is."""
+    """Whether the end of an attempt counts against the job."""
 
     #: It counts as one of the job's attempts.
     JOB = "job"
-    #: Perhaps that of a job beside it: the first such end doesn't count, and the job runs alone
-    #: from then on.
+    #: The cause may be another job on the same generator: the first such end doesn't count, and the
+    #: job runs alone from then on.
     NEIGHBOUR = "neighbour"
     #: Perhaps the device's: it doesn't count, and the job goes to another device where there is
     #: one. When two failed it without a newer checkpoint between, or one twice, the job fails.
@@ -70,8 +70,8 @@ class Blame(StrEnum):
 
 @dataclass(frozen=True)
 class Claim:
-    """A job under a lease; ``alone`` if nothing may run beside it on its generator. No two claims
-    have the same ``token``, whatever Redis loses."""
+    """A job under a lease; ``alone`` if no other job may run on its generator meanwhile. No two
+    claims have the same ``token``, even if Redis loses data."""
 
     job_id: str
     token: str
@@ -79,14 +79,15 @@ class Claim:
 
 
 class Queue:
-    """``lease_ms`` is how long a claim lasts without renewal; ``waits_ms`` how long a worker that
-    asked for a job counts as waiting for one: longer than its pause between two asks."""
+    """``lease_ms`` is how long a claim lasts without renewal. ``waits_ms`` is how long a worker
+    counts as waiting after it asked for a job; it must be longer than its pause between two
+    asks."""
 
     def __init__(self, redis: keys.Client, *, lease_ms: int = 30_000, waits_ms: int = 1000) -> None:
         self._redis = redis
         self._lease_ms = lease_ms
         self._waits_ms = waits_ms
-        #: The name of each owner's ask that has no answer yet.
+        #: Owner → the name of its ask that was not answered yet.
         self._asks: dict[str, str] = {}
         self._scripts = {name: script(redis, name) for name in _SCRIPTS}
 
@@ -104,8 +105,8 @@ class Queue:
         """Stores and queues a job of ``owner``, the id of an API key.
 
         ``idempotency`` is a client's key and the hash of its request. Returns the id of the job
-        that the key stands for, perhaps an earlier one, and the hash of what made it.
-        Raises ``QuotaExceeded`` when the owner would have more queued jobs, or ``WorkExceeded``
+        that belongs to the key, which may be an earlier one, and the hash of the request that made
+        it. Raises ``QuotaExceeded`` when the owner would have more queued jobs, or ``WorkExceeded``
         more work, than it may have.
         """
         key, digest = idempotency or (job_id, "")
@@ -199,11 +200,10 @@ class Queue:
         fields: Mapping[str, str] | None = None,
         cause: str = "",
     ) -> bool:
-        """Writes what the owner has to say; true when a cancel is wanted.
+        """Writes what the owner reports; true if a cancel is wanted.
 
         ``artifact`` is a file and where it is stored. A field with an empty value is removed.
-        ``cause`` is a trouble that the attempt survives.
-        Raises ``LeaseLost``.
+        ``cause`` is a problem that does not end the attempt. Raises ``LeaseLost``.
         """
         name, entry = "", ""
         if artifact:
@@ -293,7 +293,7 @@ class Queue:
         return JobStatus(status) if status else None
 
     async def promote(self) -> None:
-        """Jobs whose pause is over go back into their queues."""
+        """Puts jobs whose pause is over back into their queues."""
         await self._scripts["promote"](keys=[keys.DELAYED], args=[keys.job_key("")])
 
     async def expired(self) -> list[tuple[Claim, str]]:

@@ -28,7 +28,8 @@ class LiveWorker:
     device: str = ""
 
     def serves(self, generator: str, vlms: Collection[str]) -> bool:
-        """Whether it can run a job that needs these; an empty ``generator`` is none."""
+        """Whether the worker can run a job that needs these; an empty ``generator`` means that it
+        needs none."""
         return generator in ("", self.generator) and set(vlms) <= set(self.vlms)
 
 
@@ -40,7 +41,7 @@ class Workers:
         self._looking = asyncio.Lock()
 
     async def beat(self, worker: LiveWorker, *, seconds: float) -> None:
-        """``worker`` is believed alive for so long."""
+        """``worker`` counts as alive for this time."""
         now = await self._now()
         async with self._redis.pipeline(transaction=False) as pipe:
             pipe.zadd(keys.WORKERS, {_dump(worker): now + seconds})
@@ -58,8 +59,8 @@ class Workers:
         return [_load(text) for text in found]
 
     async def lately(self) -> list[LiveWorker]:
-        """Those that lived a second ago at most: for what is asked so often that it must cost the
-        same however many workers there are."""
+        """The workers that were alive at most a second ago. It is shared, so that frequent calls
+        cost the same however many workers there are."""
         async with self._looking:
             if time.monotonic() - self._looked_at > _LOOK_SECONDS:
                 self._seen = await self.live()

@@ -32,7 +32,7 @@ def faults_of(error: Exception) -> Shown:
             {"field": field_path(one["loc"]), "message": _plain(one["type"], one["msg"])}
             for one in error.errors()
         ]
-        return {"title": "Something is missing or not usable as it is", "fields": fields}
+        return {"title": "Something is missing or can't be used", "fields": fields}
     if isinstance(error, ApiError):
         problem = error.problem
         title = ": ".join(filter(None, (problem.title, None if problem.errors else problem.detail)))

@@ -62,7 +62,10 @@ def questions() -> gr.HTML:
 
 def generator() -> gr.Dropdown:
     return gr.Dropdown(
-        allow_custom_value=True, label="Generator", info="who learns", elem_id=f"{SCOPE}-generator"
+        allow_custom_value=True,
+        label="Generator",
+        info="the generator that learns",
+        elem_id=f"{SCOPE}-generator",
     )
 
 
@@ -80,7 +83,7 @@ def judge() -> gr.Dropdown:
     return gr.Dropdown(
         allow_custom_value=True,
         label="Judge",
-        info="another VLM that only scores: where it disagrees, the LoRA fooled its teacher",
+        info="another VLM that only scores: if it disagrees, the LoRA fooled its teacher",
         elem_id=f"{SCOPE}-judge",
     )
 
@@ -88,7 +91,7 @@ def judge() -> gr.Dropdown:
 def weights() -> gr.Textbox:
     return gr.Textbox(
         label="Weights of several teachers",
-        info="in their order, like 2, 1; empty: the same for all",
+        info="one number for each, in the same order, like 2, 1; empty: all equal",
         max_lines=1,
         elem_id=f"{SCOPE}-weights",
     )

@@ -121,7 +121,7 @@ async def _addressed(client: AsyncClient, job_id: str) -> tuple[Job | None, Show
 
 
 def size(width: float | None, height: float | None) -> tuple[int, int]:
-    """Of a drawing, for an image of this size: no smaller and no larger than one can be."""
+    """Width and height of a drawing for an image of this size, within the limits of drawings."""
     wanted = (int(width or _SIDE), int(height or _SIDE))
     wide, high = (min(max(side, _SMALLEST_SIDE), _LARGEST_SIDE) for side in wanted)
     return wide, high

@@ -1,4 +1,5 @@
-"""What stands before Gradio: only the page's own requests come through, and nothing leads out."""
+"""A filter before Gradio: it lets only the page's own requests in, and the page can ask no other
+site."""
 
 from __future__ import annotations
 
@@ -36,8 +37,8 @@ _HEADERS = {
 
 
 class Gate:
-    """ASGI middleware: 404 for what ``paths`` does not know, 413 for a body beyond the limits, and
-    a policy on all answers."""
+    """ASGI middleware: 404 for paths that ``paths`` does not know, 413 for a body beyond the
+    limits, and a content policy on all answers."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

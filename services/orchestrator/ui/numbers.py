@@ -22,7 +22,7 @@ def seeds(text: str, field: str) -> list[int]:
             raise NotNumbers(field, "write seeds like 0-7 or 1, 5, 9")
         begin, end = int(first), int(last or first)
         if end - begin >= _MOST:
-            raise NotNumbers(field, f"at most {_MOST} seeds at once")
+            raise NotNumbers(field, f"write at most {_MOST} seeds")
         found += range(begin, end + 1)
     if not found:
         raise NotNumbers(field, "is empty; write seeds like 0-7 or 1, 5, 9")

@@ -36,10 +36,10 @@ EMPTY = html("head", job=None, example=picture("example.png"))
 
 
 class NoLesson(DualProcessError):
-    """The job makes images or words: it has no place in this panel."""
+    """The job makes images or words, which this panel can't show."""
 
     def __init__(self, job: Job) -> None:
-        super().__init__(f"Job {job.id} teaches nothing; its images are in the gallery")
+        super().__init__(f"Job {job.id} is no training job; its images are in the gallery")
 
 
 def lesson(job: Job) -> ResolvedJobSpec:

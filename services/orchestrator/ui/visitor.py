@@ -1,4 +1,4 @@
-"""Who looks at the page, as the REST API will know them: by the key that let them in."""
+"""The visitor of the page. The REST API knows them by the key that let them in."""
 
 from __future__ import annotations
 

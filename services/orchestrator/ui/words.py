@@ -25,7 +25,7 @@ from services.orchestrator.ui.pieces import piece
 from services.orchestrator.ui.render import html
 from services.orchestrator.ui.visitor import connected
 
-#: A writer that has words to say says them within this, or its job goes on without us.
+#: The page waits this many seconds for a writer; after that the writer's job goes on by itself.
 _WAIT_SECONDS = 120.0
 _ENDPOINT = ""
 
@@ -34,7 +34,7 @@ _ENDPOINT = ""
 class Words:
     expand: gr.Button
     write: gr.Button
-    #: Why nobody can be asked, where that is so.
+    #: Why no writer can be asked; ``None`` if one can.
     reason: gr.HTML
     writer: gr.Dropdown
     count: gr.Slider
@@ -51,7 +51,7 @@ def build() -> Words:
         expand = gr.Button("Expand my prompt", size="sm", elem_id=f"{SCOPE}-expand")
         write = gr.Button("Write questions for me", size="sm", elem_id=f"{SCOPE}-write")
     reason = piece(f"{SCOPE}-no-words")
-    with gr.Accordion("Who writes, and how", open=False, elem_classes="dp-section"):
+    with gr.Accordion("Writer and instructions", open=False, elem_classes="dp-section"):
         with gr.Row():
             writer = gr.Dropdown(allow_custom_value=True, label="Writer", elem_id=f"{SCOPE}-writer")
             count = gr.Slider(2, 10, 5, step=1, label="Questions", info="at most")
@@ -127,7 +127,7 @@ async def expanded(
     except EXPECTED as error:
         return gr.skip(), _faults(error, "expanding")
     doubts = " ".join(sentence for _, told in said for sentence in told)
-    shown = fault("It may be too long", prompt=doubts) if doubts else NOTHING
+    shown = fault("The prompt may be too long", prompt=doubts) if doubts else NOTHING
     return "\n".join(" ".join(text.split()) for text, _ in said), shown
 
 

@@ -36,7 +36,7 @@ _WAIT_FOR_EVER, _LOOK_RETRIES = -1, 4
 _END_SECONDS = 15.0
 _DESCRIBE_SECONDS = 5.0
 _HEARTBEAT_SECONDS = 10.0
-#: A worker may miss so many of its asks for a job, and still counts as waiting for one.
+#: How many of its asks for a job a worker may miss and still count as waiting.
 _ASKS = 4
 
 
@@ -47,7 +47,7 @@ class Worker:
         self._settings = settings
         self._id = f"{settings.name}-{secrets.token_hex(4)}"
         self._running: dict[asyncio.Task[None], Claim] = {}
-        # Not a cancel: redis-py and grpc.aio can lose one.
+        # A flag, not a cancel: redis-py and grpc.aio can lose a cancel.
         self._stopping = asyncio.Event()
         self._waits = False
 
@@ -122,8 +122,9 @@ class Worker:
             except (ConnectionError, TimeoutError) as error:
                 log.warning("Redis is away: %s", error)
             except Exception:
-                # Also what Redis refuses, being full or read-only. Running jobs need this worker.
-                log.exception("the worker made a mistake")
+                # Also writes that a full or read-only Redis refuses. The worker goes on, since
+                # running jobs need it.
+                log.exception("the worker failed by a mistake of its own")
             await pause(self._settings.poll_seconds, self._stopping)
         if me is not None:
             with contextlib.suppress(RedisError):
@@ -165,7 +166,7 @@ class Worker:
         return LiveWorker(self._id, described.preset, reach.vlms, device)
 
     async def _tidy(self, queue: Queue, stores: Stores) -> None:
-        """What any worker does for all: takes jobs from dead ones, ends pauses."""
+        """Work that every worker does for all: takes jobs from dead workers, ends pauses."""
         for claim, owner in await queue.expired():
             cause = f"worker {owner} stopped renewing its lease"
             status = await queue.requeue(

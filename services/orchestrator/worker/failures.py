@@ -1,4 +1,5 @@
-"""Which ends of an attempt say something against the job, and which are worth another try."""
+"""The ways in which an attempt can end: some count against the job, and after some it is tried
+again."""
 
 from __future__ import annotations
 
@@ -20,11 +21,11 @@ class WorkerStopping(Exception):
 
 
 class AttemptFailed(Exception):
-    """This attempt is over; the sentence says why. Another one may succeed."""
+    """This attempt is over; the message says why. Another one may succeed."""
 
 
 class GeneratorTroubled(AttemptFailed):
-    """The generator died or ran out of memory, which a job beside this one may have made it do."""
+    """The generator died or ran out of memory; another job on it may have caused that."""
 
 
 class ServiceEnded(AttemptFailed):

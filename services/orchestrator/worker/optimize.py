@@ -1,4 +1,4 @@
-"""One optimise job: drive the generator, keep what it tells, score what it made."""
+"""One optimise job: drives the generator, stores its results, has them scored."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ async def _start(spec: ResolvedJobSpec, stores: Stores) -> bytes | None:
 
 @dataclass(frozen=True)
 class _Files:
-    """What travels with the spec."""
+    """The files that are sent with the spec."""
 
     start: bytes | None
     resume: SavedCheckpoint | None
@@ -199,7 +199,7 @@ def _pictures(spec: ResolvedJobSpec, run: Run, kind: str) -> list[bytes]:
 
 
 async def _score(spec: ResolvedJobSpec, lease: Lease, targets: Targets, run: Run) -> None:
-    """Lets teachers and judge score the saved pictures, and tells what else changed in them."""
+    """Has teachers and judge score the saved pictures, and records what else changed in them."""
     base, lora = _pictures(spec, run, "base"), _pictures(spec, run, "lora")
 
     async def both(vlm: str) -> tuple[Score, Score]:

@@ -1,4 +1,4 @@
-"""Which of a worker's VLMs answer."""
+"""Finds out which of a worker's VLMs answer."""
 
 from __future__ import annotations
 
@@ -39,7 +39,10 @@ class Reach:
                 )
                 vlms = tuple(name for name, one in zip(reached, answers, strict=True) if one)
                 if away := ", ".join(name for name in self.vlms if name not in vlms):
-                    log.warning("nothing is claimed for VLMs that are away: %s", away)
+                    log.warning(
+                        "jobs that need these VLMs are not claimed, since they do not answer: %s",
+                        away,
+                    )
                 self.vlms = vlms
                 self.known.set()
                 await pause(_EVERY_SECONDS, stopping)

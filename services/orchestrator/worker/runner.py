@@ -36,11 +36,11 @@ from services.orchestrator.worker.words import speak
 
 log = logging.getLogger(__name__)
 
-#: A lease is renewed so often in its own time: four may be missed before it is over.
+#: How often a lease is renewed within its own time: four renewals may be missed before it is over.
 _RENEWALS = 5
-#: A job has so long to end or to be suspended once its worker stops.
+#: Seconds that a job has to end or to be suspended once its worker stops.
 _SUSPEND_SECONDS = 5.0
-#: What this version can't read is for another's worker; it takes jobs as often as this one.
+#: The pause before a job that only a newer version can read is offered again.
 _NEWER_PAUSE_SECONDS = 10.0
 
 
@@ -108,7 +108,7 @@ class Runner:
             await self._queue.finish(claim, status)
             await self._ended(job.id, status)
         except LeaseLost:
-            log.warning("job %s: its lease is another's; nothing more is written", job.id)
+            log.warning("job %s: another worker has its lease; nothing more is written", job.id)
         except JobRefused as error:
             await self._fail(claim, str(error))
         except WorkerStopping:
@@ -138,7 +138,7 @@ class Runner:
             await asyncio.wait({work, *others}, return_when=asyncio.FIRST_COMPLETED)
             if work.cancelled():
                 # grpc.aio cancels a call whose request can't be written, and keeps why to itself.
-                raise AttemptFailed("the worker: a call was cancelled, and nobody had asked for it")
+                raise AttemptFailed("the worker: a call was cancelled unexpectedly")
             if work.done():
                 return work.result()
             raise next(filter(None, (task.exception() for task in others if task.done())))
@@ -170,7 +170,7 @@ class Runner:
             await self._queue.finish(claim, JobStatus.FAILED, error)
             await self._ended(claim.job_id, f"failed: {error}")
         except LeaseLost:
-            log.warning("job %s: its lease is another's", claim.job_id)
+            log.warning("job %s: another worker has its lease", claim.job_id)
 
     async def _give_back(
         self, job: Job, claim: Claim, cause: str, blame: Blame = Blame.JOB, device: str = ""

@@ -28,14 +28,18 @@ class WorkerSettings(StoreSettings, GrpcSettings):
         default=1.0, ge=0, description="After an attempt that failed; doubled with each in a row."
     )
     lease_seconds: float = Field(
-        default=30.0, gt=0, description="A worker that is silent for so long loses its jobs."
+        default=30.0,
+        gt=0,
+        description="A worker that does not renew its leases for this many seconds loses its jobs.",
     )
-    poll_seconds: float = Field(default=0.25, gt=0, description="Between looks at an empty queue.")
+    poll_seconds: float = Field(
+        default=0.25, gt=0, description="Seconds between two checks of an empty queue."
+    )
 
     @field_validator("poll_seconds")
     @classmethod
     def _looks_often(cls, seconds: float, info: ValidationInfo) -> float:
         # Leases count as over only while somebody looks at them often.
         if seconds > info.data.get("lease_seconds", seconds * 4) / 4:
-            raise ValueError("must be a quarter of --lease-seconds at most")
+            raise ValueError("must be at most a quarter of --lease-seconds")
         return seconds

@@ -1,4 +1,4 @@
-"""A call of one VLM that outlasts the VLM's absence."""
+"""A call of one VLM that waits while the VLM is away."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One job of words: a VLM answers questions about an image, or writes."""
+"""One job in which a VLM answers questions about an image, or writes questions or a prompt."""
 
 from __future__ import annotations
 

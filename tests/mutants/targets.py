@@ -21,10 +21,7 @@ _ORCHESTRATOR = "services/orchestrator"
 _GENERATOR = "services/generator"
 _VLM = "services/vlm"
 
-#: Where the LoRA's files are.
 LORA = f"{_GENERATOR}/lora/adapter.py"
-LORA_EXPORT = f"{_GENERATOR}/lora/export.py"
-LORA_IMPORT = f"{_GENERATOR}/lora/read.py"
 
 TARGETS = (
     Target(
@@ -32,6 +29,7 @@ TARGETS = (
         (
             f"{_ORCHESTRATOR}/worker/runner.py",
             f"{_ORCHESTRATOR}/worker/lease.py",
+            f"{_ORCHESTRATOR}/worker/optimize.py",
             f"{_ORCHESTRATOR}/worker/run.py",
             f"{_ORCHESTRATOR}/worker/app.py",
             f"{_ORCHESTRATOR}/worker/failures.py",
@@ -94,11 +92,20 @@ TARGETS = (
     ),
     Target(
         "LoRA",
-        (LORA, LORA_EXPORT, LORA_IMPORT),
+        (
+            LORA,
+            f"{_GENERATOR}/lora/export.py",
+            f"{_GENERATOR}/lora/kohya.py",
+            f"{_GENERATOR}/lora/layers.py",
+            f"{_GENERATOR}/lora/loaded.py",
+            f"{_GENERATOR}/lora/read.py",
+            f"{_GENERATOR}/lora/safetensors_header.py",
+        ),
         (
             "tests/generator/test_lora.py",
             "tests/generator/test_start.py",
             "tests/generator/test_kohya.py",
+            "tests/generator/test_own_lora.py",
             "tests/generator/test_memory.py",
         ),
     ),

@@ -58,6 +58,11 @@ EQUIVALENT: tuple[Equivalent, ...] = (
         "self._optimizer.zero_grad(set_to_none=False)",
     ),
     Equivalent(
+        "services/vlm/preprocess.py",
+        "@lru_cache(maxsize=16)",
+        "it decides what is computed twice, not what comes of it",
+    ),
+    Equivalent(
         LORA,
         "init_lora_weights=False,",
         "each layer is initialised right after, from the job's own seed",

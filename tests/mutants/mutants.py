@@ -163,8 +163,10 @@ def _mutant(target: str, path: str, source: str, changed: str, tests: tuple[str,
     before, after = source.splitlines(), changed.splitlines()
     lines = zip(before, after, strict=False)
     first = next((at for at, (one, other) in enumerate(lines) if one != other), len(after))
-    # What was taken away has no line of its own any more.
+    # What was taken away has no line of its own any more; with a decorator goes the line before it.
     now = after[first].strip() if first < len(after) else ""
+    while not before[first].strip():
+        first += 1
     mutant = Mutant(target, path, first + 1, before[first].strip(), now, changed, tests)
     return replace(mutant, equivalent=_why_equivalent(mutant))
 

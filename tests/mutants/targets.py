@@ -88,6 +88,7 @@ TARGETS = (
             "tests/generator/test_step_arithmetic.py",
             "tests/generator/test_optimize.py",
             "tests/generator/test_resume.py",
+            "tests/generator/test_guard.py",
         ),
     ),
     Target(
@@ -118,10 +119,12 @@ TARGETS = (
             f"{_VLM}/guide.py",
         ),
         (
+            "tests/vlm/test_preprocess.py",
             "tests/vlm/test_recorded.py",
             "tests/vlm/test_families.py",
             "tests/vlm/test_wire.py",
             "tests/vlm/test_conversation.py",
+            "tests/vlm/test_guard.py",
         ),
     ),
     Target(
@@ -131,6 +134,7 @@ TARGETS = (
             "tests/client/test_client.py",
             "tests/client/test_routes.py",
             "tests/client/test_words.py",
+            "tests/client/test_setup.py",
         ),
     ),
 )

@@ -63,6 +63,23 @@ EQUIVALENT: tuple[Equivalent, ...] = (
         "it decides what is computed twice, not what comes of it",
     ),
     Equivalent(
+        "services/generator/lora/layers.py",
+        "A, B = (_as_layer(matrix, weight) for matrix, weight in zip(lora, weights, strict=True))",
+        "a Lora has two halves, and a layer two weights",
+        "A, B = (_as_layer(matrix, weight) for matrix, weight in zip(lora, weights, strict=False))",
+    ),
+    Equivalent(
+        "services/generator/lora/loaded.py",
+        "lora_alpha=1,",
+        "each module has an alpha of its own by alpha_pattern",
+    ),
+    Equivalent(
+        "services/generator/training.py",
+        "@dataclass(frozen=True)",
+        "nobody changes a field; mypy would say so",
+        "@dataclass(frozen=False)",
+    ),
+    Equivalent(
         LORA,
         "init_lora_weights=False,",
         "each layer is initialised right after, from the job's own seed",

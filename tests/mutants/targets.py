@@ -46,6 +46,8 @@ TARGETS = (
             "tests/orchestrator/test_early_ends.py",
             "tests/orchestrator/test_resume.py",
             "tests/orchestrator/test_full_store.py",
+            "tests/orchestrator/test_collateral.py",
+            "tests/orchestrator/test_vlms.py",
         ),
     ),
     Target(

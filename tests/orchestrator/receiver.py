@@ -34,6 +34,8 @@ class Receiver:
     #: Bytes of each answer's body.
     body: int = 0
     got: list[Received] = field(default_factory=list)
+    #: Answers with a body that were read to their end.
+    read_whole: int = 0
     serving: set[asyncio.Task[None]] = field(default_factory=set)
 
     @property
@@ -68,6 +70,10 @@ class Receiver:
             writer.write(f"HTTP/1.1 {status} x\r\n{more}{location}\r\n".encode())
             writer.write(b"x" * self.body)
             await writer.drain()
+            if self.body:
+                # Who leaves with something unread resets the connection.
+                await reader.read()
+                self.read_whole += 1
         writer.close()
         with contextlib.suppress(ConnectionError, ssl.SSLError):
             await writer.wait_closed()

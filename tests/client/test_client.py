@@ -333,6 +333,20 @@ def test_an_event_that_is_broken_is_an_error(talking_to: Talking) -> None:
         list(talking_to(handle).events("0" * 26))
 
 
+def test_to_wait_is_to_follow_the_events_to_their_end(talking_to: Talking) -> None:
+    told = []
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        if not request.url.path.endswith("/events"):
+            return httpx.Response(200, json={**JOB, "status": "succeeded" if told else "running"})
+        told.append(request)
+        ends = json.dumps({"type": "status", "status": "succeeded", "attempt": 1})
+        headers = {"Content-Type": "text/event-stream"}
+        return httpx.Response(200, headers=headers, text=f"id: 1-0\ndata: {ends}\n\n")
+
+    assert talking_to(handle).wait("0" * 26).status == JobStatus.SUCCEEDED
+
+
 def test_a_page_of_somebody_else_is_no_stream(talking_to: Talking) -> None:
     page = httpx.Response(200, headers={"Content-Type": "text/html"}, text="<html>")
     with pytest.raises(ConnectionFailed):
@@ -352,16 +366,20 @@ def test_behind_the_end_of_a_job_nothing_comes(talking_to: Talking) -> None:
     assert asked == ["7-0", "7-0"], "one of them began behind the job's end"
 
 
-def test_a_pause_is_as_long_as_the_service_asks(
-    talking_to: Talking, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    slept: list[float] = []
+@pytest.fixture
+def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The pauses that a client makes, none of which takes time."""
+    pauses: list[float] = []
 
     async def sleep(seconds: float) -> None:
-        slept.append(seconds)
+        pauses.append(seconds)
 
-    monkeypatch.setattr("dualprocess.client.time.sleep", slept.append)
+    monkeypatch.setattr("dualprocess.client.time.sleep", pauses.append)
     monkeypatch.setattr("dualprocess.async_client.asyncio.sleep", sleep)
+    return pauses
+
+
+def test_a_pause_is_as_long_as_the_service_asks(talking_to: Talking, slept: list[float]) -> None:
     answers = iter(
         [
             httpx.Response(503, headers={"Retry-After": "30"}),
@@ -373,7 +391,9 @@ def test_a_pause_is_as_long_as_the_service_asks(
     assert slept == [30.0, 0.0]
 
 
-def test_nobody_waits_longer_than_half_a_minute_for_the_service(talking_to: Talking) -> None:
+def test_nobody_waits_longer_than_half_a_minute_for_the_service(
+    talking_to: Talking, slept: list[float]
+) -> None:
     calls = []
 
     def handle(request: httpx.Request) -> httpx.Response:
@@ -383,7 +403,7 @@ def test_nobody_waits_longer_than_half_a_minute_for_the_service(talking_to: Talk
     with pytest.raises(ServiceUnavailable) as caught:
         talking_to(handle).job(JOB["id"])
     assert caught.value.retry_after == 31
-    assert len(calls) == 1
+    assert (len(calls), slept) == (1, [])
 
 
 def test_an_answer_that_is_no_job_is_an_error_of_ours(talking_to: Talking) -> None:

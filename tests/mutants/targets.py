@@ -91,6 +91,8 @@ TARGETS = (
             "tests/generator/test_optimize.py",
             "tests/generator/test_resume.py",
             "tests/generator/test_guard.py",
+            "tests/generator/test_own_lora.py",
+            "tests/generator/test_start.py",
         ),
     ),
     Target(

@@ -22,10 +22,9 @@ from tests.mutants.report import Results, Tried
 from tests.mutants.targets import TARGETS
 from tests.mutants.trial import Workshop, workshop
 
-#: Tests that run so often as long as they need without a mistake hang.
-_SLACK, _SLACK_SECONDS = 3.0, 20.0
-_FIRST_SECONDS = 600.0
-_FAILED = re.compile(r"^(?:FAILED|ERROR) (\S+)(.*)", re.MULTILINE)
+#: For the tests of one mutant. A single one that hangs is ended long before, by pytest-timeout.
+_SECONDS = 600.0
+_FAILED = re.compile(r"^(?:FAILED|ERROR) (.+?)(?: - (.*))?$", re.MULTILINE)
 #: A test that waits until pytest-timeout ends it has noticed nothing.
 _WAITED = "from pytest-timeout"
 
@@ -57,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _drawn(each: int, seed: int, only: str) -> Iterator[Mutant]:
-    for mutant in (*by_hand(), *(one for to in TARGETS for one in sample(to, each, seed))):
+    for mutant in (*by_hand(seed), *(one for to in TARGETS for one in sample(to, each, seed))):
         if only in mutant.target or only in mutant.path:
             yield mutant
 
@@ -77,27 +76,25 @@ def _tried(mutants: Sequence[Mutant], known: Results | None, end: float) -> Iter
 
 
 def _judged(mutant: Mutant, shop: Workshop) -> Tried:
-    usual = [_usual_seconds(shop, test) for test in mutant.tests]
-    if None in usual:
-        return Tried(mutant, "not run")
-    outcome = shop.run(mutant.tests, _SLACK * sum(filter(None, usual)) + _SLACK_SECONDS, mutant)
+    outcome = shop.run(mutant.tests, _SECONDS, mutant)
     if outcome.passed:
         return Tried(mutant, "survived", outcome.seconds)
     failed = _FAILED.search(outcome.said)
-    by = failed[1] if failed else ""
-    if outcome.timed_out or (failed and _WAITED in failed[2]):
+    by, why = (failed[1], failed[2] or "") if failed else ("", "")
+    if outcome.timed_out or _WAITED in why:
         return Tried(mutant, "timed out", outcome.seconds, by)
+    if not _pass(shop, (by.partition("::")[0],) if by else mutant.tests):
+        return Tried(mutant, "not run")
     return Tried(mutant, "killed", outcome.seconds, by)
 
 
 @cache
-def _usual_seconds(shop: Workshop, test: str) -> float | None:
-    """Without a mistake; nothing where they fail even so, which says nothing of any mutant."""
-    outcome = shop.run([test], _FIRST_SECONDS)
-    if outcome.passed:
-        return outcome.seconds
-    print(f"{test} fails without any mistake:\n{outcome.said}", file=sys.stderr)
-    return None
+def _pass(shop: Workshop, tests: tuple[str, ...]) -> bool:
+    """Without a mistake. Where they fail even so, that says nothing of any mutant."""
+    outcome = shop.run(tests, _SECONDS)
+    if not outcome.passed:
+        print(f"{' '.join(tests)} fail without any mistake:\n{outcome.said}", file=sys.stderr)
+    return outcome.passed
 
 
 if __name__ == "__main__":

@@ -67,10 +67,10 @@ def sample(target: Target, count: int, seed: int) -> list[Mutant]:
     return _first((mutant for mutant in made if mutant is not None), count)
 
 
-def by_hand() -> list[Mutant]:
-    """The table's mistakes."""
+def by_hand(seed: int) -> list[Mutant]:
+    """All of the table's mistakes, in random order: time may be up before the last of them."""
     made = []
-    for mistake in MISTAKES:
+    for mistake in random.Random(seed).sample(MISTAKES, len(MISTAKES)):
         source = Path(mistake.path).read_text()
         changed = source.replace(mistake.text, mistake.becomes)
         target = "queue's Lua" if mistake.path.endswith(".lua") else "by hand"

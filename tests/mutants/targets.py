@@ -108,8 +108,8 @@ TARGETS = (
         ),
         (
             "tests/generator/test_lora.py",
-            "tests/generator/test_start.py",
             "tests/generator/test_layouts.py",
+            "tests/generator/test_start.py",
             "tests/generator/test_kohya.py",
             "tests/generator/test_own_lora.py",
             "tests/generator/test_memory.py",

@@ -283,6 +283,23 @@ def test_a_fused_layer_that_repeats_its_parts_is_left_out(schnell: GeneratorFami
     assert any("repeat others" in note for note in read.notes)
 
 
+@pytest.mark.parametrize("family", ["flux", "stable_diffusion"])
+def test_a_linear_layer_and_a_convolution_of_one_pixel_are_one(family: str) -> None:
+    """Files have either for either."""
+
+    def turned(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.ndim == 2:
+            return tensor[:, :, None, None]
+        return tensor[:, :, 0, 0].contiguous() if tensor.shape[2:].numel() == 1 else tensor
+
+    generator = loaded(BY_FAMILY[family])
+    tensors = written(generator, SPELLINGS["diffusers"])
+    got = ours(generator, {key: turned(tensor) for key, tensor in tensors.items()})
+    wanted = ours(generator, tensors)
+    assert got.keys() == wanted.keys()
+    assert all(torch.equal(got[module], delta) for module, delta in wanted.items())
+
+
 QKV = [f"transformer_blocks.0.attn.to_{name}" for name in "qkv"]
 
 

@@ -334,7 +334,7 @@ def test_an_event_that_is_broken_is_an_error(talking_to: Talking) -> None:
 
 
 def test_to_wait_is_to_follow_the_events_to_their_end(talking_to: Talking) -> None:
-    told = []
+    told: list[httpx.Request] = []
 
     def handle(request: httpx.Request) -> httpx.Response:
         if not request.url.path.endswith("/events"):

@@ -312,7 +312,7 @@ def test_rows_that_a_fused_layers_modules_have_to_themselves_go_to_each(
     schnell: GeneratorFamily,
 ) -> None:
     A, parts = torch.randn(6, 64), torch.randn(3, 64, 2)
-    of_q, of_k, _ = A.clone().split(2)
+    of_q, of_k, _ = A.clone().chunk(3)
     loras = read_lora(fused(A, torch.block_diag(*parts)), schnell).loras  # type: ignore[no-untyped-call]
     assert list(loras) == QKV
     assert torch.equal(loras[QKV[1]].A, of_k)

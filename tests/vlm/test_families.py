@@ -236,7 +236,7 @@ def test_a_loss_or_a_gradient_that_is_not_finite_is_an_error(
 
     def steep(pixel_values: torch.Tensor) -> torch.Tensor:
         features = image_features(pixel_values)
-        features.register_hook(lambda gradient: gradient * torch.inf)
+        features.register_hook(lambda gradient: gradient * torch.inf)  # type: ignore[no-untyped-call]
         return features
 
     talk = vlm.converse(

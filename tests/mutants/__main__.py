@@ -24,7 +24,7 @@ from tests.mutants.trial import Workshop, workshop
 
 #: For the tests of one mutant. A single one that hangs is ended long before, by pytest-timeout.
 _SECONDS = 600.0
-_FAILED = re.compile(r"^(?:FAILED|ERROR) (.+?)(?: - (.*))?$", re.MULTILINE)
+_FAILED = re.compile(r"^(?:FAILED|ERROR) (tests/.+?)(?: - (.*))?$", re.MULTILINE)
 #: A test that waits until pytest-timeout ends it has noticed nothing.
 _WAITED = "from pytest-timeout"
 

@@ -20,6 +20,7 @@ from services.orchestrator.store.jobs import Jobs
 from services.orchestrator.store.queue import Claim, Queue
 from services.orchestrator.store.redis import connect
 from services.orchestrator.store.workers import LiveWorker, Workers
+from services.orchestrator.worker.alive import stay_alive
 from services.orchestrator.worker.checkpoints import discard
 from services.orchestrator.worker.reach import Reach
 from services.orchestrator.worker.runner import Runner
@@ -77,6 +78,7 @@ class Worker:
                     self._serve(queue, Workers(redis), runner, stub, stores, reach),
                     reach.run(self._stopping),
                     housekeeping.run(self._stopping),
+                    stay_alive(self._settings.alive_file, self._stopping),
                 )
         finally:
             await redis.aclose()

@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 #: A lease is renewed so often in its own time: four may be missed before it is over.
 _RENEWALS = 5
 #: A job has so long to end or to be suspended once its worker stops.
-_SUSPEND_SECONDS = 5.0
+SUSPEND_SECONDS = 5.0
 #: What this version can't read is for another's worker; it takes jobs as often as this one.
 _NEWER_PAUSE_SECONDS = 10.0
 
@@ -147,7 +147,7 @@ class Runner:
 
     async def _stopped(self) -> NoReturn:
         await self._stopping.wait()
-        await asyncio.sleep(_SUSPEND_SECONDS)
+        await asyncio.sleep(SUSPEND_SECONDS)
         raise WorkerStopping
 
     async def _work(self, job: Job, lease: Lease) -> JobStatus:

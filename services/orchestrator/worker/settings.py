@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from pathlib import Path
 
 from pydantic import Field, ValidationInfo, field_validator
 
@@ -26,6 +27,11 @@ class WorkerSettings(StoreSettings, GrpcSettings):
         default=30.0, gt=0, description="A worker that is silent for so long loses its jobs."
     )
     poll_seconds: float = Field(default=0.25, gt=0, description="Between looks at an empty queue.")
+    alive_file: Path | None = Field(
+        default=None,
+        description="A file that it touches every few seconds while it runs, for who watches it: a "
+        "worker has no port to ask.",
+    )
 
     @field_validator("poll_seconds")
     @classmethod

@@ -101,9 +101,8 @@ def blocking_client(url: str, **options: Any) -> Redis:
     if not is_sentinel(url):
         return Redis.from_url(url, **options)
     address = sentinel_address(url)
-    sentinel = Sentinel(
-        address.sentinels, sentinel_kwargs=address.to_sentinels | options, **options
-    )
+    make: Any = Sentinel
+    sentinel = make(address.sentinels, sentinel_kwargs=address.to_sentinels | options, **options)
     client: Redis = sentinel.master_for(address.service, **address.redis)
     return client
 

@@ -54,7 +54,7 @@ def sentinel_address(url: str) -> SentinelAddress:
     }
     # redis-py reads a plain address; which host it names doesn't matter.
     plain = f"{SCHEMES[parts.scheme]}://{who}{at}sentinel/{database or 0}?{urlencode(options)}"
-    redis = dict(parse_url(plain))
+    redis = dict(parse_url(plain))  # type: ignore[no-untyped-call]
     del redis["host"]
     tls = {"ssl": True} if redis.pop("connection_class", None) is SSLConnection else {}
     ssl = {name: value for name, value in redis.items() if name.startswith("ssl_")}

@@ -149,7 +149,8 @@ def connect(url: str, *, retries: int) -> Client:
         return Redis.from_pool(BlockingConnectionPool.from_url(url, **options, **bound))
     address = sentinel_address(url)
     asked = {"socket_connect_timeout": 2, "socket_timeout": 2, **address.to_sentinels}
-    sentinel = Sentinel(address.sentinels, sentinel_kwargs=asked)
+    make: Any = Sentinel
+    sentinel = make(address.sentinels, sentinel_kwargs=asked)
     return sentinel.master_for(
         address.service,
         _Watched,

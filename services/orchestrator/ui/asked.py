@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, JsonValue, Validatio
 from pydantic_core import from_json
 
 from dualprocess.schemas import FieldError
-from dualprocess.schemas.faults import field_error
+from dualprocess.schemas.faults import field_errors
 
 _SESSION = re.compile(r"[A-Za-z0-9]{1,64}")
 _EVENT = re.compile(r"[0-9a-f]{32}")
@@ -90,7 +90,7 @@ def read(kind: type[_Asked], body: bytes) -> _Asked:
         return kind.model_validate(found)
     except ValidationError as error:
         errors = error.errors(include_url=False)
-        raise NotUsable(*(field_error(one) for one in errors)) from error
+        raise NotUsable(*field_errors(errors)) from error
 
 
 def session_name(text: str) -> str:

@@ -27,6 +27,11 @@ class StoreSettings(ServiceSettings):
         default=(Path.cwd() / "data" / "artifacts").as_uri(),
         description="file:///folder or s3://bucket/prefix.",
     )
+    store_seconds: float = Field(
+        default=20,
+        gt=0,
+        description="An artifact store that is silent for so long counts as away.",
+    )
     keep_days: float = Field(
         default=30, ge=0, description="Ended jobs and their files go after so long; 0: never."
     )

@@ -62,7 +62,7 @@ class Worker:
             lease_ms=int(self._settings.lease_seconds * 1000),
             waits_ms=int(max(1.0, _ASKS * self._settings.poll_seconds) * 1000),
         )
-        stores = Stores(Jobs(redis), Events(redis), ArtifactStore(self._settings.artifacts))
+        stores = Stores(Jobs(redis), Events(redis), self._store())
         try:
             async with open_channel(self._settings.generator, credentials) as channel:
                 stub = generator_pb2_grpc.GeneratorStub(channel)
@@ -82,6 +82,9 @@ class Worker:
                 )
         finally:
             await redis.aclose()
+
+    def _store(self) -> ArtifactStore:
+        return ArtifactStore(self._settings.artifacts, seconds=self._settings.store_seconds)
 
     async def _serve(
         self,

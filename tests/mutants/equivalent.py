@@ -28,7 +28,7 @@ EQUIVALENT: tuple[Equivalent, ...] = (
         "_RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)",
         _PACE,
     ),
-    Equivalent("services/orchestrator/worker/runner.py", "_SUSPEND_SECONDS = 5.0", _PACE),
+    Equivalent("services/orchestrator/worker/runner.py", "SUSPEND_SECONDS = 5.0", _PACE),
     Equivalent("services/orchestrator/worker/vlm.py", "SECONDS = 120.0", _PACE),
     Equivalent("services/orchestrator/webhooks/addresses.py", "_RESOLVE_SECONDS = 5.0", _PACE),
     Equivalent("services/orchestrator/webhooks/post.py", "POST_SECONDS = 10.0", _PACE),

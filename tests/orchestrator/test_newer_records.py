@@ -68,7 +68,7 @@ async def test_a_job_that_makes_no_sense_is_named_and_breaks_nothing(
     answer = await api.http.get(f"/v1/jobs/{newer}")
     assert answer.status_code == 501
     assert "newer version" in answer.json()["title"]
-    assert "upgrade" in answer.json()["detail"]
+    assert "Upgrade this service" in answer.json()["detail"]
     for path in (f"/v1/batches/{batch['id']}", f"/v1/batches/{batch['id']}/jobs", "/metrics"):
         assert (await api.http.get(path)).status_code == 200
 

@@ -17,7 +17,13 @@ AWAY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 #: don't matter.
 CHUNK_BYTES = 1024 * 1024
 
-_SERVICE_CONFIG = json.dumps({"loadBalancingConfig": [{"round_robin": dict[str, str]()}]})
+# gRPC itself watches the health of each peer, and asks none that is not serving.
+_SERVICE_CONFIG = json.dumps(
+    {
+        "loadBalancingConfig": [{"round_robin": dict[str, str]()}],
+        "healthCheckConfig": {"serviceName": ""},
+    }
+)
 
 LIMITS: list[tuple[str, int]] = [
     ("grpc.max_send_message_length", MESSAGE_LIMIT),
@@ -57,16 +63,20 @@ CHANNEL_OPTIONS: list[tuple[str, int | str]] = [
 ]
 
 
-def open_channel(target: str, credentials: Credentials = OPEN) -> grpc.aio.Channel:
-    """A channel to every address of ``target``; calls go to them in turn.
+def open_channel(
+    target: str, credentials: Credentials = OPEN, *, peer: str | None = None
+) -> grpc.aio.Channel:
+    """A channel to every address behind ``target``, calls spread over them in turn.
 
     ``target`` is a gRPC target: ``host:port``, ``dns:///name:port`` for all addresses of a name,
-    or ``ipv4:a:port,b:port`` for a list. With TLS the peer's certificate must carry that name.
+    or ``ipv4:a:port,b:port`` for a list. With TLS the peer's certificate must carry that
+    name, or ``peer`` where ``target`` is one of the addresses behind that name.
     """
     interceptors = [] if credentials.token is None else senders(credentials.token)
+    options = list(CHANNEL_OPTIONS)
+    if peer is not None:
+        options += [("grpc.default_authority", peer), ("grpc.ssl_target_name_override", peer)]
     shown = credentials.of_channel()
     if shown is None:
-        return grpc.aio.insecure_channel(target, options=CHANNEL_OPTIONS, interceptors=interceptors)
-    return grpc.aio.secure_channel(
-        target, shown, options=CHANNEL_OPTIONS, interceptors=interceptors
-    )
+        return grpc.aio.insecure_channel(target, options=options, interceptors=interceptors)
+    return grpc.aio.secure_channel(target, shown, options=options, interceptors=interceptors)

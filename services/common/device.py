@@ -15,7 +15,8 @@ from typing import ParamSpec, Protocol, TypeVar
 
 import torch
 
-from services.common.errors import OutOfDeviceMemory, StartError
+from services.common.device_errors import is_device_error, is_out_of_memory
+from services.common.errors import DeviceFault, OutOfDeviceMemory, StartError
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -39,7 +40,9 @@ class DeviceThread:
         if name == "auto":
             name = "cuda" if torch.cuda.is_available() else "cpu"
         self.device = _present(name)
-        # The size of the OpenMP pool is set per thread, so it is set on the thread that computes.
+        #: How many functions run or wait to run.
+        self.waiting = 0
+        # The OpenMP pool's size belongs to the calling thread: set it on the one that computes.
         self._pool = ThreadPoolExecutor(
             1, "device", initializer=torch.set_num_threads, initargs=(threads,)
         )
@@ -48,15 +51,24 @@ class DeviceThread:
         """``function(*args, **kwargs)`` on the device's thread.
 
         Work that has begun can't be cancelled: it ends even if the caller is gone. Raises what
-        the function raises, and ``OutOfDeviceMemory`` where torch ran out.
+        the function raises, ``OutOfDeviceMemory`` where torch ran out, and ``DeviceFault`` where
+        the device broke.
         """
         loop = asyncio.get_running_loop()
+        self.waiting += 1
         try:
             return await loop.run_in_executor(self._pool, partial(function, *args, **kwargs))
-        except torch.OutOfMemoryError as error:
-            raise OutOfDeviceMemory(
-                f"{self.device} is out of memory: ask for a smaller image or batch"
-            ) from error
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise OutOfDeviceMemory(
+                    f"{self.device} is out of memory: ask for a smaller image or batch"
+                ) from error
+            if is_device_error(error):
+                reason = str(error).partition("\n")[0]
+                raise DeviceFault(f"{self.device}: {reason}") from error
+            raise
+        finally:
+            self.waiting -= 1
 
     @contextlib.asynccontextmanager
     async def opened(

@@ -28,6 +28,26 @@ class OutOfDeviceMemory(RuntimeError):
     """The device has too little memory for this call; smaller calls still work."""
 
 
+class DeviceFault(RuntimeError):
+    """The device broke. It says nothing against the call, and nothing more can be done here."""
+
+
+class VlmsFailed(RuntimeError):
+    """Two replicas of a VLM failed the same call, or the only one there is did so twice."""
+
+
+class VlmLate(RuntimeError):
+    """A VLM gave no answer in time, again and again."""
+
+
+class VlmRefused(RuntimeError):
+    """A VLM gave a status that says nothing of the call itself, as for a wrong token."""
+
+
+class ServiceEnds(RuntimeError):
+    """The service takes no more calls, and ends those in hand; another one may do them."""
+
+
 class StartError(RuntimeError):
     """The reason why a service can't start, on one line, even if a library's message has
     several."""
@@ -43,4 +63,8 @@ STATUS_OF: dict[type[BaseException], grpc.StatusCode] = {
     NonFinite: grpc.StatusCode.DATA_LOSS,
     BadGradient: grpc.StatusCode.DATA_LOSS,
     OutOfDeviceMemory: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    ServiceEnds: grpc.StatusCode.UNAVAILABLE,
+    VlmsFailed: grpc.StatusCode.ABORTED,
+    VlmLate: grpc.StatusCode.DEADLINE_EXCEEDED,
+    VlmRefused: grpc.StatusCode.UNKNOWN,
 }

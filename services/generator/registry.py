@@ -42,7 +42,7 @@ def load(preset: GeneratorPreset, device: torch.device) -> GeneratorFamily:
     family: type[GeneratorFamily] = getattr(import_module(module), name)
     try:
         loaded = family.load(preset, device)
-        loaded.schedule(_usual_image(preset))
+        loaded.schedule(usual_image(preset))
     except PresetError:
         raise
     except InvalidInput as error:
@@ -54,7 +54,8 @@ def load(preset: GeneratorPreset, device: torch.device) -> GeneratorFamily:
     return loaded
 
 
-def _usual_image(preset: GeneratorPreset) -> pb.ImageSpec:
+def usual_image(preset: GeneratorPreset) -> pb.ImageSpec:
+    """The preset's own."""
     image = preset.image
     return pb.ImageSpec(
         width=image.width,

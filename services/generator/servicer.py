@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +20,9 @@ from services.generator import validate
 from services.generator.blobs import Blobs
 from services.generator.families.base import GeneratorFamily
 from services.generator.generate import generate
+from services.generator.guide import Guide
 from services.generator.interrupts import Interrupts
-from services.generator.optimize import optimize
+from services.generator.optimize import Emit, optimize
 from services.generator.teachers import teachers
 
 if TYPE_CHECKING:
@@ -36,7 +38,7 @@ MAX_CHECKPOINT_BYTES = 16 * 1024**3
 
 
 class GeneratorServicer(generator_pb2_grpc.GeneratorServicer):
-    """``credentials`` are used to call its VLMs."""
+    """``credentials`` are what its VLMs are called with, ``device_id`` is the device's name."""
 
     def __init__(
         self,
@@ -44,12 +46,22 @@ class GeneratorServicer(generator_pb2_grpc.GeneratorServicer):
         family: GeneratorFamily,
         device: DeviceThread,
         credentials: Credentials = OPEN,
+        device_id: str = "",
     ) -> None:
         self._preset = preset
         self._family = family
         self._device = device
         self._credentials = credentials
+        self._device_id = device_id
         self._calls = itertools.count()
+        self._interrupts: set[Interrupts] = set()
+        self._suspending = False
+
+    def suspend(self) -> None:
+        """Each job that runs is handed back with a checkpoint, as if its client had asked."""
+        self._suspending = True
+        for interrupts in self._interrupts:
+            interrupts.suspend.set()
 
     async def Describe(
         self, request: pb.GeneratorDescribeRequest, context: Context
@@ -61,6 +73,7 @@ class GeneratorServicer(generator_pb2_grpc.GeneratorServicer):
             dtype=WIRE_DTYPES[DTYPES_BY_NAME[self._preset.dtype]],
             device=str(self._device.device),
             version=version("dualprocess"),
+            device_id=self._device_id,
         )
 
     # grpc.aio also accepts a coroutine that writes to the stream; the typed stubs have only
@@ -83,11 +96,36 @@ class GeneratorServicer(generator_pb2_grpc.GeneratorServicer):
         async def waiting(reason: str) -> None:
             await emit(pb.OptimizeResponse(waiting=pb.Waiting(reason=reason)))
 
+        async def warn(sentence: str) -> None:
+            await emit(pb.OptimizeResponse(warnings=pb.Warnings(sentences=[sentence])))
+
+        teaching = teachers(spec, waiting, warn, self._credentials)
+        with self._interruptible() as interrupts:
+            await self._optimize(spec, request_iterator, emit, teaching, interrupts)
+
+    @contextlib.contextmanager
+    def _interruptible(self) -> Iterator[Interrupts]:
         interrupts = Interrupts()
-        files = await _named_files(spec, request_iterator, interrupts)
-        listening = asyncio.create_task(_listen(request_iterator, interrupts))
+        if self._suspending:
+            interrupts.suspend.set()
+        self._interrupts.add(interrupts)
         try:
-            async with teachers(spec, waiting, self._credentials) as guide:
+            yield interrupts
+        finally:
+            self._interrupts.discard(interrupts)
+
+    async def _optimize(
+        self,
+        spec: pb.OptimizeSpec,
+        requests: AsyncIterator[pb.OptimizeRequest],
+        emit: Emit,
+        teaching: contextlib.AbstractAsyncContextManager[Guide],
+        interrupts: Interrupts,
+    ) -> None:
+        files = await _named_files(spec, requests, interrupts)
+        listening = asyncio.create_task(_listen(requests, interrupts))
+        try:
+            async with teaching as guide:
                 await optimize(
                     self._family,
                     self._device,

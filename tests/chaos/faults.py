@@ -1,4 +1,5 @@
-"""What is done to the stack: kills, restarts, stops; in an order that a seed chooses."""
+"""What is done to the stack: kills, restarts, stops, sick devices; in an order that a seed
+chooses."""
 
 from __future__ import annotations
 
@@ -10,17 +11,28 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from random import Random
 
 import psutil
 
 from tests.chaos.stack import LEASE_SECONDS, Kind, Part, Stack
+from tests.sick_service import CUDA, ODD, fall_sick, get_well, was_met
 
 
 class Action(StrEnum):
     KILL = "kill -9"
     RESTART = "SIGTERM"
     STOP = "SIGSTOP, SIGCONT"
+    #: Each call of the device fails, while its process lives.
+    BREAK = "CUDA errors"
+    SICKEN = "odd errors"
+
+
+#: To processes as a whole; and to their devices, of those that have one.
+_TO_PROCESSES = (Action.KILL, Action.RESTART, Action.STOP)
+_TO_DEVICES = {Action.BREAK: CUDA, Action.SICKEN: ODD}
+_DEVICES = (Kind.GENERATOR, Kind.VLM)
 
 
 @dataclass(frozen=True)
@@ -42,7 +54,12 @@ class Plan:
 
 #: Each way for each kind to go. A stopped Redis is one that is cut off: within a lease, past it,
 #: and longer than its clients wait for an answer (20 s).
-FULL = Plan([Fault(action, kind) for action in Action for kind in Kind], 1.5, (2.0, 7.0, 24.0))
+FULL = Plan(
+    [Fault(action, kind) for action in _TO_PROCESSES for kind in Kind]
+    + [Fault(action, kind) for action in _TO_DEVICES for kind in _DEVICES],
+    1.5,
+    (2.0, 7.0, 24.0),
+)
 #: One of each main kind, for a run that has no time for all.
 BRIEF = Plan(
     [
@@ -54,12 +71,15 @@ BRIEF = Plan(
         Fault(Action.KILL, Kind.REDIS),
         Fault(Action.STOP, Kind.REDIS),
         Fault(Action.RESTART, Kind.WORKER),
+        Fault(Action.BREAK, Kind.VLM),
+        Fault(Action.SICKEN, Kind.GENERATOR),
     ],
     gap=1.0,
     cuts=(3.0,),
     rounds=1,
 )
 
+_LOOK_SECONDS = 0.2
 #: A stopped process sleeps through its lease, or its callers' patience.
 _STOP_SECONDS = (1.3 * LEASE_SECONDS, 2.5 * LEASE_SECONDS)
 
@@ -97,6 +117,14 @@ class Chaos:
         seconds = self._rng.choice(self._plan.cuts)
         if fault.kind != Kind.REDIS:
             seconds = self._rng.uniform(*_STOP_SECONDS)
+        if fault.action in _TO_DEVICES:
+            # Always the same one: what two devices failed is not to survive.
+            part = parts[0]
+            assert part.sick is not None
+            fall_sick(part.sick, _TO_DEVICES[fault.action])
+            _tell(part, f"{fault.action} for {seconds:.1f} s")
+            stops.create_task(self._sicken(fault, part.sick, seconds, done))
+            return
         for part in self._rng.sample(parts, len(parts)):
             process = part.process()
             if process is not None and _send(process, fault.action):
@@ -107,6 +135,9 @@ class Chaos:
                 else:
                     _tell(part, fault.action)
                 return
+
+    async def _sicken(self, fault: Fault, sick: Path, seconds: float, done: asyncio.Event) -> None:
+        self.injected[fault] += await _well_after(sick, seconds, done)
 
 
 def _send(process: psutil.Process, action: Action) -> bool:
@@ -129,6 +160,17 @@ async def _continue(process: psutil.Process, seconds: float, done: asyncio.Event
         # It may have been killed meanwhile.
         with contextlib.suppress(psutil.NoSuchProcess):
             process.resume()
+
+
+async def _well_after(sick: Path, seconds: float, done: asyncio.Event) -> bool:
+    """Not before it failed somebody; whether it did."""
+    try:
+        await _pause(seconds, done)
+        while not was_met(sick) and not done.is_set():
+            await _pause(_LOOK_SECONDS, done)
+        return was_met(sick)
+    finally:
+        get_well(sick)
 
 
 async def _pause(seconds: float, done: asyncio.Event) -> None:

@@ -8,7 +8,7 @@ import json
 import secrets
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -40,11 +40,13 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Part:
-    """A process of the stack; ``mark`` is in its command line, and in no other's."""
+    """A process of the stack; ``mark`` is in its command line, and in no other's. While the file
+    ``sick`` is there, its device does what that says."""
 
     kind: Kind
     mark: str
     spec: ChildSpec
+    sick: Path | None = None
 
     def process(self) -> psutil.Process | None:
         """The one that runs now; ``None`` between two."""
@@ -81,7 +83,8 @@ def build(folder: Path) -> Stack:
     ports = {kind: [free_port() for _ in _REPLICAS] for kind in (Kind.VLM, Kind.GENERATOR)}
     for kind, preset in ((Kind.VLM, VLM), (Kind.GENERATOR, GENERATOR)):
         for replica, port in zip(_REPLICAS, ports[kind], strict=True):
-            parts.append(_gpu_service(kind, replica, port, preset, token))
+            sick = folder / f"{kind}-{replica}-is-sick"
+            parts.append(_gpu_service(kind, replica, port, preset, sick, token))
     vlms = "ipv4:" + ",".join(f"127.0.0.1:{port}" for port in ports[Kind.VLM])
     urls = []
     for replica in _REPLICAS:
@@ -109,18 +112,19 @@ async def running(stack: Stack, logs: Path) -> AsyncIterator[None]:
 
 
 def _gpu_service(
-    kind: Kind, replica: int, port: int, preset: str, token: Mapping[str, str]
+    kind: Kind, replica: int, port: int, preset: str, sick: Path, token: Mapping[str, str]
 ) -> Part:
     flags = [f"--preset={preset}", "--device=cpu", "--host=127.0.0.1"]
-    return _python(
+    part = _python(
         kind,
         replica,
-        f"services.{kind}",
-        flags,
+        "tests.sick_service",
+        [str(sick), f"services.{kind}", *flags],
         mark=f"--port={port}",
         ready=lambda: serves(f"127.0.0.1:{port}"),
         environment=token,
     )
+    return replace(part, sick=sick)
 
 
 def _api(replica: int, port: int, url: str, store: Mapping[str, str]) -> Part:

@@ -230,7 +230,7 @@ def test_beyond_loopback_callers_are_asked_or_it_is_on_purpose(site: Site) -> No
 
 
 async def test_an_open_service_does_not_even_load() -> None:
-    async def load() -> Any:
+    async def load(port: int) -> Any:
         raise AssertionError
 
     settings = GpuServiceSettings(preset="any", host="0.0.0.0", port=0)  # noqa: S104

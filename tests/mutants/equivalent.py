@@ -20,7 +20,7 @@ class Equivalent:
 _PACE = "a pace: how long something is waited for; another number is as right"
 
 EQUIVALENT: tuple[Equivalent, ...] = (
-    Equivalent("services/orchestrator/worker/app.py", "_REDIS_RETRIES = 60", _PACE),
+    Equivalent("services/orchestrator/worker/app.py", "_END_SECONDS = 15.0", _PACE),
     Equivalent("services/orchestrator/worker/app.py", "_DESCRIBE_SECONDS = 5.0", _PACE),
     Equivalent("services/orchestrator/worker/app.py", "_HEARTBEAT_SECONDS = 10.0", _PACE),
     Equivalent(
@@ -30,9 +30,6 @@ EQUIVALENT: tuple[Equivalent, ...] = (
     ),
     Equivalent("services/orchestrator/worker/runner.py", "_SUSPEND_SECONDS = 5.0", _PACE),
     Equivalent("services/orchestrator/worker/vlm.py", "SECONDS = 120.0", _PACE),
-    Equivalent(
-        "services/orchestrator/worker/vlm.py", "_RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0)", _PACE
-    ),
     Equivalent("services/orchestrator/webhooks/addresses.py", "_RESOLVE_SECONDS = 5.0", _PACE),
     Equivalent("services/orchestrator/webhooks/post.py", "POST_SECONDS = 10.0", _PACE),
     Equivalent("services/orchestrator/webhooks/post.py", "_CONNECT_SECONDS = 4.0", _PACE),

@@ -112,6 +112,15 @@ class Api:
     async def ended(self, job_id: str) -> Job:
         return await self.until(job_id, lambda job: job.status.is_final)
 
+    async def until_live(self, workers: int) -> None:
+        """Until so many workers report."""
+        end = asyncio.get_running_loop().time() + LONGEST_WAIT
+        while (
+            f"dualprocess_workers_live {workers:.1f}" not in (await self.http.get("/metrics")).text
+        ):
+            assert asyncio.get_running_loop().time() < end, f"there are no {workers} live workers"
+            await asyncio.sleep(0.03)
+
     async def events(self, job_id: str, behind: str | None = None) -> httpx.Response:
         """The stream of its events behind one, up to the end of the job."""
         headers = {} if behind is None else {"Last-Event-ID": behind}

@@ -9,6 +9,7 @@ import time
 import pytest
 
 from dualprocess.schemas import JobStatus, StatusEvent
+from services.orchestrator.store.checkpoints import StoredCheckpoint, dump
 from services.orchestrator.store.queue import Claim, LeaseLost, Owned, Queue
 from services.orchestrator.store.redis import DEADLINES, DELAYED, Client, queue_key
 from tests.orchestrator.conftest import Api, Site
@@ -154,6 +155,50 @@ async def test_the_cause_of_every_attempt_is_in_the_error(api: Api, redis: Clien
         JobStatus.FAILED,
         "attempt 1: first\nattempt 2: second",
     )
+
+
+async def _broken_after(queue: Queue, redis: Client, *steps: int, attempts: int = 3) -> JobStatus:
+    """The job's status when each attempt broke with its newest checkpoint after such a step."""
+    status = JobStatus.QUEUED
+    for step in steps:
+        claim = await _claimed(queue)
+        stored = dump([StoredCheckpoint(step=step, path="a", sha256="b")] if step else [])
+        await queue.record(claim, fields={"checkpoints": stored})
+        ended = await queue.requeue(claim, "killed", attempts=attempts, pause_ms=1_000_000)
+        assert ended is not None
+        status = ended
+        if status == JobStatus.QUEUED:
+            await redis.zadd(DELAYED, {claim.job_id: 0})
+            await queue.promote()
+    return status
+
+
+async def test_an_attempt_that_got_further_starts_the_count_anew(api: Api, redis: Client) -> None:
+    queue, job = Queue(redis), await api.submit()
+    assert await _broken_after(queue, redis, *range(12, 120, 12)) == JobStatus.QUEUED
+    assert (await api.job(job.id)).attempt == 9
+    assert await _broken_after(queue, redis, 108, 108, 110) == JobStatus.QUEUED
+    assert await _broken_after(queue, redis, 110, 110, 110) == JobStatus.FAILED
+    assert len((await api.job(job.id)).causes) == 15
+
+
+async def test_a_checkpoint_that_is_no_newer_than_one_before_starts_nothing_anew(
+    api: Api, redis: Client
+) -> None:
+    """One that could not be used is gone; to come as far once more is no progress."""
+    queue, _ = Queue(redis), await api.submit()
+    assert await _broken_after(queue, redis, 40, 20, 40, 30) == JobStatus.FAILED
+
+
+async def test_the_pauses_begin_anew_with_the_count(api: Api, redis: Client) -> None:
+    queue, job = Queue(redis), await api.submit()
+    await _broken_after(queue, redis, 0, 0, attempts=9)
+    claim = await _claimed(queue)
+    stored = dump([StoredCheckpoint(step=1, path="a", sha256="b")])
+    await queue.record(claim, fields={"checkpoints": stored})
+    await queue.requeue(claim, "killed", attempts=9, pause_ms=1_000_000)
+    due = await redis.zscore(DELAYED, job.id)
+    assert round(due / 1000 - time.time(), -3) == 1000
 
 
 async def test_a_field_without_a_value_is_gone(api: Api, redis: Client) -> None:

@@ -27,7 +27,7 @@ async def answered(body: bytes) -> httpx.Response:
             yield body[begin : begin + (1 << 16)]
 
     transport = httpx.ASGITransport(Gate(_echo))
-    async with httpx.AsyncClient(transport=transport, base_url="http://api") as http:
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
         return await http.post(JOIN, content=pieces())
 
 

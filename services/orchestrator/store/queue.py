@@ -17,6 +17,7 @@ from dualprocess.schemas import Artifact, Event, JobStatus, StatusEvent
 from services.orchestrator.store import redis as keys
 from services.orchestrator.store.quotas import known_or_exceeded
 from services.orchestrator.store.scripts import script
+from services.orchestrator.store.workers import DEVICE_SECONDS
 
 #: A job's stream is cut to about this many events; a job of 10,000 steps fits.
 EVENTS_KEPT = 20_000
@@ -59,7 +60,12 @@ class Blame(StrEnum):
     #: The cause may be another job on the same generator: the first such end doesn't count, and the
     #: job runs alone from then on.
     NEIGHBOUR = "neighbour"
+    #: Perhaps the device's: it doesn't count, and the job goes to another device where there is
+    #: one. When two failed it without a newer checkpoint between, or one twice, the job fails.
+    DEVICE = "device"
     NOBODY = "nobody"
+    #: The worker's, which is older than the job: no attempt, and told once.
+    OLD_WORKER = "old worker"
 
 
 @dataclass(frozen=True)
@@ -125,12 +131,16 @@ class Queue:
         )
         return known_or_exceeded(known)
 
-    async def claim(self, owner: str, queues: Iterable[str], *, running: int = 0) -> Claim | None:
+    async def claim(
+        self, owner: str, queues: Iterable[str], *, running: int = 0, device: str = ""
+    ) -> Claim | None:
         """The next job of these queues, or ``None`` when all are empty.
 
-        ``running`` is how many jobs ``owner`` runs. If it runs any, ``None`` can also mean that the
-        next job must run alone, or is left to a waiting worker that runs fewer. If Redis did not
-        answer, the call can be repeated: it returns what the first one claimed.
+        ``running`` is how many jobs ``owner`` runs. ``None`` as well where that is one or more, and
+        the next job must run alone, or is left to a worker that runs fewer and waits for jobs. A
+        job that ``device`` failed is left to another one, that is there or was so of late, where
+        that could do it. An ask that Redis did not answer is the same one when it is made again:
+        what was claimed then is claimed now.
         """
         ask = self._asks.setdefault(owner, secrets.token_hex(8))
         claimed = await self._scripts["claim"](
@@ -140,6 +150,7 @@ class Queue:
                 keys.JOBS,
                 keys.claimed_key(owner),
                 keys.WAITING,
+                keys.DEVICES,
                 *queues,
             ],
             args=[
@@ -150,14 +161,19 @@ class Queue:
                 running,
                 ask,
                 self._waits_ms,
+                device,
+                DEVICE_SECONDS,
             ],
         )
         del self._asks[owner]
         return Claim(claimed[0], claimed[1], bool(claimed[2])) if claimed else None
 
     async def leave(self, owner: str) -> None:
-        """Notes that ``owner`` no longer waits for jobs."""
-        await self._redis.hdel(keys.WAITING, owner)
+        """``owner`` waits for no jobs any more."""
+        async with self._redis.pipeline(transaction=True) as pipe:
+            pipe.hdel(keys.WAITING, owner)
+            pipe.delete(keys.claimed_key(owner))
+            await pipe.execute()
 
     async def served_by(self, generator: str, vlms: Collection[str]) -> list[str]:
         """The queues whose jobs need this generator, or none, and no other VLM than these."""
@@ -242,9 +258,13 @@ class Queue:
         pause_ms: int,
         expired: bool = False,
         blame: Blame = Blame.JOB,
+        device: str = "",
     ) -> JobStatus | None:
         """Ends the attempt for ``cause``; the job's status then, or ``None`` when it is not ours.
 
+        ``attempts`` that count may end in a row without a newer checkpoint; then the job fails.
+        ``pause_ms`` is the pause after the first of them; it doubles with each. ``device`` is the
+        one to blame.
         Without ``expired`` the caller owns the lease; with it, the lease must be over, and
         ``expired()`` must have been asked in the last half of a lease.
         """
@@ -267,6 +287,7 @@ class Queue:
                 "expired" if expired else "owner",
                 blame,
                 self._lease_ms,
+                device,
             ],
         )
         return JobStatus(status) if status else None

@@ -22,15 +22,18 @@ from services.orchestrator.store.redis import connect
 from services.orchestrator.store.workers import LiveWorker, Workers
 from services.orchestrator.worker.checkpoints import discard
 from services.orchestrator.worker.reach import Reach
-from services.orchestrator.worker.runner import Runner
+from services.orchestrator.worker.runner import Runner, cancelled
 from services.orchestrator.worker.settings import WorkerSettings
 from services.orchestrator.worker.stores import Stores
 from services.orchestrator.worker.targets import Targets
 
 log = logging.getLogger(__name__)
 
-#: Redis may be away for about two minutes before a running job's attempt ends because of that.
-_REDIS_RETRIES = 60
+#: A running job waits for Redis however long it is away. Who only looks for jobs asks again soon,
+#: and notices meanwhile that the worker is to stop.
+_WAIT_FOR_EVER, _LOOK_RETRIES = -1, 4
+#: What jobs get to be given back once the worker stops; Redis may be away then.
+_END_SECONDS = 15.0
 _DESCRIBE_SECONDS = 5.0
 _HEARTBEAT_SECONDS = 10.0
 #: How many of its asks for a job a worker may miss and still count as waiting.
@@ -55,31 +58,46 @@ class Worker:
     async def run(self) -> None:
         credentials = self._settings.credentials()
         targets = Targets(self._settings.vlms, credentials)
-        redis = connect(self._settings.redis_url, retries=_REDIS_RETRIES)
-        queue = Queue(
-            redis,
-            lease_ms=int(self._settings.lease_seconds * 1000),
-            waits_ms=int(max(1.0, _ASKS * self._settings.poll_seconds) * 1000),
-        )
-        stores = Stores(Jobs(redis), Events(redis), ArtifactStore(self._settings.artifacts))
+        redis = connect(self._settings.redis_url, retries=_WAIT_FOR_EVER)
+        looking = connect(self._settings.redis_url, retries=_LOOK_RETRIES)
+        lease_ms = int(self._settings.lease_seconds * 1000)
+        waits_ms = int(max(1.0, _ASKS * self._settings.poll_seconds) * 1000)
+        queue = Queue(looking, lease_ms=lease_ms, waits_ms=waits_ms)
+        artifacts = ArtifactStore(self._settings.artifacts)
+        stores = Stores(Jobs(redis), Events(redis), artifacts)
         try:
             async with open_channel(self._settings.generator, credentials) as channel:
                 stub = generator_pb2_grpc.GeneratorStub(channel)
-                runner = Runner(self._settings, queue, stores, stub, targets, self._stopping)
+                runner = Runner(
+                    self._settings,
+                    Queue(redis, lease_ms=lease_ms),
+                    stores,
+                    stub,
+                    targets,
+                    self._stopping,
+                )
                 housekeeping = Housekeeping(
                     self._settings,
-                    redis,
-                    stores.artifacts,
+                    looking,
+                    artifacts,
                     poll_seconds=self._settings.poll_seconds,
                 )
                 reach = Reach(targets)
                 await asyncio.gather(
-                    self._serve(queue, Workers(redis), runner, stub, stores, reach),
+                    self._serve(
+                        queue,
+                        Workers(looking),
+                        runner,
+                        stub,
+                        Stores(Jobs(looking), Events(looking), artifacts),
+                        reach,
+                    ),
                     reach.run(self._stopping),
                     housekeeping.run(self._stopping),
                 )
         finally:
             await redis.aclose()
+            await looking.aclose()
 
     async def _serve(
         self,
@@ -111,10 +129,19 @@ class Worker:
         if me is not None:
             with contextlib.suppress(RedisError):
                 await queue.leave(me.id)
-        await asyncio.gather(*self._running)
+        await self._given_back()
         if me is not None:
             with contextlib.suppress(RedisError):
                 await workers.leave(me)
+
+    async def _given_back(self) -> None:
+        if not self._running:
+            return
+        _, pending = await asyncio.wait(self._running, timeout=_END_SECONDS)
+        for task in pending:
+            job_id = self._running[task].job_id
+            log.error("job %s: can't be given back now; its lease runs out", job_id)
+        await cancelled(pending)
 
     async def _described(
         self, stub: generator_pb2_grpc.GeneratorAsyncStub, reach: Reach
@@ -135,7 +162,8 @@ class Worker:
         if self._waits:
             log.info("the generator serves %s", described.preset)
         self._waits = False
-        return LiveWorker(self._id, described.preset, reach.vlms)
+        device = described.device_id or f"of {self._settings.generator}"
+        return LiveWorker(self._id, described.preset, reach.vlms, device)
 
     async def _tidy(self, queue: Queue, stores: Stores) -> None:
         """Work that every worker does for all: takes jobs from dead workers, ends pauses."""
@@ -157,7 +185,8 @@ class Worker:
     async def _claim(self, queue: Queue, runner: Runner, me: LiveWorker) -> None:
         queues = await queue.served_by(me.generator, me.vlms)
         while len(self._running) < self._settings.slots and not self._runs_one_alone:
-            claim = await queue.claim(me.id, queues, running=len(self._running))
+            runner.device = me.device
+            claim = await queue.claim(me.id, queues, running=len(self._running), device=me.device)
             if claim is None:
                 return
             task = asyncio.create_task(runner.run(claim))

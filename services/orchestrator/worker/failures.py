@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import grpc
 
+from services.common.blame import failed_device, is_spared
+
 
 class JobRefused(Exception):
     """The job can't succeed as it is: another attempt would end the same way."""
@@ -26,6 +28,18 @@ class GeneratorTroubled(AttemptFailed):
     """The generator died or ran out of memory; another job on it may have caused that."""
 
 
+class ServiceEnded(AttemptFailed):
+    """The generator ended, or had to, for a reason that is not the job's."""
+
+
+class DeviceFailed(AttemptFailed):
+    """The generator's device failed the job, or the job it; another device tells."""
+
+    def __init__(self, sentence: str, device: str) -> None:
+        super().__init__(sentence)
+        self.device = device
+
+
 #: A service said that the request itself is wrong, or came out as NaN: deterministic, so final.
 _FINAL = (
     grpc.StatusCode.INVALID_ARGUMENT,
@@ -33,6 +47,8 @@ _FINAL = (
     grpc.StatusCode.OUT_OF_RANGE,
     grpc.StatusCode.UNIMPLEMENTED,
     grpc.StatusCode.DATA_LOSS,
+    # Two VLMs failed the same call.
+    grpc.StatusCode.ABORTED,
 )
 
 
@@ -44,9 +60,16 @@ def failure(error: grpc.aio.AioRpcError, who: str) -> AttemptFailed | JobRefused
     return (JobRefused if error.code() in _FINAL else AttemptFailed)(_sentence(error, who))
 
 
-def generators_failure(error: grpc.aio.AioRpcError, generator: str) -> AttemptFailed | JobRefused:
-    """What the generator's error means for a job on it."""
+def generators_failure(
+    error: grpc.aio.AioRpcError, generator: str, device: str
+) -> AttemptFailed | JobRefused:
+    """What the generator's error means for a job on it. ``device`` is the name of its device, where
+    the error tells none."""
     who = f"the generator {generator}"
+    if is_spared(error):
+        return ServiceEnded(_sentence(error, who))
+    if error.code() is grpc.StatusCode.INTERNAL:
+        return DeviceFailed(_sentence(error, who), failed_device(error, device))
     if error.code() in _TROUBLED:
         return GeneratorTroubled(_sentence(error, who))
     return failure(error, who)

@@ -23,7 +23,12 @@ from dualprocess.v1 import generator_pb2_grpc
 from services.orchestrator.worker import report, tensorboard, wire
 from services.orchestrator.worker.advice import advice
 from services.orchestrator.worker.checkpoints import Checkpoints, SavedCheckpoint
-from services.orchestrator.worker.failures import JobRefused, JobStopped, WorkerStopping
+from services.orchestrator.worker.failures import (
+    JobRefused,
+    JobStopped,
+    ServiceEnded,
+    WorkerStopping,
+)
 from services.orchestrator.worker.lease import Lease
 from services.orchestrator.worker.loras import read_lora
 from services.orchestrator.worker.run import Run, changed, skipped_steps
@@ -52,12 +57,15 @@ async def optimize(
 
     Raises ``grpc.aio.AioRpcError`` when the generator refuses or is lost, ``JobRefused`` when
     the VLM refuses, the LoRA to begin with is gone, or step after step had to be skipped,
-    ``WorkerStopping`` when the job was suspended, ``JobStopped`` when a cancel is wanted and
-    nothing was learned, and ``LeaseLost``.
+    ``WorkerStopping`` or ``ServiceEnded`` when the job was suspended since the worker ends or the
+    generator does, ``JobStopped`` when a cancel is wanted and nothing was learned, and
+    ``LeaseLost``.
     """
     run = await _run(spec, lease, generator, targets, stores, stopping)
     if run.suspended:
-        raise WorkerStopping
+        if stopping.is_set():
+            raise WorkerStopping
+        raise ServiceEnded(f"the generator {spec.generator} was told to stop")
     for name, data in (
         ("metrics.jsonl", report.metrics_jsonl(run.steps)),
         ("job.json", report.job_json(spec)),

@@ -22,7 +22,7 @@ from services.orchestrator.worker.settings import WorkerSettings
 
 ROOT = Path(__file__).parents[1]
 _FETCHED = re.compile(r'<(?:script|img|iframe)[^>]* src="(?:https?:)?//|<link[^>]* href="https?://')
-#: What logging and str.format fill in.
+#: Places that logging and str.format fill in.
 _FILLED_IN = re.compile(r"%[.\d]*[a-z]|\{[^{}]*\}")
 _FIRST_CELL = re.compile(r"^\| (.*?) \|", re.MULTILINE)
 

@@ -17,7 +17,7 @@ Handler = Callable[[httpx.Request], httpx.Response]
 
 
 class Blocking:
-    """An ``AsyncClient`` behind the signatures of ``Client``."""
+    """An ``AsyncClient`` with the signatures of ``Client``."""
 
     def __init__(self, client: AsyncClient, runner: asyncio.Runner) -> None:
         self._client = client
@@ -64,7 +64,7 @@ def talking_to(request: pytest.FixtureRequest) -> Iterator[Talking]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Nothing here waits for anything: a client that tries for ever fails soon."""
+    """No test here waits for anything, so a client that tries for ever fails soon."""
     for item in items:
         if item.path.is_relative_to(HERE):
             item.add_marker(pytest.mark.timeout(20))

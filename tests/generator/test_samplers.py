@@ -1,5 +1,5 @@
-"""Settings of a model's own sampler, as its folder has them: each gives diffusers' own picture, or
-the model is refused when it is loaded."""
+"""Settings of a model's sampler, as in its folder. Each gives diffusers' picture, or the model is
+refused when it is loaded."""
 
 from __future__ import annotations
 
@@ -187,7 +187,7 @@ def test_float16_is_refused_for_generators(row: Row) -> None:
 
 
 def test_a_model_of_zero_signal_learns_from_its_first_step_on() -> None:
-    """Nothing of x0 is in the latents there, and the prediction of v says all of it."""
+    """There the latents contain nothing of x0, and the prediction of v is all of it."""
     family = changed("sd-1.4", V | ZERO_SNR | TRAILING).load()
     image = image_spec(num_inference_steps=4)
     schedule = family.schedule(image)

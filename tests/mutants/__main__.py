@@ -1,4 +1,4 @@
-"""Puts single mistakes into the code and looks whether the tests notice: ``make mutants``.
+"""Puts single mistakes into the code and checks whether the tests notice: ``make mutants``.
 
 ``targets`` says which files and which tests, ``mistakes`` has those made by hand, all of which are
 tried, ``equivalent`` those that change nothing. A sample of the others is drawn by ``--seed``. When
@@ -20,7 +20,7 @@ from tests.mutants.report import Tried
 from tests.mutants.targets import TARGETS
 from tests.mutants.trial import Workshop, workshop
 
-#: Tests that run so often as long as they need without a mistake hang.
+#: Tests that run this many times longer than without a mistake are taken to hang.
 _SLACK, _SLACK_SECONDS = 3.0, 20.0
 _FIRST_SECONDS = 600.0
 _FAILED = re.compile(r"^(?:FAILED|ERROR) (\S+)", re.MULTILINE)
@@ -70,7 +70,8 @@ def _tried(mutants: Sequence[Mutant], end: float) -> list[Tried]:
 
 
 def _usual_seconds(shop: Workshop, tests: tuple[str, ...]) -> float | None:
-    """Without a mistake; nothing where they fail even so, which says nothing of any mutant."""
+    """Runs the tests without a mistake. ``None`` if they fail even so; then they can't judge
+    mutants."""
     outcome = shop.run(tests, _FIRST_SECONDS)
     if outcome.passed:
         return outcome.seconds

@@ -236,7 +236,7 @@ def test_what_the_queue_cannot_use_is_refused_by_field(
 
 def test_a_request_without_a_session_is_refused(tabs: dict[str, Tab]) -> None:
     http = tabs["anna"].http
-    for body in (b"", b"{", b"[]", b"null", b"{}", b"[" * 100_000, b"\xff"):
+    for body in (b"", b"{", b"[]", b"null", b"{}", b"[" * 30, b"\xff"):
         for route in ("queue/join", "cancel", "reset"):
             answer = http.post(f"{API}/{route}", content=body)
             assert answer.status_code == 400, (route, body[:9])

@@ -163,7 +163,7 @@ class AsyncClient:
         call = calls.read_artifact(job_id, name)
         while True:
             try:
-                async with self._http.stream(call.method, call.path) as response:
+                async with self._http.stream(call.method, call.path, **call.options) as response:
                     if response.is_error:
                         await response.aread()
                         raise api_error(response)

@@ -83,7 +83,9 @@ def cancel_batch(batch_id: str) -> Call[Batch]:
 
 
 def read_artifact(job_id: str, name: str) -> Call[bytes]:
-    return Call("GET", f"/v1/jobs/{job_id}/artifacts/{name}", bytes)
+    # It may lie elsewhere. httpx sends the API key to no other host.
+    options = {"follow_redirects": True}
+    return Call("GET", f"/v1/jobs/{job_id}/artifacts/{name}", bytes, options)
 
 
 def generate(request: ImagesRequest) -> Call[Job]:

@@ -160,7 +160,7 @@ class Client:
         call = calls.read_artifact(job_id, name)
         while True:
             try:
-                with self._http.stream(call.method, call.path) as response:
+                with self._http.stream(call.method, call.path, **call.options) as response:
                     if response.is_error:
                         response.read()
                         raise api_error(response)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Awaitable, Callable
 
 from redis.exceptions import ConnectionError, TimeoutError
 
@@ -47,10 +48,18 @@ class Housekeeping:
         self._next_sweep = 0.0
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Until ``stopping``."""
+        """Until ``stopping``. A store that hangs holds no overdue job up."""
+        await asyncio.gather(
+            self._again_and_again(self._end_overdue, stopping),
+            self._again_and_again(self._sweep, stopping),
+        )
+
+    async def _again_and_again(
+        self, task: Callable[[], Awaitable[None]], stopping: asyncio.Event
+    ) -> None:
         while not stopping.is_set():
             try:
-                await self._keep_house()
+                await task()
             except (ConnectionError, TimeoutError) as error:
                 log.warning("Redis is away: %s", error)
             except StoreUnavailable as error:
@@ -60,13 +69,15 @@ class Housekeeping:
                 log.exception("housekeeping failed by a mistake of the service")
             await pause(self._poll_seconds, stopping)
 
-    async def _keep_house(self) -> None:
+    async def _end_overdue(self) -> None:
         if not self._is_looked_at:
             for finding in (await look(self._redis)).findings:
                 log.warning("%s", finding)
             self._is_looked_at = True
         for job_id in await self._queue.end_overdue():
             log.info("job %s: failed: its deadline passed", job_id)
+
+    async def _sweep(self) -> None:
         if time.monotonic() >= self._next_sweep:
             self._next_sweep = time.monotonic() + self._sweep_seconds
             if await self._retention.sweep():

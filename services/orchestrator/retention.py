@@ -39,10 +39,10 @@ class Retention:
 
     async def sweep(self) -> bool:
         """Deletes one batch; true if more is due. Raises ``StoreUnavailable``."""
-        await self._deletion.erase_rest(_BATCH)
         jobs = await self._ended(keys.FINISHED, self._days)
         for job_id in jobs:
-            await self._deletion.delete(job_id)
+            await self._deletion.forget(job_id)
+        await self._deletion.erase_rest(_BATCH)
         events = await self._ended(keys.FINISHED_EVENTS, self._events_days)
         for job_id in events:
             checkpoints = await self._jobs.checkpoints(job_id)

@@ -27,6 +27,11 @@ class StoreSettings(ServiceSettings):
         default=(Path.cwd() / "data" / "artifacts").as_uri(),
         description="Where files are kept: file:///folder or s3://bucket/prefix.",
     )
+    store_seconds: float = Field(
+        default=20,
+        gt=0,
+        description="An artifact store that is silent for so long counts as away.",
+    )
     keep_days: float = Field(
         default=30,
         ge=0,

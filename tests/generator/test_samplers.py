@@ -82,7 +82,11 @@ REFUSED = [
     ("sd-1.4", {"prediction_type": "sample"}, "predicts 'sample'"),
     ("sdxl-turbo", {"prediction_type": "sample"}, "predicts 'sample'"),
     ("sd-1.4", {"_class_name": "LCMScheduler"}, "LCMScheduler.* is not supported here"),
-    ("sdxl-turbo", {"_class_name": "EDMEulerScheduler"}, "EDMEulerScheduler.* is not supported here"),
+    (
+        "sdxl-turbo",
+        {"_class_name": "EDMEulerScheduler"},
+        "EDMEulerScheduler.* is not supported here",
+    ),
     ("sd-1.4", {"num_train_timesteps": 40}, "num_inference_steps: .* can't do 50"),
     ("sd-1.4", {"timestep_spacing": "odd"}, "odd"),
     *(

@@ -158,8 +158,8 @@ def _without_b(tensors: Mapping[str, torch.Tensor]) -> bytes:
     return save({key: t for key, t in tensors.items() if "lora_B" not in key})
 
 
-def _wide(matrix: torch.Tensor) -> torch.Tensor:
-    return matrix[:, :, None, None].expand(-1, -1, 3, 3)
+def _wide(matrix: torch.Tensor, *kernel: int) -> torch.Tensor:
+    return matrix[:, :, None, None].expand(-1, -1, *kernel)
 
 
 def _with_alpha(numbers: int) -> Callable[[Tensors], bytes]:
@@ -187,7 +187,8 @@ WRONG: list[tuple[Callable[[Tensors], bytes], str]] = [
     (_changed(lambda key, t: t[:, 1:] if "lora_A" in key else t), "don't fit that layer"),
     (_changed(lambda key, t: t[:, 1:] if "lora_B" in key else t), "don't fit together"),
     (_changed(lambda key, t: t[:0, :, None, None] if "lora_B" in key else t), "don't fit that"),
-    (_changed(lambda key, t: _wide(t) if "lora_B" in key else t), "don't fit that layer"),
+    (_changed(lambda key, t: _wide(t, 3, 3) if "lora_B" in key else t), "don't fit that layer"),
+    (_changed(lambda key, t: _wide(t, 3, 1) if "lora_B" in key else t), "don't fit that layer"),
     (_with_alpha(2), "alpha must be one number"),
 ]
 

@@ -67,10 +67,10 @@ def sample(target: Target, count: int, seed: int) -> list[Mutant]:
     return _first((mutant for mutant in made if mutant is not None), count)
 
 
-def by_hand() -> list[Mutant]:
-    """The table's mistakes."""
+def by_hand(seed: int) -> list[Mutant]:
+    """All of the table's mistakes, in random order: time may be up before the last of them."""
     made = []
-    for mistake in MISTAKES:
+    for mistake in random.Random(seed).sample(MISTAKES, len(MISTAKES)):
         source = Path(mistake.path).read_text()
         changed = source.replace(mistake.text, mistake.becomes)
         target = "queue's Lua" if mistake.path.endswith(".lua") else "by hand"
@@ -163,8 +163,10 @@ def _mutant(target: str, path: str, source: str, changed: str, tests: tuple[str,
     before, after = source.splitlines(), changed.splitlines()
     lines = zip(before, after, strict=False)
     first = next((at for at, (one, other) in enumerate(lines) if one != other), len(after))
-    # What was taken away has no line of its own any more.
+    # What was taken away has no line of its own any more; with a decorator goes the line before it.
     now = after[first].strip() if first < len(after) else ""
+    while not before[first].strip():
+        first += 1
     mutant = Mutant(target, path, first + 1, before[first].strip(), now, changed, tests)
     return replace(mutant, equivalent=_why_equivalent(mutant))
 

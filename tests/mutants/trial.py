@@ -133,6 +133,8 @@ def _pytest(folder: str, tests: list[str], output: str) -> NoReturn:
         "PYTHONPATH": folder,
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+        # Room for the reason in the line that names the failed test.
+        "COLUMNS": "300",
     }
     sys.dont_write_bytecode = True
     # What is imported stays: nobody needs to look whether it is garbage.

@@ -220,9 +220,13 @@ class Site:
         return worker
 
     async def stop(self, worker: Worker) -> None:
-        """Returns when it has given its jobs back."""
+        """Returns when it has given its jobs back. One that never does is cancelled."""
         worker.stop()
-        await self.workers.pop(worker)
+        try:
+            async with asyncio.timeout(LONGEST_WAIT):
+                await self.workers.pop(worker)
+        except TimeoutError:
+            pytest.fail(f"the worker did not stop within {LONGEST_WAIT:g} s")
 
 
 @pytest.fixture

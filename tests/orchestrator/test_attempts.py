@@ -140,6 +140,7 @@ async def test_the_owner_of_a_job_past_its_deadline_is_asked_to_stop(
     claim = await _claimed(queue)
     await redis.zadd(DEADLINES, {job.id: 0})
     assert await queue.end_overdue() == []
+    assert await redis.zcard(DEADLINES) == 0, "who was asked is in nobody's way the next time"
     assert await queue.renew(claim) is Owned.CANCEL_WANTED
     await queue.finish(claim, JobStatus.CANCELLED)
     assert "its deadline" in ((await api.job(job.id)).stopped_because or "")

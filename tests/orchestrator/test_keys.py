@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -22,6 +23,7 @@ from services.local.ports import free_port
 from services.orchestrator.api.auth import OPEN_PATHS
 from services.orchestrator.store.redis import Client
 from tests.orchestrator.conftest import SPEC, Guarded, Site
+from tests.orchestrator.scripted import ScriptedGenerator
 from tests.redis_server import RedisServer
 
 COMMAND = str(Path(sys.executable).with_name("dualprocess"))
@@ -193,6 +195,30 @@ async def test_metrics_count_jobs_by_status(guarded: Guarded, site: Site) -> Non
     text = (await admin.http.get("/metrics")).text
     for status, count in (("queued", 0), ("running", 0), ("succeeded", 1), ("cancelled", 1)):
         assert f'dualprocess_jobs{{status="{status}"}} {count}.0' in text
+
+
+async def test_metrics_say_of_each_queue_what_waits_and_what_runs(
+    guarded: Guarded, site: Site, generator: ScriptedGenerator
+) -> None:
+    admin, owner = await guarded.owner("admin"), await guarded.owner()
+
+    async def told() -> dict[str, float]:
+        text = (await admin.http.get("/metrics")).text
+        labels = 'generator="tiny-flux",vlms="tiny-idefics2"'
+        found = re.findall(rf"^dualprocess_queue_(\w+){{{labels}}} (\S+)$", text, re.MULTILINE)
+        return {name: float(count) for name, count in found}
+
+    assert await told() == {}
+    generator.go.clear()
+    jobs = [await owner.submit() for _ in range(2)]
+    assert await told() == {"depth": 2, "running": 0}
+    site.start_worker(slots=1)
+    await owner.until(jobs[0].id, lambda job: job.step == 1)
+    assert await told() == {"depth": 1, "running": 1}
+    generator.go.set()
+    for job in jobs:
+        await owner.ended(job.id)
+    assert await told() == {"depth": 0, "running": 0}
 
 
 def test_keys_are_made_listed_and_revoked_by_the_command_line(

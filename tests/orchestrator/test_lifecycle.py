@@ -21,6 +21,8 @@ async def test_a_job_ends_with_its_lora_scores_and_pictures(api: Api, site: Site
     assert job.scores.base is not None
     assert job.scores.lora is not None
     assert (job.scores.base.correct, job.scores.lora.correct) == (0.0, 1.0)
+    told = (await api.events(job.id)).text
+    assert told.count("event: status") == 3, "queued, running, succeeded: it waited for nothing"
     files = {artifact.name: artifact for artifact in job.artifacts}
     assert {"samples.png", "loss.png", "job.json", "preview-000003.png"} < files.keys()
     got = await api.http.get(f"/v1/jobs/{job.id}/artifacts/pytorch_lora_weights.safetensors")

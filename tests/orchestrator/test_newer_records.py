@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from dualprocess.schemas import JobPage, JobStatus
-from services.orchestrator.store.redis import Client, job_key
+from services.orchestrator.store.redis import Client, events_key, job_key
 from tests.orchestrator.conftest import SPEC, Api, Guarded, Site
 from tests.orchestrator.scripted import ScriptedGenerator
 
@@ -94,3 +94,21 @@ async def test_a_worker_runs_no_job_whose_spec_it_does_not_know_whole(
     assert "spec.mood" in waiting.causes[0]
     assert (await api.ended((await api.submit()).id)).status == JobStatus.SUCCEEDED
     assert len(generator.guards) == 1
+
+
+async def test_events_of_a_newer_version_break_no_stream(api: Api, redis: Client) -> None:
+    job = await api.submit()
+    key = events_key(job.id)
+    told = [
+        {"type": "status", "status": "running", "attempt": 1, "mood": "gloomy"},
+        {"type": "applause", "claps": 3},
+        {"type": "status", "status": "paused", "attempt": 1},
+        {"type": "status", "status": "succeeded", "attempt": 1},
+    ]
+    for event in told:
+        await redis.xadd(key, {"event": json.dumps(event)})
+    text = (await api.events(job.id)).text
+    assert [line for line in text.splitlines() if line.startswith("event: ")] == [
+        f"event: {kind}" for kind in ("status", "status", "warning", "warning", "status")
+    ]
+    assert "an event here (applause) that this one" in text

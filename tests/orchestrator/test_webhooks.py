@@ -22,6 +22,7 @@ import pytest
 
 from dualprocess import WebhookMessage
 from dualprocess.schemas import Job, JobStatus, WebhookState, WebhookStatus
+from dualprocess.schemas.webhooks import secret_bytes
 from services.orchestrator.api.app import create_app
 from services.orchestrator.api.settings import ApiSettings
 from services.orchestrator.store.redis import Client
@@ -91,7 +92,7 @@ async def test_the_end_of_a_job_is_told_and_signed(
     hooked: Api, site: Site, receiver: Receiver
 ) -> None:
     job = await submitted(hooked, receiver)
-    assert state(job).status == WebhookStatus.WAITING
+    assert (state(job).status, state(job).attempts) == (WebhookStatus.WAITING, 0)
     site.start_worker()
     (received,) = await receiver.until(1)
     told = verified(received)
@@ -300,6 +301,17 @@ async def test_a_weak_secret_is_refused_and_not_repeated(api: Api, secret: str) 
     assert len(secret) < 8 or secret not in answer.text
 
 
+def secret_of(size: int) -> str:
+    return "whsec_" + base64.b64encode(bytes(size)).decode()
+
+
+def test_a_secret_has_24_to_64_bytes() -> None:
+    assert [len(secret_bytes(secret_of(size))) for size in (24, 64)] == [24, 64]
+    for wrong in (secret_of(23), secret_of(65), secret_of(32) + "é", "whsek_" + secret_of(32)):
+        with pytest.raises(ValueError, match="must be whsec_ and 24 to 64 random bytes"):
+            secret_bytes(wrong)
+
+
 _NOT_PUBLIC = """
 127.0.0.1 127.255.0.1 0.0.0.0 0.1.2.3 10.1.2.3 100.64.0.1 169.254.169.254 172.16.0.1 192.168.0.1
 192.0.0.8 192.0.2.1 192.88.99.1 198.18.0.1 198.51.100.1 203.0.113.1 224.0.0.1 239.1.1.1 240.0.0.1
@@ -408,11 +420,15 @@ async def test_what_an_answer_means(receiver: Receiver, status: int, what: str, 
     assert (str(caught.value), caught.value.gone) == (what, gone)
 
 
-async def test_an_endless_answer_is_not_read(receiver: Receiver) -> None:
-    receiver.body = 64 << 20
-    await asyncio.wait_for(
-        Poster(AddressPolicy(loopback=True)).post(receiver.url, {}, b""), timeout=5
-    )
+@pytest.mark.parametrize(("body", "whole"), [(64 << 10, True), (64 << 20, False)])
+async def test_an_answer_is_read_unless_it_is_endless(
+    receiver: Receiver, body: int, whole: bool
+) -> None:
+    # A 204 has no body, whatever is behind it.
+    receiver.answers, receiver.body = [200], body
+    await Poster(AddressPolicy(loopback=True)).post(receiver.url, {}, b"")
+    await asyncio.wait(receiver.serving)
+    assert receiver.read_whole == whole
 
 
 async def test_a_receiver_that_does_not_answer_is_left(

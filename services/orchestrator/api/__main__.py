@@ -19,6 +19,9 @@ from services.orchestrator.api.open_files import allow_files
 from services.orchestrator.api.settings import ApiSettings
 from services.orchestrator.store.artifacts import StoreRefused
 
+#: Requests in hand get this long to end after SIGTERM.
+DRAIN_SECONDS = 3
+
 if __name__ == "__main__":
     settings = ApiSettings.from_command_line()
     configure_logging("api", settings.log_level)
@@ -54,5 +57,5 @@ if __name__ == "__main__":
         proxy_headers=False,
         limit_concurrency=settings.connections,
         timeout_keep_alive=settings.keep_alive,
-        timeout_graceful_shutdown=3,
+        timeout_graceful_shutdown=DRAIN_SECONDS,
     )

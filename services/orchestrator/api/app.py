@@ -80,7 +80,11 @@ _CORS_READ = [
 
 def create_app(settings: ApiSettings) -> FastAPI:
     presets = load_presets(settings.presets)
-    store = ArtifactStore(settings.artifacts)
+    store = ArtifactStore(
+        settings.artifacts,
+        seconds=settings.store_seconds,
+        signed_seconds=settings.signed_downloads,
+    )
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

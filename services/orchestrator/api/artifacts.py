@@ -11,14 +11,16 @@ from fastapi.responses import StreamingResponse
 from services.orchestrator.api.auth import READ
 from services.orchestrator.api.conditions import is_another, is_known, wants_range
 from services.orchestrator.api.problems import ProblemError
+from services.orchestrator.api.proxied import redirect_elsewhere
 from services.orchestrator.api.state import JobDep, StateDep
-from services.orchestrator.store.artifacts import MEDIA_TYPES
+from services.orchestrator.store.artifacts import MEDIA_TYPES, attachment
 
 router = APIRouter(prefix="/v1/jobs", tags=["artifacts"])
 
 # No file has a size of more than 18 digits, and Python refuses to parse a number with thousands of
 # digits.
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
+_COMPARING = ("if-match", "if-range")
 _CONTENT: dict[str, dict[str, Any]] = {
     media_type: {} for media_type in ("application/octet-stream", *MEDIA_TYPES.values())
 }
@@ -26,6 +28,7 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {"content": _CONTENT, "description": "The file."},
     206: {"content": _CONTENT, "description": "The requested range."},
     304: {"description": "`If-None-Match` names it."},
+    307: {"description": "To the file in the store, with `--signed-downloads`."},
 }
 
 
@@ -66,7 +69,7 @@ async def artifact(
     headers = {
         "ETag": f'"{described.sha256}"',
         "Accept-Ranges": "bytes",
-        "Content-Disposition": f'attachment; filename="{described.name}"',
+        "Content-Disposition": attachment(described.name),
         "X-Content-Type-Options": "nosniff",
     }
     if is_another(request.headers, headers["ETag"]):
@@ -74,6 +77,11 @@ async def artifact(
         raise ProblemError(412, title, f"Its ETag is {headers['ETag']}.")
     if is_known(request.headers, headers["ETag"]):
         return Response(status_code=304, headers=headers)
+    # Those that compare would compare with the store's own ETag.
+    compares = any(name in request.headers for name in _COMPARING)
+    url = None if compares or request.method == "HEAD" else await state.artifacts.signed_url(path)
+    if url is not None:
+        return redirect_elsewhere(request.scope, url)
     asked = range_header if wants_range(request.headers, headers["ETag"]) else None
     begin, end = _asked_range(asked, described.bytes)
     status = 200

@@ -44,12 +44,15 @@ async def readyz(
 async def metrics(state: StateDep) -> Response:
     """The service's metrics, in Prometheus's text format."""
     registry = CollectorRegistry()
-    depth = Gauge(
-        "dualprocess_queue_depth", "Jobs that wait.", ["generator", "vlms"], registry=registry
-    )
-    for pair, waiting in (await state.jobs.queue_depths()).items():
-        generator, _, vlms = pair.partition("|")
-        depth.labels(generator, vlms).set(waiting)
+    for name, what, counts in (
+        ("depth", "Jobs that wait.", await state.jobs.queue_depths()),
+        ("running", "Jobs under a lease.", await state.jobs.queues_running()),
+    ):
+        labels = ["generator", "vlms"]
+        gauge = Gauge(f"dualprocess_queue_{name}", what, labels, registry=registry)
+        for pair, count in counts.items():
+            generator, _, vlms = pair.partition("|")
+            gauge.labels(generator, vlms).set(count)
     jobs = Gauge("dualprocess_jobs", "Jobs by status.", ["status"], registry=registry)
     for status, count in (await state.jobs.by_status()).items():
         jobs.labels(status).set(count)

@@ -8,6 +8,7 @@ import re
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.orchestrator.api.client_address import Network, address_of, is_in, sender
@@ -35,12 +36,17 @@ def networks(text: str) -> list[Network]:
     return [ipaddress.ip_network(name, strict=False) for name in every or names]
 
 
+#: In a request's scope: where its route leads beyond this service.
+_ELSEWHERE = "dualprocess.elsewhere"
+
+
 class Proxied:
     """ASGI middleware: requests come in as the proxy got them.
 
     With the prefix or without, since some proxies strip it and some do not: behind here it is
     ``root_path`` and ``path`` begins with it. Who is not ``trusted`` can't say what the request was
-    like. Redirects name no host: what the browser asked for is right.
+    like. Redirects name no host, but for ``redirect_elsewhere``: what the browser asked for is
+    right.
     """
 
     def __init__(self, app: ASGIApp, *, root_path: str, trusted: list[Network]) -> None:
@@ -68,6 +74,7 @@ class Proxied:
         if prefix and path != prefix and not path.startswith(f"{prefix}/"):
             path = prefix + path
         seen = dict(scope, headers=headers, root_path=prefix, path=path)
+        elsewhere = seen[_ELSEWHERE] = set[str]()
         if scheme in ("http", "https"):
             seen["scheme"] = scheme
         if passed := ",".join(told.getlist("x-forwarded-for")):
@@ -75,10 +82,19 @@ class Proxied:
 
         async def answered(message: Message) -> None:
             if message["type"] == "http.response.start":
-                _relocate(MutableHeaders(scope=message), prefix)
+                headers = MutableHeaders(scope=message)
+                if headers.get("location") not in elsewhere:
+                    _relocate(headers, prefix)
             await send(message)
 
         await self._app(seen, receive, answered)
+
+
+def redirect_elsewhere(scope: Scope, url: str) -> Response:
+    """A redirect to ``url``, which is not of this service."""
+    scope[_ELSEWHERE].add(url)
+    headers = {"Location": url, "Cache-Control": "private, no-store"}
+    return Response(status_code=307, headers=headers)
 
 
 def _first(headers: Headers, name: str) -> str:

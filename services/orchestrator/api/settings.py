@@ -95,6 +95,13 @@ class ApiSettings(StoreSettings):
         "is every name.",
     )
     ui: bool = Field(default=False, description="Serve the web page at /ui; needs the extra [ui].")
+    signed_downloads: int = Field(
+        default=0,
+        ge=0,
+        le=7 * 24 * 3600,
+        description="Downloads are redirected to S3, with an address that is signed for this many "
+        "seconds; 0: files go through the API.",
+    )
     body_limit: int = Field(
         default=64 * 1024 * 1024,
         ge=1024,
@@ -166,6 +173,13 @@ class ApiSettings(StoreSettings):
                     "http://localhost:3000, without a path or a slash at the end"
                 )
         return text
+
+    @field_validator("signed_downloads")
+    @classmethod
+    def _have_a_store_that_signs(cls, seconds: int, info: ValidationInfo) -> int:
+        if seconds and not info.data.get("artifacts", "").startswith("s3://"):
+            raise ValueError("needs --artifacts s3://…; a folder signs nothing: leave it out")
+        return seconds
 
     @field_validator("connections")
     @classmethod

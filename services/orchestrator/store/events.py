@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypeAlias
+from typing import TypeAlias, get_args
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
-from dualprocess.schemas import AnyStepEvent, Event, StatusEvent
+from dualprocess.schemas import AnyStepEvent, Event, StatusEvent, WarningEvent
 from services.orchestrator.store import redis as keys
+from services.orchestrator.store.newer import KnownParts
 
 _EVENT: TypeAdapter[Event] = TypeAdapter(Event)
+_KINDS: Mapping[str, type[Event]] = {
+    model.model_fields["type"].default: model for model in get_args(get_args(Event)[0])
+}
 
 #: The place of an event among those of its job.
 Place: TypeAlias = tuple[int, int]
@@ -104,4 +110,15 @@ def place_of(entry_id: str) -> Place:
 
 
 def _event(fields: Mapping[str, str]) -> Event:
-    return _EVENT.validate_json(fields["event"])
+    """What a newer version recorded is read as far as this one knows it."""
+    text = fields["event"]
+    try:
+        return _EVENT.validate_json(text)
+    except ValidationError:
+        kind = str(json.loads(text).get("type"))
+    with contextlib.suppress(KeyError, ValidationError):
+        return KnownParts().read(_KINDS[kind], text, kind)
+    return WarningEvent(
+        message=f"A newer version of the service recorded an event here ({kind[:40]}) that this "
+        "one can't show."
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -203,6 +204,17 @@ class Jobs:
         queues = sorted(await self._redis.smembers(keys.QUEUES))
         prefix = keys.queue_key("", ()).removesuffix("|")
         return {queue.removeprefix(prefix): await self._redis.zcard(queue) for queue in queues}
+
+    async def queues_running(self) -> dict[str, int]:
+        """How many jobs are under a lease, by the queue that they came from, as ``queue_depths``
+        names it; of each that was ever used."""
+        queues = await self._redis.smembers(keys.QUEUES)
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for job_id in await self._redis.zrange(keys.LEASES, 0, -1):
+                pipe.hget(keys.job_key(job_id), "queue")
+            counts = Counter(await pipe.execute())
+        prefix = keys.queue_key("", ()).removesuffix("|")
+        return {queue.removeprefix(prefix): counts[queue] for queue in sorted(queues)}
 
     async def by_status(self) -> dict[JobStatus, int]:
         """How many jobs there are."""

@@ -20,6 +20,7 @@ from services.orchestrator.store.jobs import Jobs
 from services.orchestrator.store.queue import Claim, Queue
 from services.orchestrator.store.redis import connect
 from services.orchestrator.store.workers import LiveWorker, Workers
+from services.orchestrator.worker.alive import stay_alive
 from services.orchestrator.worker.checkpoints import discard
 from services.orchestrator.worker.reach import Reach
 from services.orchestrator.worker.runner import Runner, cancelled
@@ -63,7 +64,7 @@ class Worker:
         lease_ms = int(self._settings.lease_seconds * 1000)
         waits_ms = int(max(1.0, _ASKS * self._settings.poll_seconds) * 1000)
         queue = Queue(looking, lease_ms=lease_ms, waits_ms=waits_ms)
-        artifacts = ArtifactStore(self._settings.artifacts)
+        artifacts = self._store()
         stores = Stores(Jobs(redis), Events(redis), artifacts)
         try:
             async with open_channel(self._settings.generator, credentials) as channel:
@@ -94,10 +95,14 @@ class Worker:
                     ),
                     reach.run(self._stopping),
                     housekeeping.run(self._stopping),
+                    stay_alive(self._settings.alive_file, self._stopping),
                 )
         finally:
             await redis.aclose()
             await looking.aclose()
+
+    def _store(self) -> ArtifactStore:
+        return ArtifactStore(self._settings.artifacts, seconds=self._settings.store_seconds)
 
     async def _serve(
         self,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from services.orchestrator.store.artifacts import StoreUnavailable
 from services.orchestrator.store.checkpoints import KEPT, StoredCheckpoint, dump
@@ -51,7 +52,9 @@ class Checkpoints:
         """The newest checkpoint that is complete. A damaged one is dropped, and the job's causes
         say so."""
         for stored in await self._stores.jobs.checkpoints(self._lease.claim.job_id):
-            data = await self._stores.artifacts.read_checkpoint(stored)
+            data = await self._lease.patiently(
+                partial(self._stores.artifacts.read_checkpoint, stored)
+            )
             if data is not None:
                 return SavedCheckpoint(stored.step, data)
             await self.drop(stored.step, "its file is damaged or gone")

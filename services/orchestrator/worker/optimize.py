@@ -29,8 +29,8 @@ from services.orchestrator.worker.failures import (
     ServiceEnded,
     WorkerStopping,
 )
+from services.orchestrator.worker.files import read_file
 from services.orchestrator.worker.lease import Lease
-from services.orchestrator.worker.loras import read_lora
 from services.orchestrator.worker.run import Run, changed, skipped_steps
 from services.orchestrator.worker.scoring import mean_score, scoring
 from services.orchestrator.worker.stores import Stores
@@ -105,7 +105,7 @@ async def _run(
         elif lease.cancel_wanted.is_set():
             raise JobStopped
         run = Run(spec, lease, checkpoints, steps)
-        files = _Files(None if resume else await _start(spec, stores), resume)
+        files = _Files(None if resume else await _start(spec, stores, lease), resume)
         # Made here: what goes wrong while grpc.aio iterates over requests is lost.
         message = _message(spec, targets, files)
         call = generator.Optimize(_requests(message, files, lease, stopping, run.learned))
@@ -122,12 +122,12 @@ async def _run(
             call.cancel()
 
 
-async def _start(spec: ResolvedJobSpec, stores: Stores) -> bytes | None:
+async def _start(spec: ResolvedJobSpec, stores: Stores, lease: Lease) -> bytes | None:
     """The file of the LoRA to begin with."""
     start = spec.lora.start
     if start is None or start.job is None:
         return None
-    return await read_lora(start.job, stores.jobs, stores.artifacts, artifact=start.artifact)
+    return await read_file(start.job, start.artifact, stores, lease)
 
 
 @dataclass(frozen=True)

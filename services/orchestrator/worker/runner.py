@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 #: How often a lease is renewed within its own time: four renewals may be missed before it is over.
 _RENEWALS = 5
 #: Seconds that a job has to end or to be suspended once its worker stops.
-_SUSPEND_SECONDS = 5.0
+SUSPEND_SECONDS = 5.0
 #: The pause before a job that only a newer version can read is offered again.
 _NEWER_PAUSE_SECONDS = 10.0
 
@@ -151,7 +151,7 @@ class Runner:
 
     async def _stopped(self) -> NoReturn:
         await self._stopping.wait()
-        await asyncio.sleep(_SUSPEND_SECONDS)
+        await asyncio.sleep(SUSPEND_SECONDS)
         raise WorkerStopping
 
     async def _work(self, job: Job, lease: Lease) -> JobStatus:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from pathlib import Path
 
 from pydantic import Field, ValidationInfo, field_validator
 
@@ -41,6 +42,11 @@ class WorkerSettings(StoreSettings, GrpcSettings):
     )
     poll_seconds: float = Field(
         default=0.25, gt=0, description="Seconds between two checks of an empty queue."
+    )
+    alive_file: Path | None = Field(
+        default=None,
+        description="A file that it touches every few seconds while it runs, for whatever watches it: "
+        "a worker has no port.",
     )
 
     @field_validator("poll_seconds")

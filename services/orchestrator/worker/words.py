@@ -112,7 +112,7 @@ async def _written(task: Task[WordsT], speaker: _Speaker) -> WordsT:
 
 
 async def _image(lease: Lease, stores: Stores) -> bytes:
-    return await read_file(lease.claim.job_id, IMAGE_FILE, stores.jobs, stores.artifacts)
+    return await read_file(lease.claim.job_id, IMAGE_FILE, stores, lease)
 
 
 def _blank() -> bytes:

@@ -22,7 +22,7 @@ from tests.mutants.report import Results, Tried
 from tests.mutants.targets import TARGETS
 from tests.mutants.trial import Workshop, workshop
 
-#: The time for the tests of one mutant. A single test that hangs is ended earlier by pytest-timeout.
+#: The time for the tests of one mutant. pytest-timeout ends a single test that hangs earlier.
 _SECONDS = 600.0
 _FAILED = re.compile(r"^(?:FAILED|ERROR) (tests/.+?)(?: - (.*))?$", re.MULTILINE)
 #: A test that pytest-timeout ended has noticed nothing.

@@ -45,8 +45,8 @@ class WorkerSettings(StoreSettings, GrpcSettings):
     )
     alive_file: Path | None = Field(
         default=None,
-        description="A file that it touches every few seconds while it runs, for whatever watches it: "
-        "a worker has no port.",
+        description="A file that it touches every few seconds while it runs, for programs that "
+        "watch it, since a worker has no port.",
     )
 
     @field_validator("poll_seconds")

@@ -1,4 +1,4 @@
-"""``dualprocess up`` where it can't start: one sentence, at once."""
+"""``dualprocess up`` that can't start says so at once, in one sentence."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from services.local.settings import LocalSettings
 
 
 def up(*flags: str) -> str:
-    """What it says when it refuses to start."""
+    """Its message when it refuses to start."""
     done = subprocess.run(
         [str(Path(sys.executable).with_name("dualprocess")), "up", *flags],
         capture_output=True,

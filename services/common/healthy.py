@@ -27,7 +27,7 @@ async def fault(target: str, name: str | None, settings: GrpcSettings) -> str | 
         credentials = settings.credentials()
     except CredentialsError as error:
         return str(error)
-    async with open_channel(target, credentials, name=name) as channel:
+    async with open_channel(target, credentials, peer=name) as channel:
         try:
             answer = await health_pb2_grpc.HealthStub(channel).Check(
                 health_pb2.HealthCheckRequest(), timeout=_SECONDS

@@ -89,7 +89,7 @@ def _chosen(settings: LocalSettings, presets: Presets) -> tuple[list[str], list[
     for name in names:
         if not any(name in kind for kind in known.values()):
             listed = ", ".join(preset for kind in known.values() for preset in kind)
-            raise PresetError(f"--models: {name!r} is unknown: choose of {listed}")
+            raise PresetError(f"--models: {name!r} is unknown: choose from {listed}")
     for what, kind in known.items():
         if not any(name in kind for name in names):
             raise PresetError(f"--models: names no {what}: add one of {', '.join(kind)}")

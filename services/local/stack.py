@@ -17,7 +17,8 @@ from services.local.settings import LocalSettings
 
 
 def build(settings: LocalSettings, plan: Plan) -> list[ChildSpec]:
-    """What to start, in order. Ports are chosen here, and stay over restarts."""
+    """The processes to start, in order. Ports are chosen here, and stay the same when a process is
+    restarted."""
     children = []
     redis_url = settings.redis_url
     if redis_url is None:
@@ -30,9 +31,9 @@ def build(settings: LocalSettings, plan: Plan) -> list[ChildSpec]:
     names = [place.name for place in services]
     ports = dict(zip(names, free_ports(len(names)), strict=True))
     store = [f"--artifacts={settings.artifacts_url}"]
-    # Every name that is read, so that none of this process's own wins.
+    # Under every name that is read, so that no variable of this process is used instead.
     redis_names = {"DUALPROCESS_REDIS_URL": redis_url, "REDIS_URL": redis_url}
-    # Others on this machine may reach loopback, too.
+    # Other users of this machine can reach loopback, too.
     token = {"DUALPROCESS_GRPC_TOKEN": secrets.token_hex(32)}
     children += [_gpu_service(settings, place, ports[place.name], token) for place in services]
     children.append(
@@ -88,7 +89,7 @@ def _gpu_service(
     settings: LocalSettings, place: Placed, port: int, token: Mapping[str, str]
 ) -> ChildSpec:
     arguments = [f"--preset={place.preset}", f"--device={place.device}"]
-    # The host by flag: a DUALPROCESS_HOST in the environment is the API's.
+    # The host is a flag, since DUALPROCESS_HOST in the environment is meant for the API.
     arguments += ["--host=127.0.0.1", f"--port={port}"]
     return _python(
         settings,
@@ -96,11 +97,11 @@ def _gpu_service(
         f"services.{place.service}",
         arguments,
         ready=lambda: serves(f"127.0.0.1:{port}"),
-        waits_for=f"{place.preset} to be loaded, with its weights where they are not here yet",
+        waits_for=f"{place.preset} to be loaded, after a download if its weights are not here yet",
         ready_seconds=settings.load_seconds,
         # However often it starts, it sees its own card alone.
         environment={**token, **({} if place.card is None else {VISIBLE: place.card, **ORDER})},
-        # What it downloads may be others' as well.
+        # Others may read the weights that it downloads.
         umask=ChildSpec.umask,
     )
 

@@ -1,5 +1,5 @@
-"""What somebody must do for all jobs: end overdue ones, and let old ones go. And tell, once, what
-of this Redis may lose them.
+"""Work for all jobs: ends overdue ones, deletes old ones, and logs once which settings of this
+Redis may lose jobs.
 
 Every worker and every API process does it, so it is done while any of them lives; each step is
 one atomic script or may be done twice.
@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Awaitable, Callable
 
 from redis.exceptions import ConnectionError, TimeoutError
 
@@ -25,8 +26,8 @@ log = logging.getLogger(__name__)
 
 
 class Housekeeping:
-    """Looks for overdue jobs every ``poll_seconds``, for old ones every
-    ``settings.sweep_seconds``; while more of them are due, every ``poll_seconds`` too."""
+    """Looks for overdue jobs every ``poll_seconds``, and for old ones every
+    ``settings.sweep_seconds``, or every ``poll_seconds`` while more of them are due."""
 
     def __init__(
         self,
@@ -47,26 +48,36 @@ class Housekeeping:
         self._next_sweep = 0.0
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Until ``stopping``."""
+        """Until ``stopping``. A store that hangs holds no overdue job up."""
+        await asyncio.gather(
+            self._again_and_again(self._end_overdue, stopping),
+            self._again_and_again(self._sweep, stopping),
+        )
+
+    async def _again_and_again(
+        self, task: Callable[[], Awaitable[None]], stopping: asyncio.Event
+    ) -> None:
         while not stopping.is_set():
             try:
-                await self._keep_house()
+                await task()
             except (ConnectionError, TimeoutError) as error:
                 log.warning("Redis is away: %s", error)
             except StoreUnavailable as error:
                 log.warning("the artifact store is away: %s", error)
             except Exception:
-                # One job that can't be read must not end the work for all others.
-                log.exception("housekeeping made a mistake")
+                # One job that can't be read must not stop the work for all others.
+                log.exception("housekeeping failed by a mistake of the service")
             await pause(self._poll_seconds, stopping)
 
-    async def _keep_house(self) -> None:
+    async def _end_overdue(self) -> None:
         if not self._is_looked_at:
             for finding in (await look(self._redis)).findings:
                 log.warning("%s", finding)
             self._is_looked_at = True
         for job_id in await self._queue.end_overdue():
             log.info("job %s: failed: its deadline passed", job_id)
+
+    async def _sweep(self) -> None:
         if time.monotonic() >= self._next_sweep:
             self._next_sweep = time.monotonic() + self._sweep_seconds
             if await self._retention.sweep():

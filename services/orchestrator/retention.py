@@ -9,7 +9,7 @@ from services.orchestrator.store.jobs import Jobs
 from services.orchestrator.store.uploads import Uploads
 
 _DAY_MS = 86_400_000
-#: Of each kind in one sweep: it shall never hold up what it runs beside.
+#: How many of each kind are deleted in one sweep, so that it never delays other work for long.
 _BATCH = 20
 
 
@@ -38,11 +38,11 @@ class Retention:
         self._events_days = events_days
 
     async def sweep(self) -> bool:
-        """One batch; true when more is due. Raises ``StoreUnavailable``."""
-        await self._deletion.erase_rest(_BATCH)
+        """Deletes one batch; true if more is due. Raises ``StoreUnavailable``."""
         jobs = await self._ended(keys.FINISHED, self._days)
         for job_id in jobs:
-            await self._deletion.delete(job_id)
+            await self._deletion.forget(job_id)
+        await self._deletion.erase_rest(_BATCH)
         events = await self._ended(keys.FINISHED_EVENTS, self._events_days)
         for job_id in events:
             checkpoints = await self._jobs.checkpoints(job_id)

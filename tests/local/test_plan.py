@@ -42,7 +42,7 @@ def cards(made: Plan) -> dict[str, str | None]:
 @pytest.mark.parametrize(
     ("models", "sentence"),
     [
-        ("tiny-flux,nothing", "'nothing' is unknown: choose of"),
+        ("tiny-flux,nothing", "'nothing' is unknown: choose from"),
         ("tiny-flux,flux-dev", "names no VLM: add one of gemma3"),
         ("idefics2", "names no generator: add one of flux-dev"),
     ],

@@ -26,10 +26,13 @@ class ApiProcess:
 
 
 @contextlib.asynccontextmanager
-async def api_process(redis_url: str, artifacts: Path, *more: str) -> AsyncIterator[ApiProcess]:
-    """Ready; killed at the end, if it still runs."""
+async def api_process(
+    redis_url: str, artifacts: Path | str, *more: str
+) -> AsyncIterator[ApiProcess]:
+    """Ready; killed at the end, if it still runs. ``artifacts`` is a folder or an address."""
     port = free_port()
-    flags = [f"--port={port}", f"--redis-url={redis_url}", f"--artifacts={artifacts.as_uri()}"]
+    store = artifacts if isinstance(artifacts, str) else artifacts.as_uri()
+    flags = [f"--port={port}", f"--redis-url={redis_url}", f"--artifacts={store}"]
     command = [sys.executable, "-m", "services.orchestrator.api", *flags, *more]
     process = await asyncio.create_subprocess_exec(*command)
     api = ApiProcess(process, port)

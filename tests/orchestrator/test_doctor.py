@@ -76,7 +76,7 @@ async def test_people_read_lines_with_what_to_do(stores: list[str]) -> None:
     runner = CliRunner()
     done = await asyncio.to_thread(runner.invoke, app, [*stores, "--preset=nothing"])
     assert done.exit_code == 1
-    assert "problem  presets    --preset: 'nothing' is unknown: choose of flux-dev" in done.stdout
+    assert "problem  presets    --preset: 'nothing' is unknown: choose from flux-dev" in done.stdout
     assert "→ mend it, or name another --preset" in done.stdout
     assert "1 problems, 1 warnings" in done.stdout.splitlines()[-1]
 
@@ -103,7 +103,7 @@ async def test_a_redis_that_is_away_or_loses_jobs_is_a_problem(
     finally:
         careless.stop()
     assert done.exit_code == 1
-    assert "keeps no append-only file" in about(found, "redis", "problem")
+    assert "writes no append-only file" in about(found, "redis", "problem")
     assert "→ set appendonly to yes" in about(found, "redis", "problem").replace("\n", " ")
     done, found = await doctor(REDIS_URL=careless.url, DUALPROCESS_ARTIFACTS=artifacts)
     assert done.exit_code == 1

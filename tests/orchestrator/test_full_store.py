@@ -1,4 +1,4 @@
-"""An artifact store that takes nothing for a while: jobs say so, wait, and go on."""
+"""An artifact store that is full for a while: jobs say so, wait, and go on."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ async def test_a_job_waits_for_room_and_goes_on(api: Api, site: Site, store: Sto
     store.close()
     site.start_worker(lease_seconds=1)
     job = await api.until((await api.submit()).id, lambda job: job.waiting_for and job.step)
-    assert "the artifact store, which takes no files" in (job.waiting_for or "")
+    assert "the artifact store, which is full or away" in (job.waiting_for or "")
     assert "/" not in (job.waiting_for or "")
     store.open()
     job = await api.ended(job.id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -22,6 +23,7 @@ from services.local.ports import free_port
 from services.orchestrator.api.auth import OPEN_PATHS
 from services.orchestrator.store.redis import Client
 from tests.orchestrator.conftest import SPEC, Guarded, Site
+from tests.orchestrator.scripted import ScriptedGenerator
 from tests.redis_server import RedisServer
 
 COMMAND = str(Path(sys.executable).with_name("dualprocess"))
@@ -195,6 +197,30 @@ async def test_metrics_count_jobs_by_status(guarded: Guarded, site: Site) -> Non
         assert f'dualprocess_jobs{{status="{status}"}} {count}.0' in text
 
 
+async def test_metrics_say_of_each_queue_what_waits_and_what_runs(
+    guarded: Guarded, site: Site, generator: ScriptedGenerator
+) -> None:
+    admin, owner = await guarded.owner("admin"), await guarded.owner()
+
+    async def told() -> dict[str, float]:
+        text = (await admin.http.get("/metrics")).text
+        labels = 'generator="tiny-flux",vlms="tiny-idefics2"'
+        found = re.findall(rf"^dualprocess_queue_(\w+){{{labels}}} (\S+)$", text, re.MULTILINE)
+        return {name: float(count) for name, count in found}
+
+    assert await told() == {}
+    generator.go.clear()
+    jobs = [await owner.submit() for _ in range(2)]
+    assert await told() == {"depth": 2, "running": 0}
+    site.start_worker(slots=1)
+    await owner.until(jobs[0].id, lambda job: job.step == 1)
+    assert await told() == {"depth": 1, "running": 1}
+    generator.go.set()
+    for job in jobs:
+        await owner.ended(job.id)
+    assert await told() == {"depth": 0, "running": 0}
+
+
 def test_keys_are_made_listed_and_revoked_by_the_command_line(
     redis_server: RedisServer,
 ) -> None:
@@ -228,7 +254,7 @@ def test_a_key_without_a_scope_is_not_made(redis_server: RedisServer) -> None:
 def test_keys_go_to_the_stack_whose_folder_is_named(
     redis_server: RedisServer, tmp_path: Path
 ) -> None:
-    """`dualprocess up` takes a new port for its Redis at every start, and leaves it there."""
+    """`dualprocess up` has a new port for its Redis at each start, and writes it to this file."""
     (tmp_path / "redis").mkdir()
     (tmp_path / "redis" / "url").write_text(redis_server.url)
     flags = ["--data", str(tmp_path), "create", "--name", "me", "--scope", "read", "--json"]

@@ -19,6 +19,9 @@ from services.orchestrator.api.open_files import allow_files
 from services.orchestrator.api.settings import ApiSettings
 from services.orchestrator.store.artifacts import StoreRefused
 
+#: Requests in hand get this long to end after SIGTERM.
+DRAIN_SECONDS = 3
+
 if __name__ == "__main__":
     settings = ApiSettings.from_command_line()
     configure_logging("api", settings.log_level)
@@ -37,8 +40,8 @@ if __name__ == "__main__":
         settings.refuse("artifacts", str(error))
     except PresetError as error:
         sys.exit(printable.lines(f"api: {error}"))
-    # A full collection takes a tenth of a second, in which nobody is answered, if it looks through
-    # what the imports made.
+    # Objects made by imports are excluded from garbage collection: a full collection of them takes
+    # a tenth of a second, during which no request is answered.
     gc.freeze()
     allow_files(settings.connections)
     # Open event streams would keep a server alive for as long as their jobs run.
@@ -50,9 +53,9 @@ if __name__ == "__main__":
         h11_max_incomplete_event_size=MAX_HEAD,
         log_config=None,
         access_log=False,
-        # ``Proxied`` does it, and knows the host as well.
+        # ``Proxied`` does this, and also sets the host.
         proxy_headers=False,
         limit_concurrency=settings.connections,
         timeout_keep_alive=settings.keep_alive,
-        timeout_graceful_shutdown=3,
+        timeout_graceful_shutdown=DRAIN_SECONDS,
     )

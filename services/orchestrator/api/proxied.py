@@ -1,5 +1,5 @@
-"""What a proxy in front of the service changes: the path's prefix, the host, the scheme, and who
-asks."""
+"""Reads what a proxy in front of the service reports: the path's prefix, the host, the scheme, and
+the client's address."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ import re
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.orchestrator.api.client_address import Network, address_of, is_in, sender
 from services.orchestrator.api.hosts import AUTHORITY
 
 PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)*")
-#: Anybody can send these. Gradio believes some of them, so nobody behind here gets to see them.
+#: Anybody can send these headers, and Gradio believes some of them, so they are removed.
 _HEADERS = frozenset(
     {
         b"forwarded",
@@ -28,10 +29,15 @@ _HEADERS = frozenset(
 
 
 def networks(text: str) -> list[Network]:
-    """Of addresses and networks with commas between; ``*`` is all. Raises ``ValueError``."""
+    """The networks in a list of addresses and networks, separated by commas; ``*`` is all. Raises
+    ``ValueError``."""
     names = [name.strip() for name in text.split(",") if name.strip()]
     every = ["0.0.0.0/0", "::/0"] if "*" in names else []
     return [ipaddress.ip_network(name, strict=False) for name in every or names]
+
+
+#: In a request's scope: where its route leads beyond this service.
+_ELSEWHERE = "dualprocess.elsewhere"
 
 
 class Proxied:
@@ -39,7 +45,8 @@ class Proxied:
 
     With the prefix or without, since some proxies strip it and some do not: behind here it is
     ``root_path`` and ``path`` begins with it. Who is not ``trusted`` can't say what the request was
-    like. Redirects name no host: what the browser asked for is right.
+    like. Redirects name no host, but for ``redirect_elsewhere``: what the browser asked for is
+    right.
     """
 
     def __init__(self, app: ASGIApp, *, root_path: str, trusted: list[Network]) -> None:
@@ -67,6 +74,7 @@ class Proxied:
         if prefix and path != prefix and not path.startswith(f"{prefix}/"):
             path = prefix + path
         seen = dict(scope, headers=headers, root_path=prefix, path=path)
+        elsewhere = seen[_ELSEWHERE] = set[str]()
         if scheme in ("http", "https"):
             seen["scheme"] = scheme
         if passed := ",".join(told.getlist("x-forwarded-for")):
@@ -74,10 +82,19 @@ class Proxied:
 
         async def answered(message: Message) -> None:
             if message["type"] == "http.response.start":
-                _relocate(MutableHeaders(scope=message), prefix)
+                headers = MutableHeaders(scope=message)
+                if headers.get("location") not in elsewhere:
+                    _relocate(headers, prefix)
             await send(message)
 
         await self._app(seen, receive, answered)
+
+
+def redirect_elsewhere(scope: Scope, url: str) -> Response:
+    """A redirect to ``url``, which is not of this service."""
+    scope[_ELSEWHERE].add(url)
+    headers = {"Location": url, "Cache-Control": "private, no-store"}
+    return Response(status_code=307, headers=headers)
 
 
 def _first(headers: Headers, name: str) -> str:
@@ -85,13 +102,13 @@ def _first(headers: Headers, name: str) -> str:
 
 
 def _relocate(headers: MutableHeaders, prefix: str) -> None:
-    """Routes name their own paths, and Starlette's redirects whole addresses: none leads to another
-    host, so none is named."""
+    """Makes the addresses in Starlette's redirects relative, and adds the prefix to paths. No
+    redirect leads to another host, so none needs to name one."""
     if "location" not in headers:
         return
     location = urlsplit(headers["location"])
     if location.scheme or location.netloc:
-        # Two slashes in front would name a host again.
+        # A path that begins with two slashes would name a host again.
         path = "/" + location.path.lstrip("/")
         headers["location"] = location._replace(scheme="", netloc="", path=path).geturl()
     elif prefix and location.path.startswith("/"):

@@ -36,7 +36,7 @@ def of_presets(directory: Path, names: Sequence[str]) -> tuple[list[AnyPreset], 
 def _named(presets: Presets, name: str) -> AnyPreset:
     known: dict[str, AnyPreset] = {**presets.generators, **presets.vlms}
     if name not in known:
-        raise PresetError(f"--preset: {name!r} is unknown: choose of {', '.join(known)}")
+        raise PresetError(f"--preset: {name!r} is unknown: choose from {', '.join(known)}")
     return known[name]
 
 

@@ -10,6 +10,7 @@ from dualprocess import printable
 from services.common.credentials import CredentialsError
 from services.common.telemetry import configure_logging
 from services.orchestrator.store.artifacts import StoreRefused
+from services.orchestrator.worker.alive import touch_fault
 from services.orchestrator.worker.app import Worker
 from services.orchestrator.worker.settings import WorkerSettings
 
@@ -25,6 +26,8 @@ if __name__ == "__main__":
     settings = WorkerSettings.from_command_line()
     configure_logging("worker", settings.log_level)
     settings.check_redis()
+    if settings.alive_file is not None and (fault := touch_fault(settings.alive_file)):
+        settings.refuse("alive_file", fault)
     try:
         asyncio.run(main(settings))
     except StoreRefused as error:

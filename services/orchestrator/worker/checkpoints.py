@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from services.orchestrator.store.artifacts import StoreUnavailable
 from services.orchestrator.store.checkpoints import KEPT, StoredCheckpoint, dump
@@ -48,16 +49,19 @@ class Checkpoints:
             raise
 
     async def newest(self) -> SavedCheckpoint | None:
-        """The newest that is whole. One that is not is dropped, and the job's causes say so."""
+        """The newest checkpoint that is complete. A damaged one is dropped, and the job's causes
+        say so."""
         for stored in await self._stores.jobs.checkpoints(self._lease.claim.job_id):
-            data = await self._stores.artifacts.read_checkpoint(stored)
+            data = await self._lease.patiently(
+                partial(self._stores.artifacts.read_checkpoint, stored)
+            )
             if data is not None:
                 return SavedCheckpoint(stored.step, data)
             await self.drop(stored.step, "its file is damaged or gone")
         return None
 
     async def drop(self, step: int, why: str) -> None:
-        """Nobody goes on from this one any more."""
+        """Drops this checkpoint: it can't be used."""
         cause = f"the checkpoint after step {step} could not be used: {why}"
         log.warning("job %s: %s", self._lease.claim.job_id, cause)
         known = await self._stores.jobs.checkpoints(self._lease.claim.job_id)
@@ -77,8 +81,8 @@ async def discard(job_id: str, stores: Stores) -> None:
 
 
 async def _delete(job_id: str, checkpoints: Sequence[StoredCheckpoint], stores: Stores) -> None:
-    """What the store refuses to delete goes with the job."""
+    """What the store can't delete now is deleted with the job."""
     try:
         await stores.artifacts.delete([one.path for one in checkpoints])
     except StoreUnavailable as error:
-        log.warning("job %s: old checkpoints stay: %s", job_id, error)
+        log.warning("job %s: old checkpoints can't be deleted yet: %s", job_id, error)

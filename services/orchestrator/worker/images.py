@@ -1,12 +1,13 @@
-"""One images job: fetch its LoRAs, render, perhaps score."""
+"""One images job: fetches its LoRAs, renders, and scores if there are questions."""
 
 from __future__ import annotations
 
 from dualprocess.schemas import JobStatus, ResolvedImagesSpec, Scores
 from dualprocess.v1 import generator_pb2_grpc
+from services.orchestrator.store.artifacts import LORA_FILE
 from services.orchestrator.worker import wire
+from services.orchestrator.worker.files import read_file
 from services.orchestrator.worker.lease import Lease
-from services.orchestrator.worker.loras import read_lora
 from services.orchestrator.worker.scoring import scoring
 from services.orchestrator.worker.stores import Stores
 from services.orchestrator.worker.targets import Targets
@@ -20,7 +21,7 @@ async def render(
     stores: Stores,
 ) -> JobStatus:
     """Runs the job; raises as ``optimize`` does, and ``JobRefused`` for a LoRA that is gone."""
-    loras = [await read_lora(use.job, stores.jobs, stores.artifacts) for use in spec.loras]
+    loras = [await read_file(use.job, LORA_FILE, stores, lease) for use in spec.loras]
     pictures = []
     async for answer in generator.Generate(wire.generate_requests(spec, loras)):
         if lease.cancel_wanted.is_set():

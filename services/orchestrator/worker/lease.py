@@ -25,9 +25,9 @@ from services.orchestrator.worker.failures import JobStopped
 
 log = logging.getLogger(__name__)
 
-Written = TypeVar("Written")
+Used = TypeVar("Used")
 
-#: Between tries to write to the artifact store; then always the last.
+#: Between tries to use the artifact store; then always the last.
 _RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 
 
@@ -62,7 +62,11 @@ class Lease:
                 owned = await self._queue.renew(self.claim)
             except RedisError as error:
                 # Nobody else can take the job while Redis is away or takes no writes.
-                log.warning("job %s: its lease waits for Redis: %s", self.claim.job_id, error)
+                log.warning(
+                    "job %s: its lease can't be renewed while Redis is away: %s",
+                    self.claim.job_id,
+                    error,
+                )
                 continue
             if owned is Owned.LOST:
                 raise LeaseLost(self.claim.job_id)
@@ -81,7 +85,7 @@ class Lease:
             self.cancel_wanted.set()
 
     async def warn(self, sentence: str) -> None:
-        """Tells the job's owner something, once."""
+        """Adds a warning to the job, once."""
         if sentence not in self._warnings:
             self._warnings.append(sentence)
             fields = {"warnings": json.dumps(self._warnings)}
@@ -97,24 +101,24 @@ class Lease:
         )
         return artifact
 
-    async def patiently(self, write: Callable[[], Awaitable[Written]]) -> Written:
-        """Writes to the artifact store as soon as it can be written to; the job says it waits.
+    async def patiently(self, use: Callable[[], Awaitable[Used]]) -> Used:
+        """Reads or writes in the artifact store as soon as that does it; the job says it waits.
 
         Raises ``JobStopped`` when a cancel is wanted while it can't.
         """
         tries = 0
         while True:
             try:
-                written = await write()
+                used = await use()
             except StoreUnavailable as error:
                 if self.cancel_wanted.is_set():
                     raise JobStopped from error
                 if tries == 0:
-                    await self.waits_for(f"the artifact store, which takes no files: {error}")
+                    await self.waits_for(f"the artifact store, which is full or away: {error}")
             else:
                 if tries:
                     await self.waits_for(None)
-                return written
+                return used
             await pause(_RETRY_SECONDS[min(tries, len(_RETRY_SECONDS) - 1)], self.cancel_wanted)
             tries += 1
 

@@ -94,10 +94,8 @@ class ArtifactStore:
         if not NAME.fullmatch(name):
             raise ValueError(f"{name!r} can't be the name of an artifact")
         path = f"jobs/{job_id}/{token}/{name}"
+        await self.write(path, data, _shown(name))
         media_type = MEDIA_TYPES.get(Path(name).suffix, "application/octet-stream")
-        # For who fetches it from the store itself.
-        shown = {"Content-Type": media_type, "Content-Disposition": attachment(name)}
-        await self._put(path, data, shown)
         digest = await _sha256(data)
         artifact = Artifact(name=name, media_type=media_type, bytes=len(data), sha256=digest)
         return artifact, path
@@ -109,7 +107,7 @@ class ArtifactStore:
         name and renamed, and S3 shows an object only once it is complete. Raises
         ``StoreUnavailable``."""
         path = f"jobs/{job_id}/{token}/checkpoints/{step:06d}.safetensors"
-        await self._put(path, data)
+        await self.write(path, data)
         return StoredCheckpoint(step=step, path=path, sha256=await _sha256(data))
 
     async def read_checkpoint(self, stored: StoredCheckpoint) -> bytes | None:
@@ -144,7 +142,14 @@ class ArtifactStore:
             # Removes empty folders, and files of a process that died while writing.
             await asyncio.to_thread(shutil.rmtree, self._folder / "jobs" / job_id, True)
 
-    async def _put(self, path: str, data: bytes, attributes: dict[str, str] | None = None) -> None:
+    async def write_back(self, path: str, data: bytes) -> None:
+        """A file of a backup, as ``put`` or ``put_checkpoint`` stored it. Raises
+        ``StoreUnavailable``."""
+        is_checkpoint = "/checkpoints/" in path
+        await self.write(path, data, None if is_checkpoint else _shown(Path(path).name))
+
+    async def write(self, path: str, data: bytes, attributes: dict[str, str] | None = None) -> None:
+        """A whole file, as ``read`` gives it. Raises ``StoreUnavailable``."""
         # A folder has no place for attributes.
         kept = attributes if self._folder is None else None
         try:
@@ -232,6 +237,12 @@ def _patience(seconds: float) -> dict[str, Any]:
             },
         },
     }
+
+
+def _shown(name: str) -> dict[str, str]:
+    """For who fetches it from the store itself."""
+    media_type = MEDIA_TYPES.get(Path(name).suffix, "application/octet-stream")
+    return {"Content-Type": media_type, "Content-Disposition": attachment(name)}
 
 
 async def _sha256(data: bytes) -> str:

@@ -336,7 +336,8 @@ export interface paths {
         };
         /**
          * Readyz
-         * @description Redis answers as well; 503 while it is away.
+         * @description Redis answers as well; 503 while it is away. Behind `ok`, a line for all of it that may
+         *     lose jobs.
          */
         get: operations["readyz_readyz_get"];
         put?: never;
@@ -1183,6 +1184,12 @@ export interface components {
         JobPage: {
             /** Jobs */
             jobs: components["schemas"]["Job"][];
+            /**
+             * Unreadable
+             * @description Jobs of this page that a newer version of the service stored, and that this one can't show.
+             * @default []
+             */
+            unreadable?: string[];
             /**
              * Next
              * @description `cursor` of the next page, if any.
@@ -2369,6 +2376,13 @@ export interface operations {
             };
             /** @description `If-None-Match` names it. */
             304: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description To the file in the store, with `--signed-downloads`. */
+            307: {
                 headers: {
                     [name: string]: unknown;
                 };

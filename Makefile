@@ -1,4 +1,4 @@
-# Everything below works in .venv of this checkout and sets it up when it has to.
+# Everything below uses .venv of this checkout, and creates it first if needed.
 VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?= python3
@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 
 setup: $(STAMP)
 
-# torch first, with its pin: otherwise another package's wish decides which build comes.
+# torch first, with its pinned version: otherwise another package decides which build is installed.
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
@@ -31,11 +31,11 @@ lint: setup
 
 test: lint pytest
 
-# Two processes: many tests wait for something. What a file's tests share, they make once.
+# Two processes, since many tests wait for something. The tests of one file stay together: they share fixtures.
 pytest: setup
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
-# Kills and stops parts of a real stack while jobs run; prints what came of it.
+# Kills and stops parts of a real stack while jobs run, and prints the result.
 chaos: setup
 	$(BIN)/python -m tests.chaos --jobs 40 --seed 1 --minutes 12
 
@@ -43,24 +43,24 @@ chaos: setup
 cluster: setup
 	$(BIN)/python -m tests.cluster
 
-# What the REST API bears on this machine.
+# Measures how many requests the REST API can serve on this machine.
 load: setup
 	$(BIN)/python -m benchmarks.load
 
-# Puts single mistakes into the code, and looks whether the tests notice.
+# Puts single mistakes into the code, and checks whether the tests notice them.
 mutants: setup
 	$(BIN)/python -m tests.mutants --save
 
-# What each route of the API answers to the holder of a key about another's jobs.
+# Shows what each route of the API answers when a key asks about jobs of another key.
 strangers: setup
 	$(BIN)/python -m pytest -s tests/orchestrator/test_strangers.py -k walk
 
-# What the tests do briefly, at length: ten thousand malformed calls, two minutes of REST.
+# The fuzz tests for longer: ten thousand malformed gRPC calls, two minutes of REST.
 fuzz: setup
 	$(BIN)/python -m tests.fuzz
 
 PROTOS := dualprocess/v1/tensor.proto dualprocess/v1/vlm.proto dualprocess/v1/generator.proto
-# Writes the stubs below OUT; the tests regenerate them elsewhere and compare.
+# Writes the stubs into OUT; a test writes them into another folder and compares.
 OUT ?= .
 proto: setup
 	$(BIN)/python -m grpc_tools.protoc -I proto \
@@ -69,7 +69,7 @@ proto: setup
 	    --python_out=$(OUT) --grpc_python_out=$(OUT) --mypy_out=$(OUT) --mypy_grpc_out=$(OUT) \
 	    $(PROTOS)
 
-# The types of the TypeScript client, from the API's OpenAPI document. Needs Node.
+# Writes the types of the TypeScript client from the API's OpenAPI document. Needs Node.
 typescript: setup
 	cd clients/typescript && npm ci --ignore-scripts --no-audit --no-fund
 	$(BIN)/python -m services.orchestrator.api.openapi \
@@ -77,8 +77,9 @@ typescript: setup
 	mv clients/typescript/src/schema.part clients/typescript/src/schema.ts
 	cd clients/typescript && npm run build && npm run programs
 
-# The documentation, into site/. Broken links are errors.
+# The documentation: its tables anew from the code, then all of it into site/. Broken links are errors.
 docs: setup
+	$(BIN)/python -m docs.write
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 clean:

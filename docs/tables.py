@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import AliasChoices, BaseModel
+from pydantic.fields import FieldInfo
 from pydantic_settings import CLI_SUPPRESS, BaseSettings
 
+from services.common.extras import has_page
 from services.common.lora_layouts import table as lora_table
 from services.common.presets import load_presets
 from services.orchestrator.api.openapi import openapi
@@ -23,10 +26,16 @@ _LIMITS = (
     ("maxLength", "at most {} characters"),
 )
 
+#: What a default is that this machine decides.
+_COMPUTED: Mapping[Any, str] = {
+    has_page: "true where the extra `[ui]` is installed",
+    socket.gethostname: "this machine's name",
+}
+
 
 def fields(model: type[BaseModel], *, left_out: str = "required", none: str = "none") -> str:
-    """What can be written in a request, with limits, default and effect. ``left_out`` is what is
-    said of a field without a default, ``none`` of one whose default is null."""
+    """What a request can hold, with limits, default and effect. ``left_out`` is written as the
+    default of a field that has none, ``none`` as that of a field whose default is null."""
     schema = model.model_json_schema()
     required = schema.get("required", [])
     rows = [
@@ -42,7 +51,7 @@ def fields(model: type[BaseModel], *, left_out: str = "required", none: str = "n
 
 
 def settings(model: type[BaseSettings]) -> str:
-    """What a process can be told, by flag and environment."""
+    """What can be set for a process, by flag and by environment variable."""
     rows = []
     for name, field in model.model_json_schema()["properties"].items():
         info = model.model_fields[name]
@@ -51,10 +60,17 @@ def settings(model: type[BaseSettings]) -> str:
             flag = "by environment only"
         default = "required" if info.is_required() else _shown(info.default)
         if info.default_factory is not None:
-            default = "this machine's name"
-        variable = f"`DUALPROCESS_{name.upper()}`"
-        rows.append((flag, variable, default, description(field)))
+            default = _COMPUTED[info.default_factory]
+        rows.append((flag, " or ".join(_variables(name, info)), default, description(field)))
     return _table(("flag", "variable", "default", "effect"), rows)
+
+
+def _variables(name: str, info: FieldInfo) -> list[str]:
+    """The environment variables of a setting, the first of them first."""
+    named = [f"DUALPROCESS_{name.upper()}"]
+    if isinstance(info.validation_alias, AliasChoices):
+        named = [str(choice) for choice in info.validation_alias.choices if choice != name]
+    return [f"`{variable}`" for variable in named]
 
 
 def presets() -> str:

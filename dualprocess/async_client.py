@@ -1,4 +1,4 @@
-"""``Client`` for asyncio: the same methods, awaited."""
+"""``Client`` for asyncio: the same methods, to be awaited."""
 
 from __future__ import annotations
 
@@ -85,12 +85,12 @@ class AsyncClient:
         await self._http.aclose()
 
     async def submit(self, spec: JobSpec, *, idempotency_key: str | None = None) -> Job:
-        """Queues a job. The same key and spec again give the same job again."""
+        """Queues a job. A second call with the same key and spec returns the same job."""
         return await self._call(calls.submit(spec, idempotency_key))
 
     async def dry_run(self, request: calls.WorkRequest) -> DryRun:
-        """What a request comes to: how many jobs and how much work, and what the key's quota
-        leaves. It is checked as always, and nothing is queued."""
+        """How many jobs and how much work a request is, and how much of the key's quota is left.
+        The request is checked like a real one, and nothing is queued."""
         return await self._call(calls.dry_run(request))
 
     async def job(self, job_id: str) -> Job:
@@ -98,7 +98,7 @@ class AsyncClient:
         return await self._call(calls.job(job_id))
 
     def jobs(self, *, status: JobStatus | None = None) -> AsyncIterator[Job]:
-        """All jobs, newest first, page by page as they are asked for."""
+        """All jobs, newest first. Each page is fetched when it is needed."""
         return self._pages(calls.JobPages(status=status))
 
     async def cancel(self, job_id: str) -> Job:
@@ -108,18 +108,18 @@ class AsyncClient:
     async def delete(self, job_id: str) -> None:
         """Deletes an ended job with all its files. Raises ``Conflict`` for one that has not ended.
 
-        Of one that is deleted already, ``NotFound``.
+        Raises ``NotFound`` for one that is already deleted.
         """
         await self._call(calls.delete(job_id))
 
     async def events(
         self, job_id: str, *, last_event_id: str | None = None
     ) -> AsyncIterator[EventRecord]:
-        """Every event behind ``last_event_id``, as it comes, up to the one that ends the job.
+        """Every event after ``last_event_id``, as it arrives, up to the one that ends the job.
 
-        A broken connection is taken up again where it broke, however often; nothing is missed or
-        comes twice. While the service lets no more streams be open, it is asked again until it
-        does; a warning says so.
+        A broken connection is continued where it broke, however often: no event is missed or comes
+        twice. While too many event streams are open, the service is asked again until there is a
+        place; a warning says so.
         """
         async with aclosing(self._followed(job_id, last_event_id)) as records:
             async for record in records:
@@ -127,9 +127,10 @@ class AsyncClient:
                     yield record
 
     async def wait(self, job_id: str) -> Job:
-        """The job, when it has succeeded. Raises ``JobFailed`` or ``JobCancelled``.
+        """Waits for the job's end, and returns the job if it succeeded. Raises ``JobFailed`` or
+        ``JobCancelled``.
 
-        Reads the job now and then while the service lets no more event streams be open.
+        While too many event streams are open, it reads the job from time to time instead.
         """
         async with aclosing(self._followed(job_id, None)) as records:
             async for record in records:
@@ -140,7 +141,8 @@ class AsyncClient:
     async def submit_batch(
         self, request: BatchRequest, *, idempotency_key: str | None = None
     ) -> Batch:
-        """Queues all jobs of a batch, or none. The same key and request give the same batch."""
+        """Queues all jobs of a batch, or none. A second call with the same key and request returns
+        the same batch."""
         return await self._call(calls.submit_batch(request, idempotency_key))
 
     async def batch(self, batch_id: str) -> Batch:
@@ -148,7 +150,7 @@ class AsyncClient:
         return await self._call(calls.batch(batch_id))
 
     def batch_jobs(self, batch_id: str, *, status: JobStatus | None = None) -> AsyncIterator[Job]:
-        """The jobs of a batch, the last submitted first, page by page as they are asked for."""
+        """The jobs of a batch, the last submitted first. Each page is fetched when it is needed."""
         return self._pages(calls.JobPages(f"/v1/batches/{batch_id}/jobs", status=status))
 
     async def cancel_batch(self, batch_id: str) -> Batch:
@@ -156,7 +158,7 @@ class AsyncClient:
         return await self._call(calls.cancel_batch(batch_id))
 
     async def download(self, job_id: str, name: str, path: str | Path) -> Path:
-        """Writes an artifact to ``path``, which appears only when it is whole."""
+        """Writes an artifact to ``path``. The file appears only when it is complete."""
         target, tries = Path(path), Tries(self._url)
         call = calls.read_artifact(job_id, name)
         while True:
@@ -184,28 +186,29 @@ class AsyncClient:
         return await self._call(calls.generate(request))
 
     async def ask(self, request: AnswersRequest) -> list[str]:
-        """A VLM's own words about an image: an answer to each question.
+        """A VLM's answers about an image, in its own words: one for each question.
 
         Raises ``JobNotReady`` when they aren't there within ``request.wait`` seconds.
         """
         return await self._call(calls.ask(request))
 
     async def write_questions(self, request: QuestionsRequest) -> list[Question]:
-        """Questions for a prompt, the first restating it; those of the drawing carry it.
+        """Questions for a prompt. The first restates the prompt; those about the drawing have it
+        with them.
 
-        The VLM writes that the request names, else the service's language model. Raises
-        ``JobNotReady`` when the VLM hasn't within ``request.wait`` seconds.
+        The VLM that the request names writes them, or else the service's language model. Raises
+        ``JobNotReady`` when the VLM has not answered within ``request.wait`` seconds.
         """
         return await self._call(calls.write_questions(request))
 
     async def expand_prompt(self, request: ExpansionRequest) -> str:
-        """The prompt, written out for a generator. Raises as ``write_questions`` does."""
+        """A longer prompt for a generator. Raises what ``write_questions`` raises."""
         prompt, _ = await self.expansion(request)
         return prompt
 
     async def expansion(self, request: ExpansionRequest) -> tuple[str, list[str]]:
-        """As ``expand_prompt``, and sentences that warn where the request's generator does not
-        read the prompt to its end."""
+        """The longer prompt, as from ``expand_prompt``, and warnings if the request's generator
+        does not read it to its end."""
         return await self._call(calls.expansion(request))
 
     async def models(self) -> ModelList:
@@ -213,7 +216,7 @@ class AsyncClient:
         return await self._call(calls.models())
 
     async def metrics(self) -> str:
-        """The service's measures in Prometheus's text format. Needs a key with scope admin."""
+        """The service's metrics in Prometheus's text format. Needs a key with scope admin."""
         return await self._call(calls.metrics())
 
     async def _call(self, call: Call[ResultT]) -> ResultT:
@@ -232,7 +235,7 @@ class AsyncClient:
     async def _followed(
         self, job_id: str, last_event_id: str | None
     ) -> AsyncGenerator[EventRecord | None, None]:
-        """Its events; ``None`` for each time that no stream could be had."""
+        """The job's events; ``None`` each time that too many streams were open."""
         stream, tries = EventStream(job_id, last_event_id), Tries(self._url, stream=True)
         while True:
             try:

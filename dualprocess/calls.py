@@ -1,4 +1,4 @@
-"""Every route of the API as a ``Call``: what is sent, and as what the answer is read."""
+"""Every route of the API as a ``Call``: what is sent, and how the answer is read."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ from dualprocess.schemas import (
     QuestionsRequest,
 )
 
-#: What a request may take beyond the time it is asked to wait for.
+#: A request may take this much longer than the time that it asks to wait for.
 _GRACE_SECONDS = 30
 
 WordsT = TypeVar("WordsT")
 
-#: Whatever makes the service's models compute.
+#: Every request that makes the service's models compute.
 WorkRequest: TypeAlias = (
     JobSpec | BatchRequest | ImagesRequest | AnswersRequest | QuestionsRequest | ExpansionRequest
 )
@@ -139,16 +139,16 @@ class JobPages:
         self._query: dict[str, str] | None = {"status": status} if status else {}
 
     def next(self) -> Call[JobPage] | None:
-        """The call for the next page; ``None`` behind the last."""
+        """The call for the next page; ``None`` after the last."""
         if self._query is None:
             return None
         return Call("GET", self._path, answer(JobPage), {"params": self._query})
 
     def take(self, page: JobPage) -> Iterator[Job]:
-        """The page's jobs. Warns of those that the service can't show."""
+        """The page's jobs. Warns if there are jobs that the service can't show."""
         if page.unreadable:
             warnings.warn(
-                f"a newer version of the service stored these jobs, and this one can't show them: "
+                f"the service can't show these jobs, since a newer version stored them: "
                 f"{', '.join(page.unreadable)}; upgrade the service",
                 stacklevel=3,
             )
@@ -160,8 +160,8 @@ class JobPages:
 def _waiting(
     path: str, request: BaseModel, seconds: float, read: Callable[[bytes], WordsT]
 ) -> Call[WordsT]:
-    """A request that is answered within ``seconds``. It carries no idempotency key, so sent again
-    it would be done twice."""
+    """A request that is answered within ``seconds``. It has no idempotency key, so if it were sent
+    again it would be done twice."""
     options = _body(request) | {"timeout": seconds + _GRACE_SECONDS}
     return Call("POST", path, read, options, repeat=False)
 
@@ -181,7 +181,7 @@ def _body(model: BaseModel) -> dict[str, Any]:
 
 
 def _once(model: BaseModel, idempotency_key: str | None) -> dict[str, Any]:
-    """A body that may be sent again: the same key makes nothing twice."""
+    """A body that may be sent again: with the same key nothing is made twice."""
     options = _body(model)
     options["headers"]["Idempotency-Key"] = idempotency_key or secrets.token_hex(16)
     return options

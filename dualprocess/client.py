@@ -47,10 +47,10 @@ ResultT = TypeVar("ResultT")
 class Client:
     """Talks to the service at ``url``. Use it as a context manager, or ``close`` it.
 
-    Every call raises an ``ApiError`` for what the service refuses and ``ConnectionFailed`` when
-    nobody answers. What is safe to repeat is repeated for some seconds while the service is away;
-    a submission is, since it carries an idempotency key. Where the service asks for an API key, it
-    is ``api_key``, or that of the environment's ``DUALPROCESS_API_KEY``: without one every call
+    Every call raises an ``ApiError`` if the service refuses it, and ``ConnectionFailed`` if nobody
+    answers. While the service is away, a call that is safe to repeat is repeated for some seconds;
+    a submission is safe, since it sends an idempotency key. ``api_key`` is needed if the service
+    asks for one; it defaults to the environment's ``DUALPROCESS_API_KEY``. Without it every call
     raises ``Unauthorized``. ``transport`` is for tests.
     """
 
@@ -84,15 +84,16 @@ class Client:
         self.close()
 
     def close(self) -> None:
+        """Closes the connections. No call can be made after it."""
         self._http.close()
 
     def submit(self, spec: JobSpec, *, idempotency_key: str | None = None) -> Job:
-        """Queues a job. The same key and spec again give the same job again."""
+        """Queues a job. A second call with the same key and spec returns the same job."""
         return self._call(calls.submit(spec, idempotency_key))
 
     def dry_run(self, request: calls.WorkRequest) -> DryRun:
-        """What a request comes to: how many jobs and how much work, and what the key's quota
-        leaves. It is checked as always, and nothing is queued."""
+        """How many jobs and how much work a request is, and how much of the key's quota is left.
+        The request is checked like a real one, and nothing is queued."""
         return self._call(calls.dry_run(request))
 
     def job(self, job_id: str) -> Job:
@@ -100,7 +101,7 @@ class Client:
         return self._call(calls.job(job_id))
 
     def jobs(self, *, status: JobStatus | None = None) -> Iterator[Job]:
-        """All jobs, newest first, page by page as they are asked for."""
+        """All jobs, newest first. Each page is fetched when it is needed."""
         return self._pages(calls.JobPages(status=status))
 
     def cancel(self, job_id: str) -> Job:
@@ -110,25 +111,26 @@ class Client:
     def delete(self, job_id: str) -> None:
         """Deletes an ended job with all its files. Raises ``Conflict`` for one that has not ended.
 
-        Of one that is deleted already, ``NotFound``.
+        Raises ``NotFound`` for one that is already deleted.
         """
         self._call(calls.delete(job_id))
 
     def events(self, job_id: str, *, last_event_id: str | None = None) -> Iterator[EventRecord]:
-        """Every event behind ``last_event_id``, as it comes, up to the one that ends the job.
+        """Every event after ``last_event_id``, as it arrives, up to the one that ends the job.
 
-        A broken connection is taken up again where it broke, however often; nothing is missed or
-        comes twice. While the service lets no more streams be open, it is asked again until it
-        does; a warning says so.
+        A broken connection is continued where it broke, however often: no event is missed or comes
+        twice. While too many event streams are open, the service is asked again until there is a
+        place; a warning says so.
         """
         for record in self._followed(job_id, last_event_id):
             if record is not None:
                 yield record
 
     def wait(self, job_id: str) -> Job:
-        """The job, when it has succeeded. Raises ``JobFailed`` or ``JobCancelled``.
+        """Waits for the job's end, and returns the job if it succeeded. Raises ``JobFailed`` or
+        ``JobCancelled``.
 
-        Reads the job now and then while the service lets no more event streams be open.
+        While too many event streams are open, it reads the job from time to time instead.
         """
         for record in self._followed(job_id, None):
             if record is None and self.job(job_id).status.is_final:
@@ -136,7 +138,8 @@ class Client:
         return succeeded(self.job(job_id))
 
     def submit_batch(self, request: BatchRequest, *, idempotency_key: str | None = None) -> Batch:
-        """Queues all jobs of a batch, or none. The same key and request give the same batch."""
+        """Queues all jobs of a batch, or none. A second call with the same key and request returns
+        the same batch."""
         return self._call(calls.submit_batch(request, idempotency_key))
 
     def batch(self, batch_id: str) -> Batch:
@@ -144,7 +147,7 @@ class Client:
         return self._call(calls.batch(batch_id))
 
     def batch_jobs(self, batch_id: str, *, status: JobStatus | None = None) -> Iterator[Job]:
-        """The jobs of a batch, the last submitted first, page by page as they are asked for."""
+        """The jobs of a batch, the last submitted first. Each page is fetched when it is needed."""
         return self._pages(calls.JobPages(f"/v1/batches/{batch_id}/jobs", status=status))
 
     def cancel_batch(self, batch_id: str) -> Batch:
@@ -152,7 +155,7 @@ class Client:
         return self._call(calls.cancel_batch(batch_id))
 
     def download(self, job_id: str, name: str, path: str | Path) -> Path:
-        """Writes an artifact to ``path``, which appears only when it is whole."""
+        """Writes an artifact to ``path``. The file appears only when it is complete."""
         target, tries = Path(path), Tries(self._url)
         call = calls.read_artifact(job_id, name)
         while True:
@@ -180,28 +183,29 @@ class Client:
         return self._call(calls.generate(request))
 
     def ask(self, request: AnswersRequest) -> list[str]:
-        """A VLM's own words about an image: an answer to each question.
+        """A VLM's answers about an image, in its own words: one for each question.
 
         Raises ``JobNotReady`` when they aren't there within ``request.wait`` seconds.
         """
         return self._call(calls.ask(request))
 
     def write_questions(self, request: QuestionsRequest) -> list[Question]:
-        """Questions for a prompt, the first restating it; those of the drawing carry it.
+        """Questions for a prompt. The first restates the prompt; those about the drawing have it
+        with them.
 
-        The VLM writes that the request names, else the service's language model. Raises
-        ``JobNotReady`` when the VLM hasn't within ``request.wait`` seconds.
+        The VLM that the request names writes them, or else the service's language model. Raises
+        ``JobNotReady`` when the VLM has not answered within ``request.wait`` seconds.
         """
         return self._call(calls.write_questions(request))
 
     def expand_prompt(self, request: ExpansionRequest) -> str:
-        """The prompt, written out for a generator. Raises as ``write_questions`` does."""
+        """A longer prompt for a generator. Raises what ``write_questions`` raises."""
         prompt, _ = self.expansion(request)
         return prompt
 
     def expansion(self, request: ExpansionRequest) -> tuple[str, list[str]]:
-        """As ``expand_prompt``, and sentences that warn where the request's generator does not
-        read the prompt to its end."""
+        """The longer prompt, as from ``expand_prompt``, and warnings if the request's generator
+        does not read it to its end."""
         return self._call(calls.expansion(request))
 
     def models(self) -> ModelList:
@@ -209,7 +213,7 @@ class Client:
         return self._call(calls.models())
 
     def metrics(self) -> str:
-        """The service's measures in Prometheus's text format. Needs a key with scope admin."""
+        """The service's metrics in Prometheus's text format. Needs a key with scope admin."""
         return self._call(calls.metrics())
 
     def _call(self, call: Call[ResultT]) -> ResultT:
@@ -225,7 +229,7 @@ class Client:
             yield from pages.take(self._call(call))
 
     def _followed(self, job_id: str, last_event_id: str | None) -> Iterator[EventRecord | None]:
-        """Its events; ``None`` for each time that no stream could be had."""
+        """The job's events; ``None`` each time that too many streams were open."""
         stream, tries = EventStream(job_id, last_event_id), Tries(self._url, stream=True)
         while True:
             try:

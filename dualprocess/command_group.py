@@ -1,4 +1,4 @@
-"""Commands whose refusals repeat what was typed, or handed on, without its control characters."""
+"""Commands whose error messages repeat arguments without their control characters."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ def _printable() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        # Typer's own, which it shows as it is. Some versions of it have the class from click.
+        # Typer shows the messages of its own errors unchanged. In some of its versions their class
+        # is click's.
         if isinstance(message := getattr(error, "message", None), str):
             error.message = printable.lines(message)  # type: ignore[attr-defined]
         raise

@@ -1,4 +1,4 @@
-"""What a client's connections are made with: address, key, proxies and certificates."""
+"""What a client needs to connect: address, key, proxies and certificates."""
 
 from __future__ import annotations
 
@@ -16,27 +16,29 @@ from dualprocess.errors import InvalidSetup
 
 
 def service_url(url: str) -> str:
-    """The address without a slash at its end. Raises ``InvalidSetup`` for none of a service."""
+    """The address without a slash at its end. Raises ``InvalidSetup`` if it can't be a service's
+    address."""
     address = url.strip().rstrip("/")
     fault = (
-        "must begin with http:// or https://, then a host and perhaps a port and a path, like "
-        "http://127.0.0.1:8000"
+        "must begin with http:// or https://, followed by a host, with or without a port and a "
+        "path, like http://127.0.0.1:8000"
     )
     try:
         parsed = urls.parsed(address)
     except ValueError as error:
-        # With a scheme it is the rest that is wrong.
+        # The scheme is right, so something else is wrong.
         if address.startswith(("http://", "https://")):
             fault = str(error)
     else:
-        # An @ in the path was meant to end a password, whose own / ended the host.
+        # An @ in the path means that the address has a password with a /, which ended the host too
+        # early.
         if parsed.scheme in ("http", "https") and parsed.host and "@" not in parsed.path:
             return address
     raise InvalidSetup(f"{shown(url)} is no address of a service: it {fault}")
 
 
 def shown(url: str) -> str:
-    """The address for a message: without user and password, whatever characters are in them."""
+    """The address as messages show it: without user and password, whatever characters they have."""
     scheme, found, rest = url.partition("://")
     if not found:
         return url.rpartition("@")[2]
@@ -44,8 +46,8 @@ def shown(url: str) -> str:
 
 
 def bearer(key: str | None) -> dict[str, str]:
-    """The header that carries ``key``, if there is one. Raises ``InvalidSetup`` for what no header
-    can carry, and never repeats it."""
+    """The header with ``key``, if there is one. Raises ``InvalidSetup`` for a key that no header
+    can carry; the message never repeats the key."""
     key = (key or "").strip()
     if not key:
         return {}
@@ -58,8 +60,8 @@ def bearer(key: str | None) -> dict[str, str]:
 
 
 def transport(url: str) -> httpx.HTTPTransport | None:
-    """Of a client of ``url`` on this machine: no proxy is asked for it. ``None`` elsewhere: httpx's
-    own, with the proxies of the environment."""
+    """The transport for a ``url`` on this machine, which uses no proxy. ``None`` for other
+    addresses: httpx then uses the proxies of the environment."""
     return httpx.HTTPTransport(trust_env=_has_tls(url)) if _is_here(url) else None
 
 
@@ -76,7 +78,7 @@ def _is_here(url: str) -> bool:
         address = ipaddress.ip_address(host)
     except ValueError:
         return False
-    # What listens on every address is reached by none as well: on this machine.
+    # The address 0.0.0.0 or [::] reaches this machine.
     return address.is_loopback or address.is_unspecified
 
 
@@ -86,16 +88,17 @@ def _has_tls(url: str) -> bool:
 
 @contextmanager
 def setting_up() -> Iterator[None]:
-    """Raises ``InvalidSetup`` for an environment that no client can be made in."""
+    """Raises ``InvalidSetup`` if the environment does not allow a client to be made."""
     try:
         yield
     except ImportError:
         raise InvalidSetup(
-            "ALL_PROXY, HTTP_PROXY or HTTPS_PROXY names a SOCKS proxy, which needs a package more: "
-            "pip install 'httpx[socks]', unset the variable, or name the service's host in NO_PROXY"
+            "ALL_PROXY, HTTP_PROXY or HTTPS_PROXY names a SOCKS proxy, which needs another "
+            "package: pip install 'httpx[socks]', unset the variable, or name the service's host "
+            "in NO_PROXY"
         ) from None
     except (OSError, ValueError, httpx.InvalidURL):
-        # Not the cause: it repeats a proxy's address, with its password.
+        # Without the cause: it repeats the proxy's address, with its password.
         raise InvalidSetup(
             certificates_fault()
             or "ALL_PROXY, HTTP_PROXY or HTTPS_PROXY is no address of a proxy; write it like "
@@ -104,7 +107,8 @@ def setting_up() -> Iterator[None]:
 
 
 def certificates_fault() -> str | None:
-    """Why no TLS connection can be made in this environment, with the remedy; else ``None``."""
+    """Why no TLS connection can be made in this environment, with the remedy; ``None`` if one
+    can."""
     name = os.environ.get("SSL_CERT_FILE")
     if not name:
         return None

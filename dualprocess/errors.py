@@ -1,22 +1,22 @@
-"""Every exception that ``dualprocess`` raises on purpose. What others wrote is printable in each.
+"""Every exception that ``dualprocess`` raises on purpose. Their messages are safe to print.
 
 ::
 
     DualProcessError
-    ├── TensorError           a tensor on the wire is not what it says
+    ├── TensorError           a received tensor has the wrong dtype, shape or size
     ├── ApiError              the service answered with a problem (RFC 9457)
-    │   ├── InvalidRequest    400, 413, 415, 421, 422: the request can't be right; never retried
+    │   ├── InvalidRequest    400, 413, 415, 421, 422: the request is wrong; never retried
     │   ├── NotFound          404, 410
     │   ├── Conflict          409
     │   ├── Unauthorized      401, 403
     │   ├── RateLimited       429; `retry_after` says when
     │   └── ServiceUnavailable 502, 503, 504; `retry_after` says when, if the service knows
-    ├── InvalidSetup          an address, key, proxy or certificate that nothing can be sent with
+    ├── InvalidSetup          the address, key, proxy or certificate can't be used
     ├── ConnectionFailed      nobody answered at the address
-    ├── JobFailed             a job that was waited for ended as failed
-    ├── JobCancelled          a job that was waited for ended as cancelled
-    ├── JobNotReady           a job was not done within the time it was waited for
-    └── TrackingFailed        an experiment tracker could not be told of a job
+    ├── JobFailed             the awaited job ended as failed
+    ├── JobCancelled          the awaited job ended as cancelled
+    ├── JobNotReady           the awaited job was not done in time
+    └── TrackingFailed        a job could not be sent to an experiment tracker
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class DualProcessError(Exception):
 
 
 class TensorError(DualProcessError, ValueError):
-    """A tensor whose dtype, shape or bytes are wrong. The sentence is fit for a client."""
+    """A tensor whose dtype, shape or bytes are wrong. The message may be sent to a client."""
 
 
 class ApiError(DualProcessError):
@@ -51,7 +51,7 @@ class InvalidRequest(ApiError):
 
 
 class NotFound(ApiError):
-    """No such job, artifact or route, or not yours."""
+    """There is no such job, artifact or route, or it is not yours."""
 
 
 class Conflict(ApiError):
@@ -71,7 +71,7 @@ class ServiceUnavailable(ApiError):
 
 
 class InvalidSetup(DualProcessError, ValueError):
-    """Nothing can be sent as it is: what was given, or the environment, has to change."""
+    """Nothing can be sent: the arguments, or the environment, have to change."""
 
 
 class ConnectionFailed(DualProcessError):
@@ -95,7 +95,8 @@ class JobCancelled(DualProcessError):
 
 
 class JobNotReady(DualProcessError):
-    """A job was not done in time. It goes on: ``client.wait(error.job.id).result`` has its end."""
+    """A job was not done in time. It goes on: ``client.wait(error.job.id).result`` returns its
+    result."""
 
     def __init__(self, job: Job) -> None:
         waits = f" and waits for {job.waiting_for}" if job.waiting_for else ""

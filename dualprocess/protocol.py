@@ -1,6 +1,6 @@
-"""How both clients talk to the service, without the talking: requests, tries, errors, streams.
+"""What both clients share: requests, retries, errors, streams.
 
-Nothing here reads a socket or sleeps. ``Client`` and ``AsyncClient`` do, as they are told here.
+Nothing here reads a socket or sleeps. ``Client`` and ``AsyncClient`` do that.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ from dualprocess.schemas import Event, EventRecord, Job, JobStatus, Problem, Sta
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 
-#: Pauses between tries while the service is away; then the error is the caller's.
+#: Pauses between tries while the service is away; after the last one the error is raised.
 RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0, 4.0)
-#: A service that asks for a longer pause than this is not waited for.
+#: If the service asks for a longer pause than this, the error is raised at once.
 LONGEST_PAUSE_SECONDS = 30.0
 
-#: What a try can end with; ``Tries.pause`` knows which of them another one may cure.
+#: The errors that a try can end with; ``Tries.pause`` decides after which of them to try again.
 FAILURES = (httpx.TransportError, ApiError)
 
 log = logging.getLogger(__name__)
@@ -70,54 +70,62 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
 def answer(model: type[ModelT]) -> Callable[[bytes], ModelT]:
-    """Reads what a service says, which may be newer and say more than is known here."""
+    """Reads an answer. A newer service may send fields that are unknown here; they are ignored."""
     return partial(model.model_validate_json, extra="ignore")
 
 
 @dataclass(frozen=True)
 class Call(Generic[ResultT]):
-    """One request and what its answer means."""
+    """One request, and how to read its answer."""
 
     method: str
     path: str
     read: Callable[[bytes], ResultT]
     #: As ``httpx.Client.request`` takes them.
     options: dict[str, Any] = field(default_factory=dict)
-    #: Whether the request may be sent again when nobody knows if it arrived.
+    #: Whether the request may be sent again when it is not known if it arrived.
     repeat: bool = True
 
     def result(self, response: httpx.Response) -> ResultT:
-        """What the answer, read whole, says. Raises an ``ApiError``."""
+        """The result in a complete answer. Raises an ``ApiError``."""
         if response.is_error:
             raise api_error(response)
         try:
             return self.read(response.content)
         except ValidationError as error:
             problem = Problem(
-                title="The answer is none of this service",
+                title="The answer does not come from this service",
                 status=response.status_code,
-                detail=f"{self.method} {self.path} led elsewhere; check the service's address.",
+                detail=f"{self.method} {self.path} was answered by something else; check the "
+                "service's address.",
             )
             raise ApiError(problem) from error
 
 
 def headers(api_key: str | None) -> dict[str, str]:
-    """What goes with every request: that no web page sent it, and the key, or that of the
-    environment.
+    """The headers of every request: one that says that no web page sent it, and the key, which
+    defaults to the one in the environment.
 
-    Raises ``InvalidSetup``, which never repeats it.
+    Raises ``InvalidSetup``, whose message never repeats the key.
     """
     key = bearer(api_key or os.environ.get("DUALPROCESS_API_KEY"))
     return {"X-Requested-With": "dualprocess", **key}
 
 
 def api_error(response: httpx.Response) -> ApiError:
-    """The error that a refusal, read whole, stands for."""
+    """The error for a complete answer that is a refusal."""
     try:
         problem = answer(Problem)(response.content)
     except ValidationError:
-        # Something between the client and the service answered.
-        problem = Problem(title=f"HTTP status {response.status_code}", status=response.status_code)
+        # Something else than the service answered, like a proxy.
+        at = f"{response.url.scheme}://{response.url.netloc.decode('ascii')}"
+        problem = Problem(
+            title=f"HTTP status {response.status_code}",
+            status=response.status_code,
+            detail="The answer does not come from a dualprocess service. Check the service's "
+            f"address; the request went to {at}. If a proxy is in front of the service, check that "
+            "as well.",
+        )
     header = response.headers.get("Retry-After", "")
     retry_after = float(header) if header.isdecimal() else None
     return _ERRORS.get(response.status_code, ApiError)(problem, retry_after=retry_after)
@@ -126,8 +134,8 @@ def api_error(response: httpx.Response) -> ApiError:
 class Tries:
     """How often one call to ``url`` is tried, and how long the pauses are.
 
-    A ``stream`` is tried for as long as others have all those that the service lets be open: one is
-    free when one of theirs ends, and nothing is missed meanwhile.
+    A ``stream`` is tried again as long as the service answers that too many streams are open: when
+    another one ends, there is a place. No event is missed meanwhile.
     """
 
     def __init__(self, url: str, *, repeat: bool = True, stream: bool = False) -> None:
@@ -138,22 +146,22 @@ class Tries:
         self._told = False
 
     def answered(self, response: httpx.Response) -> None:
-        """A stream began: earlier failures no longer count, even if it brings nothing."""
+        """A stream began: earlier failures no longer count, even if it has no events."""
         if response.headers.get("Content-Type", "").startswith("text/event-stream"):
             self._failed = 0
 
     @property
     def breath(self) -> float:
-        """Seconds before a next connection that no failure asks for."""
+        """Seconds before the next connection, if there was no failure."""
         return RETRY_SECONDS[0]
 
     def pause(self, error: httpx.TransportError | ApiError) -> float:
-        """Seconds before the next try. Raises what the caller is told when there is none."""
+        """Seconds before the next try. Raises the error for the caller if there is no next try."""
         if isinstance(error, httpx.LocalProtocolError):
-            # Not the cause: it repeats a header, which may be the key's.
+            # Without the cause: it repeats a header, which may hold the key.
             raise InvalidSetup(
                 "the request can't be sent: an id or key in its headers has a line break or "
-                "another character that no header carries"
+                "another character that no header can carry"
             ) from None
         if self._stream and isinstance(error, RateLimited):
             return self._until_free(error)
@@ -169,39 +177,41 @@ class Tries:
         again = ". The request may have arrived, so it was not sent again" if arrived else ""
         raise ConnectionFailed(
             f"nobody answers at {self._url} ({error}); start the service with `dualprocess up`, "
-            f"or name its address{again}"
+            f"or check its address{again}"
         ) from error
 
     def _until_free(self, error: RateLimited) -> float:
         if not self._told:
             self._told = True
-            log.warning("%s It is asked for again until it is there.", error)
+            log.warning("%s The client asks again until it gets its stream.", error)
         asked = RETRY_SECONDS[-1] if error.retry_after is None else error.retry_after
         return min(max(asked, self.breath), LONGEST_PAUSE_SECONDS)
 
 
 class EventStream:
-    """A job's events over as many connections as it takes: nothing is missed or comes twice."""
+    """A job's events over as many connections as needed: no event is missed or comes twice."""
 
     def __init__(self, job_id: str, last_event_id: str | None) -> None:
         self.path = f"/v1/jobs/{job_id}/events"
-        #: Whether no event can come behind those that were taken.
+        #: Whether no event can follow those that were taken.
         self.ended = False
         self._last_event_id = last_event_id
         self._job_had_ended = False
         self._brought_something = False
 
     def headers(self) -> dict[str, str]:
-        """Of the next connection."""
+        """The headers of the next connection."""
         return {"Last-Event-ID": self._last_event_id} if self._last_event_id else {}
 
     def begins(self, response: httpx.Response) -> bool:
-        """Whether the answer, no refusal, is a stream. Behind a job's last event none comes."""
+        """Whether the answer is a stream; it must not be a refusal. After a job's last event there
+        is none."""
         self.ended = response.status_code == httpx.codes.NO_CONTENT
         return not self.ended
 
     def take(self, sent: ServerSentEvent) -> EventRecord | None:
-        """The event, or ``None`` for a sign of life, and for a kind that a newer service tells."""
+        """The event. ``None`` for a keep-alive, and for a kind of event that only a newer service
+        has."""
         if not sent.data:
             return None
         event = _event(sent.data)
@@ -211,10 +221,10 @@ class EventStream:
         return EventRecord(id=sent.id, event=event) if event else None
 
     def is_all(self, job: Job) -> bool:
-        """Whether nothing can come behind the connection that just ended; ``job`` was read since.
+        """Whether nothing can follow the connection that just ended; ``job`` was read after it.
 
         A server that loses Redis, or is stopped, ends a connection early, and the job may end
-        meanwhile. So only a connection that began after the job's end and brought nothing is the
+        meanwhile. So only a connection that began after the job's end and had no events is the
         last.
         """
         is_last = self._job_had_ended and not self._brought_something
@@ -233,7 +243,7 @@ def _event(data: str) -> Event | None:
 
 @contextmanager
 def appearing(target: Path) -> Iterator[BinaryIO]:
-    """A file to write, which appears as ``target`` only when it is whole."""
+    """A file to write, which appears as ``target`` only when it is complete."""
     part = target.with_name(f".{target.name}.part")
     try:
         with part.open("wb") as file:
@@ -244,7 +254,7 @@ def appearing(target: Path) -> Iterator[BinaryIO]:
 
 
 def succeeded(job: Job) -> Job:
-    """The ended job. Raises ``JobFailed`` or ``JobCancelled``."""
+    """The job, which has ended. Raises ``JobFailed`` or ``JobCancelled``."""
     if job.status == JobStatus.FAILED:
         raise JobFailed(job)
     if job.status == JobStatus.CANCELLED:

@@ -1,7 +1,7 @@
-"""proto ``Tensor`` ⇄ numpy, with every check of dtype, shape and size.
+"""Converts between proto ``Tensor`` and numpy, with every check of dtype, shape and size.
 
-numpy has no bfloat16, so its bits travel through numpy as uint16: only
-``services.common.torch_tensors`` gives them their meaning.
+numpy has no bfloat16, so its bits are kept as uint16; only ``services.common.torch_tensors`` reads
+them as bfloat16.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ def to_proto(array: NDArray[np.generic], dtype: tensor_pb2.Dtype.ValueType) -> t
     """
     expected = NUMPY_DTYPES.get(dtype)
     if expected is None:
-        raise TensorError(f"dtype {dtype} can't travel: send float32, float16 or bfloat16")
+        raise TensorError(f"dtype {dtype} can't be sent: use float32, float16 or bfloat16")
     if array.dtype != expected:
-        raise TensorError(f"{_name(dtype)} wants a numpy array of {expected}, not {array.dtype}")
+        raise TensorError(f"{_name(dtype)} needs a numpy array of {expected}, not {array.dtype}")
     return tensor_pb2.Tensor(
         dtype=dtype, shape=array.shape, data=np.ascontiguousarray(array).tobytes()
     )
@@ -47,8 +47,8 @@ def from_proto(
     """Unpacks ``tensor`` into a read-only array that shares its bytes.
 
     ``shape`` is what the caller expects, ``None`` for a dimension of any size. Raises
-    ``TensorError``, whose sentence begins with ``name``, when the dtype is unknown, a size is
-    not positive, the shape is another one, or the data has not exactly the bytes it needs.
+    ``TensorError``, whose message begins with ``name``, if the dtype is unknown, a size is not
+    positive, the shape is a different one, or the data has not exactly the bytes it needs.
     """
     dtype = NUMPY_DTYPES.get(tensor.dtype)
     if dtype is None:
@@ -65,7 +65,7 @@ def from_proto(
     if shape is not None and not _fits(got, shape):
         wanted = ", ".join("any" if size is None else str(size) for size in shape)
         raise TensorError(f"{name}: shape {list(got)} is not [{wanted}]")
-    # Python integers: a hostile shape can't overflow.
+    # Python integers, so that no shape can overflow.
     needed = math.prod(got) * dtype.itemsize
     if len(tensor.data) != needed:
         raise TensorError(

@@ -1,4 +1,4 @@
-"""Whether a URL of http is one that a connection can be made to, before anything tries."""
+"""Checks HTTP addresses before anything tries to connect to them."""
 
 from __future__ import annotations
 
@@ -7,33 +7,33 @@ import re
 
 import httpx
 
-#: Of a name in its ASCII form; some have underscores.
+#: A part of a host name in its ASCII form. Some names have underscores.
 _LABEL = re.compile(r"[A-Za-z0-9_-]{1,63}")
 _MAX_HOST = 253
 
 
 def parsed(text: str) -> httpx.URL:
-    """The URL, whose scheme and host may be missing. Raises ``ValueError`` with what is wrong and
-    the remedy, and never repeats it: a password may be in it."""
+    """The URL; scheme and host may be missing. Raises ``ValueError`` with the fault and the remedy.
+    The message never repeats the URL, which may contain a password."""
     try:
         url = httpx.URL(text)
         host = url.raw_host.decode("ascii")
     except (httpx.InvalidURL, ValueError):
-        # Not the cause: it repeats what it took for a host or port.
-        raise ValueError("is no URL; write it like https://host/path") from None
+        # Without the cause: it quotes a part of the password as the host or port.
+        raise ValueError("is not a URL; write it like https://host/path") from None
     if host and (fault := host_fault(host)):
         raise ValueError(fault)
     try:
         _ = url.host
     except ValueError:
-        raise ValueError("has a host whose xn-- stands for no name; correct it") from None
+        raise ValueError("has a host with a wrong xn-- part; correct it") from None
     if url.port is not None and (fault := port_fault(url.port)):
         raise ValueError(fault)
     return url
 
 
 def host_fault(host: str) -> str | None:
-    """Why nothing can be called so, if so: neither an address nor a name in its ASCII form."""
+    """Why ``host`` is neither an address nor a name in its ASCII form; ``None`` if it is one."""
     try:
         ipaddress.ip_address(host)
     except ValueError:
@@ -41,12 +41,12 @@ def host_fault(host: str) -> str | None:
         if len(host) <= _MAX_HOST and all(map(_LABEL.fullmatch, labels)):
             return None
         return (
-            "has a host that nothing can be called; a name has parts of 1 to 63 letters, digits "
-            f"and hyphens with dots between, at most {_MAX_HOST} characters together"
+            "has a host that is not a valid name; a name has parts of 1 to 63 letters, digits and "
+            f"hyphens, separated by dots, and at most {_MAX_HOST} characters in all"
         )
     return None
 
 
 def port_fault(port: int) -> str | None:
-    """Why no port has this number, if none has."""
-    return None if 0 < port < 1 << 16 else "has a port beyond those there are; write 1 to 65535"
+    """Why this can't be the number of a port; ``None`` if it can."""
+    return None if 0 < port < 1 << 16 else "has a port that does not exist; write 1 to 65535"

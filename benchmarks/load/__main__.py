@@ -1,12 +1,16 @@
-"""What the REST API bears: ``python -m benchmarks.load``.
+"""Measures how much load the REST API can take: ``python -m benchmarks.load``.
 
-One API process and a real Redis. Simulated workers hold and renew leases and tell steps, other
-jobs wait in the queue, event streams are open; then ``/healthz`` is asked at a held rate, then jobs
-are submitted and read, each at that rate, with ``/healthz`` beside them. Then an hour's worth of
-events goes through the open streams. Last, a crowd opens streams of one job at once, more than the
-API takes, and others ask ``/readyz`` meanwhile. A request's time counts from when it was due.
-``--save`` keeps the result in ``benchmarks/results/``. It ends with status 1 when anything went
-wrong.
+There is one API process and a real Redis. Simulated workers hold and renew leases and report steps,
+other jobs wait in the queue, and event streams are open.
+
+1. ``/healthz`` is asked at a constant rate.
+2. Jobs are submitted and read, each at that rate, while ``/healthz`` is still asked.
+3. As many events as a stream has in an hour go through the open streams.
+4. A crowd opens streams of one job at once, more than the API allows; meanwhile ``/readyz`` is
+   asked.
+
+The time of a request counts from the moment when it was due. ``--save`` writes the result to
+``benchmarks/results/``. The exit status is 1 if anything went wrong.
 """
 
 from __future__ import annotations

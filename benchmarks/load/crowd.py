@@ -1,8 +1,8 @@
 """``python -m benchmarks.load.crowd``: very many event streams of one job, all in one process.
 
-It opens them all at once, and prints as JSON how many the API took and refused, and how long that
-took. At SIGTERM it prints how many events came over them. Plain sockets: an HTTP client would take
-more of the machine than the API does.
+It opens them all at once, and prints as JSON how many of them the API accepted and refused, and how
+long that took. At SIGTERM it prints how many events each stream got. It uses plain sockets, since
+an HTTP client would need more CPU time than the API itself.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from dataclasses import asdict, dataclass, field
 _TAKEN, _REFUSED = 200, 429
 _READ_BYTES = 1 << 16
 _ID = b"\nid: "
-#: Connections that wait for the API to accept them: a kernel keeps few thousands.
+#: Connections that wait for the API to accept them. A kernel allows only a few thousand.
 _AT_ONCE = 1000
 
 
 @dataclass
 class Opened:
-    """``other``: statuses that are neither, and connections that failed."""
+    """``other`` counts other statuses, and connections that failed."""
 
     taken: int = 0
     refused: int = 0
@@ -34,15 +34,15 @@ class Opened:
 @dataclass
 class Crowd:
     opened: Opened = field(default_factory=Opened)
-    #: Of each stream that was taken: the events that came.
+    #: The number of events that came over each accepted stream.
     heard: list[int] = field(default_factory=list)
-    #: Streams that ended before they were to.
+    #: Streams that ended too early.
     broken: int = 0
 
     async def listen(
         self, port: int, job_id: str, gate: asyncio.Semaphore
     ) -> asyncio.Task[None] | None:
-        """Opens one stream; the task that reads it, if it was taken."""
+        """Opens one stream. Returns the task that reads it, or ``None`` if it was not accepted."""
         async with gate:
             try:
                 reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -67,7 +67,7 @@ class Crowd:
         end = b""
         try:
             while part := await reader.read(_READ_BYTES):
-                # One may be cut in two.
+                # A mark may be cut in two.
                 text = end + part
                 self.heard[number] += text.count(_ID)
                 end = text[-(len(_ID) - 1) :]

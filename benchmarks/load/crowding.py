@@ -1,4 +1,4 @@
-"""What others wait while very many streams of one job open, and while its events come."""
+"""How long other requests take while very many streams of one job open, and while events come."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ _LATE_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Crowded:
-    """Others' requests at a held rate, and Redis's connections before the crowd and with it."""
+    """Other requests at a constant rate, and how many connections Redis had before and during the
+    crowd."""
 
     opened: Opened
     others: dict[str, Latencies]
@@ -43,7 +44,7 @@ async def crowding(
     seconds: float,
     ask: Callable[[int], Awaitable[httpx.Response]],
 ) -> Crowded:
-    """Opens so many streams of one job. ``ask`` is what others ask meanwhile."""
+    """Opens ``streams`` streams of one job. ``ask`` sends one of the other requests."""
     claim = await queue.claim("crowd", await queue.served_by(GENERATOR, [VLM]))
     assert claim is not None
     others = {BEFORE: await hold(rate, seconds, ask)}
@@ -55,7 +56,7 @@ async def crowding(
     )
     assert crowd.stdout is not None
     try:
-        # A process takes a while to begin: others are asked until all are answered.
+        # The process takes a while to start, so the other requests go on until it has reported.
         said = asyncio.create_task(crowd.stdout.readline())
         others[OPENING] = await hold(rate, seconds, ask)
         opened = Opened(**json.loads(await said))
@@ -81,7 +82,7 @@ async def crowding(
         errors.update({f"crowd, {when}: {what}": n for what, n in measured.errors.items()})
     missed = sum(abs(told - heard) for heard in end["heard"])
     errors.update(
-        {"crowd: broken": end["broken"], "crowd: neither taken nor refused": opened.other}
+        {"crowd: broken": end["broken"], "crowd: neither accepted nor refused": opened.other}
     )
     errors.update({"crowd: events missed or twice": missed})
     return Crowded(opened, others, connections, +errors)

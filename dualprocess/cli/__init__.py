@@ -21,8 +21,8 @@ app = _App(
     cls=CommandGroup,
     name="dualprocess",
     help="Teach an image generator with a VLM's answers.",
-    epilog="Exit codes: 0 it is done; 1 a job failed or was cancelled; 2 what was asked can't be; "
-    "3 the service doesn't answer, or not now: try again later.",
+    epilog="Exit codes: 0 success; 1 a job failed or was cancelled; 2 bad input; 3 the service "
+    "does not answer, or asks to try again later.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )

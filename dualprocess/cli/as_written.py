@@ -1,7 +1,7 @@
-"""YAML in which a text is what was written, wherever the schema has a text.
+"""YAML in which a text stays as it was written, wherever the schema has a text.
 
-YAML takes a word without quotes for what it looks like: ``off`` is false, ``1.50`` a number,
-``2024-01-01`` a date. Here that is so only where the schema wants something else than a text.
+Plain YAML guesses what a word without quotes is: ``off`` is false, ``1.50`` a number,
+``2024-01-01`` a date. Here it guesses only where the schema does not want a text.
 """
 
 from __future__ import annotations
@@ -13,23 +13,24 @@ import yaml
 
 from dualprocess.cli.places import Place
 
-#: What a word without quotes can be taken for.
+#: The types that YAML guesses for a word without quotes.
 _GUESSES = {
     f"tag:yaml.org,2002:{kind}"
     for kind in ("str", "null", "bool", "int", "float", "timestamp", "merge", "value")
 }
 _MERGE = "tag:yaml.org,2002:merge"
-#: Aliases of aliases grow without end.
+#: Aliases of aliases can grow without limit.
 _MAX_VALUES = 100_000
 _QUOTE = "a text that YAML would take for something else must be in quotes"
 
 
 class BadYaml(ValueError):
-    """What YAML can't be, or not here. The message says on which line, and what to do."""
+    """A file that is not YAML, or has YAML that is not allowed here. The message names the line and
+    says what to do."""
 
 
 def load(text: str, place: Place) -> Any:
-    """What the YAML in ``text`` holds, whose whole stands at ``place``. Raises ``BadYaml``."""
+    """The value of the YAML in ``text``, which belongs at ``place``. Raises ``BadYaml``."""
     try:
         _refuse_lost_beginnings(text)
         node = yaml.compose(text, yaml.SafeLoader)
@@ -46,7 +47,7 @@ def load(text: str, place: Place) -> Any:
 
 
 def _refuse_lost_beginnings(text: str) -> None:
-    """A text that begins with ``&`` loses its first word to YAML, one with ``!`` this."""
+    """Refuses texts whose first word YAML would drop: it does so after ``&`` and ``!``."""
     events = list(yaml.parse(text, yaml.SafeLoader))
     used = {event.anchor for event in events if isinstance(event, yaml.AliasEvent)}
     for event in events:
@@ -63,7 +64,7 @@ def _refuse_lost_beginnings(text: str) -> None:
 
 
 class _Reader:
-    """Makes values of nodes, each by its place."""
+    """Makes a value of each node, by its place in the schema."""
 
     def __init__(self) -> None:
         self._constructor = yaml.SafeLoader("")
@@ -101,8 +102,8 @@ class _Reader:
             return self._constructor.construct_object(node, deep=True)
         except yaml.constructor.ConstructorError as error:
             raise BadYaml(
-                f"line {_line(node)}: {node.tag} is a tag to YAML, and none that is known; if it "
-                "is part of the text, put the text in quotes"
+                f"line {_line(node)}: {node.tag} is a tag to YAML, but not a known one; if it is "
+                "part of the text, put the text in quotes"
             ) from error
         except (ValueError, OverflowError) as error:
             raise BadYaml(
@@ -111,12 +112,13 @@ class _Reader:
             ) from error
 
     def _pairs(self, node: yaml.MappingNode) -> dict[str, yaml.Node]:
-        """What a mapping holds by name, with what it merges. A name is what was written."""
+        """The values of a mapping by name, with those that it merges. Names stay as they were
+        written."""
         own: dict[str, yaml.Node] = {}
         merged: dict[str, yaml.Node] = {}
         for key, part in node.value:
             if not isinstance(key, yaml.ScalarNode):
-                raise BadYaml(f"line {_line(key)}: a list or mapping is no name of a field")
+                raise BadYaml(f"line {_line(key)}: a list or mapping can't be the name of a field")
             if key.tag == _MERGE and key.style is None:
                 for source in self._merged(part):
                     merged = {**self._pairs(source), **merged}
@@ -129,7 +131,7 @@ class _Reader:
     def _merged(self, node: yaml.Node) -> Iterator[yaml.MappingNode]:
         for source in node.value if isinstance(node, yaml.SequenceNode) else [node]:
             if not isinstance(source, yaml.MappingNode) or id(source) in self._above:
-                raise BadYaml(f"line {_line(source)}: << takes the mapping that an alias names")
+                raise BadYaml(f"line {_line(source)}: << needs an alias of a mapping")
             yield source
 
 

@@ -40,13 +40,16 @@ def register(app: typer.Typer) -> None:
 
 def batch(
     file: Annotated[
-        str, typer.Argument(help="YAML: dataset, or spec with prompts and seeds; - for a pipe.")
+        str,
+        typer.Argument(help="YAML: dataset, or spec with prompts and seeds; - for standard input."),
     ],
     out: Annotated[
-        Path | None, typer.Option(help="Folder for files and report; the data set's name if none.")
+        Path | None,
+        typer.Option(help="Folder for files and report; by default named like the data set."),
     ] = None,
     changes: Annotated[
-        list[str] | None, typer.Option("--set", help="Change a field of each: generator=tiny-flux.")
+        list[str] | None,
+        typer.Option("--set", help="Change a field of every job: generator=tiny-flux."),
     ] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Stay until all have ended.")] = False,
     dry_run: IsDry = False,
@@ -56,7 +59,8 @@ def batch(
 ) -> None:
     """Queue a data set of jobs; fetch what has ended; write one report.
 
-    Run again with the same folder it goes on: what is done is skipped, what failed is asked anew.
+    Run it again with the same folder to go on: finished jobs are skipped, failed ones are submitted
+    again.
     """
     try:
         asked = datasets.load(file, changes or [])
@@ -81,7 +85,8 @@ def batch(
 
 
 def _refresh(client: Client, found: Sequence[Outcome]) -> None:
-    """Those that are not done may have moved; one that was deleted begins anew."""
+    """Fetches the state of every job that is not done. A job that was deleted will be submitted
+    again."""
     for outcome in found:
         if outcome.job is not None and not outcome.is_done:
             try:
@@ -110,10 +115,10 @@ def _ask(client: Client, wanted: Sequence[Outcome], folder: Path, key: str) -> N
 
 
 def _tell_dry_run(client: Client, found: Sequence[Outcome], *, json: bool) -> None:
-    """Of those for which there is no job yet, as far as the folder knows."""
+    """Prints the work of those that have no job yet, according to the folder."""
     wanted = [outcome for outcome in found if not outcome.is_begun]
     if not wanted:
-        fail("there is a job for each already: nothing would be queued", BAD_INPUT)
+        fail("each already has a job, so nothing would be queued", BAD_INPUT)
     told = [
         client.dry_run(BatchRequest(specs=[outcome.spec for outcome in some]))
         for some in _parts(wanted)
@@ -160,7 +165,10 @@ def _tell(found: Sequence[Outcome], report: Path, *, json: bool) -> None:
         shown = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
         typer.echo(f"{len(found)} jobs: {shown}")
         if any(not job.status.is_final for job in jobs):
-            typer.echo("run this again, or with --watch, to fetch what has ended")
+            typer.echo(
+                "run this again, or with --watch, to fetch the files of jobs that have "
+                "ended by then"
+            )
         tell(str(report))
     if counts[JobStatus.FAILED] or counts[JobStatus.CANCELLED]:
         raise typer.Exit(JOB_ENDED_BADLY)

@@ -11,14 +11,14 @@ from dualprocess import printable
 from dualprocess.cli.outcomes import Outcome
 from dualprocess.schemas import Job, Score, Scores
 
-#: So many seeds are shown of each; all of them are in the folder.
+#: The number of seeds that are shown of each job; all of them are in its folder.
 _SEEDS_SHOWN = 4
 
-#: Pictures say nothing about order, files neither.
+#: Pictures and files have no order to sort by.
 _UNSORTED = ("base", "LoRA", "files")
 _WORDS = ("name", "prompt", "questions", "status")
 
-#: Numbers of a job's scores, by the heads of their columns.
+#: The numbers of a job's scores, by the titles of their columns.
 _NUMBERS: Mapping[str, Callable[[Scores], float | None]] = {
     "score base": lambda scores: _probability(scores.base),
     "score LoRA": lambda scores: _probability(scores.lora),
@@ -32,8 +32,8 @@ _JUDGED: Mapping[str, Callable[[Scores], float | None]] = {
 }
 
 _JUDGE_WORDS = """
-Judge is the score that the judge gives with the LoRA. Gap is the teacher's score less the judge's:
-far above 0, only the teacher is pleased."""
+Judge is the judge's score with the LoRA. Gap is the teacher's score minus the judge's: if it is far
+above 0, the LoRA may only have fooled the teacher."""
 
 _STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem; color: #1c1c1c; background: #fff; }
@@ -95,9 +95,9 @@ def html(found: Sequence[Outcome], out: Path) -> str:
 <body>
 <h1>{title}</h1>
 <p>A score is the probability of the right answers (VQAScore), without the LoRA and with it.
-Drift is how far images with the LoRA are from the base model's of the same seeds: 0 is the same
-image, about 1 another one. Diversity is how far they are from each other, over the base model's:
-below 1 they have become more alike.{_JUDGE_WORDS if is_judged else ""}</p>
+Drift is how far images with the LoRA are from the base model's images of the same seeds: 0 is the
+same image, about 1 a different one. Diversity is how far they are from each other, compared with
+the base model: below 1 they have become more alike.{_JUDGE_WORDS if is_judged else ""}</p>
 <table>
 <thead><tr>{heads}</tr></thead>
 <tbody>
@@ -111,7 +111,7 @@ below 1 they have become more alike.{_JUDGE_WORDS if is_judged else ""}</p>
 
 
 def _text(text: str) -> str:
-    """What others wrote: no markup, and nothing that can't be seen."""
+    """A text of others, without markup and invisible characters."""
     return escape(printable.lines(text))
 
 
@@ -141,7 +141,7 @@ def _row(outcome: Outcome, out: Path, numbers: Iterable[Callable[[Scores], float
 
 
 def _remarks(job: Job | None) -> Iterator[str]:
-    """What its owner should know of the job."""
+    """What the job's owner should know about it."""
     for warning in job.warnings if job else []:
         yield f'<div class="warning">warning: {_text(warning)}</div>'
     if job and job.error:
@@ -150,7 +150,7 @@ def _remarks(job: Job | None) -> Iterator[str]:
 
 def _number(value: float | None) -> str:
     if value is None:
-        # Below every number.
+        # Sorted below every number.
         return '<td class="number" data-sort="-Infinity">–</td>'
     return f'<td class="number" data-sort="{value!r}">{value:.3f}</td>'
 

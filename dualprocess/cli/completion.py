@@ -1,4 +1,5 @@
-"""What the shell offers behind TAB: jobs and presets of the service. Nothing, where it is away."""
+"""What the shell offers after TAB: jobs and presets of the service. Nothing if the service does not
+answer."""
 
 from __future__ import annotations
 
@@ -16,12 +17,12 @@ from dualprocess.protocol import DEFAULT_URL, Call, headers
 
 ResultT = TypeVar("ResultT")
 
-#: Nobody waits longer for a TAB.
+#: Nobody waits longer for a completion.
 _SECONDS = 2.0
 
 
 def job_ids(context: typer.Context, incomplete: str) -> Iterator[tuple[str, str]]:
-    """The newest jobs, with what each is."""
+    """The newest jobs, each with its status and name."""
     call = calls.JobPages().next()
     page = _asked(context, call) if call else None
     for job in page.jobs if page else ():

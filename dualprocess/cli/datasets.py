@@ -1,4 +1,5 @@
-"""Data set files: the research script's, and a ``BatchRequest`` of our own; as one spec a job."""
+"""Data set files, in the research script's format or as a ``BatchRequest``, read as one spec per
+job."""
 
 from __future__ import annotations
 
@@ -19,9 +20,10 @@ _FORMATS = (
 
 
 def load(file: str, changes: Sequence[str] = ()) -> list[JobSpec]:
-    """The specs that ``file`` asks for, each with a name, after ``changes`` of each.
+    """The specs that ``file`` asks for, each with a name, with ``changes`` made in each.
 
-    ``-`` is standard input. Raises ``BadFile`` with everything that is wrong, by place.
+    ``-`` is standard input. Raises ``BadFile``, which lists everything that is wrong, with its
+    place.
     """
     data = read(file, places.data_set())
     if isinstance(data, list):
@@ -48,12 +50,12 @@ def load(file: str, changes: Sequence[str] = ()) -> list[JobSpec]:
     return specs
 
 
-#: Where an entry stands in the file, the entry as a job's fields, and its seeds: given or counted.
+#: An entry's place in the file, its fields as a job has them, and its seeds or how many there are.
 Entry = tuple[str, dict[str, Any], list[int] | int]
 
 
 def _research(data: dict[str, Any]) -> Iterator[Entry]:
-    """Entries of the research script's format. What else stands beside them goes for all."""
+    """Entries of the research script's format. Fields beside ``dataset`` apply to all entries."""
     shared = {key: value for key, value in data.items() if key != "dataset"}
     if not isinstance(data["dataset"], list) or not data["dataset"]:
         raise BadFile("dataset: must be a list of entries with name, prompt and qa_pairs")
@@ -61,7 +63,7 @@ def _research(data: dict[str, Any]) -> Iterator[Entry]:
         place = f"dataset.{index}"
         if not isinstance(given, dict):
             raise BadFile(f"{place}: must be an entry with name, prompt and qa_pairs")
-        # The script asks without a postfix where none is written.
+        # The research script uses no postfix unless one is written.
         entry = {"question_postfix": "", **_copy(shared), **given}
         repeats = entry.pop("opt_repeat", 1)
         if not isinstance(repeats, int) or repeats < 1:
@@ -78,7 +80,7 @@ def _research(data: dict[str, Any]) -> Iterator[Entry]:
 
 def _question(pair: Any, place: str) -> dict[str, Any]:
     if not isinstance(pair, dict):
-        raise BadFile(f"{place}: must have a question and an answer")
+        raise BadFile(f"{place}: must be an object with a question and an answer")
     question = dict(pair)
     mode = question.pop("overlay_mode", None)
     images = question.pop("ref_images", None) or []
@@ -99,18 +101,21 @@ def _ours(file: str, data: dict[str, Any]) -> Iterator[Entry]:
         raise BadFile("\n".join([f"{file} is no data set:", *faults(error)])) from error
     if "specs" in data:
         if not isinstance(data["specs"], list) or data.keys() - {"specs", "name"}:
-            raise BadFile(f"{file}: specs must be a list of jobs, beside nothing but a name")
+            raise BadFile(f"{file}: specs must be a list of jobs; beside it only name is allowed")
         for index, spec in enumerate(data["specs"]):
             yield f"specs.{index}", _fields(spec, f"specs.{index}"), 1
         return
     if asked.seeds and asked.repeats:
-        raise BadFile("repeats: can't stand beside seeds; leave one of them out")
+        raise BadFile("repeats: can't be used together with seeds; leave one of them out")
     prompts: list[str | None] = [*asked.prompts] if asked.prompts else [None]
     for prompt in prompts:
         spec = _fields(data["spec"], "spec")
         if prompt is not None:
             if spec.keys() & {"prompt", "prompts"}:
-                raise BadFile("prompts: can't stand beside spec's own; leave one of them out")
+                raise BadFile(
+                    "prompts: can't be used together with the spec's own prompt; leave "
+                    "one of them out"
+                )
             name = f"{spec['name']}, {prompt}" if "name" in spec else prompt
             spec |= {"prompt": prompt, "name": name[:180]}
         yield "spec", spec, asked.seeds or asked.repeats or 1
@@ -124,14 +129,15 @@ def _fields(spec: Any, place: str) -> dict[str, Any]:
 
 
 def _copy(data: Any) -> Any:
-    """Changes of one entry must not reach what another shares with it."""
+    """Entries share values; a change of one entry must not reach another."""
     if isinstance(data, dict):
         return {key: _copy(value) for key, value in data.items()}
     return [_copy(value) for value in data] if isinstance(data, list) else data
 
 
 def _repeated(spec: JobSpec, seeds: list[int] | int) -> Iterator[JobSpec]:
-    """The spec with each seed; of a mere number, as many, counted up from the spec's own."""
+    """The spec with each seed. If ``seeds`` is a number, there are as many seeds, counted up from
+    the spec's own."""
     name = spec.name or (spec.prompt or (spec.prompts or ["job"])[0])[:180]
     if isinstance(seeds, int):
         if seeds == 1:
@@ -141,7 +147,7 @@ def _repeated(spec: JobSpec, seeds: list[int] | int) -> Iterator[JobSpec]:
         first = OptimizerSettings().seed if own is None else own
         seeds = [(first + more) % 2**32 for more in range(seeds)]
     for seed in seeds:
-        # Validated anew, so that what was set counts as set.
+        # Validated again, so that the fields that were set count as set.
         fields = spec.model_dump(exclude_unset=True)
         fields["optimizer"] = {**fields.get("optimizer", {}), "seed": seed}
         numbered = f"{name}, seed {seed}" if len(seeds) > 1 else name

@@ -1,4 +1,4 @@
-"""``--dry-run``: what a request would come to, for a person or a program."""
+"""``--dry-run``: prints how much work a request is, for a person or a program."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from dualprocess.schemas import DryRun, WorkPart
 
 IsDry = Annotated[
     bool,
-    typer.Option("--dry-run", help="Only check it and tell its work; nothing is queued."),
+    typer.Option("--dry-run", help="Only check it and print its work; nothing is queued."),
 ]
 
 
 def together(several: Sequence[DryRun]) -> DryRun:
-    """Of requests that are sent one behind the other, at least one."""
+    """The sum of one or more requests that are sent one after the other."""
     parts: defaultdict[WorkPart, float] = defaultdict(float)
     for one in several:
         for part, work in one.parts.items():
@@ -45,8 +45,8 @@ def _lines(told: DryRun) -> Iterator[str]:
     for part, work in sorted(told.parts.items(), key=lambda item: -item[1]):
         yield f"  {part}: {work:,.3f}"
     if told.quota is not None and told.left is not None:
-        yield f"the key's quota of work: {told.quota:,}, of which {told.left:,.3f} is left now"
+        yield f"the key's quota of work: {told.quota:,}; {told.left:,.3f} of it is left now"
         if told.work > told.left:
-            yield "it doesn't fit in now: wait until jobs end, cancel some, or ask for less"
+            yield "this is more than is left: wait until jobs end, cancel some, or ask for less"
     for warning in told.warnings:
         yield f"warning: {warning}"

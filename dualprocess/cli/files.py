@@ -14,7 +14,8 @@ from dualprocess.cli import as_written
 from dualprocess.cli.as_written import BadYaml
 from dualprocess.cli.places import Place
 
-#: A string, and whether a colon makes it a name; or where an object or list begins or ends.
+#: A string, perhaps with the colon that makes it a name; or a bracket that begins or ends an object
+#: or a list.
 _JSON_TOKEN = re.compile(r'("(?:[^"\\]|\\.)*")(\s*:)?|[{}\[\]]')
 
 
@@ -27,7 +28,7 @@ class _Repeated(Exception):
 
 
 def read(file: str, place: Place) -> Any:
-    """What the YAML or JSON in ``file`` holds, whose whole stands at ``place``. ``-`` is standard
+    """The value of the YAML or JSON in ``file``, which belongs at ``place``. ``-`` is standard
     input. Raises ``BadFile``."""
     text = _text(file)
     try:
@@ -41,7 +42,7 @@ def read(file: str, place: Place) -> Any:
     try:
         return as_written.load(text, place)
     except BadYaml as error:
-        fault = f"is no JSON: {not_json}" if file.lower().endswith(".json") else error
+        fault = f"is not JSON: {not_json}" if file.lower().endswith(".json") else error
         raise BadFile(f"{file}: {fault}") from error
 
 
@@ -66,7 +67,7 @@ def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _repeated(text: str) -> str:
-    """Which name stands twice in one object of valid JSON, and where."""
+    """Says which name stands twice in one object of valid JSON, and where."""
     above: list[set[str]] = []
     for token in _JSON_TOKEN.finditer(text):
         if token[0] in "{[":

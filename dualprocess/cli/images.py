@@ -1,4 +1,4 @@
-"""``dualprocess generate``: images from a prompt, perhaps with LoRAs, perhaps scored."""
+"""``dualprocess generate``: images from a prompt, with or without LoRAs and scores."""
 
 from __future__ import annotations
 
@@ -39,19 +39,27 @@ def generate(
     ] = "tiny-flux",
     lora: Annotated[
         list[str] | None,
-        typer.Option(help="A job's id, perhaps with a weight: ID:0.8.", autocompletion=job_ids),
+        typer.Option(
+            help="The id of a job, with or without a weight: ID:0.8.", autocompletion=job_ids
+        ),
     ] = None,
     seeds: Annotated[str, typer.Option(help="Like 0,1,2 or 0-7.")] = "0",
-    question: Annotated[list[str] | None, typer.Option(help="Asked of each image.")] = None,
-    answer: Annotated[list[str] | None, typer.Option(help="Its right answer.")] = None,
-    vlm: Annotated[str | None, typer.Option(help="Who answers.", autocompletion=vlms)] = None,
+    question: Annotated[
+        list[str] | None, typer.Option(help="Question about each image, to score it.")
+    ] = None,
+    answer: Annotated[
+        list[str] | None, typer.Option(help="The right answer to the question.")
+    ] = None,
+    vlm: Annotated[
+        str | None, typer.Option(help="The VLM that answers.", autocompletion=vlms)
+    ] = None,
     to: Annotated[Path, typer.Option(help="Folder for the images.")] = Path("images"),
     dry_run: IsDry = False,
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
     json: Json = False,
 ) -> None:
-    """Render images, and score them where questions come along."""
+    """Render images, and score them if there are questions."""
     questions, answers = question or [], answer or []
     if len(questions) != len(answers):
         fail("give one --answer for each --question", BAD_INPUT)

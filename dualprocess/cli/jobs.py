@@ -49,9 +49,11 @@ def submit(
         list[str] | None, typer.Option("--set", help="Change a field: optimizer.steps=50.")
     ] = None,
     watch: Annotated[
-        bool, typer.Option("--watch", help="Stay until it ends, and show how it goes.")
+        bool, typer.Option("--watch", help="Wait until it ends, and show its progress.")
     ] = False,
-    wait: Annotated[bool, typer.Option("--wait", help="Stay until it ends, silently.")] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait until it ends, and print nothing meanwhile.")
+    ] = False,
     dry_run: IsDry = False,
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
@@ -104,7 +106,7 @@ def cancel(
 def delete(
     job_id: JobId, url: Url = DEFAULT_URL, api_key: ApiKey = None, json: Json = False
 ) -> None:
-    """Delete an ended job with everything it left."""
+    """Delete an ended job with all its files."""
     with connected(url, api_key) as client:
         client.delete(job_id)
     if json:
@@ -114,7 +116,7 @@ def delete(
 
 
 def list_jobs(
-    status: Annotated[JobStatus | None, typer.Option(help="Only these.")] = None,
+    status: Annotated[JobStatus | None, typer.Option(help="Only jobs with this status.")] = None,
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
     json: Json = False,
@@ -125,7 +127,8 @@ def list_jobs(
     if json:
         print_json(*jobs, many=True)
         return
-    # In 80 columns, which a pipe has, only these give way: two to a second line, the name to more.
+    # A pipe has 80 columns. To fit in them only these columns are wrapped: two over two lines, the
+    # name over more.
     pairs = [Column(head, min_width=7) for head in ("step loss", "base → LoRA")]
     name = Column("name", min_width=6, overflow="fold")
     table = Table(
@@ -138,7 +141,7 @@ def list_jobs(
         padding=0,
     )
     for job in jobs:
-        # Text: a name with brackets is no markup.
+        # As text, so that brackets in a name are not read as markup.
         table.add_row(*map(Text, map(printable.line, telling.row(job))))
     stdout.print(table)
 
@@ -149,17 +152,19 @@ def _whole(*heads: str) -> list[Column]:
 
 def pull(
     job_id: JobId,
-    to: Annotated[Path | None, typer.Option(help="Folder; the job's id if left out.")] = None,
+    to: Annotated[
+        Path | None, typer.Option(help="Folder for the files; by default named by the job's id.")
+    ] = None,
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
     json: Json = False,
 ) -> None:
-    """Download everything a job left."""
+    """Download all files of a job."""
     folder = to or Path(job_id)
     with connected(url, api_key) as client:
         job = client.job(job_id)
         if not job.artifacts:
-            fail(f"job {job.id} is {job.status} and has left no files yet", BAD_INPUT)
+            fail(f"job {job.id} is {job.status} and has no files yet", BAD_INPUT)
         folder.mkdir(parents=True, exist_ok=True)
         pulled = []
         for artifact in job.artifacts:

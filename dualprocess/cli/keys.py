@@ -11,7 +11,7 @@ import typer
 
 from dualprocess.cli.up import need_services
 
-#: Everything but ``--data`` is for the module that does it, ``--help`` as well.
+#: All arguments but ``--data``, also ``--help``, are passed on to the module that does the work.
 _PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
 
@@ -23,7 +23,7 @@ def keys(
     context: typer.Context,
     data: Annotated[
         Path | None,
-        typer.Option(help="Of `dualprocess up --data DIR`, whose keys it is about: ./data."),
+        typer.Option(help="Data folder of the `dualprocess up` whose keys are meant: ./data."),
     ] = None,
 ) -> None:
     """Make, list and revoke API keys: create, list, revoke; --help after each says more."""

@@ -1,4 +1,4 @@
-"""``dualprocess models``: what can be named in a job."""
+"""``dualprocess models``: the models that a job can name."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def register(app: typer.Typer) -> None:
 
 
 def models(url: Url = DEFAULT_URL, api_key: ApiKey = None, json: Json = False) -> None:
-    """List generators and VLMs, and which have live workers."""
+    """List generators and VLMs, and how many workers of each are running."""
     with connected(url, api_key) as client:
         listed = client.models()
     if json:
@@ -33,6 +33,6 @@ def models(url: Url = DEFAULT_URL, api_key: ApiKey = None, json: Json = False) -
         rows.append(("language model", "", listed.writer, "", "yes"))
     table = Table("kind", "name", "model", "live workers", "writes")
     for row in rows:
-        # Text: a model's name is no markup.
+        # As text, so that brackets in a model's name are not read as markup.
         table.add_row(*map(Text, map(printable.line, row)))
     stdout.print(table)

@@ -1,7 +1,7 @@
-"""The folder that ``dualprocess batch`` fills: a folder a job, with a record of what it came to.
+"""The folder that ``dualprocess batch`` fills: one folder per job, with a record of the job.
 
-A record names the spec by its hash, and is found by it, whatever its folder is called and wherever
-in the data set its job stands. Whatever was begun here is gone on with here.
+A record is found by the hash of its spec, whatever its folder is called and wherever the job stands
+in the data set. A second run with the same folder goes on where the first one stopped.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from pydantic import BaseModel, ValidationError
 
 from dualprocess.schemas import Artifact, Job, JobSpec, JobStatus
 
-#: Beside the folders.
+#: These files stand beside the folders.
 REPORT = "report.html"
 _RECORD = "outcome.json"
 _SUBMISSION = ".submission"
-#: Of the spec's hash: enough to tell folders apart.
+#: This much of the spec's hash is enough to tell folders apart.
 _HASH_CHARACTERS = 12
-#: The narrowest file systems take 143 bytes a name.
+#: Some file systems allow only 143 bytes in a name.
 _NAME_BYTES = 120
 
 
@@ -41,7 +41,8 @@ class _Submission(BaseModel):
 
 @dataclass
 class Outcome:
-    """One job of a data set: what it shall be, where its files go, and what it came to so far."""
+    """One job of a data set: its spec, the folder for its files, and the job as it was last
+    seen."""
 
     spec: JobSpec
     folder: Path
@@ -49,18 +50,18 @@ class Outcome:
 
     @property
     def is_done(self) -> bool:
-        """It succeeded, and everything that is kept of it is here."""
+        """The job succeeded, and all its files that are kept are here."""
         succeeded = self.job is not None and self.job.status == JobStatus.SUCCEEDED
         return succeeded and not self.missing()
 
     @property
     def is_begun(self) -> bool:
-        """There is a job for it that may still succeed, or has."""
+        """There is a job that succeeded or may still succeed."""
         ended_badly = (JobStatus.FAILED, JobStatus.CANCELLED)
         return self.job is not None and self.job.status not in ended_badly
 
     def kept(self) -> list[Artifact]:
-        """Those of the job's files that belong here: the LoRA, the pictures, the measures."""
+        """The job's files that are downloaded: the LoRA, the pictures, the measurements."""
         artifacts = self.job.artifacts if self.job else []
         return [
             artifact
@@ -69,7 +70,7 @@ class Outcome:
         ]
 
     def missing(self) -> list[Artifact]:
-        """Those that are not here, or not whole."""
+        """The files that are not here, or not complete."""
         return [
             artifact
             for artifact in self.kept()
@@ -78,7 +79,7 @@ class Outcome:
         ]
 
     def record(self, job: Job) -> None:
-        """Remembers the job for the next run."""
+        """Writes the job down for the next run."""
         self.job = job
         self.folder.mkdir(parents=True, exist_ok=True)
         record = _Record(spec_sha256=_sha256(self.spec), job=job)
@@ -88,7 +89,7 @@ class Outcome:
 
 
 def outcomes(specs: Sequence[JobSpec], out: Path) -> list[Outcome]:
-    """What is known of each in ``out``. Of equal specs each has a folder of its own."""
+    """What ``out`` has of each spec. Equal specs have a folder each."""
     known = _known(out)
     taken = {folder for found in known.values() for folder, _ in found}
     outcomes = []
@@ -117,7 +118,8 @@ def _known(out: Path) -> defaultdict[str, list[tuple[Path, Job]]]:
 
 
 def submission(asked: Sequence[Outcome], out: Path) -> str:
-    """An idempotency key for the request of these. ``interrupted`` knows it until ``submitted``."""
+    """Makes an idempotency key for the request of these jobs. ``interrupted`` finds it until
+    ``submitted`` is called."""
     made = _Submission(key=secrets.token_hex(16), specs_sha256=[_sha256(one.spec) for one in asked])
     out.mkdir(parents=True, exist_ok=True)
     (out / _SUBMISSION).write_text(made.model_dump_json(), encoding="utf-8")
@@ -125,8 +127,8 @@ def submission(asked: Sequence[Outcome], out: Path) -> str:
 
 
 def interrupted(found: Sequence[Outcome], out: Path) -> tuple[str, list[Outcome]]:
-    """What an earlier run asked for without recording all of it, and its key: the same request
-    again makes no second batch. Nothing, where the data set lacks one of its specs now."""
+    """What an earlier run submitted without recording all of it, and its key: sending the same
+    request again makes no second batch. Empty if one of its specs is no longer in the data set."""
     try:
         made = _Submission.model_validate_json((out / _SUBMISSION).read_bytes())
     except (FileNotFoundError, ValidationError):
@@ -141,13 +143,13 @@ def interrupted(found: Sequence[Outcome], out: Path) -> tuple[str, list[Outcome]
 
 
 def submitted(out: Path) -> None:
-    """All of what ``submission`` was for is on record."""
+    """Says that all jobs of the ``submission`` are recorded."""
     (out / _SUBMISSION).unlink(missing_ok=True)
 
 
 def _folders(spec: JobSpec, out: Path) -> Iterator[Path]:
-    """Where a new job may go, best first: readable, and different for different specs even where
-    upper and lower case, or two ways to write an ü, are one."""
+    """Folders for a new job, the best first. They are readable, and different for different specs
+    even on file systems that ignore case or the two ways to encode an ü."""
     name = unicodedata.normalize("NFC", spec.name or "job")
     # Letters, marks and numbers of every script.
     kept = "".join(c if unicodedata.category(c)[0] in "LMN" or c == "_" else " " for c in name)

@@ -1,4 +1,4 @@
-"""Pictures on a terminal that can show them: as pixels, or as two coloured half blocks a cell."""
+"""Pictures on a terminal that can show them: as pixels, or as two coloured half blocks per cell."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from importlib.util import find_spec
 
 from rich.console import Console
 
-#: Of the terminal's cells, at most.
+#: At most this many cells of the terminal.
 _WIDTH = 72
 
 
 def painter(console: Console) -> Callable[[bytes], None] | None:
-    """Shows encoded pictures on ``console``. ``None`` where that can't be: no terminal, one
-    without colours, or without the extra ``pictures``."""
+    """A function that shows encoded pictures on ``console``. ``None`` if that is not possible: it
+    is no terminal, has no colours, or the extra ``pictures`` is not installed."""
     if not _is_able(console):
         return None
-    # Asks the terminal what it can do, once.
+    # The import asks the terminal once what it can do.
     from textual_image.renderable import Image
 
     def paint(data: bytes) -> None:
@@ -30,7 +30,7 @@ def painter(console: Console) -> Callable[[bytes], None] | None:
 
 
 def _is_able(console: Console) -> bool:
-    # The terminal's answers come through stdin: nothing else may.
+    # The terminal answers on stdin, so stdin must be the terminal.
     if not (console.is_terminal and sys.stdin.isatty() and sys.stdout.isatty()):
         return False
     if console.is_dumb_terminal or console.no_color or find_spec("textual_image") is None:

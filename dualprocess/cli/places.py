@@ -1,6 +1,6 @@
-"""What may stand at a place of a job file, by the schema: a text, or something else.
+"""What the schema allows at a place of a job file: a text, or something else.
 
-A new field of a request is known here without a word more.
+A new field of a request needs no change here.
 """
 
 from __future__ import annotations
@@ -13,25 +13,26 @@ from pydantic import BaseModel
 
 from dualprocess.schemas import BatchRequest, JobSpec
 
-#: Texts of a schema that holds one of these are names of something, not anybody's words.
+#: A text whose schema has one of these is a name of something, not free text.
 _NAMES = ("pattern", "format", "contentEncoding")
 
 _Form = Mapping[str, Any]
 
 
 class Place:
-    """The forms, in JSON Schema, that a value at this place may have. None: it is unknown."""
+    """The forms, in JSON Schema, that a value at this place may have. An empty tuple: the place is
+    unknown."""
 
     def __init__(self, forms: tuple[_Form, ...] = ()) -> None:
         self.forms = forms
         self._within: dict[str | None, Place] = {}
 
     def field(self, name: str) -> Place:
-        """Within an object."""
+        """The place of a field of this object."""
         return self._part(name, [_field(form, name) for form in self.forms])
 
     def item(self) -> Place:
-        """Within a list."""
+        """The place of an item of this list."""
         return self._part(None, [form.get("items") for form in self.forms])
 
     def _part(self, name: str | None, parts: Sequence[Any]) -> Place:
@@ -46,12 +47,12 @@ class Place:
 
     @property
     def is_text(self) -> bool:
-        """Whether whatever is written here may be a text."""
+        """Whether any word that is written here may be a text."""
         return any(map(_is_text, self.forms))
 
     @property
     def holds(self) -> set[type]:
-        """``dict`` or ``list``, where one of them can stand here."""
+        """``dict`` and ``list``, as far as they are allowed here."""
         kinds = {form.get("type") for form in self.forms}
         return {python for kind, python in (("object", dict), ("array", list)) if kind in kinds}
 
@@ -88,7 +89,7 @@ def _field(form: _Form, name: str) -> Any:
 
 
 def _expanded(parent: _Form, form: Any) -> Iterator[_Form]:
-    """A part of ``parent``, with its definitions; its alternatives one by one."""
+    """A part of ``parent``, with its definitions. Its alternatives come one by one."""
     if not isinstance(form, dict):
         return
     definitions = parent.get("$defs", {})
@@ -108,7 +109,7 @@ def job() -> Place:
 
 @cache
 def data_set() -> Place:
-    """A whole data set: a request for a batch, or entries of the research script."""
+    """A whole data set: a request for a batch, or entries in the research script's format."""
     entry = _research_entry()
     entries: _Form = {"type": "array", "items": entry, "$defs": entry["$defs"]}
     beside = {**entry, "properties": {**entry["properties"], "dataset": entries}}

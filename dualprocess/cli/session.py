@@ -30,15 +30,19 @@ from dualprocess.errors import (
 #: Exit codes, for scripts; `dualprocess --help` tells them.
 JOB_ENDED_BADLY = 1
 BAD_INPUT = 2
-#: Or not now: try again later.
+#: Or the service asks to try again later.
 UNREACHABLE = 3
 
-Url = Annotated[str, typer.Option("--url", envvar="DUALPROCESS_URL", help="The service.")]
+Url = Annotated[
+    str, typer.Option("--url", envvar="DUALPROCESS_URL", help="Address of the service.")
+]
 ApiKey = Annotated[
     str | None,
-    typer.Option("--api-key", envvar="DUALPROCESS_API_KEY", help="Where the service asks for one."),
+    typer.Option(
+        "--api-key", envvar="DUALPROCESS_API_KEY", help="API key, if the service asks for one."
+    ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="For programs: JSON on standard output.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, for programs.")]
 
 stdout = Console()
 stderr = Console(stderr=True)
@@ -46,14 +50,14 @@ stderr = Console(stderr=True)
 
 @contextlib.contextmanager
 def connected(url: str, api_key: str | None) -> Iterator[Client]:
-    """A client, and every error of it as sentences and an exit code."""
+    """A client. Each of its errors becomes a message and an exit code."""
     try:
         with Client(url, api_key) as client:
             yield client
     except (ConnectionFailed, RateLimited, ServiceUnavailable) as error:
         fail(str(error), UNREACHABLE)
     except JobNotReady as error:
-        fail(f"{error}; `dualprocess show {error.job.id}` has its result later", UNREACHABLE)
+        fail(f"{error}; `dualprocess show {error.job.id}` shows its result later", UNREACHABLE)
     except (InvalidRequest, InvalidSetup, NotFound, Conflict, Unauthorized) as error:
         fail(str(error), BAD_INPUT)
     except (ApiError, DualProcessError) as error:
@@ -61,7 +65,7 @@ def connected(url: str, api_key: str | None) -> Iterator[Client]:
     except (httpx.InvalidURL, UnicodeEncodeError):
         fail("the job's id, or a key, has characters that can't be sent", BAD_INPUT)
     except BrokenPipeError:
-        # Who reads the output has had enough; typer ends the command.
+        # The reader of the output closed it; typer ends the command.
         raise
     except OSError as error:
         fail(str(error), BAD_INPUT)
@@ -75,12 +79,12 @@ def fail(message: str, code: int) -> NoReturn:
 
 
 def tell(text: str) -> None:
-    """Writes text that others had a hand in, perhaps of several lines."""
+    """Prints text that may come from others, of one or several lines."""
     typer.echo(printable.lines(text))
 
 
 def note(message: str) -> None:
-    """Says something beside the result, which goes on."""
+    """Prints a remark on standard error; the command goes on."""
     stderr.print(printable.lines(message), markup=False, highlight=False, soft_wrap=True)
 
 
@@ -90,5 +94,5 @@ def print_json(*models: BaseModel, many: bool = False) -> None:
 
 
 def tell_json(value: object) -> None:
-    """The same of anything else that is for programs."""
+    """Prints any other value as JSON."""
     typer.echo(printable.as_json(value))

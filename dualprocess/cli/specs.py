@@ -1,4 +1,4 @@
-"""Job files: YAML or JSON, with drawings and LoRAs as paths beside the file."""
+"""Job files: YAML or JSON. They name drawings and LoRAs by paths relative to the file."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from dualprocess.schemas import GuardSettings, JobSpec
 from dualprocess.schemas.faults import MAX_FAULTS, field_errors
 from dualprocess.schemas.fields import is_data_url
 
-#: Whatever is longer is a file already, in base64.
+#: A longer text is no path but the file itself, in base64.
 _PATH_CHARACTERS = 1024
 
 
 def load(file: str, changes: Sequence[str] = ()) -> JobSpec:
-    """The spec in ``file``, after ``changes`` like ``optimizer.steps=50``.
+    """The spec in ``file``, with ``changes`` made, like ``optimizer.steps=50``.
 
     ``-`` is standard input. Raises ``BadFile``.
     """
@@ -39,7 +39,7 @@ def load(file: str, changes: Sequence[str] = ()) -> JobSpec:
 
 
 def folder(file: str) -> Path:
-    """Where the paths in ``file`` begin."""
+    """The folder that the paths in ``file`` are relative to."""
     return Path.cwd() if file == "-" else Path(file).parent
 
 
@@ -48,13 +48,13 @@ def faults(error: ValidationError) -> list[str]:
     found = field_errors(error.errors(include_url=False, include_input=False)[:MAX_FAULTS])
     lines = [f"{one.field}: {one.message}" for one in found]
     more = error.error_count() - len(found)
-    return [*lines, f"and {more:,} more faults; mend these first"] if more else lines
+    return [*lines, f"and {more:,} more faults; correct these first"] if more else lines
 
 
 def apply(data: dict[str, Any], change: str) -> None:
     """Changes a field, as ``optimizer.steps=50`` says. Raises ``BadFile``.
 
-    A text is what stands behind the equals sign, quotes and all.
+    A text is everything after the equals sign, with its quotes.
     """
     path, equals, text = change.partition("=")
     if not equals:
@@ -74,7 +74,7 @@ def apply(data: dict[str, Any], change: str) -> None:
 
 
 def in_quotes(changes: Sequence[str]) -> Iterator[str]:
-    """The paths of texts that stand in quotes, which are part of them."""
+    """The paths of texts that have quotes around them; the quotes are part of the text."""
     for change in changes:
         path, _, text = change.partition("=")
         place = places.job()
@@ -89,7 +89,7 @@ def _part(whole: Any, name: str) -> Any:
     if isinstance(whole, list):
         return whole[int(name)]
     if name == "guard" and whole.get(name) in ("off", False):
-        # What else of it is changed is changed from there.
+        # Changes of single parts start from a guard that is off.
         whole[name] = GuardSettings().model_dump()
     return whole.setdefault(name, {})
 
@@ -111,7 +111,7 @@ def _changed(text: str, place: Place) -> Any:
 
 
 def finish(data: dict[str, Any], folder: Path) -> None:
-    """Drawings and the LoRA that a job names by path become these files. Raises ``BadFile``."""
+    """Replaces the paths of drawings and of the LoRA by the files. Raises ``BadFile``."""
     questions = data.get("questions")
     for number, question in enumerate(questions if isinstance(questions, list) else []):
         _embed(question, ("visual_prompt", "image"), folder, f"questions.{number}.")
@@ -119,7 +119,7 @@ def finish(data: dict[str, Any], folder: Path) -> None:
 
 
 def _embed(part: Any, place: Sequence[str], folder: Path, prefix: str = "") -> None:
-    """A path to a file becomes the file; whatever else stands there is for the schema to judge."""
+    """Replaces a path by the file. Anything else stays for the schema to check."""
     *parents, last = place
     for parent in parents:
         part = part.get(parent) if isinstance(part, dict) else None

@@ -1,4 +1,4 @@
-"""A job in words for a person: a row of a list, or line by line."""
+"""A job as text for a person: a row of a list, or several lines."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def row(job: Job) -> tuple[str, ...]:
 
 
 def lines(job: Job) -> Iterator[str]:
-    """What is known of the job now."""
+    """What is known about the job now."""
     yield f"job {job.id}: {job.status}"
     if job.position is not None:
         yield f"jobs ahead: {job.position}"
@@ -59,10 +59,10 @@ def lines(job: Job) -> Iterator[str]:
 
 
 def _weights(job: Job) -> Iterator[str]:
-    """Of questions that count more or less than others."""
+    """Lines for the questions whose weight is not 1."""
     for question in job.spec.questions if isinstance(job.spec, ResolvedJobSpec) else []:
         if question.weight != 1:
-            yield f"question of weight {question.weight:g}: {question.question} {question.answer}"
+            yield f"question with weight {question.weight:g}: {question.question} {question.answer}"
 
 
 def _scores(job: Job) -> Iterator[str]:
@@ -73,13 +73,13 @@ def _scores(job: Job) -> Iterator[str]:
         yield from _judged(scores.judge)
     if scores.drift is not None:
         yield (
-            f"drift: {scores.drift:.3f}, how far the LoRA's images are from the base model's of "
-            "the same seeds (0: the same images; about 1: others)"
+            f"drift: {scores.drift:.3f}, how far the LoRA's images are from the base model's "
+            "images of the same seeds (0: the same; about 1: different)"
         )
     if scores.diversity is not None:
         yield (
             f"diversity: {scores.diversity:.3f}, how far the LoRA's images are from each other, "
-            "over the base model's (below 1: more alike)"
+            "compared with the base model's (below 1: more alike)"
         )
 
 
@@ -87,13 +87,13 @@ def _judged(judge: JudgeScores) -> Iterator[str]:
     yield f"the judge {judge.vlm}, base → LoRA: {_both(judge.base, judge.lora)}"
     if judge.gap is not None:
         yield (
-            f"gap: {judge.gap:.3f}, the teacher's probability less the judge's, with the LoRA "
-            "(far above 0: only the teacher is pleased)"
+            f"gap: {judge.gap:.3f}, the teacher's probability minus the judge's, with the LoRA "
+            "(far above 0: the LoRA may only have fooled the teacher)"
         )
 
 
 def _said(job: Job) -> list[str]:
-    """What a job of words came to."""
+    """The words that a job of questions, answers or expansion produced."""
     match job.result:
         case Answers(answers=answers):
             return answers

@@ -1,4 +1,4 @@
-"""``dualprocess track``: an ended job, told to an experiment tracker."""
+"""``dualprocess track``: sends an ended job to an experiment tracker."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dualprocess.tracking import record
 
 
 class Tracker(StrEnum):
-    """Each a module of ``dualprocess.tracking``, and an extra of the distribution."""
+    """Each is a module of ``dualprocess.tracking`` and an extra of the distribution."""
 
     MLFLOW = "mlflow"
     WANDB = "wandb"
@@ -30,12 +30,12 @@ def register(app: typer.Typer) -> None:
 
 def track(
     job_id: JobId,
-    to: Annotated[Tracker, typer.Option(help="Its own settings say where that is.")],
+    to: Annotated[Tracker, typer.Option(help="The tracker; its own settings say where it is.")],
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
     json: Json = False,
 ) -> None:
-    """Tell an experiment tracker of an ended job: settings, curves, scores, files."""
+    """Send an ended job to an experiment tracker: settings, curves, scores, files."""
     if find_spec(to.value) is None:
         fail(f"{to} is not installed here: pip install 'dualprocess[{to}]'", BAD_INPUT)
     tracker = import_module(f"dualprocess.tracking.{to}")

@@ -18,10 +18,13 @@ def register(app: typer.Typer) -> None:
 
 
 def up(
-    host: Annotated[str | None, typer.Option(help="Where the REST API listens: 127.0.0.1.")] = None,
-    port: Annotated[int | None, typer.Option(help="Of the REST API: 8000.")] = None,
+    host: Annotated[
+        str | None, typer.Option(help="Address on which the REST API listens: 127.0.0.1.")
+    ] = None,
+    port: Annotated[int | None, typer.Option(help="Port of the REST API: 8000.")] = None,
     data: Annotated[
-        Path | None, typer.Option(help="Everything it keeps, for you alone: ./data.")
+        Path | None,
+        typer.Option(help="Folder for everything that is kept, open to you alone: ./data."),
     ] = None,
     generator: Annotated[
         str | None, typer.Option(help="Preset of the generator: tiny-flux.")
@@ -30,30 +33,35 @@ def up(
     models: Annotated[
         str | None, typer.Option(help="Several generators and VLMs: tiny-flux,idefics2,qwen3-vl.")
     ] = None,
-    slots: Annotated[int | None, typer.Option(help="Jobs at once on a generator: 2.")] = None,
+    slots: Annotated[
+        int | None, typer.Option(help="How many jobs a generator runs at once: 2.")
+    ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, …, or auto.")] = None,
     load_seconds: Annotated[
-        float | None, typer.Option(help="A model may take so long to load: 3600.")
+        float | None, typer.Option(help="How many seconds a model may take to load: 3600.")
     ] = None,
     auth: Annotated[
         bool | None,
-        typer.Option(help="Ask for API keys: `dualprocess keys --data DIR` makes them."),
+        typer.Option(help="Ask for API keys; `dualprocess keys --data DIR` makes them."),
     ] = None,
     insecure: Annotated[
-        bool | None, typer.Option("--insecure", help="Listen beyond loopback without keys.")
+        bool | None, typer.Option("--insecure", help="Let other machines use the API without keys.")
     ] = None,
     ui: Annotated[
-        bool | None, typer.Option(help="The web page at /ui; as a rule where [ui] is installed.")
+        bool | None,
+        typer.Option(help="Serve the web page at /ui; by default if [ui] is installed."),
     ] = None,
-    quiet: Annotated[bool | None, typer.Option("--quiet", help="Logs go to files only.")] = None,
+    quiet: Annotated[bool | None, typer.Option("--quiet", help="Write logs to files only.")] = None,
     presets: Annotated[Path | None, typer.Option(help="Directory of presets.")] = None,
     log_level: Annotated[
-        str | None, typer.Option(help="debug, info, warning or error: this and worse.")
+        str | None,
+        typer.Option(help="Log messages of this level and above: debug, info, warning or error."),
     ] = None,
 ) -> None:
     """Start Redis, VLMs, generators, workers and API here; Ctrl-C stops them all.
 
-    What is left out comes from DUALPROCESS_PORT and the like, else it is the default.
+    An option that is left out comes from its environment variable, like DUALPROCESS_PORT, or else
+    is the default.
     """
     need_services()
     command = [sys.executable, "-m", "services.local"]
@@ -75,7 +83,7 @@ def up(
     command += [
         f"--{name}" if on else f"--no-{name}" for name, on in switches.items() if on is not None
     ]
-    # This process becomes the supervisor: signals reach it, and nobody is in between.
+    # This process becomes the supervisor, so that signals reach it directly.
     os.execv(sys.executable, command)  # noqa: S606
 
 

@@ -29,18 +29,18 @@ from dualprocess.schemas import (
     WarningEvent,
 )
 
-#: Columns of a terminal that has room for what else changed.
+#: A terminal with this many columns has room for drift and diversity.
 _WIDE = 132
-#: A column a seed: the base model's picture above the LoRA's.
+#: One column per seed: the base model's picture above the LoRA's.
 _SAMPLES = "samples.png"
 
 
 def watch(client: Client, job: Job) -> Job:
-    """Shows a bar with loss and probability until the job ends, and pictures where the terminal
-    can; the job then."""
+    """Shows a bar with loss and probability until the job ends, and pictures if the terminal can
+    show them. Returns the ended job."""
     paint = painter(stderr)
     with Progress(*columns(), console=stderr) as progress:
-        ahead = f", {job.position} ahead of it" if job.position else ""
+        ahead = f", {job.position} jobs ahead of it" if job.position else ""
         task = progress.add_task(
             printable.line(job.name or job.id),
             total=job.steps or None,
@@ -50,7 +50,7 @@ def watch(client: Client, job: Job) -> Job:
         for record in client.events(job.id):
             show(progress, task, record)
             event = record.event
-            # Those of before are old news.
+            # Earlier previews are not shown again.
             if paint and isinstance(event, PreviewEvent) and event.step > job.step:
                 paint(client.read_artifact(job.id, event.artifact.name))
     job = client.job(job.id)
@@ -60,7 +60,8 @@ def watch(client: Client, job: Job) -> Job:
 
 
 def columns() -> tuple[ProgressColumn, ...]:
-    """Of a bar: name, how far, measures, state. What a task says is never markup."""
+    """The columns of a bar: name, progress, measurements, state. Texts of a task are never read as
+    markup."""
     return (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -72,7 +73,7 @@ def columns() -> tuple[ProgressColumn, ...]:
 
 
 def ended(client: Client, job: Job) -> Job:
-    """The job once it has ended, well or badly."""
+    """Waits for the job's end, and returns the job, however it ended."""
     with contextlib.suppress(JobFailed, JobCancelled):
         client.wait(job.id)
     return client.job(job.id)

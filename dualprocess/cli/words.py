@@ -1,4 +1,4 @@
-"""``questions expand ask``: what a VLM, or the service's language model, says in its own words."""
+"""``questions expand ask``: a VLM, or the service's language model, answers in its own words."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ Writer = Annotated[
     str | None,
     typer.Option(
         "--vlm",
-        help="Who writes; left out, the service's language model.",
+        help="The VLM that writes; by default the service's language model writes.",
         autocompletion=vlms,
     ),
 ]
 Instructions = Annotated[
-    str | None, typer.Option(help="What the writer is told, in place of the default.")
+    str | None, typer.Option(help="Instructions to the writer, instead of the default ones.")
 ]
-Wait = Annotated[float, typer.Option(help="Seconds to wait; then exit code 3.")]
+Wait = Annotated[float, typer.Option(help="Seconds to wait before giving up with exit code 3.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -49,15 +49,16 @@ def register(app: typer.Typer) -> None:
 
 def questions(
     prompt: str,
-    count: Annotated[int, typer.Option(help="At most.")] = 5,
+    count: Annotated[int, typer.Option(help="At most this many.")] = 5,
     drawing: Annotated[
-        Path | None, typer.Option(help="A picture that will lie over the image.")
+        Path | None, typer.Option(help="A drawing that will be laid over the image.")
     ] = None,
-    mode: Annotated[str, typer.Option(help="Of the drawing: solid or transparent.")] = "solid",
+    mode: Annotated[str, typer.Option(help="Mode of the drawing: solid or transparent.")] = "solid",
     question: Annotated[
-        str | None, typer.Option(help="One that you have; with --drawing it is asked of that.")
+        str | None,
+        typer.Option(help="A question of your own; with --drawing it is about the drawing."),
     ] = None,
-    answer: Annotated[str, typer.Option(help="Its right answer.")] = "Yes",
+    answer: Annotated[str, typer.Option(help="The right answer to --question.")] = "Yes",
     instructions: Instructions = None,
     vlm: Writer = None,
     wait: Wait = 60.0,
@@ -65,7 +66,7 @@ def questions(
     api_key: ApiKey = None,
     json: Json = False,
 ) -> None:
-    """Write questions for a prompt, as YAML that a job file can hold."""
+    """Write questions for a prompt, as YAML for a job file."""
     fields: dict[str, Any] = {"prompt": prompt, "count": count, "vlm": vlm, "wait": wait}
     if drawing is not None:
         fields["visual_prompt"] = {"image": _read(drawing), "mode": mode}
@@ -87,7 +88,7 @@ def expand(
     generator: Annotated[
         str | None,
         typer.Option(
-            help="Who will draw it; then it gets no longer than that one reads.",
+            help="The generator that will draw it; the prompt gets no longer than it can read.",
             autocompletion=generators,
         ),
     ] = None,
@@ -98,7 +99,7 @@ def expand(
     api_key: ApiKey = None,
     json: Json = False,
 ) -> None:
-    """Write a prompt out, with what an eye would see."""
+    """Write a longer prompt, with details that can be seen."""
     fields = {"prompt": prompt, "generator": generator, "vlm": vlm, "wait": wait}
     request = _request(ExpansionRequest, fields, instructions)
     with connected(url, api_key) as client:
@@ -114,17 +115,19 @@ def expand(
 def ask(
     image: Annotated[Path, typer.Argument(help="A picture: PNG, JPEG, …")],
     questions: Annotated[
-        list[str] | None, typer.Argument(help="Left out: Describe the image.")
+        list[str] | None, typer.Argument(help="By default: Describe the image.")
     ] = None,
-    vlm: Annotated[str, typer.Option(help="Who answers.", autocompletion=vlms)] = "tiny-idefics2",
-    postfix: Annotated[str, typer.Option(help="Goes behind each question.")] = "",
-    max_new_tokens: Annotated[int, typer.Option(help="How long an answer may get.")] = 64,
+    vlm: Annotated[
+        str, typer.Option(help="The VLM that answers.", autocompletion=vlms)
+    ] = "tiny-idefics2",
+    postfix: Annotated[str, typer.Option(help="Added after each question.")] = "",
+    max_new_tokens: Annotated[int, typer.Option(help="The longest answer, in tokens.")] = 64,
     wait: Wait = 60.0,
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
     json: Json = False,
 ) -> None:
-    """Ask a VLM about an image: an answer a line."""
+    """Ask a VLM about an image; prints one answer per line."""
     fields = {
         "image": _read(image),
         "questions": questions or ["Describe the image."],
@@ -162,7 +165,7 @@ def _read(path: Path) -> bytes:
 
 
 def _entry(question: Question, drawing: Path | None) -> dict[str, Any]:
-    """As a job file has it: the drawing by its path."""
+    """The question as a job file has it, with the drawing as a path."""
     entry: dict[str, Any] = {"question": question.question, "answer": question.answer}
     if question.visual_prompt is not None:
         entry["visual_prompt"] = {"image": str(drawing), "mode": question.visual_prompt.mode}

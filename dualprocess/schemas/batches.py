@@ -16,26 +16,31 @@ MAX_BATCH_JOBS = 1000
 
 
 class BatchRequest(Model):
-    """Either many specs, or one over prompts and seeds: a job for each prompt with each seed."""
+    """Either many specs, or one spec with prompts and seeds: one job for each prompt with each
+    seed."""
 
     specs: Annotated[
         list[JobSpec] | None,
-        Field(min_length=1, max_length=MAX_BATCH_JOBS, description="A job for each."),
+        Field(min_length=1, max_length=MAX_BATCH_JOBS, description="One job for each."),
     ] = None
     spec: Annotated[
         JobSpec | None,
-        Field(description="In place of specs: what all jobs share, but for prompt and seed."),
+        Field(description="Instead of specs: what all jobs share, except prompt and seed."),
     ] = None
     prompts: Annotated[
         list[Text] | None,
-        Field(min_length=1, max_length=MAX_BATCH_JOBS, description="Each is `prompt` of jobs."),
+        Field(
+            min_length=1,
+            max_length=MAX_BATCH_JOBS,
+            description="Each becomes the `prompt` of jobs.",
+        ),
     ] = None
     seeds: Annotated[
         list[Seed] | None,
         Field(
             min_length=1,
             max_length=MAX_BATCH_JOBS,
-            description="Each is `optimizer.seed` of jobs.",
+            description="Each becomes the `optimizer.seed` of jobs.",
         ),
     ] = None
     repeats: Annotated[
@@ -43,7 +48,7 @@ class BatchRequest(Model):
         Field(
             ge=1,
             le=MAX_BATCH_JOBS,
-            description="In place of seeds: so many, counted up from the spec's own.",
+            description="Instead of seeds: the number of seeds, counted up from the spec's own.",
         ),
         NUMBER,
     ] = None
@@ -59,17 +64,24 @@ class BatchEntry(Model):
 
 
 class Batch(Model):
-    """A batch, as it is now. It is there as long as one of its jobs is."""
+    """A batch, as it is now. It exists as long as one of its jobs exists."""
 
     id: JobId
     name: str | None = None
     owner: Annotated[str, Field(description="Id of the API key that made it.")] = ANONYMOUS
     created_at: datetime
-    size: Annotated[int, Field(description="How many jobs came with it.")]
+    size: Annotated[int, Field(description="How many jobs were submitted with it.")]
     work: Annotated[
-        WorkUnits | None, Field(description="Of all jobs that came with it; null in older ones.")
+        WorkUnits | None,
+        Field(
+            description="Of all jobs that were submitted with it; null in batches of versions "
+            "that did not count it."
+        ),
     ] = None
     counts: Annotated[
-        dict[JobStatus, int], Field(description="Jobs by status; those deleted are in none.")
+        dict[JobStatus, int], Field(description="Jobs by status, without deleted ones.")
     ]
-    jobs: Annotated[list[BatchEntry], Field(description="Those there still are, as submitted.")]
+    jobs: Annotated[
+        list[BatchEntry],
+        Field(description="The jobs that still exist, in the order of the submission."),
+    ]

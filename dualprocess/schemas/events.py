@@ -40,15 +40,22 @@ class StepEvent(Model):
     timings: StepTimings
     drift: Annotated[
         float | None,
-        Field(description="Of the step's own images; where an anchor measures it anyway."),
+        Field(
+            description="Drift of the step's own images; only with an anchor, which computes "
+            "the base model's images."
+        ),
     ] = None
     diversity: Annotated[
-        float | None, Field(description="Likewise, of a batch of two images or more.")
+        float | None,
+        Field(
+            description="Diversity of the step's own images; only with an anchor "
+            "and a batch of two images or more."
+        ),
     ] = None
 
 
 class SkippedStepEvent(Model):
-    """A step that changed nothing, since image, loss or gradient was not a number."""
+    """A step that changed nothing, since the image, the loss or the gradient was not a number."""
 
     type: Literal["skipped"] = "skipped"
     attempt: int
@@ -61,7 +68,7 @@ AnyStepEvent = StepEvent | SkippedStepEvent
 
 
 class PreviewEvent(Model):
-    """Base (left) beside LoRA (right), same seed, after a step."""
+    """A picture after a step: base (left) and LoRA (right) with the same seed."""
 
     type: Literal["preview"] = "preview"
     step: int
@@ -75,7 +82,7 @@ class ArtifactEvent(Model):
 
 
 class WarningEvent(Model):
-    """What the job's owner should know, as in the job's `warnings`."""
+    """Something that the job's owner should know; also in the job's `warnings`."""
 
     type: Literal["warning"] = "warning"
     message: str

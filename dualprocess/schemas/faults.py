@@ -1,4 +1,4 @@
-"""What pydantic finds wrong with a request, in sentences for who wrote it."""
+"""Turns pydantic's errors about a request into sentences for its author."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ from dualprocess.schemas.words import (
     QuestionsRequest,
 )
 
-#: More than these at once help nobody.
+#: More faults than these are only counted.
 MAX_FAULTS = 30
-#: For so many unknown fields the one that is meant is looked for, which takes long.
+#: A fitting name is suggested for this many unknown fields only, since the search takes long.
 _MAX_SUGGESTIONS = 5
-#: Of a place in a request, which can be a name that somebody made up.
+#: Characters shown of a place in a request; it can contain a name that somebody made up.
 _MAX_PLACE = 200
-#: The longest field's name has half as many.
+#: No suggestion is made for a longer name. The longest field's name has half as many characters.
 _MAX_NAME = 40
 
 
 def field_errors(errors: Iterable[Mapping[str, Any]]) -> list[FieldError]:
-    """Each finding as a field and a remedy."""
+    """Each error as a field and a remedy."""
     found: list[FieldError] = []
     suggestions = 0
     for error in errors:
@@ -77,7 +77,7 @@ def _unknown(location: Sequence[int | str], *, suggest: bool) -> str:
     if not suggest or len(name) > _MAX_NAME:
         return "is no field of this request; leave it out"
     part = _PARTS.get(parents[-1]) if parents else None
-    # Of the few that a part has, a less close one is meant.
+    # A part has few fields, so that a less similar name is suggested too.
     own = difflib.get_close_matches(name, part.model_fields, n=1, cutoff=0.5) if part else []
     close = own or difflib.get_close_matches(name, _FIELD_NAMES, n=1)
     hint = f"did you mean {close[0]!r}?" if close else "leave it out"

@@ -1,4 +1,4 @@
-"""The types of the contract's fields: each constraint once."""
+"""The types of the fields in requests and answers: each constraint is defined once."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from pydantic import (
 
 
 class Model(BaseModel):
-    """What every body of the API obeys: an unknown field is an error, never ignored."""
+    """The base of every body of the API: an unknown field is an error, never ignored."""
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
 
@@ -33,8 +33,8 @@ def _not_a_switch(value: Any) -> Any:
     return value
 
 
-#: Of each number in a request: YAML reads ``yes`` as true, and Python's true is 1. It stands behind
-#: ``Field``, whose limits pydantic would not document otherwise.
+#: For each number in a request: YAML reads ``yes`` as true, and Python's true equals 1. It comes
+#: after ``Field``, since otherwise pydantic would not document the limits.
 NUMBER = BeforeValidator(_not_a_switch)
 
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=4000)]
@@ -51,11 +51,13 @@ Guidance = Annotated[
 NegativePrompt = Annotated[
     str,
     StringConstraints(strip_whitespace=True, max_length=4000),
-    Field(description="What the image shall not show; needs a guidance_scale above 1."),
+    Field(description="What the image should not show; needs a guidance_scale above 1."),
 ]
 
 Rank = Annotated[
-    int, Field(ge=1, le=256, description="How wide the LoRA is; its file grows with it."), NUMBER
+    int,
+    Field(ge=1, le=256, description="Rank of the LoRA; a higher rank makes its file larger."),
+    NUMBER,
 ]
 Alpha = Annotated[float, Field(gt=0, le=1024, description="Part of the scale: see weight."), NUMBER]
 Weight = Annotated[
@@ -63,24 +65,29 @@ Weight = Annotated[
     Field(
         ge=-20,
         le=20,
-        description="How strong it is while it learns: scale = weight × alpha / rank, which the "
-        "exported file holds.",
+        description="Strength of the LoRA while it learns: scale = weight × alpha / rank. The "
+        "exported file includes this scale.",
     ),
     NUMBER,
 ]
 Modules = Annotated[
     list[Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,128}$")]],
-    Field(min_length=1, max_length=64, description="Suffixes of the names of layers to adapt."),
+    Field(
+        min_length=1, max_length=64, description="The layers to adapt, by the ends of their names."
+    ),
 ]
 LoraInit = Annotated[
     Literal["gaussian", "kaiming"],
-    Field(description="How the first half begins; the second is zero: no effect at first."),
+    Field(
+        description="How the first of the two matrices is initialised; the second is zero, so "
+        "that the LoRA has no effect at first."
+    ),
 ]
 LoraDtype = Annotated[
     Literal["auto", "float32", "bfloat16"],
     Field(
-        description="Of the weights in the LoRA's files; it trains in float32. `auto`: bfloat16 "
-        "where the generator is in it, else float32."
+        description="Type of the weights in the LoRA's files; it trains in float32. `auto`: "
+        "bfloat16 if the generator is bfloat16, else float32."
     ),
 ]
 
@@ -90,16 +97,19 @@ Accumulate = Annotated[int, Field(ge=1, le=64, description="Denoiser calls in on
 LearningRate = Annotated[float, Field(gt=0, le=1, description="Of AdamW."), NUMBER]
 WeightDecay = Annotated[float, Field(ge=0, le=1, description="Of AdamW."), NUMBER]
 GradNorm = Annotated[
-    float, Field(gt=0, le=1e6, description="The gradient is clipped to this."), NUMBER
+    float, Field(gt=0, le=1e6, description="The gradient's norm is clipped to this."), NUMBER
 ]
 NoiseSeeds = Annotated[
     int | None,
-    Field(ge=1, le=10_000, description="The noise repeats after so many steps; null: never."),
+    Field(ge=1, le=10_000, description="The noise repeats after this many steps; null: never."),
     NUMBER,
 ]
 TrainSeed = Annotated[
     Seed,
-    Field(description="Of the LoRA's first weights, the noise, the timesteps, the prompts' order."),
+    Field(
+        description="Seed of the LoRA's initial weights, the noise, the timesteps and the "
+        "order of the prompts."
+    ),
 ]
 Subsample = Annotated[
     bool,
@@ -110,18 +120,22 @@ CheckpointEvery = Annotated[
     Field(
         ge=0,
         le=10_000,
-        description="An interrupted job goes on from its last checkpoint; one is made after every "
-        "so many steps. 0: it begins anew.",
+        description="A checkpoint is made each time this many steps are done. An interrupted job "
+        "goes on from its last checkpoint; with 0 it starts again from the beginning.",
     ),
     NUMBER,
 ]
 
 EvalImages = Annotated[
-    int, Field(ge=1, le=64, description="Images rendered and scored at the end"), NUMBER
+    int, Field(ge=1, le=64, description="Number of images rendered and scored at the end."), NUMBER
 ]
-EvalSeed = Annotated[Seed, Field(description="Of the first such image; the others count up.")]
+EvalSeed = Annotated[
+    Seed, Field(description="Seed of the first of these images; the others count up from it.")
+]
 EvalEvery = Annotated[
-    int, Field(ge=0, le=10_000, description="A preview every so many steps; 0: none."), NUMBER
+    int,
+    Field(ge=0, le=10_000, description="A preview each time this many steps are done; 0: none."),
+    NUMBER,
 ]
 
 Anchor = Annotated[
@@ -129,9 +143,9 @@ Anchor = Annotated[
     Field(
         ge=0,
         le=1000,
-        description="Weight, in the loss, of how far an image is from the one that the base model "
-        "draws of the same noise. It counts fully once the answers are right, and hardly while "
-        "they are wrong. 0: off.",
+        description="Weight, in the loss, of the distance between an image and the one that the "
+        "base model draws of the same noise. It has its full effect when the answers "
+        "are right, and almost none while they are wrong. 0: off.",
     ),
     NUMBER,
 ]
@@ -140,7 +154,8 @@ Margin = Annotated[
     Field(
         gt=0,
         le=1,
-        description="An answer whose probability has reached this teaches no more; 1: off.",
+        description="An answer whose probability has reached this value gives no more gradient; "
+        "1: off.",
     ),
     NUMBER,
 ]
@@ -149,9 +164,10 @@ WorstCase = Annotated[
     Field(
         ge=0,
         le=1,
-        description="The VLM's gradient is taken at the image moved so far to where its answers "
-        "are worst, in root mean square of values in [-1, 1]; 0: at the image itself. Costs the "
-        "VLM a second pass.",
+        description="The image is moved by this distance to where the answers are worst, and the "
+        "VLM's gradient is taken there. The distance is the root mean square of the "
+        "change of values in [-1, 1]. 0: at the image itself. Costs the VLM a second "
+        "pass.",
     ),
     NUMBER,
 ]
@@ -161,8 +177,9 @@ StopAtScore = Annotated[
     Field(
         gt=0,
         le=1,
-        description="The job succeeds early, once the probability of each right answer was at "
-        "least this in three steps in a row, each on noise that no step before it saw.",
+        description="The job ends early as succeeded, once the probability of each right answer "
+        "was at least this in three steps in a row, each with noise that no earlier "
+        "step had.",
     ),
     NUMBER,
 ]
@@ -171,27 +188,29 @@ Deadline = Annotated[
     Field(
         gt=0,
         le=365 * 86400,
-        description="Seconds from the submission. Past it a queued job fails; a running one stops "
-        "after its step, exports what it learned and is cancelled.",
+        description="Seconds from the submission. After that a queued job fails; a running one "
+        "stops after its current step, exports what it learned and is cancelled.",
     ),
     NUMBER,
 ]
 
 
 _DATA_URL = re.compile(r"\s*data:[^,]*,", re.IGNORECASE)
-#: Characters, or bytes, of a file that are decoded or encoded at once: who decodes on another
-#: thread stops nobody else meanwhile. Of bytes, whole groups of three.
+#: Characters, or bytes, of a file that are decoded or encoded at once: between two pieces other
+#: threads can go on. A multiple of three, since base64 encodes bytes in groups of three.
 _PIECE = 3 << 14
-#: Characters, of which no field of text takes so many.
+#: More characters than any text field allows.
 _LONG = 1 << 14
-#: Of a data: URL: + and / and = can be written so, 1 character in 32 of the largest file.
+#: The most characters of a data: URL that may be written with %. Some programs write + / = so,
+#: which is 1 character in 32 of the largest file.
 _MAX_ESCAPES = 2_000_000
 
 
 class LongText(str):
-    """A text in ``pieces`` of ASCII, longer than any field takes but those of a file.
+    """A text in ``pieces`` of ASCII, longer than any field allows except those of files.
 
-    To others it is another text that is too long: nobody has to put it together.
+    For all other fields its value is some other text that is too long, so the pieces never have to
+    be joined.
     """
 
     pieces: Sequence[str]
@@ -219,8 +238,8 @@ def _from_base64(kind: str) -> BeforeValidator:
 
 
 def _base64_bytes(text: str) -> bytes:
-    """As mail, browsers and command lines write it: in lines or one, in either alphabet, with
-    padding or without. Raises ``ValueError``."""
+    """Reads base64 as mail, browsers and command lines write it: on one or several lines, in either
+    alphabet, with or without padding. Raises ``ValueError``."""
     decoded: list[bytes] = []
     rest = ""
     for piece in _payload(text):
@@ -228,7 +247,7 @@ def _base64_bytes(text: str) -> bytes:
         rest += piece
         whole = max(len(rest) - 1, 0) // 4 * 4
         if "=" in rest[:whole]:
-            raise ValueError("goes on behind its end")
+            raise ValueError("continues after its end")
         decoded.append(binascii.a2b_base64(rest[:whole], strict_mode=True))
         rest = rest[whole:]
     decoded.append(binascii.a2b_base64(rest + "=" * (-len(rest) % 4), strict_mode=True))
@@ -236,7 +255,7 @@ def _base64_bytes(text: str) -> bytes:
 
 
 def _payload(text: str) -> Iterator[str]:
-    """Piece by piece, in the first of the alphabets, without spaces."""
+    """The base64 in pieces, in the standard alphabet, without spaces."""
     pieces = _of_a_size(text.pieces if isinstance(text, LongText) else [text])
     first = next(pieces, "")
     prefix = _DATA_URL.match(first)
@@ -247,7 +266,7 @@ def _payload(text: str) -> Iterator[str]:
 
 
 def _of_a_size(pieces: Iterable[str]) -> Iterator[str]:
-    """The same text in pieces that are neither long nor, but for the last, short."""
+    """The same text in pieces of equal length; only the last one may be shorter."""
     rest = ""
     for piece in pieces:
         rest += piece
@@ -259,7 +278,7 @@ def _of_a_size(pieces: Iterable[str]) -> Iterator[str]:
 
 
 def _unescaped(pieces: Iterable[str]) -> Iterator[str]:
-    """With what a URL writes as %2F. Raises ``ValueError``."""
+    """Decodes what a URL writes like %2F. Raises ``ValueError``."""
     rest = ""
     escapes = 0
     for piece in pieces:
@@ -267,7 +286,7 @@ def _unescaped(pieces: Iterable[str]) -> Iterator[str]:
         if escapes > _MAX_ESCAPES:
             raise ValueError("has more characters written with % than base64 needs")
         whole = rest + piece
-        # What a piece's end cuts through goes on in the next one.
+        # An escape that is cut off at the end of a piece is decoded with the next piece.
         cut = whole.rfind("%", -2)
         end = len(whole) if cut < 0 else cut
         yield unquote_to_bytes(whole[:end]).decode("ascii")
@@ -291,7 +310,7 @@ ImageBytes = Annotated[
     _BASE64_SCHEMA,
     Field(
         description="A PNG, JPEG, GIF, WebP or AVIF file in base64, or a data: URL of one. It is "
-        "turned as its EXIF orientation says."
+        "rotated as its EXIF orientation says."
     ),
 ]
 #: A safetensors file: ``bytes`` in Python, base64 in JSON.
@@ -303,10 +322,10 @@ Metadata = Annotated[
         Annotated[str, StringConstraints(min_length=1, max_length=64)],
         Annotated[str, StringConstraints(max_length=1000)],
     ],
-    Field(max_length=32, description="Yours; handed back as it came."),
+    Field(max_length=32, description="Your own data, returned unchanged."),
 ]
 Name = Annotated[
     str,
     StringConstraints(strip_whitespace=True, min_length=1, max_length=200),
-    Field(description="For people, in lists and reports."),
+    Field(description="A name for people, shown in lists and reports."),
 ]

@@ -21,7 +21,7 @@ from dualprocess.schemas.words import (
 )
 from dualprocess.schemas.work import WorkUnits
 
-#: Whose jobs are that were made while no keys were asked for.
+#: The owner of jobs that were made while no API keys were needed.
 ANONYMOUS = "anonymous"
 
 
@@ -46,7 +46,8 @@ class JobKind(StrEnum):
 
 
 class Probability(Model):
-    """Of the right answer: over all its tokens, and their geometric mean (VQAScore)."""
+    """Probability of the right answer: of all its tokens together, and their geometric mean
+    (VQAScore)."""
 
     joint: float
     geometric_mean: float
@@ -59,12 +60,13 @@ class QuestionScore(Model):
     answer: str
     probability: Probability
     correct: Annotated[
-        float | None, Field(description="Share of images answered right, where it was counted.")
+        float | None, Field(description="Share of images with the right answer, if it was counted.")
     ] = None
 
 
 class Score(Model):
-    """All questions over all images: means of the questions' own, by their weights."""
+    """All questions over all images: the mean of the questions' values, weighted by the questions'
+    weights."""
 
     probability: Probability
     correct: float
@@ -72,7 +74,7 @@ class Score(Model):
 
 
 class JudgeScores(Model):
-    """By a VLM that did not teach: where it disagrees, the LoRA only fooled its teacher."""
+    """Scores by a VLM that did not teach. If it disagrees, the LoRA only fooled its teacher."""
 
     vlm: str
     base: Score
@@ -80,15 +82,16 @@ class JudgeScores(Model):
     gap: Annotated[
         float | None,
         Field(
-            description="The teacher's probability with the LoRA less the judge's: what is far "
-            "above 0 pleases the teacher alone."
+            description="The teacher's probability with the LoRA minus the judge's. Far above 0 "
+            "the LoRA may only have fooled the teacher."
         ),
     ] = None
 
 
 class Scores(Model):
-    """By the VLM that taught; of several, their mean by weight. And what else changed, without
-    any VLM: by the autoencoder's latents of the evaluation images."""
+    """Scores by the VLM that taught; if there are several, their weighted mean. Drift and diversity
+    say what else changed; they need no VLM, and compare the autoencoder's latents of the evaluation
+    images."""
 
     base: Score | None = None
     lora: Score | None = None
@@ -96,21 +99,21 @@ class Scores(Model):
     drift: Annotated[
         float | None,
         Field(
-            description="How far an image with the LoRA is from the base model's of the same seed: "
-            "0 is the same picture, about 1 another one."
+            description="How far an image with the LoRA is from the base model's image of the "
+            "same seed: 0 is the same picture, about 1 a different one."
         ),
     ] = None
     diversity: Annotated[
         float | None,
         Field(
-            description="How far two images with the LoRA are from each other, over that of the "
-            "base model's: below 1 they have become more alike."
+            description="How far two images with the LoRA are from each other, divided by the "
+            "same distance for the base model: below 1 they have become more alike."
         ),
     ] = None
 
 
 class Artifact(Model):
-    """A file that a job left: ``GET /v1/jobs/{id}/artifacts/{name}``."""
+    """A file of a job: ``GET /v1/jobs/{id}/artifacts/{name}``."""
 
     name: str
     media_type: str
@@ -118,7 +121,7 @@ class Artifact(Model):
     sha256: str
 
 
-#: Of each kind of job.
+#: The resolved spec of each kind of job.
 ResolvedSpec: TypeAlias = (
     ResolvedJobSpec
     | ResolvedImagesSpec
@@ -137,51 +140,66 @@ class Job(Model):
     name: str | None = None
     metadata: Metadata = {}
     owner: Annotated[str, Field(description="Id of the API key that made it.")] = ANONYMOUS
-    batch: Annotated[JobId | None, Field(description="The batch that it came with.")] = None
+    batch: Annotated[JobId | None, Field(description="The batch that it was submitted with.")] = (
+        None
+    )
     generator: Annotated[str, Field(description="Empty for a job that needs none.")]
-    vlms: Annotated[list[str], Field(description="Those it needs: teachers, and the judge.")]
+    vlms: Annotated[
+        list[str], Field(description="The VLMs that it needs: teachers, and the judge.")
+    ]
     created_at: datetime
     started_at: datetime | None = None
     finished_at: datetime | None = None
     deadline_at: datetime | None = None
     work: Annotated[
         WorkUnits | None,
-        Field(description="Counts in the key's quota until the job ends; null in older jobs."),
+        Field(
+            description="Counts against the key's quota until the job ends; null in jobs of "
+            "versions that did not count it."
+        ),
     ] = None
     position: Annotated[
         int | None, Field(description="Jobs ahead in the queue; only while queued.")
     ] = None
-    attempt: Annotated[int, Field(description="0 until a worker first took it.")] = 0
+    attempt: Annotated[
+        int, Field(description="How often a worker has taken it; 0 while it was never taken.")
+    ] = 0
     waiting_for: Annotated[
-        str | None, Field(description="What a running or queued job can't go on without.")
+        str | None, Field(description="What a running or queued job is waiting for.")
     ] = None
     step: int = 0
     steps: int = 0
     skipped: Annotated[
-        int, Field(description="Steps that changed nothing: loss or gradient was not a number.")
+        int,
+        Field(
+            description="Number of steps that changed nothing, since the loss or gradient "
+            "was not a number."
+        ),
     ] = 0
     checkpoint: Annotated[
-        int | None, Field(description="The step after which it goes on if it is interrupted now.")
+        int | None, Field(description="If it is interrupted now, it goes on after this step.")
     ] = None
     loss: float | None = None
     probability: Probability | None = None
     scores: Scores = Scores()
     warnings: Annotated[
-        list[str], Field(description="What its owner should know, each with what to do about it.")
+        list[str], Field(description="What its owner should know, with what to do about it.")
     ] = []
-    error: Annotated[str | None, Field(description="Why it failed, for a person.")] = None
+    error: Annotated[str | None, Field(description="Why it failed, as a sentence.")] = None
     stopped_because: Annotated[
         str | None,
-        Field(description="Why it ended before its last step, if nobody cancelled it."),
+        Field(description="Why it ended before its last step, unless somebody cancelled it."),
     ] = None
     causes: Annotated[
-        list[str], Field(description="What ended each earlier attempt, and other troubles.")
+        list[str], Field(description="Why each earlier attempt ended, and other problems.")
     ] = []
     artifacts: list[Artifact] = []
     webhook: WebhookState | None = None
     result: Annotated[
         Answers | WrittenQuestions | ExpandedPrompt | None,
-        Field(description="What was said, of a job whose kind is answers, questions, expansion."),
+        Field(
+            description="The words that a job of the kind answers, questions or expansion produced."
+        ),
     ] = None
     spec: ResolvedSpec
 
@@ -191,8 +209,8 @@ class JobPage(Model):
     unreadable: Annotated[
         list[JobId],
         Field(
-            description="Jobs of this page that a newer version of the service stored, and that "
-            "this one can't show."
+            description="Ids of this page's jobs that this version can't show, since a newer "
+            "version of the service stored them."
         ),
     ] = []
     next: Annotated[str | None, Field(description="`cursor` of the next page, if any.")] = None

@@ -1,4 +1,4 @@
-"""What a webhook's receiver gets."""
+"""The message that a webhook receives."""
 
 from __future__ import annotations
 

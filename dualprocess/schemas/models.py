@@ -42,7 +42,7 @@ class ModelList(Model):
     writer: Annotated[
         str | None,
         Field(
-            description="The service's language model, which writes where a request names no VLM; "
-            "null without one."
+            description="The service's language model, which writes if a request names no VLM; "
+            "null if there is none."
         ),
     ] = None

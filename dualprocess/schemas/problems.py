@@ -9,17 +9,17 @@ from pydantic import Field
 
 from dualprocess.schemas.fields import Model
 
-#: How pydantic tells the forms of a field apart that may be one value or a list.
+#: The names that pydantic gives to the forms of a field that may be one value or a list.
 ONE, SEVERAL = "one", "several"
 
-#: What else to do about a number, a date or a switch where a text belongs.
+#: The remedy for a number, a date or a switch where a text belongs.
 NO_TEXT = "if it is meant as a text, put it in quotes"
 
 _NOT_A_FIELD = ("body", "query", "header", "path", ONE, SEVERAL)
 
 
 def field_path(location: Sequence[int | str]) -> str:
-    """Where pydantic found a fault, as a user would write it: questions.0.answer."""
+    """The place where pydantic found a fault, as a user writes it: questions.0.answer."""
     parts = [str(part) for part in location if part not in _NOT_A_FIELD]
     return ".".join(parts) or "body"
 
@@ -27,7 +27,7 @@ def field_path(location: Sequence[int | str]) -> str:
 class FieldError(Model):
     """One thing wrong with a request."""
 
-    field: Annotated[str, Field(description="Where: a path like questions.0.answer.")]
+    field: Annotated[str, Field(description="The place, as a path like questions.0.answer.")]
     message: Annotated[str, Field(description="What is wrong, and what to write instead.")]
 
 

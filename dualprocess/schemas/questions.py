@@ -10,15 +10,16 @@ from dualprocess.schemas.fields import NUMBER, ImageBytes, Model, Text
 
 
 class VisualPrompt(Model):
-    """A drawing laid over the image before its question is asked. It is resized to the image."""
+    """A drawing that is laid over the image before its question is asked. It is resized to the
+    image's size."""
 
     image: ImageBytes
     mode: Annotated[
         Literal["solid", "transparent"],
         Field(
-            description="solid: every pixel that is not pure white replaces the image's, and when "
-            "it is resized a line keeps its colour, however thin; transparent: half drawing, half "
-            "image, everywhere."
+            description="solid: every pixel that is not pure white replaces the image's, and a "
+            "line keeps its colour when the drawing is resized, however thin it is; "
+            "transparent: every pixel becomes half drawing, half image."
         ),
     ] = "solid"
 
@@ -28,21 +29,22 @@ QuestionWeight = Annotated[
     Field(
         gt=0,
         le=1000,
-        description="How much its loss and its probability count beside the other questions'.",
+        description="How much its loss and its probability count, compared with those of the "
+        "other questions.",
     ),
     NUMBER,
 ]
 
 
 class Question(Model):
-    """What the VLM is asked about every image, and what it should answer."""
+    """A question to the VLM about every image, with the right answer."""
 
-    question: Annotated[Text, Field(description="About the image as a whole.")]
+    question: Annotated[Text, Field(description="A question about the whole image.")]
     answer: Annotated[
-        Text, Field(description="The right one, in the words that the VLM would use.")
+        Text, Field(description="The right answer, in the words that the VLM would use.")
     ]
     visual_prompt: Annotated[
-        VisualPrompt | None, Field(description="A drawing that this question speaks of.")
+        VisualPrompt | None, Field(description="A drawing that this question is about.")
     ] = None
     weight: QuestionWeight = 1.0
 
@@ -53,6 +55,6 @@ Questions = Annotated[
 Postfix = Annotated[
     str,
     StringConstraints(strip_whitespace=True, max_length=400),
-    Field(description="Appended to every question after a space."),
+    Field(description="Added to every question, after a space."),
 ]
 DEFAULT_POSTFIX = "Answer with Yes or No."

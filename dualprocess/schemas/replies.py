@@ -1,4 +1,4 @@
-"""What the routes that ask for words answer: the words, or the job that will have them."""
+"""The answers of the routes that ask for words: the words, or the job that will produce them."""
 
 from __future__ import annotations
 
@@ -12,20 +12,22 @@ from dualprocess.schemas.words import DraftQuestion
 
 _JobThere = Annotated[
     Job | None,
-    Field(description="The VLM's job; null where the service's language model wrote."),
+    Field(description="The VLM's job; null if the service's language model wrote."),
 ]
-_UNTIL = "Null until the job is done, which then has it as `result`."
+_UNTIL = "Null until the job is done; then it is the job's `result`."
 
 
 class AnswersReply(Model):
-    answers: Annotated[list[str] | None, Field(description=f"One a question. {_UNTIL}")]
+    answers: Annotated[list[str] | None, Field(description=f"One for each question. {_UNTIL}")]
     job: _JobThere
 
 
 class QuestionsReply(Model):
     questions: Annotated[
         list[DraftQuestion] | None,
-        Field(description=f"The first one restates the prompt; none comes twice. {_UNTIL}"),
+        Field(
+            description=f"The first question restates the prompt; no question comes twice. {_UNTIL}"
+        ),
     ]
     job: _JobThere
 
@@ -33,6 +35,7 @@ class QuestionsReply(Model):
 class ExpansionReply(Model):
     prompt: Annotated[Text | None, Field(description=_UNTIL)]
     warnings: Annotated[
-        list[str], Field(description="Where the prompt is longer than its generator reads.")
+        list[str],
+        Field(description="Warnings if the prompt is longer than its generator can read."),
     ] = []
     job: _JobThere

@@ -1,5 +1,5 @@
-"""How images are made and LoRAs trained: complete, as presets and jobs have it, and optional, as
-users send it. What a user leaves out comes from the preset."""
+"""Settings for making images and training LoRAs. Presets and jobs have complete settings; users
+send optional ones, and what they leave out comes from the preset."""
 
 from __future__ import annotations
 
@@ -56,9 +56,9 @@ class LoraStart(Model):
     """
 
     job: Annotated[JobId | None, Field(description="An ended job of the same generator.")] = None
-    artifact: Annotated[
-        ArtifactName, Field(description="Which of the job's files, if not its LoRA.")
-    ] = "pytorch_lora_weights.safetensors"
+    artifact: Annotated[ArtifactName, Field(description="Which of the job's files to use.")] = (
+        "pytorch_lora_weights.safetensors"
+    )
     file: Annotated[
         SafetensorsBytes | None,
         Field(description="A LoRA from elsewhere, a safetensors file, in base64."),
@@ -81,7 +81,7 @@ class LoraSettings(Model):
 
 
 class JobLoraSettings(LoraSettings):
-    """What a job has beside what a preset says."""
+    """The fields that a job has and a preset has not."""
 
     start: LoraStart | None = None
 
@@ -100,8 +100,8 @@ class OptimizerSettings(Model):
 
 
 class GuardSettings(Model):
-    """What keeps the rest of the picture as the base model draws it. As it stands here, all off:
-    the paper's method."""
+    """Settings that keep the rest of the picture as the base model draws it. The defaults here turn
+    everything off, which is the paper's method."""
 
     anchor: Anchor = 0.0
     margin: Margin = 1.0
@@ -160,16 +160,16 @@ def _null_is_off(value: Any) -> Any:
 
 
 class GuardOptions(Model):
-    """The single word ``off`` in place of it turns everything off."""
+    """The word ``off`` instead of an object turns everything off."""
 
     anchor: Anchor | None = None
-    # Only what was written comes by here: left out, it is the preset's.
+    # This runs only for a guard that was written; otherwise it comes from the preset.
     margin: Annotated[Margin | None, BeforeValidator(_null_is_off)] = None
     worst_case: WorstCase | None = None
 
 
 def _all_off(value: Any) -> Any:
-    # YAML reads the word as false.
+    # YAML reads the word ``off`` as false.
     if value == "off" or value is False:
         return GuardSettings().model_dump()
     if not isinstance(value, dict | GuardOptions):
@@ -180,5 +180,5 @@ def _all_off(value: Any) -> Any:
 Guard = Annotated[
     GuardOptions,
     BeforeValidator(_all_off, json_schema_input_type=Literal["off"] | GuardOptions),
-    Field(description="What keeps the rest of the picture as the base model draws it."),
+    Field(description="Keeps the rest of the picture as the base model draws it."),
 ]

@@ -1,6 +1,6 @@
-"""What a user asks for, and the same with nothing left to a default.
+"""What a user asks for, and the same with all defaults filled in.
 
-A job shows its resolved spec, so nobody has to guess which values ran.
+A job shows its resolved spec, so that everybody can see which values it used.
 """
 
 from __future__ import annotations
@@ -41,12 +41,16 @@ from dualprocess.schemas.webhooks import Webhook
 
 
 class VlmUse(Model):
-    """One teacher of several: losses are averaged by weight."""
+    """One of several teachers; their losses are averaged by weight."""
 
-    name: Annotated[PresetName, Field(description="Which VLM.")]
+    name: Annotated[PresetName, Field(description="Preset of the VLM.")]
     weight: Annotated[
         float,
-        Field(gt=0, le=1000, description="How much its loss counts beside the others'."),
+        Field(
+            gt=0,
+            le=1000,
+            description="How much its loss counts, compared with those of the others.",
+        ),
         NUMBER,
     ] = 1.0
 
@@ -54,30 +58,32 @@ class VlmUse(Model):
 Teachers = Annotated[list[VlmUse], Field(min_length=1, max_length=8)]
 Judge = Annotated[
     PresetName | None,
-    Field(description="A VLM that scores base and LoRA as well, and takes no part in teaching."),
+    Field(description="A VLM that also scores base and LoRA, and does not teach."),
 ]
 
 
 class JobSpec(Model):
-    """What a generator should learn. What is left out comes from the presets."""
+    """What a generator should learn. Fields that are left out come from the presets."""
 
-    prompt: Annotated[Text | None, Field(description="What the images are of.")] = None
+    prompt: Annotated[Text | None, Field(description="What the images should show.")] = None
     prompts: Annotated[
         list[Text] | None,
         Field(
             min_length=1,
             max_length=1000,
-            description="In place of prompt: one a step, each as often as the others. The images "
-            "of the evaluation are of the first.",
+            description="Instead of prompt: each step uses one of them, and all are used equally "
+            "often. The images of the evaluation use the first.",
         ),
     ] = None
     questions: Questions
     question_postfix: Postfix = DEFAULT_POSTFIX
-    generator: Annotated[PresetName, Field(description="Which image generator learns.")]
+    generator: Annotated[
+        PresetName, Field(description="Preset of the image generator that learns.")
+    ]
     vlm: Annotated[
         Annotated[PresetName, Tag(ONE)] | Annotated[Teachers, Tag(SEVERAL)],
         Discriminator(lambda vlm: ONE if isinstance(vlm, str) else SEVERAL),
-        Field(description="Who teaches: one VLM, or several with weights."),
+        Field(description="The teacher: one VLM, or several with weights."),
     ]
     judge: Judge = None
     image: ImageOptions = ImageOptions()
@@ -93,7 +99,7 @@ class JobSpec(Model):
 
 
 class ResolvedJobSpec(Model):
-    """A ``JobSpec`` with nothing left to a default; its webhook is the job's own affair."""
+    """A ``JobSpec`` with all defaults filled in. Its webhook is part of the job."""
 
     prompts: list[Text]
     questions: Questions
@@ -113,42 +119,47 @@ class ResolvedJobSpec(Model):
 
 
 class LoraUse(Model):
-    """The LoRA of a finished job, at a weight; 1.0 is what the job itself saw."""
+    """The LoRA of a finished job, with a weight; at 1.0 it acts as it did in its job."""
 
-    job: Annotated[JobId, Field(description="A job that has left a LoRA.")]
+    job: Annotated[JobId, Field(description="A job that has a LoRA.")]
     weight: Annotated[
-        Weight, Field(description="1.0 is what the job itself saw; 0 changes nothing.")
+        Weight,
+        Field(description="At 1.0 the LoRA acts as it did in its job; at 0 it changes nothing."),
     ] = 1.0
 
 
 Loras = Annotated[
-    list[LoraUse], Field(max_length=8, description="Those to draw with; their effects add up.")
+    list[LoraUse], Field(max_length=8, description="The LoRAs to use; their effects add up.")
 ]
-Seeds = Annotated[list[Seed], Field(min_length=1, max_length=64, description="An image for each.")]
+Seeds = Annotated[list[Seed], Field(min_length=1, max_length=64, description="One image for each.")]
 
 
 class ImagesRequest(Model):
-    """Images from a prompt, perhaps with LoRAs, perhaps scored."""
+    """Images from a prompt, with or without LoRAs and scores."""
 
-    prompt: Annotated[Text, Field(description="What the images are of.")]
-    generator: Annotated[PresetName, Field(description="Which image generator draws.")]
+    prompt: Annotated[Text, Field(description="What the images should show.")]
+    generator: Annotated[PresetName, Field(description="Preset of the image generator that draws.")]
     seeds: Seeds = [0]
     loras: Loras = []
     image: ImageOptions = ImageOptions()
     questions: Annotated[
-        list[Question], Field(max_length=32, description="Asked of each image, to score it.")
+        list[Question], Field(max_length=32, description="Questions about each image, to score it.")
     ] = []
     question_postfix: Postfix = DEFAULT_POSTFIX
-    vlm: Annotated[PresetName | None, Field(description="Needed when questions come along.")] = None
+    vlm: Annotated[
+        PresetName | None, Field(description="The VLM that answers; needed if there are questions.")
+    ] = None
     wait: Annotated[
         float,
-        Field(ge=0, le=300, description="Seconds to wait for the images before a 202."),
+        Field(
+            ge=0, le=300, description="Seconds to wait for the images before the answer is a 202."
+        ),
         NUMBER,
     ] = 30.0
 
 
 class ResolvedImagesSpec(Model):
-    """An ``ImagesRequest`` with nothing left to a default."""
+    """An ``ImagesRequest`` with all defaults filled in."""
 
     prompt: Text
     generator: PresetName

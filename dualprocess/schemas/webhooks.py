@@ -1,4 +1,4 @@
-"""Where a job's end is announced, as https://www.standardwebhooks.com has it."""
+"""The webhook that is told about a job's end, as https://www.standardwebhooks.com defines it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SECRET_BYTES = range(24, 65)
 
 
 def secret_bytes(secret: str) -> bytes:
-    """The key that a secret stands for. Raises ``ValueError`` for one that is none."""
+    """The key in a secret. Raises ``ValueError`` if it has none."""
     payload = secret.removeprefix(SECRET_PREFIX)
     try:
         key = base64.b64decode(payload, validate=True)
@@ -39,12 +39,13 @@ Secret = Annotated[str, AfterValidator(_is_secret)]
 WebhookUrl = Annotated[
     str,
     StringConstraints(strip_whitespace=True, min_length=1, max_length=2000),
-    Field(description="An https address that the whole internet can reach."),
+    Field(description="An https address on the public internet."),
 ]
 
 
 class Webhook(Model):
-    """Who is told when a job has ended, and the secret that proves who tells it."""
+    """The address that gets a message when a job has ended, and the secret that signs the
+    message."""
 
     url: WebhookUrl
     secret: Annotated[
@@ -52,7 +53,8 @@ class Webhook(Model):
         Field(
             repr=False,
             json_schema_extra={"writeOnly": True},
-            description="Signs each message; never shown again. Left out, it is the service's.",
+            description="Signs each message; never shown again. By default the service's own "
+            "secret is used.",
         ),
     ] = None
 
@@ -65,7 +67,7 @@ class WebhookStatus(StrEnum):
 
 
 class WebhookState(Model):
-    """How far the message is: waiting for the job's end, pending, delivered, or given up."""
+    """State of the message: waiting for the job's end, pending, delivered, or given up."""
 
     url: str
     status: WebhookStatus

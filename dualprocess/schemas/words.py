@@ -1,4 +1,4 @@
-"""What a VLM, or a language model, is asked to say in its own words, and what it came to."""
+"""Requests to a VLM, or a language model, for its own words, and the results."""
 
 from __future__ import annotations
 
@@ -29,47 +29,56 @@ MAX_WRITTEN_QUESTIONS = 10
 Wait = Annotated[
     float,
     Field(
-        # A bool is no number of seconds.
+        # True or false is not a number of seconds.
         strict=True,
         ge=0,
         le=300,
-        description="Seconds to wait: before a 202 for a VLM, whose job goes on; before a 504 for "
-        "the service's language model.",
+        description="Seconds to wait. After that the answer is a 202 for a VLM, whose job goes "
+        "on, and a 504 for the service's language model.",
     ),
     NUMBER,
 ]
 Instructions = Annotated[
-    Text, Field(description="What the writer is told, but for the form of its reply.")
+    Text,
+    Field(
+        description="Instructions to the writer, without the form of its reply, which is "
+        "always added."
+    ),
 ]
 Writer = Annotated[
     PresetName | None,
     Field(
-        description="The VLM that writes. Left out, the service's language model does, if it has "
-        "one: `writer` of GET /v1/models."
+        description="The VLM that writes. By default the service's language model writes, if it "
+        "has one: see `writer` of GET /v1/models."
     ),
 ]
 AskedTexts = Annotated[list[Text], Field(min_length=1, max_length=16)]
-NewTokens = Annotated[int, Field(ge=1, le=512, description="How long an answer may get."), NUMBER]
+NewTokens = Annotated[
+    int, Field(ge=1, le=512, description="The longest answer, in tokens."), NUMBER
+]
 Count = Annotated[
     int,
-    Field(ge=1, le=MAX_WRITTEN_QUESTIONS, description="So many at most; fewer may come."),
+    Field(ge=1, le=MAX_WRITTEN_QUESTIONS, description="The most questions; there may be fewer."),
     NUMBER,
 ]
 
 
 class DraftQuestion(Model):
-    """A question and its right answer, before they are part of a job."""
+    """A written question with its right answer."""
 
     question: Text
     answer: Text
     on_drawing: Annotated[
         bool,
-        Field(strict=True, description="Whether the drawing lies over the image when it is asked."),
+        Field(
+            strict=True,
+            description="Whether the question is about the image with the drawing over it.",
+        ),
     ] = False
 
 
 class AnswersRequest(Model):
-    """Questions about an image, to be answered in the VLM's own words."""
+    """Questions about an image, which the VLM answers in its own words."""
 
     image: ImageBytes
     questions: AskedTexts
@@ -80,14 +89,16 @@ class AnswersRequest(Model):
 
 
 class QuestionsRequest(Model):
-    """Questions to be written about images of a prompt, perhaps under a drawing."""
+    """A request for questions about images of a prompt, with or without a drawing."""
 
     prompt: Text
     count: Count = 5
     visual_prompt: VisualPrompt | None = None
     first: Annotated[
         DraftQuestion | None,
-        Field(description="One there is already: it is kept as it stands, and counts."),
+        Field(
+            description="A question of your own: it stays unchanged, and counts as one of `count`."
+        ),
     ] = None
     instructions: Instructions = DEFAULT_QUESTION_INSTRUCTIONS
     vlm: Writer = None
@@ -96,23 +107,26 @@ class QuestionsRequest(Model):
     @field_validator("first")
     @classmethod
     def _fits(cls, first: DraftQuestion | None, info: ValidationInfo) -> DraftQuestion | None:
-        # Fields that are wrong themselves are not there.
+        # Fields that are wrong themselves are missing here.
         if first and first.on_drawing and info.data.get("visual_prompt", first) is None:
-            raise ValueError("is asked of a drawing; send it as visual_prompt")
+            raise ValueError("is about a drawing; send the drawing as visual_prompt")
         if first and info.data.get("count") == 1:
             raise ValueError(
-                "needs a count of 2 or more, since another question restates the prompt"
+                "needs a count of 2 or more, since one of the questions restates the prompt"
             )
         return first
 
 
 class ExpansionRequest(Model):
-    """A prompt to be written out."""
+    """A prompt to make longer."""
 
     prompt: Text
     generator: Annotated[
         PresetName | None,
-        Field(description="Who will draw it: then no more is asked for than that one reads."),
+        Field(
+            description="The generator that will draw it: the prompt gets no longer than it "
+            "can read."
+        ),
     ] = None
     instructions: Instructions = DEFAULT_EXPANSION_INSTRUCTIONS
     vlm: Writer = None
@@ -120,7 +134,7 @@ class ExpansionRequest(Model):
 
 
 class ResolvedAnswersSpec(Model):
-    """An ``AnswersRequest`` as its job has it: the image is the artifact ``image.png``."""
+    """An ``AnswersRequest`` as its job stores it: the image is the artifact ``image.png``."""
 
     vlm: PresetName
     questions: AskedTexts
@@ -129,7 +143,7 @@ class ResolvedAnswersSpec(Model):
 
 
 class ResolvedQuestionsSpec(Model):
-    """A ``QuestionsRequest`` as its job has it: a drawing is the artifact ``image.png``."""
+    """A ``QuestionsRequest`` as its job stores it: a drawing is the artifact ``image.png``."""
 
     vlm: PresetName
     prompt: Text
@@ -140,13 +154,13 @@ class ResolvedQuestionsSpec(Model):
 
 
 class ResolvedExpansionSpec(Model):
-    """An ``ExpansionRequest`` as its job has it."""
+    """An ``ExpansionRequest`` as its job stores it."""
 
     vlm: PresetName
     prompt: Text
     generator: PresetName | None = None
     most_words: Annotated[
-        int | None, Field(description="About as many as the generator reads.")
+        int | None, Field(description="About as many words as the generator can read.")
     ] = None
     instructions: Instructions
 
@@ -158,7 +172,7 @@ class Answers(Model):
 class WrittenQuestions(Model):
     questions: Annotated[
         list[DraftQuestion],
-        Field(description="The first one restates the prompt; no question comes twice."),
+        Field(description="The first question restates the prompt; no question comes twice."),
     ]
 
 

@@ -1,4 +1,4 @@
-"""How much the models have to compute for a request: what it is counted in, and how it is told."""
+"""How much the models have to compute for a request: the unit, the parts, and dry runs."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ WorkUnits: TypeAlias = Annotated[
     float,
     Field(
         ge=0,
-        description="The most that the models have to compute, in passes over a picture of a "
-        "megapixel: denoiser and VLM, a pass back counted as two.",
+        description="The most that the models have to compute. The unit is one pass of denoiser or "
+        "VLM over a picture of one megapixel; a backward pass counts as two.",
     ),
 ]
 
 
 class WorkPart(StrEnum):
-    """What the work of a request is for."""
+    """The parts of a request's work."""
 
     TRAINING = "training"
     TEACHING = "teaching"
@@ -33,21 +33,21 @@ class WorkPart(StrEnum):
 
 
 class DryRun(Model):
-    """What a request would come to. It was checked as always, and nothing was queued."""
+    """How much work a request is. It was checked like a real one, and nothing was queued."""
 
     jobs: Annotated[int, Field(description="How many jobs it would make.")]
     work: WorkUnits
     parts: Annotated[
-        dict[WorkPart, WorkUnits], Field(description="What the work is for; its sum is `work`.")
+        dict[WorkPart, WorkUnits], Field(description="The work of each part; their sum is `work`.")
     ]
     quota: Annotated[
         int | None,
-        Field(description="Work that the key's jobs may have before they end; null: no limit."),
+        Field(description="Work that the key's unfinished jobs may have together; null: no limit."),
     ] = None
     left: Annotated[
         float | None,
-        Field(description="What the quota leaves now; a request of more is a 429 for now."),
+        Field(description="What is left of the quota now; a request with more gets a 429 for now."),
     ] = None
     warnings: Annotated[
-        list[str], Field(description="What the job's own `warnings` would say from the start.")
+        list[str], Field(description="The `warnings` that the job would have from the start.")
     ] = []

@@ -1,1 +1,1 @@
-"""Ended jobs, told to an experiment tracker by whoever runs the client; the service knows none."""
+"""Sends ended jobs to an experiment tracker. The client does this; the service knows no tracker."""

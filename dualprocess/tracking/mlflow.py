@@ -1,4 +1,5 @@
-"""To MLflow, where its own settings say: ``MLFLOW_TRACKING_URI``, ``MLFLOW_EXPERIMENT_NAME``, …"""
+"""Sends to MLflow, whose own settings say where it is: ``MLFLOW_TRACKING_URI``,
+``MLFLOW_EXPERIMENT_NAME``, …"""
 
 from __future__ import annotations
 
@@ -11,12 +12,12 @@ from mlflow.exceptions import MlflowException
 from dualprocess.errors import TrackingFailed
 from dualprocess.tracking.record import Record
 
-#: Of one request, as MLflow's server has it.
+#: Limits of one request to MLflow's server.
 _MEASURES_AT_ONCE = 1000
 
 
 def log(record: Record) -> str:
-    """Makes a run of the record; where it is. Raises ``TrackingFailed``."""
+    """Makes a run of the record, and returns where it is. Raises ``TrackingFailed``."""
     try:
         return _log(record)
     except MlflowException as error:

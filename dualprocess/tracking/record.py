@@ -1,4 +1,4 @@
-"""What a tracker is told of a job, whichever tracker it is."""
+"""What is sent to a tracker about a job, whichever tracker it is."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ _CHARACTERS = 500
 
 @dataclass(frozen=True)
 class Record:
-    """``steps`` are measures by step, ``scores`` those of the end, ``files`` what the job left."""
+    """``steps`` are the measurements of each step, ``scores`` those at the end, ``files`` the job's
+    files."""
 
     job_id: str
     name: str
@@ -32,11 +33,11 @@ class Record:
 def read(client: Client, job_id: str, folder: Path) -> Record:
     """The record of an ended job; its files are downloaded into ``folder``.
 
-    Raises ``TrackingFailed`` for a job that has no curve, or none yet.
+    Raises ``TrackingFailed`` for a job that has no curve or has not ended.
     """
     job = client.job(job_id)
     if not isinstance(job.spec, ResolvedJobSpec):
-        raise TrackingFailed(f"job {job.id} teaches nothing: only jobs that learn can be tracked")
+        raise TrackingFailed(f"job {job.id} trains no LoRA; only training jobs can be tracked")
     if not job.status.is_final:
         raise TrackingFailed(f"job {job.id} is {job.status}; `dualprocess watch` waits for its end")
     names = [artifact.name for artifact in job.artifacts]
@@ -47,7 +48,7 @@ def read(client: Client, job_id: str, folder: Path) -> Record:
         job_id=job.id,
         name=printable.line(job.name or job.id),
         parameters=dict(_parameters(job.spec)),
-        # A skipped step has a reason in place of measures.
+        # A skipped step has a reason instead of measurements.
         steps=[_measures(step) for step in map(json.loads, lines) if "loss" in step],
         scores=dict(_scores(job)),
         files=files,

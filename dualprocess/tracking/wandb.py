@@ -1,4 +1,5 @@
-"""To Weights & Biases, as its own settings say: ``WANDB_PROJECT``, ``WANDB_MODE=offline``, …"""
+"""Sends to Weights & Biases, whose own settings say how: ``WANDB_PROJECT``, ``WANDB_MODE=offline``,
+…"""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ _PROJECT = "dualprocess"
 
 
 def log(record: Record) -> str:
-    """Makes a run of the record; where it is. Raises ``TrackingFailed``."""
+    """Makes a run of the record, and returns where it is. Raises ``TrackingFailed``."""
     try:
         return _log(record)
     except wandb.Error as error:

@@ -67,12 +67,15 @@ class GeneratorDescribeResponse(_message.Message):
     DTYPE_FIELD_NUMBER: _builtins.int
     DEVICE_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    DEVICE_ID_FIELD_NUMBER: _builtins.int
     preset: _builtins.str
     family: _builtins.str
     model: _builtins.str
     dtype: _tensor_pb2.Dtype.ValueType
     device: _builtins.str
     version: _builtins.str
+    device_id: _builtins.str
+    """The device's name. It is the same after a restart, and no other device has it."""
     def __init__(
         self,
         *,
@@ -82,10 +85,11 @@ class GeneratorDescribeResponse(_message.Message):
         dtype: _tensor_pb2.Dtype.ValueType = ...,
         device: _builtins.str = ...,
         version: _builtins.str = ...,
+        device_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "dtype", b"dtype", "family", b"family", "model", b"model", "preset", b"preset", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "device_id", b"device_id", "dtype", b"dtype", "family", b"family", "model", b"model", "preset", b"preset", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

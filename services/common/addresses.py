@@ -17,12 +17,12 @@ _PORT_DIGITS = 5
 
 
 def host_port(host: str, port: int) -> str:
-    """Both in one, as gRPC and URLs take them: an IPv6 address in brackets."""
+    """Host and port as one text, as gRPC and URLs need it: an IPv6 address gets brackets."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _bare(host: str) -> str:
-    """Without an IPv6 address's brackets, as sockets take it."""
+    """The host without an IPv6 address's brackets, as sockets need it."""
     bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     if "/" in bare:
         raise ValueError("must be a host without http:// and path, like 127.0.0.1 or ::1")
@@ -40,7 +40,8 @@ def _is_ipv6(host: str) -> bool:
 
 
 def _reachable(target: str) -> str:
-    """gRPC would take what it can't read for the name of a host, and look for that for ever."""
+    """Checks a target. gRPC itself reads a wrong one as the name of a host, and looks for that name
+    for ever."""
     if _OTHER_SCHEMES.match(target):
         return target
     name = target.removeprefix("dns:")
@@ -50,13 +51,13 @@ def _reachable(target: str) -> str:
     if "/" in name or not host or not port.isdecimal():
         raise ValueError("must be host:port, or dns:///host:port for all addresses of a name")
     if not (port.isascii() and len(port) <= _PORT_DIGITS) or port_fault(int(port)):
-        raise ValueError("has a port beyond those there are; write 1 to 65535")
+        raise ValueError("has a port that does not exist; write 1 to 65535")
     if ":" in host and not (host.startswith("[") and host.endswith("]")):
         raise ValueError("has an IPv6 address without brackets; write it like [::1]:50051")
     return target
 
 
-#: Where a server listens: a name or an address, without port.
+#: The address on which a server listens: a name or an address, without port.
 Host = Annotated[str, AfterValidator(_bare)]
-#: Where a gRPC service is reached.
+#: The address at which a gRPC service can be reached.
 Target = Annotated[str, AfterValidator(_reachable)]

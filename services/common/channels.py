@@ -10,34 +10,41 @@ from services.common.credentials import OPEN, Credentials
 from services.common.limits import MESSAGE_LIMIT
 from services.common.token import senders
 
-#: How a call ends that reached nobody, or nobody in time: another try may reach somebody.
+#: The statuses of calls that got no answer, or none in time: another try may succeed.
 AWAY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 
-#: A blob's piece on a stream: far below the limit, large enough that headers don't matter.
+#: Bytes of one piece of a blob on a stream: far below the limit, and large enough that headers
+#: don't matter.
 CHUNK_BYTES = 1024 * 1024
 
-_SERVICE_CONFIG = json.dumps({"loadBalancingConfig": [{"round_robin": dict[str, str]()}]})
+# gRPC watches the health of each peer, and calls only those that are serving.
+_SERVICE_CONFIG = json.dumps(
+    {
+        "loadBalancingConfig": [{"round_robin": dict[str, str]()}],
+        "healthCheckConfig": {"serviceName": ""},
+    }
+)
 
 LIMITS: list[tuple[str, int]] = [
     ("grpc.max_send_message_length", MESSAGE_LIMIT),
     ("grpc.max_receive_message_length", MESSAGE_LIMIT),
 ]
 
-# A peer that vanished without closing its socket is noticed within 30 s, at either end: streams
-# have no deadline, since a job takes as long as it takes.
+# If a peer disappears without closing its socket, the other end notices within 30 s. Streams have
+# no deadline, since a job may take any time.
 _KEEPALIVE: list[tuple[str, int]] = [
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),
-    # As many in a row as the silence of a long step takes.
+    # This many in a row are allowed: in a long step nothing else is sent.
     ("grpc.http2.max_pings_without_data", 0),
 ]
 
 SERVER_OPTIONS: list[tuple[str, int]] = [
     *LIMITS,
     *_KEEPALIVE,
-    # By default two servers share a port, and each gets some of the calls.
+    # By default two servers could share a port, and each would get some of the calls.
     ("grpc.so_reuseport", 0),
-    # By default a server hangs up on who asks more often than every five minutes.
+    # By default a server closes a connection that pings more often than every five minutes.
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
 ]
 
@@ -45,27 +52,31 @@ CHANNEL_OPTIONS: list[tuple[str, int | str]] = [
     *LIMITS,
     *_KEEPALIVE,
     ("grpc.service_config", _SERVICE_CONFIG),
-    # A replica that comes back is found within 2 s, not after the default's minutes.
+    # A replica that comes back is found within 2 s; by default it takes minutes.
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 2_000),
-    # Services reach each other directly: a proxy of the environment is for what lies outside, and
-    # would be asked for loopback, too.
+    # Services reach each other directly. A proxy of the environment is for addresses outside, but
+    # gRPC would use it for loopback, too.
     ("grpc.enable_http_proxy", 0),
-    # In-process peers of one test or worker must not share a connection's fate.
+    # Peers in one process, as in a test or a worker, must not share a connection.
     ("grpc.use_local_subchannel_pool", 1),
 ]
 
 
-def open_channel(target: str, credentials: Credentials = OPEN) -> grpc.aio.Channel:
-    """A channel to every address behind ``target``, calls spread over them in turn.
+def open_channel(
+    target: str, credentials: Credentials = OPEN, *, peer: str | None = None
+) -> grpc.aio.Channel:
+    """A channel to every address of ``target``; calls go to them in turn.
 
     ``target`` is a gRPC target: ``host:port``, ``dns:///name:port`` for all addresses of a name,
-    or ``ipv4:a:port,b:port`` for a list. With TLS the peer's certificate must carry that name.
+    or ``ipv4:a:port,b:port`` for a list. With TLS the peer's certificate must have that
+    name, or the name ``peer`` if ``target`` is one of the addresses of that name.
     """
     interceptors = [] if credentials.token is None else senders(credentials.token)
+    options = list(CHANNEL_OPTIONS)
+    if peer is not None:
+        options += [("grpc.default_authority", peer), ("grpc.ssl_target_name_override", peer)]
     shown = credentials.of_channel()
     if shown is None:
-        return grpc.aio.insecure_channel(target, options=CHANNEL_OPTIONS, interceptors=interceptors)
-    return grpc.aio.secure_channel(
-        target, shown, options=CHANNEL_OPTIONS, interceptors=interceptors
-    )
+        return grpc.aio.insecure_channel(target, options=options, interceptors=interceptors)
+    return grpc.aio.secure_channel(target, shown, options=options, interceptors=interceptors)

@@ -1,4 +1,5 @@
-"""What a gRPC service shows and asks for: certificates of files, a shared token, or nothing."""
+"""How a gRPC service proves who it is, and what it asks of others: certificates in files, a shared
+token, or nothing."""
 
 from __future__ import annotations
 
@@ -15,11 +16,11 @@ class CredentialsError(ValueError):
 
 @dataclass(frozen=True)
 class Credentials:
-    """Both ends of a connection have one of these; those of one site are alike.
+    """Both ends of a connection have one of these; they are equal within one site.
 
-    ``cert`` and ``key`` (PEM) are what this process shows, ``ca`` is who signs what the others
-    must show. A server with all three asks its clients for certificates: mutual TLS. ``token``
-    travels with every call, and a server that has one refuses calls without it.
+    ``cert`` and ``key`` (PEM) are the certificate of this process, and ``ca`` signs the
+    certificates of the others. A server with all three asks its clients for certificates: mutual
+    TLS. ``token`` is sent with every call, and a server that has one refuses calls without it.
     """
 
     token: str | None = field(default=None, repr=False)
@@ -33,7 +34,7 @@ class Credentials:
 
     @property
     def asks_who(self) -> bool:
-        """Whether a server with these lets in only whom it knows."""
+        """Whether a server with these lets in only known callers."""
         return self.is_mutual_tls or self.token is not None
 
     def of_server(self) -> grpc.ServerCredentials | None:
@@ -51,17 +52,18 @@ class Credentials:
         return grpc.ssl_channel_credentials(self.ca, self.key, self.cert)
 
 
-#: Shows nothing and asks for nothing.
+#: Neither proves nor asks anything.
 OPEN = Credentials()
 
 
 def read_credentials(
     *, cert: Path | None, key: Path | None, ca: Path | None, token: str | None
 ) -> Credentials:
-    """Raises ``CredentialsError`` for a file that is missing or not what its flag says."""
+    """Raises ``CredentialsError`` for a file that is missing or does not hold what its flag
+    needs."""
     if (cert is None) != (key is None):
         given, missing = ("cert", "key") if key is None else ("key", "cert")
-        raise CredentialsError(f"--tls-{given} comes without --tls-{missing}; give both or neither")
+        raise CredentialsError(f"--tls-{given} needs --tls-{missing}; give both or neither")
     if token is not None and not (token.isascii() and token.isprintable() and token.strip()):
         raise CredentialsError(
             "DUALPROCESS_GRPC_TOKEN must be printable ASCII and not empty; "
@@ -87,15 +89,16 @@ def _read(flag: str, path: Path | None) -> bytes | None:
 
 
 def _check(cert: Path | None, key: Path | None, ca: Path | None) -> None:
-    """gRPC would say no more than that it could not bind, or not connect."""
+    """Checks the files here: gRPC would only say that it could not bind or connect."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     if cert is not None and key is not None:
         try:
-            # An empty password: a key that wants one must not stop the service at a prompt.
+            # An empty password, so that a key with a password does not make the service wait at a
+            # prompt.
             context.load_cert_chain(cert, key, password="")
         except (ssl.SSLError, ValueError) as error:
             raise CredentialsError(
-                f"--tls-cert {cert} and --tls-key {key} are no PEM certificate and its key "
+                f"--tls-cert {cert} and --tls-key {key} are not a PEM certificate with its key, "
                 f"without a password: {error}"
             ) from error
     if ca is not None:

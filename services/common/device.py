@@ -1,7 +1,7 @@
 """The one thread that owns a device.
 
-Every tensor operation of a service runs here, in the order it was asked for, so jobs interleave
-between operations and never within one. The event loop stays free for the wire.
+Every tensor operation of a service runs on it, in the order of the calls. So jobs alternate between
+operations, never within one, and the event loop stays free for gRPC.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from typing import ParamSpec, Protocol, TypeVar
 
 import torch
 
-from services.common.errors import OutOfDeviceMemory, StartError
+from services.common.device_errors import is_device_error, is_out_of_memory
+from services.common.errors import DeviceFault, OutOfDeviceMemory, StartError
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -31,15 +32,17 @@ ClosableT = TypeVar("ClosableT", bound=Closable)
 class DeviceThread:
     """Runs functions on the thread that owns ``device``, one at a time.
 
-    ``name`` is a torch device, or ``auto``: CUDA where there is one, else the CPU. Raises
-    ``StartError`` for one that is not here.
+    ``name`` is a torch device, or ``auto``: CUDA if there is one, else the CPU. Raises
+    ``StartError`` for a device that this machine has not.
     """
 
     def __init__(self, name: str = "auto", *, threads: int = 1) -> None:
         if name == "auto":
             name = "cuda" if torch.cuda.is_available() else "cpu"
         self.device = _present(name)
-        # The OpenMP pool's size belongs to the calling thread: set it on the one that computes.
+        #: How many functions run or wait to run.
+        self.waiting = 0
+        # The size of the OpenMP pool is set per thread, so it is set on the thread that computes.
         self._pool = ThreadPoolExecutor(
             1, "device", initializer=torch.set_num_threads, initargs=(threads,)
         )
@@ -47,16 +50,25 @@ class DeviceThread:
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """``function(*args, **kwargs)`` on the device's thread.
 
-        Work that has begun can't be cancelled: it ends even if the caller is gone. Raises what
-        the function raises, and ``OutOfDeviceMemory`` where torch ran out.
+        Work that has begun can't be cancelled: it continues even if the caller is gone. Raises what
+        the function raises; ``OutOfDeviceMemory`` if torch ran out of memory, and ``DeviceFault``
+        if the device broke.
         """
         loop = asyncio.get_running_loop()
+        self.waiting += 1
         try:
             return await loop.run_in_executor(self._pool, partial(function, *args, **kwargs))
-        except torch.OutOfMemoryError as error:
-            raise OutOfDeviceMemory(
-                f"{self.device} is out of memory: ask for a smaller image or batch"
-            ) from error
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise OutOfDeviceMemory(
+                    f"{self.device} is out of memory: ask for a smaller image or batch"
+                ) from error
+            if is_device_error(error):
+                reason = str(error).partition("\n")[0]
+                raise DeviceFault(f"{self.device}: {reason}") from error
+            raise
+        finally:
+            self.waiting -= 1
 
     @contextlib.asynccontextmanager
     async def opened(
@@ -72,7 +84,8 @@ class DeviceThread:
             yield await asyncio.shield(opening)
         finally:
             closing = self._close(opening)
-            # A frame that holds what it fails with is a cycle, and keeps the device's memory.
+            # A frame that refers to its own exception is a reference cycle, which would keep the
+            # device's memory.
             del opening
             await asyncio.shield(closing)
 
@@ -82,7 +95,7 @@ class DeviceThread:
             await self.run(opening.result().close)
 
     def close(self) -> None:
-        """Waits for the work in hand, drops the rest."""
+        """Waits for the current call, and drops the others."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
 
@@ -95,10 +108,10 @@ def _present(name: str) -> torch.device:
         ) from error
     try:
         torch.empty(0, device=device)
-    # Torch that was built without CUDA asserts.
+    # A torch that was built without CUDA raises AssertionError.
     except (RuntimeError, AssertionError) as error:
         reason = str(error).partition("\n")[0]
         raise StartError(
-            f"--device {name} is not here: {reason}; choose another, or auto"
+            f"--device {name} is not available: {reason}; choose another, or auto"
         ) from error
     return device

@@ -1,4 +1,4 @@
-"""The environment as a source of settings, without what nobody meant as one."""
+"""The environment as a source of settings, without variables that nobody meant as settings."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import re
 
 from pydantic_settings import BaseSettings, EnvSettingsSource
 
-#: What Kubernetes sets as NAME_PORT in every pod beside a service of that name.
+#: The value that Kubernetes gives to the variable NAME_PORT in every pod, if there is a service of
+#: that name.
 _SERVICE_PORT = re.compile(r"(tcp|udp|sctp)://\S+")
 
 
 class Environment(EnvSettingsSource):
-    """An empty variable is none, and so is one that Kubernetes made."""
+    """Ignores empty variables, and those that Kubernetes made."""
 
     def __init__(self, settings_cls: type[BaseSettings]) -> None:
         super().__init__(settings_cls)

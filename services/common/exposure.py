@@ -1,4 +1,4 @@
-"""Who can reach a server, and whether it asks them who they are."""
+"""Checks who can reach a server, and whether callers must prove who they are."""
 
 from __future__ import annotations
 
@@ -19,18 +19,19 @@ def exposure_fault(host: str, *, auth: bool, insecure: bool) -> str | None:
 
 
 def grpc_exposure_fault(host: str, credentials: Credentials, *, insecure: bool) -> str | None:
-    """Why a GPU service must not, as ``exposure_fault`` says it of the API."""
+    """The same for a GPU service."""
     if credentials.asks_who or insecure or _is_loopback(host):
         return None
     return (
-        f"--host {host} is open to other machines, and callers are not asked who they are: set "
-        "DUALPROCESS_GRPC_TOKEN here and where the calls come from, or give --tls-cert, --tls-key "
-        "and --tls-ca, or add --insecure if everyone who can reach this address may do everything"
+        f"--host {host} is open to other machines, and callers need no token or certificate: set "
+        "DUALPROCESS_GRPC_TOKEN for this service and for its callers, or give --tls-cert, "
+        "--tls-key and --tls-ca, or add --insecure if everyone who can reach this address may do "
+        "everything"
     )
 
 
 def _is_loopback(host: str) -> bool:
-    # No look-up: what else a name stands for, another resolver decides later.
+    # Names are not looked up: another resolver may give another address later.
     if host == "localhost":
         return True
     try:

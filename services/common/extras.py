@@ -1,4 +1,4 @@
-"""What is installed beyond what every service has."""
+"""Checks which optional packages are installed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ def has_page() -> bool:
 
 
 def page_fault(*, ui: bool) -> str | None:
-    """Why the page that is asked for can't be there, with the remedy; ``None`` if it can."""
+    """Why the page can't be served although it was asked for, with the remedy; ``None`` if it
+    can."""
     if ui and not has_page():
         return "--ui needs the extra ui: pip install 'dualprocess[ui]', or start with --no-ui"
     return None

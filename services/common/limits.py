@@ -1,4 +1,4 @@
-"""What is too much or can't be done, checked alike at the REST edge and on the wire."""
+"""Limits that are checked both by the REST API and by the gRPC services."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from typing import Protocol
 
 from services.common.presets import GeneratorPreset
 
-#: Both directions of every gRPC call. A gradient of 4 images of 1024² in float32 is 48 MiB.
+#: Bytes of one message, in both directions of every gRPC call. A gradient of 4 images of 1024² in
+#: float32 is 48 MiB.
 MESSAGE_LIMIT = 64 * 1024 * 1024
 
-#: Characters of a prompt, a question, an answer, as in the REST contract: the time that a text
-#: encoder takes grows with their square.
+#: Characters of a prompt, a question or an answer, as in the REST API. The time of a text encoder
+#: grows with the square of this.
 MAX_TEXT = 4000
 #: Images of one call, of either service.
 MAX_IMAGES = 64
@@ -19,16 +20,16 @@ MAX_IMAGES = 64
 MAX_LORAS = 8
 MAX_TEACHERS = 8
 
-#: Kept free for the answers that come back beside a gradient.
+#: Kept free for the answers that come back with a gradient.
 _ANSWERS_BYTES = 4 * 1024 * 1024
-#: More than what frames a question, or the images, in a message.
+#: More bytes than a message needs around a question or the images.
 _FRAME_BYTES = 256
 
 _DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 
 class ImageLike(Protocol):
-    """``ImageSettings`` of the REST contract, ``ImageSpec`` of the wire."""
+    """``ImageSettings`` of the REST API, or ``ImageSpec`` of gRPC."""
 
     @property
     def width(self) -> int: ...
@@ -41,7 +42,7 @@ class ImageLike(Protocol):
 
 
 class GuardLike(Protocol):
-    """``GuideGuard`` and ``GuardSpec`` of the wire."""
+    """``GuideGuard`` or ``GuardSpec`` of gRPC."""
 
     @property
     def margin(self) -> float: ...
@@ -55,7 +56,8 @@ class DrawingLike(Protocol):
 
 
 class QuestionLike(Protocol):
-    """``Question`` of the REST contract and of the wire, where no drawing is an empty one."""
+    """``Question`` of the REST API or of gRPC. In gRPC an empty drawing means that there is
+    none."""
 
     @property
     def question(self) -> str: ...
@@ -66,7 +68,7 @@ class QuestionLike(Protocol):
 
 
 def image_faults(preset: GeneratorPreset, image: ImageLike) -> Iterator[tuple[str, str]]:
-    """Each field of ``image`` that the generator can't do, with the remedy."""
+    """Each field of ``image`` with a value that the generator can't use, with the remedy."""
     for field, side in (("width", image.width), ("height", image.height)):
         if not preset.sides.allows(side):
             nearest = " or ".join(str(near) for near in preset.sides.nearest(side))
@@ -77,7 +79,7 @@ def image_faults(preset: GeneratorPreset, image: ImageLike) -> Iterator[tuple[st
             f"{preset.name} has no guidance; leave the field out, or write 0",
         )
     if image.negative_prompt and preset.guidance != "classifier_free":
-        yield "negative_prompt", f"{preset.name} knows no negative prompt; leave the field out"
+        yield "negative_prompt", f"{preset.name} can't use a negative prompt; leave the field out"
     elif image.negative_prompt and image.guidance_scale <= preset.guidance_above:
         yield (
             "negative_prompt",
@@ -87,7 +89,7 @@ def image_faults(preset: GeneratorPreset, image: ImageLike) -> Iterator[tuple[st
 
 
 def guard_faults(guard: GuardLike) -> Iterator[tuple[str, str]]:
-    """Each field of ``guard`` that a VLM can't obey."""
+    """Each field of ``guard`` with a value that a VLM can't use."""
     if not 0 <= guard.margin < 1:
         yield "guard.margin", "must be a probability below 1, or 0 for none"
     if not 0 <= guard.worst_case <= 1:
@@ -108,8 +110,8 @@ def batch_fault(
     questions: Sequence[QuestionLike],
     postfix: str,
 ) -> tuple[str, str] | None:
-    """The field, and why ``batch`` images of this size can't travel to a VLM in one message with
-    the questions, if they can't."""
+    """The field, and why ``batch`` images of this size don't fit into one message to a VLM together
+    with the questions. ``None`` if they fit."""
     image_bytes = 3 * image.height * image.width * _DTYPE_BYTES[preset.dtype]
     asked_bytes = _asked_bytes(questions, postfix)
     largest = (MESSAGE_LIMIT - max(_ANSWERS_BYTES, asked_bytes)) // image_bytes

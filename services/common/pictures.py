@@ -11,19 +11,19 @@ from PIL import ExifTags, Image, UnidentifiedImageError, features
 from services.common import png_chunks
 from services.common.errors import InvalidInput
 
-#: A picture of more is refused by its header, before it is decoded.
+#: A picture with more pixels is refused because of its header, before it is decoded.
 MAX_PIXELS = 4096 * 4096
 MAX_SIDE = 8192
 
-#: Beside PNG and JPEG, where Pillow was built with it.
+#: Formats besides PNG and JPEG, as far as Pillow was built with them.
 _MORE = ("GIF", *(name for name in ("WebP", "AVIF") if features.check(name.lower())))
 _FORMATS = ("PNG", "JPEG", *(name.upper() for name in _MORE))
 _NONE_OF_THEM = f"not a whole PNG or JPEG picture, nor one of {', '.join(_MORE)}"
 
-#: What a box ``ftyp`` says of a file of Apple's telephones.
+#: Values of the box ``ftyp`` in files of Apple's telephones.
 _HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx")
 
-#: How a picture is turned that was taken with the camera askew, by EXIF's number for it.
+#: How to rotate a picture, by EXIF's number for the camera's orientation.
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -36,8 +36,8 @@ _UPRIGHT = {
 
 
 def decode(data: bytes, field: str) -> Image.Image:
-    """The RGB picture in the bytes of a file, as it is meant to be seen: turned upright, on white
-    where it is transparent. Raises ``InvalidInput`` that begins with ``field``."""
+    """The RGB picture in the bytes of a file: rotated upright, with white where it is transparent.
+    Raises ``InvalidInput`` that begins with ``field``."""
     try:
         image = Image.open(io.BytesIO(png_chunks.without_texts(data)), formats=_FORMATS)
         width, height = image.size
@@ -46,13 +46,13 @@ def decode(data: bytes, field: str) -> Image.Image:
                 f"{field}: {width} × {height} pixels are too many; send at most 4096 × 4096 in "
                 f"all, and {MAX_SIDE} a side"
             )
-        # A JPEG of several is one with its previews.
+        # A JPEG with several pictures is one picture with its previews.
         if getattr(image, "is_animated", False) and image.format != "MPO":
             raise InvalidInput(f"{field}: is an animation; send one picture of it")
         image.load()
     except UnidentifiedImageError as error:
         raise InvalidInput(f"{field}: {_not_known(data)}") from error
-    # Of what libavif can't decode Pillow makes a RuntimeError.
+    # Pillow raises RuntimeError for what libavif can't decode.
     except (OSError, SyntaxError, ValueError, RuntimeError, Image.DecompressionBombError) as error:
         if isinstance(error, InvalidInput):
             raise
@@ -64,7 +64,7 @@ def decode(data: bytes, field: str) -> Image.Image:
 
 def _not_known(data: bytes) -> str:
     if data[4:8] == b"ftyp" and any(brand in data[8:40] for brand in _HEIC_BRANDS):
-        return "is a HEIC picture, which is not read here; save it as PNG or JPEG"
+        return "is a HEIC picture, which is not supported; save it as PNG or JPEG"
     return _NONE_OF_THEM
 
 
@@ -72,7 +72,7 @@ def _upright(image: Image.Image) -> Image.Image:
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation)
     except (OSError, SyntaxError, ValueError, LookupError, TypeError, struct.error):
-        # A picture with spoilt metadata is a picture.
+        # A picture with damaged metadata can still be used.
         return image
     method = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
     return image if method is None else image.transpose(method)
@@ -91,7 +91,7 @@ def _eight_bits(grey: Image.Image) -> Image.Image:
 def _on_white(image: Image.Image) -> Image.Image:
     if not image.has_transparency_data:
         return image.convert("RGB")
-    # Nothing was drawn where a drawing is transparent: that is what white means.
+    # Where a drawing is transparent, nothing was drawn; white means the same.
     canvas = Image.new("RGBA", image.size, "white")
     canvas.alpha_composite(image.convert("RGBA"))
     return canvas.convert("RGB")

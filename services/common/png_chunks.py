@@ -1,16 +1,17 @@
-"""A PNG file's chunks: what a picture is made of, and what was only written into its file."""
+"""The chunks of a PNG file: those that make the picture, and those that hold only metadata."""
 
 from __future__ import annotations
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
-#: A chunk's length, its name, and behind its data a checksum.
+#: A chunk has its length, its name, its data and a checksum.
 _LENGTH, _NAME, _CHECKSUM = 4, 4, 4
-#: Prompts, workflows, profiles. Pillow refuses a picture whose texts are long.
+#: These hold prompts, workflows, profiles. Pillow refuses a picture with long texts.
 _TEXTS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
 
 
 def without_texts(data: bytes) -> bytes:
-    """The file without what no pixel depends on. Whatever is no whole PNG stays as it is."""
+    """The file without chunks that no pixel depends on. A file that is not a complete PNG stays
+    unchanged."""
     if not data.startswith(_SIGNATURE):
         return data
     kept = [_SIGNATURE]

@@ -25,7 +25,7 @@ from dualprocess.schemas import (
 
 DEFAULT_DIRECTORY = Path(__file__).resolve().parents[2] / "presets"
 
-#: What a preset's guard is unless it says more: the tiny pair's measurements support it
+#: The guard of a preset that sets none. The tiny pair's measurements support it
 #: (models/training/README.md).
 GUARD = GuardSettings(anchor=0.8, margin=0.95, worst_case=0.04)
 
@@ -33,7 +33,7 @@ DtypeName = Literal["float32", "float16", "bfloat16"]
 
 
 class PresetError(ValueError):
-    """A preset file that can't be used, or a name that no file has."""
+    """A preset file that can't be used, or a name without a file."""
 
 
 class _Preset(BaseModel):
@@ -47,7 +47,7 @@ class _Preset(BaseModel):
 
 
 class Sides(BaseModel):
-    """Widths and heights that a generator can do."""
+    """Widths and heights that a generator can draw."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -69,7 +69,7 @@ class Sides(BaseModel):
 class GeneratorPreset(_Preset):
     sides: Sides
     #: `distilled`: the denoiser takes the scale as an input; `classifier_free`: it runs for prompt
-    #: and negative prompt, where its scale asks for that; `none`: it has no guidance.
+    #: and negative prompt, if the scale asks for that; `none`: there is no guidance.
     guidance: Literal["none", "distilled", "classifier_free"]
     #: Above this scale classifier-free guidance is on.
     guidance_above: Annotated[float, Field(ge=0)] = 1.0
@@ -82,12 +82,13 @@ class GeneratorPreset(_Preset):
 
 
 class VlmPreset(_Preset):
-    #: The conversation around ``{image}`` and ``{question}``, up to where the answer begins.
+    #: The conversation around ``{image}`` and ``{question}``, up to the place where the answer
+    #: begins.
     chat: str
-    #: Conversations (an image with a question) in one pass of the text model, as memory allows.
-    #: More are taken in turn, with the same result.
+    #: How many conversations (an image with a question) go through the text model in one pass;
+    #: memory limits this. More are done in several passes, with the same result.
     conversations_at_once: Annotated[int, Field(ge=1)] = 32
-    #: Whether it knows enough language to write questions and prompts.
+    #: Whether the VLM knows enough language to write questions and prompts.
     writes: bool = True
 
 
@@ -107,7 +108,7 @@ def load_presets(directory: Path = DEFAULT_DIRECTORY) -> Presets:
     """Reads every preset below ``directory``. Raises ``PresetError`` for one that is wrong."""
     if not directory.is_dir():
         raise PresetError(f"the presets directory {directory} does not exist")
-    # What a relative model lies beside, also where the directory is given as `.`.
+    # A relative model lies beside this directory, also if it is given as `.`.
     directory = directory.resolve()
     return Presets(
         generators=_load_all(directory / "generators", GeneratorPreset),

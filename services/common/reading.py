@@ -11,26 +11,26 @@ from itertools import islice
 
 from services.common.presets import GeneratorPreset
 
-#: Where each token of a text begins and ends, in characters; control tokens left out.
+#: The places where each token of a text begins and ends, in characters, without control tokens.
 Offsets = Callable[[str], Sequence[tuple[int, int]]]
 
-#: Characters that are shown on either side of a cut.
+#: Characters that are shown before and after the place where reading ends.
 _SHOWN = 40
-_FRAME = ", those that go around a prompt among them"
-#: Prompts of one job that are told of one by one.
+_FRAME = ", including those around the prompt"
+#: Prompts of one job that get a sentence each.
 _TOLD = 3
-#: A writer counts words. English has three words in four tokens; other texts have fewer.
+#: A writer counts words. Four tokens are three English words; in other languages they are fewer.
 _WORDS_A_TOKEN = 0.6
-#: Of every CLIP that there is; its tokenizer says the same.
+#: The tokens of every CLIP model; its tokenizer says the same.
 _CLIP_TOKENS = 77
 
 
 @dataclass(frozen=True)
 class TextEncoder:
-    """``name`` as people call it. ``tokenizer`` is its folder in the model's, and its name in the
-    pipeline. It takes as many tokens as the preset says (``by_preset``), or as its tokenizer does.
-    ``alone`` is whether it sees the prompt as it stands, with no other text around; ``summary``
-    whether it gives the denoiser one vector for all of it, not one for each token."""
+    """``name`` as people know it. ``tokenizer`` is its folder in the model's folder, and its name
+    in the pipeline. The preset (``by_preset``) or the tokenizer says how many tokens it takes.
+    ``alone`` is whether it gets the prompt without other text around it; ``summary`` whether it
+    gives the denoiser one vector for the whole prompt, not one for each token."""
 
     name: str
     tokenizer: str = "tokenizer"
@@ -56,8 +56,8 @@ TEXT_ENCODERS: Mapping[str, tuple[TextEncoder, ...]] = {
 
 @dataclass(frozen=True)
 class Framed:
-    """A prompt as a tokenizer is given it. ``places`` has, for each of its characters, how much of
-    the prompt stands before it."""
+    """A prompt as a tokenizer gets it. ``places`` has, for each of its characters, how many
+    characters of the prompt come before it."""
 
     text: str
     places: Sequence[int]
@@ -75,7 +75,7 @@ def between(prompt: str, before: str, after: str = "") -> Framed:
 
 @dataclass(frozen=True)
 class Reader:
-    """One text encoder. ``tokens`` is how many it takes beside its control tokens."""
+    """One text encoder. ``tokens`` is how many it takes, without its control tokens."""
 
     name: str
     tokens: int
@@ -96,24 +96,26 @@ class Reader:
 def unread(
     generator: str, readers: Sequence[Reader], prompts: Iterable[tuple[str, str]]
 ) -> list[str]:
-    """A sentence for each of the first ``prompts`` (field and text) that no reader reads to its
-    end, and one for how many more there are."""
+    """A sentence for each of the first ``prompts`` (field and text) that no text encoder reads to
+    its end, and one that counts the others."""
     cuts = _cuts(generator, readers, prompts)
     told = list(islice(cuts, _TOLD))
     if more := sum(1 for _ in cuts):
-        told.append(f"{more} more prompts are cut likewise: {generator} does not read their ends.")
+        told.append(
+            f"{more} more prompts are too long as well: {generator} does not read their ends."
+        )
     return told
 
 
 def fields(prompts: Sequence[str]) -> list[tuple[str, str]]:
-    """A job's prompts with the places where its owner wrote them."""
+    """A job's prompts, each with the field in which it was written."""
     if len(prompts) == 1:
         return [("prompt", prompts[0])]
     return [(f"prompts.{index}", prompt) for index, prompt in enumerate(prompts)]
 
 
 def most_words(preset: GeneratorPreset) -> int:
-    """About how many English words its text encoders surely read."""
+    """About how many English words its text encoders are sure to read."""
     encoders = TEXT_ENCODERS.get(preset.family, ())
     by_preset = any(encoder.by_preset for encoder in encoders) or not encoders
     tokens = preset.max_sequence_length if by_preset else _CLIP_TOKENS
@@ -124,7 +126,7 @@ def _cuts(
     generator: str, readers: Sequence[Reader], prompts: Iterable[tuple[str, str]]
 ) -> Iterator[str]:
     for field, prompt in prompts:
-        # What one reader leaves out, another may read.
+        # Another text encoder may read what one leaves out.
         read, reader = max(
             ((reader.read(prompt), reader) for reader in readers if not reader.summary),
             key=lambda pair: pair[0],
@@ -139,15 +141,15 @@ def _cuts(
 
 
 def _lost(prompt: str, read: int, readers: Sequence[Reader]) -> str:
-    """What becomes of the prompt from ``read`` on."""
+    """What effect the prompt has from ``read`` on."""
     rest = prompt[read:].strip()
     for reader in readers:
         if reader.summary and (seen := reader.read(prompt)) > read:
-            only = f"from “{_begin(rest)}” on only the summary that its {reader.name} gives"
+            only = f"from “{_begin(rest)}” on only the summary that its {reader.name} makes"
             if not (unseen := prompt[seen:].strip()):
                 return f"{only}, {len(rest)} of {len(prompt)} characters"
             return (
-                f"{only}, which ends before “{_begin(unseen)}”: nothing sees the last "
+                f"{only}, which ends before “{_begin(unseen)}”: no encoder reads the last "
                 f"{len(unseen)} of {len(prompt)} characters"
             )
     return f"nothing from “{_begin(rest)}” on, {len(rest)} of {len(prompt)} characters"

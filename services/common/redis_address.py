@@ -21,7 +21,8 @@ from dualprocess.urls import host_fault, port_fault
 from services.common.redis_sentinel import SCHEMES as SENTINEL_SCHEMES
 from services.common.redis_sentinel import is_sentinel, sentinel_address
 
-#: Within the data folder of `dualprocess up`: where the Redis that it started is, while it runs.
+#: File in the data folder of `dualprocess up` with the address of the Redis that it started. It
+#: exists while the stack runs.
 OWN_ADDRESS = Path("redis", "url")
 
 _SCHEMES = ("redis", "rediss", "unix", *SENTINEL_SCHEMES)
@@ -31,16 +32,17 @@ _ESCAPE = (
 )
 #: Why a cluster is refused, and what to use.
 CLUSTER_REFUSAL = (
-    "this Redis is a cluster. The queue is changed by scripts that read and write many keys as "
-    "one, which a cluster does not allow; use one Redis, with replicas and sentinels "
-    "(redis+sentinel://host:26379/service/0) if it must survive its machine"
+    "this Redis is a cluster. The queue is changed by scripts that read and write many keys in one "
+    "step, which a cluster does not allow. Use one Redis; if it must survive the loss of its "
+    "machine, use one with replicas and sentinels (redis+sentinel://host:26379/service/0)"
 )
-#: What Redis says of a database beyond its last.
+#: Redis's words for the number of a database that it has not.
 _NO_DATABASE = "index is out of range"
 
 
 def checked_redis_url(url: str) -> str:
-    """The address. Raises ``ValueError`` with a remedy for one that names no Redis."""
+    """Checks the address. Raises ``ValueError`` with a remedy if it can't be the address of a
+    Redis."""
     url = url.strip()
     if not url.isprintable():
         raise ValueError("must be one line without control characters")
@@ -53,12 +55,12 @@ def checked_redis_url(url: str) -> str:
         )
     try:
         parts = urlsplit(url)
-        # What the whole of the address is read for has to be readable.
+        # Redis-py's parser must be able to read the address.
         port = None if is_sentinel(url) else parts.port
     except ValueError:
-        # Not the cause: it quotes what it took for a port.
+        # Without the cause: it quotes a part of the password as the port.
         raise ValueError(f"{_ESCAPE}, and a number as its port") from None
-    # Such a character ends what is taken for user, password and host.
+    # Such a character would end the user, password and host.
     if "@" in parts.path + parts.query + parts.fragment and parts.scheme != "unix":
         raise ValueError(_ESCAPE)
     if parts.fragment:
@@ -70,7 +72,7 @@ def checked_redis_url(url: str) -> str:
     elif fault := _place_fault(unquote(parts.hostname or ""), port):
         raise ValueError(fault)
     elif parts.path.strip("/") and not parts.path.removeprefix("/").isdecimal():
-        raise ValueError("must end with the number of a database, like /0, or without a path")
+        raise ValueError("must end with the number of a database, like /0, or have no path")
     _check_options(url)
     return url
 
@@ -83,21 +85,21 @@ def _check_socket(parts: SplitResult) -> None:
     if parts.netloc and not parts.netloc.endswith("@"):
         raise ValueError(
             "must be unix:///path/of/the/socket, with a password unix://:password@/path/…; "
-            "escape / ? # @ in that, like %2F for /"
+            "escape / ? # @ in the password, like %2F for /"
         )
 
 
 def _check_options(url: str) -> None:
-    """redis-py finds fault with an option only when it connects, by a traceback."""
+    """redis-py checks options only when it connects, and then raises a traceback."""
     try:
         client = blocking_client(url)
         client.connection_pool.make_connection()
     except (TypeError, ValueError, RedisError):
-        raise ValueError("has an option behind the ? that redis-py does not know") from None
+        raise ValueError("has an option after the ? that redis-py does not know") from None
 
 
 def blocking_client(url: str, **options: Any) -> Redis:
-    """A client for one look. Raises what redis-py does for a faulty address."""
+    """A client for checks at the start. Raises what redis-py raises for a wrong address."""
     if not is_sentinel(url):
         return Redis.from_url(url, **options)
     address = sentinel_address(url)
@@ -108,8 +110,8 @@ def blocking_client(url: str, **options: Any) -> Redis:
 
 
 def redis_refusal(url: str) -> str | None:
-    """Why Redis will never let this process in, with the remedy. ``None`` where it does, and
-    where it is away: it may come."""
+    """Why Redis will never let this process in, with the remedy. ``None`` if it does, and if it
+    does not answer yet."""
     client = blocking_client(
         url, socket_connect_timeout=2, socket_timeout=2, retry=Retry(NoBackoff(), 0)
     )
@@ -118,17 +120,19 @@ def redis_refusal(url: str) -> str | None:
         if _is_cluster(client):
             return CLUSTER_REFUSAL
     except NoPermissionError:
-        return "Redis's user of this address may not do what the service does; give it +@all"
+        return (
+            "the Redis user in this address lacks permissions that the service needs; give it +@all"
+        )
     except AuthenticationError:
         return (
-            "Redis refuses the user or password of this address, or asks for one that it lacks; "
-            "write redis://user:password@host:port/0, or redis://:password@host:port/0"
+            "Redis refuses the user or password of this address, or asks for one and the address "
+            "has none; write redis://user:password@host:port/0, or redis://:password@host:port/0"
         )
     except ResponseError as error:
         if _NO_DATABASE in str(error):
-            return "Redis has no database of this number; most often it is 0"
+            return "Redis has no database with this number; it is usually 0"
         if str(error).startswith("DENIED"):
-            return "Redis takes no other machines in its protected mode; give it a password"
+            return "Redis is in protected mode, which lets no other machines in; give it a password"
         return None
     except RedisError as error:
         return _tls_fault(error, url)
@@ -147,25 +151,25 @@ def _is_cluster(client: Redis) -> bool:
 
 def _tls_fault(error: BaseException, url: str) -> str | None:
     if url.startswith("rediss:") and _speaks_plainly(urlsplit(url)):
-        return "TLS with Redis fails: it speaks none; write redis:// in place of rediss://"
+        return "TLS with Redis fails: this Redis has no TLS; write redis:// instead of rediss://"
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, ssl.SSLError):
             return (
                 f"TLS with Redis fails ({cause.reason or 'no reason given'}); rediss:// needs a "
-                "Redis that speaks TLS with a certificate that this machine trusts"
+                "Redis that has TLS, with a certificate that this machine trusts"
             )
         cause = cause.__cause__ or cause.__context__
     return None
 
 
 def _speaks_plainly(parts: SplitResult) -> bool:
-    """A Redis without TLS waits for the rest of a TLS greeting, as one that is slow would."""
+    """A Redis without TLS waits for the rest of a TLS greeting, just like a slow one."""
     try:
         place = (parts.hostname or "localhost", parts.port or 6379)
         with socket.create_connection(place, timeout=2) as connection:
             connection.sendall(b"PING\r\n")
-            # Its answer, or that it wants a password first.
+            # Its answer, or its demand for a password.
             return connection.recv(1) in (b"+", b"-")
     except OSError:
         return False

@@ -1,8 +1,8 @@
 """Redis behind sentinels: `redis+sentinel://user:password@host:26379,host2:26379/service/0`.
 
-User, password and the options behind the ? are Redis's own, as in a plain address; those of the
-sentinels are the options `sentinel_username` and `sentinel_password`. `rediss+sentinel://` is TLS
-to Redis and to the sentinels.
+User, password and the options after the ? are for Redis, as in a plain address. User and password
+for the sentinels are the options `sentinel_username` and `sentinel_password`.
+`rediss+sentinel://` means TLS to Redis and to the sentinels.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from dualprocess.urls import host_fault, port_fault
 SCHEMES = {"redis+sentinel": "redis", "rediss+sentinel": "rediss"}
 _PORT = 26379
 _SHAPE = (
-    "must be redis+sentinel://host:26379,host2:26379/service/0, with the name that the sentinels "
-    "have for Redis in place of service"
+    "must be redis+sentinel://host:26379,host2:26379/service/0; in place of service write the name "
+    "by which the sentinels know this Redis"
 )
 
 
 @dataclass(frozen=True)
 class SentinelAddress:
-    """``sentinels`` by host and port. ``redis`` and ``to_sentinels`` are arguments of redis-py's
-    clients: passwords are in them."""
+    """``sentinels`` are hosts and ports. ``redis`` and ``to_sentinels`` are arguments, with
+    passwords, for redis-py's clients."""
 
     sentinels: list[tuple[str, int]]
     service: str
@@ -39,7 +39,7 @@ def is_sentinel(url: str) -> bool:
 
 
 def sentinel_address(url: str) -> SentinelAddress:
-    """Raises ``ValueError`` with a remedy; no sentence repeats the address."""
+    """Parses the address. Raises ``ValueError`` with a remedy; the message never repeats it."""
     parts = urlsplit(url)
     who, at, hosts = parts.netloc.rpartition("@")
     service, _, database = parts.path.removeprefix("/").partition("/")
@@ -52,7 +52,7 @@ def sentinel_address(url: str) -> SentinelAddress:
         for name in ("username", "password")
         if f"sentinel_{name}" in options
     }
-    # redis-py reads a plain address; which host it names doesn't matter.
+    # redis-py parses only plain addresses. The host in this one does not matter.
     plain = f"{SCHEMES[parts.scheme]}://{who}{at}sentinel/{database or 0}?{urlencode(options)}"
     redis = dict(parse_url(plain))  # type: ignore[no-untyped-call]
     del redis["host"]
@@ -66,7 +66,7 @@ def _place(host: str) -> tuple[str, int]:
         parts = urlsplit(f"//{host}")
         port = parts.port
     except ValueError:
-        raise ValueError(f"{_SHAPE}, and a number as each port") from None
+        raise ValueError(f"{_SHAPE}, with a number as each port") from None
     if not parts.hostname:
         raise ValueError(_SHAPE)
     if port is None:

@@ -1,6 +1,7 @@
-"""What of a Redis loses jobs, though it lets the service in: said at the start, and in `/readyz`.
+"""Settings of Redis that may lose jobs. They are logged at the start and named in `/readyz`.
 
-All of it stands in INFO, which managed services answer too, where CONFIG is forbidden.
+They are read from INFO, which hosted Redis services allow as well, and not from CONFIG, which some
+forbid.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ from redis.exceptions import RedisError
 from services.common.redis_address import CLUSTER_REFUSAL, blocking_client
 
 OLDEST = (6, 2)
-#: A clock may be off by so much before anybody notices.
+#: A difference between the clocks that is still accepted.
 _SECONDS = 2.0
 
 
 @dataclass(frozen=True)
 class Look:
-    """``info`` is Redis's INFO, all sections; ``seconds_ahead`` how far its clock is before this
+    """``info`` is all sections of Redis's INFO. ``seconds_ahead`` is Redis's clock minus this
     machine's."""
 
     info: Mapping[str, Any]
@@ -29,12 +30,12 @@ class Look:
 
     @property
     def refusal(self) -> str | None:
-        """Why no job can run with it."""
+        """Why no job can run with this Redis; ``None`` if jobs can."""
         return CLUSTER_REFUSAL if self.info.get("cluster_enabled") else None
 
     @property
     def findings(self) -> list[str]:
-        """What to change, a sentence each."""
+        """What to change, one sentence for each setting."""
         found = []
         version = str(self.info.get("redis_version", ""))
         if self._is_old(version):
@@ -45,19 +46,19 @@ class Look:
         policy = self.info.get("maxmemory_policy", "noeviction")
         if policy != "noeviction":
             found.append(
-                f"Redis may throw jobs away when its memory is full: its maxmemory-policy is "
+                f"Redis may delete jobs when its memory is full: its maxmemory-policy is "
                 f"{policy}; set it to noeviction"
             )
         if not self.info.get("aof_enabled", 1):
             found.append(
-                "Redis keeps no append-only file: jobs that it took are lost when it is killed; "
-                "set appendonly to yes"
+                "Redis writes no append-only file: if it is killed, it loses jobs that were "
+                "accepted; set appendonly to yes"
             )
         if abs(self.seconds_ahead) > _SECONDS:
             way = "ahead of" if self.seconds_ahead > 0 else "behind"
             found.append(
                 f"Redis's clock is {abs(self.seconds_ahead):.0f} s {way} this machine's: times in "
-                "jobs and the age of webhook signatures are off; let both follow one time server"
+                "jobs and in webhook signatures are wrong; let both machines use one time server"
             )
         return found
 
@@ -69,7 +70,7 @@ class Look:
 
 
 async def look(redis: Any) -> Look:
-    """By the service's own client. Raises what that does."""
+    """The same through the service's own client. Raises the client's errors."""
     begin = time.time()
     seconds, micros = await redis.time()
     middle = (begin + time.time()) / 2
@@ -77,7 +78,7 @@ async def look(redis: Any) -> Look:
 
 
 def first_look(url: str) -> Look | None:
-    """``None`` while Redis is away, and where it tells nothing of itself."""
+    """Asks Redis once. ``None`` if it does not answer, or does not allow INFO."""
     client = blocking_client(url, socket_connect_timeout=2, socket_timeout=2)
     try:
         begin = time.time()

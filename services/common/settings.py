@@ -26,14 +26,14 @@ from services.common.credentials import Credentials, read_credentials
 from services.common.environment import Environment
 from services.common.presets import DEFAULT_DIRECTORY
 
-#: Where Docker and Kubernetes mount secrets: a file is a setting, as a variable is.
+#: The folder where Docker and Kubernetes mount secrets; each file is a setting, like a variable.
 _SECRETS = Path("/run/secrets")
-#: How pydantic-settings names a field whose text it can't read.
+#: Finds the field in pydantic-settings' message about a text that it can't read.
 _UNREAD = re.compile(r'(?:field "|encountered for )(\w+)')
 
 
 class ServiceSettings(BaseSettings):
-    """What all services have."""
+    """The settings of all services."""
 
     model_config = SettingsConfigDict(
         env_prefix="DUALPROCESS_",
@@ -42,24 +42,25 @@ class ServiceSettings(BaseSettings):
         cli_hide_none_type=True,
         secrets_dir=_SECRETS if _SECRETS.is_dir() else None,
         extra="ignore",
-        # What was given may be a secret.
+        # The input may be a secret.
         hide_input_in_errors=True,
     )
 
-    presets: Path = Field(default=DEFAULT_DIRECTORY, description="Directory of presets.")
+    presets: Path = Field(default=DEFAULT_DIRECTORY, description="Folder of presets.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        default="info", description="What is logged: this and worse."
+        default="info",
+        description="Lowest level of messages to log: debug, info, warning or error.",
     )
 
     @classmethod
     def from_command_line(cls) -> Self:
-        """Reads flags and environment; exits with status 2 when they are wrong, naming each."""
+        """Reads flags and environment; if any are wrong, names each and exits with status 2."""
         printable.replace_what_cannot_be_encoded()
         return cls._read(lambda: CliApp.run(cls))
 
     @classmethod
     def from_environment(cls) -> Self:
-        """The same without flags."""
+        """Reads the environment only."""
         return cls._read(cls)
 
     @classmethod
@@ -73,20 +74,21 @@ class ServiceSettings(BaseSettings):
             ]
         except SettingsError as error:
             named = _UNREAD.search(str(error))
-            faults = [(named[1] if named else "", "is not the JSON that it must be")]
+            faults = [(named[1] if named else "", "must be JSON, and is not")]
         for name, fault in faults:
             said = fault.removeprefix("Input ").removeprefix("Value error, ")
             print(printable.lines(f"{cls._named(name)}: {said}"), file=sys.stderr)
         sys.exit(2)
 
     def refuse(self, field: str, fault: str) -> NoReturn:
-        """Exits as ``from_command_line`` does, for what only a try can tell."""
+        """Exits as ``from_command_line`` does, for a setting that turns out to be wrong only when
+        it is used."""
         print(printable.lines(f"{self._named(field)}: {fault}"), file=sys.stderr)
         sys.exit(2)
 
     @classmethod
     def _named(cls, name: str) -> str:
-        """The field of this name, or of this alias, as people set it."""
+        """The flag and variables with which people set the field of this name or alias."""
         field = name.lower().removeprefix("dualprocess_")
         info = cls.model_fields.get(field)
         variables = [f"DUALPROCESS_{field.upper()}"]
@@ -109,18 +111,20 @@ class ServiceSettings(BaseSettings):
 
 
 class GrpcSettings(ServiceSettings):
-    """What a process adds that calls or is a GPU service."""
+    """The settings of a process that is a GPU service or calls one."""
 
     tls_cert: Path | None = Field(
-        default=None, description="PEM certificate that this process shows; with --tls-key."
+        default=None, description="PEM certificate of this process; needs --tls-key."
     )
-    tls_key: Path | None = Field(default=None, description="PEM key of --tls-cert.")
+    tls_key: Path | None = Field(default=None, description="PEM key that belongs to --tls-cert.")
     tls_ca: Path | None = Field(
-        default=None, description="PEM certificates of who signs what the others must show."
+        default=None,
+        description="PEM certificates of the authority that signs the other "
+        "services' certificates.",
     )
-    # From the environment: command lines are there for everyone on the machine to read.
+    # From the environment, since everyone on the machine can read command lines.
     grpc_token: CliSuppress[SecretStr | None] = Field(
-        default=None, description="Shared by the GPU services and who calls them."
+        default=None, description="Token that the GPU services and their callers share."
     )
 
     def credentials(self) -> Credentials:
@@ -135,15 +139,16 @@ class GrpcSettings(ServiceSettings):
 
 
 class GpuServiceSettings(GrpcSettings):
-    """What a service that owns a device adds."""
+    """The settings of a service that uses a device."""
 
     preset: str = Field(description="Name of the preset to serve.")
-    host: Host = Field(default="127.0.0.1", description="Where it listens.")
+    host: Host = Field(default="127.0.0.1", description="Address on which it listens.")
     insecure: bool = Field(
-        default=False, description="Listen beyond loopback without asking who calls."
+        default=False,
+        description="Let other machines call this service without token or certificate.",
     )
-    port: int = Field(ge=0, le=65535, description="0 takes a free port and logs it.")
+    port: int = Field(ge=0, le=65535, description="Port; 0 chooses a free port and logs it.")
     device: str = Field(
-        default="auto", description="cpu, cuda, cuda:1, …; auto: cuda where there is one."
+        default="auto", description="cpu, cuda, cuda:1, …; auto: cuda if there is one."
     )
-    threads: int = Field(default=1, ge=1, description="Threads of CPU arithmetic.")
+    threads: int = Field(default=1, ge=1, description="Number of threads for computing on the CPU.")

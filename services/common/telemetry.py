@@ -9,7 +9,7 @@ from dualprocess import printable
 
 
 def configure_logging(service: str, level: str) -> None:
-    """Sends every record of this process to standard error, a line each."""
+    """Sends every log record of this process to standard error, one line for each."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Printable(f"%(asctime)s %(levelname)-7s {service} %(name)s: %(message)s"))
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
@@ -17,7 +17,7 @@ def configure_logging(service: str, level: str) -> None:
 
 
 class _Printable(logging.Formatter):
-    """What others wrote makes no line of its own, and nothing that a terminal obeys."""
+    """Texts of others can't begin a new line, or contain anything that a terminal obeys."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
         record.message = printable.line(record.message)

@@ -1,4 +1,4 @@
-"""The shared token of a site: sent with every call, asked for by every GPU service."""
+"""The shared token of a site: sent with every call, checked by every GPU service."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import grpc
 from grpc.aio import ClientCallDetails, Metadata
 
 _HEADER = "authorization"
-#: Answered without a token, so that whatever starts containers can ask whether they live.
+#: These are answered without a token, so that a container runtime can check whether the service
+#: lives.
 _OPEN_SERVICES = ("/grpc.health.",)
 
 
@@ -32,10 +33,11 @@ class TokenDoor(grpc.aio.ServerInterceptor):
             for name, value in handler_call_details.invocation_metadata or ()
             if name == _HEADER
         ]
-        # In constant time: how long a refusal takes must not tell how much was right.
+        # In constant time, so that the time of a refusal does not show how much of the token was
+        # right.
         if len(sent) == 1 and hmac.compare_digest(sent[0], self._expected):
             return await continuation(handler_call_details)
-        fault = "carries a wrong token" if sent else "carries no token"
+        fault = "has a wrong token" if sent else "has no token"
         return grpc.stream_stream_rpc_method_handler(_refusing(fault))
 
 
@@ -43,14 +45,14 @@ def _refusing(fault: str) -> Any:
     async def refuse(_: Any, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         await context.abort(
             grpc.StatusCode.UNAUTHENTICATED,
-            f"the call {fault}: give caller and service the same DUALPROCESS_GRPC_TOKEN",
+            f"the call {fault}: set the same DUALPROCESS_GRPC_TOKEN for caller and service",
         )
 
     return refuse
 
 
 def senders(token: str) -> Sequence[grpc.aio.ClientInterceptor]:
-    """What a channel needs to send the token with every call."""
+    """Call credentials that send the token with every call."""
     return (_UnarySender(token), _StreamSender(token))
 
 

@@ -1,4 +1,5 @@
-"""proto ``Tensor`` ⇄ torch, in the tensor's own dtype: bfloat16 travels as bfloat16."""
+"""Converts between proto ``Tensor`` and torch, in the tensor's own dtype: bfloat16 is sent as
+bfloat16."""
 
 from __future__ import annotations
 
@@ -28,7 +29,7 @@ WIRE_DTYPES = {dtype: wire for wire, dtype in DTYPES.items()}
 def to_proto(tensor: torch.Tensor) -> tensor_pb2.Tensor:
     """Packs a floating-point tensor of any device. Raises ``TensorError`` for another dtype."""
     if tensor.dtype not in WIRE_DTYPES:
-        raise TensorError(f"{tensor.dtype} can't travel: send float32, float16 or bfloat16")
+        raise TensorError(f"{tensor.dtype} can't be sent: use float32, float16 or bfloat16")
     wire = WIRE_DTYPES[tensor.dtype]
     host = tensor.detach().to("cpu").contiguous()
     if tensor.dtype == torch.bfloat16:

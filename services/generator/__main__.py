@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable
+from functools import partial
 
-import grpc
 from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
@@ -14,12 +13,14 @@ from dualprocess import printable
 from dualprocess.v1 import generator_pb2, generator_pb2_grpc
 from services.common.credentials import CredentialsError
 from services.common.device import DeviceThread
+from services.common.device_health import DeviceHealth, identity
 from services.common.errors import StartError
 from services.common.presets import PresetError, load_presets
-from services.common.server import serve
+from services.common.server import Loaded, serve
 from services.common.settings import GpuServiceSettings
 from services.common.telemetry import configure_logging
 from services.generator import registry
+from services.generator.probe import probe
 from services.generator.servicer import GeneratorServicer
 
 
@@ -28,10 +29,15 @@ async def main(settings: GpuServiceSettings) -> None:
     credentials = settings.credentials()
     device = DeviceThread(settings.device, threads=settings.threads)
 
-    async def load() -> Callable[[grpc.aio.Server], None]:
+    async def load(port: int) -> Loaded:
         family = await device.run(registry.load, preset, device.device)
-        servicer = GeneratorServicer(preset, family, device, credentials)
-        return lambda server: generator_pb2_grpc.add_GeneratorServicer_to_server(servicer, server)
+        device_id = identity(device.device, port)
+        servicer = GeneratorServicer(preset, family, device, credentials, device_id)
+        return Loaded(
+            lambda server: generator_pb2_grpc.add_GeneratorServicer_to_server(servicer, server),
+            DeviceHealth(device, device_id, partial(probe, family)),
+            servicer.suspend,
+        )
 
     name = generator_pb2.DESCRIPTOR.services_by_name["Generator"].full_name
     try:
@@ -43,7 +49,7 @@ async def main(settings: GpuServiceSettings) -> None:
 if __name__ == "__main__":
     settings = GpuServiceSettings.from_command_line()
     configure_logging("generator", settings.log_level)
-    # A log is no place for progress bars, nor for hints to install torchvision.
+    # The log should have no progress bars, and no hints to install torchvision.
     for library in (diffusers_logging, transformers_logging):
         library.disable_progress_bar()
         library.set_verbosity_error()

@@ -9,14 +9,14 @@ import torch
 from dualprocess.v1 import generator_pb2 as pb
 from services.generator.families.base import Conditioning, GeneratorFamily, Schedule
 
-#: Predictions of noise that comes again are kept up to here, on the CPU.
+#: Predictions for repeated noise are kept on the CPU, up to this many bytes.
 _MOST_BYTES = 256 * 1024 * 1024
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a prediction is made: ``latents`` at the sampler's ``index``. ``noise`` names the noise
-    that they began with, and the prompt."""
+    """The input of a prediction: ``latents`` at the sampler's ``index``. ``noise`` identifies the
+    noise that they began with, and the prompt."""
 
     latents: torch.Tensor
     conditioning: Conditioning

@@ -1,4 +1,4 @@
-"""Files that travel in pieces on a stream."""
+"""Files that are sent in pieces on a stream."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def pieces(name: str, data: bytes) -> Iterator[pb.BlobChunk]:
 
 
 class Blobs:
-    """Takes pieces as they come, up to ``max_bytes`` together; a file counts once it is whole."""
+    """Takes pieces as they come, up to ``max_bytes`` in all; a file counts once it is complete."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
@@ -26,7 +26,7 @@ class Blobs:
         self._bytes = 0
 
     def take(self, piece: pb.BlobChunk) -> None:
-        """Raises ``InvalidInput`` when it becomes too much."""
+        """Raises ``InvalidInput`` if the pieces are too large in all."""
         self._bytes += len(piece.data)
         if self._bytes > self._max_bytes:
             raise InvalidInput(f"blobs: more than {self._max_bytes >> 30} GiB in one call")
@@ -40,5 +40,5 @@ class Blobs:
     def whole(self, name: str, *, field: str) -> bytes:
         """A file that ``field`` of the spec names. Raises ``InvalidInput`` if it did not come."""
         if name not in self._whole:
-            raise InvalidInput(f"{field}: no blob named {name!r} came, whole, with the spec")
+            raise InvalidInput(f"{field}: no complete blob named {name!r} came with the spec")
         return b"".join(self._pieces[name])

@@ -1,4 +1,4 @@
-"""What a job can go on from: everything that steps change.
+"""A checkpoint, from which a job can go on: everything that steps change.
 
 Random choices are functions of seed and step (``draws``), so that is the LoRA and AdamW's state.
 A safetensors file: each parameter by its name, its state as ``<name>/exp_avg``,
@@ -25,19 +25,19 @@ _STEPS_DONE = "dualprocess.steps_done"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """``tensors`` as in the file, on the CPU, on memory of their own."""
+    """``tensors`` as in the file, on the CPU, in memory of their own."""
 
     steps_done: int
     tensors: Mapping[str, torch.Tensor]
 
     def write(self) -> bytes:
         """The file. The same checkpoint gives the same bytes."""
-        # One entry, since the library writes several in a random order.
+        # A single entry, since the library writes several entries in a random order.
         return save(dict(self.tensors), metadata={_STEPS_DONE: str(self.steps_done)})
 
 
 def read(file: bytes, *, steps_done: int) -> Checkpoint:
-    """The checkpoint after so many steps. Raises ``BadCheckpoint``."""
+    """Reads the checkpoint after this many steps. Raises ``BadCheckpoint``."""
     try:
         tensors = load(file)
     except SafetensorError as error:
@@ -49,7 +49,7 @@ def read(file: bytes, *, steps_done: int) -> Checkpoint:
 
 
 def take(parameters: Parameters, optimizer: torch.optim.AdamW, *, steps_done: int) -> Checkpoint:
-    """What the parameters and their optimiser are now."""
+    """The checkpoint of the parameters and their optimiser as they are now."""
     tensors = {}
     for name, parameter in parameters.items():
         tensors[name] = _own(parameter)
@@ -60,7 +60,8 @@ def take(parameters: Parameters, optimizer: torch.optim.AdamW, *, steps_done: in
 
 
 def restore(checkpoint: Checkpoint, parameters: Parameters, optimizer: torch.optim.AdamW) -> None:
-    """Makes them what they were. Raises ``BadCheckpoint``, then nothing has changed."""
+    """Sets parameters and optimiser to the checkpoint. Raises ``BadCheckpoint`` before anything is
+    changed."""
     for name, tensor in checkpoint.tensors.items():
         _check(name, tensor, parameters)
     if missing := parameters.keys() - checkpoint.tensors.keys():
@@ -79,7 +80,7 @@ def restore(checkpoint: Checkpoint, parameters: Parameters, optimizer: torch.opt
 def _check(name: str, tensor: torch.Tensor, parameters: Parameters) -> None:
     of, _, key = name.partition("/")
     if of not in parameters or key not in ("", *_STATE):
-        raise BadCheckpoint(f"resume: {name} is nothing of this job's")
+        raise BadCheckpoint(f"resume: {name} does not belong to this job")
     wanted = () if key == "step" else parameters[of].shape
     if tensor.shape != torch.Size(wanted) or tensor.dtype != torch.float32:
         raise BadCheckpoint(f"resume: {name} is {tensor.dtype} {list(tensor.shape)}")

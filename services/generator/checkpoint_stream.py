@@ -34,7 +34,8 @@ class CheckpointStream:
         return bool(self._every) and steps_done % self._every == 0
 
     async def take(self, steps_done: int) -> None:
-        """Begins to send what the job is now, if it wants checkpoints and this is a new one."""
+        """Begins to send a checkpoint of the job as it is now, if the job wants checkpoints and
+        this is a new one."""
         await self.flush()
         if not self._every or steps_done == self._last:
             return

@@ -1,4 +1,5 @@
-"""What a LoRA changed, asked for or not: how far its pictures are from the base model's.
+"""Measures what a LoRA changed, whether asked for or not: how far its pictures are from the base
+model's.
 
 Everything here takes latents [batch, channels, height, width] in the autoencoder's normalised
 scale, where two pictures that have nothing in common are about 1 apart, whatever the model.
@@ -13,7 +14,7 @@ import torch
 
 from dualprocess.v1 import generator_pb2 as pb
 
-#: Of a position's mean square: keeps the root's slope finite where nothing has changed yet.
+#: Added to a position's mean square: keeps the root's slope finite where nothing has changed yet.
 _LEAST_SQUARE = 2.5e-4
 
 
@@ -41,7 +42,7 @@ def collateral(lora: Sequence[torch.Tensor], base: Sequence[torch.Tensor]) -> pb
 
 
 def mean_collateral(several: Sequence[pb.Collateral]) -> pb.Collateral:
-    """Of batches of one size."""
+    """Drift and diversity of two batches of the same size."""
     found = pb.Collateral(drift=sum(one.drift for one in several) / len(several))
     diversities = [one.diversity for one in several if one.HasField("diversity")]
     if diversities:
@@ -50,7 +51,7 @@ def mean_collateral(several: Sequence[pb.Collateral]) -> pb.Collateral:
 
 
 def _spread(latents: Sequence[torch.Tensor]) -> float:
-    """Mean distance of two; 0 for less than two."""
+    """Mean distance between two images of the batch; 0 for fewer than two."""
     pairs = [_distance(*pair) for pair in itertools.combinations(latents, 2)]
     return sum(pairs) / len(pairs) if pairs else 0.0
 

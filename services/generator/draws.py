@@ -31,7 +31,8 @@ def timestep_index(optimizer: pb.OptimizerSpec, step: int, micro_step: int, leng
 
 
 def prompt_index(optimizer: pb.OptimizerSpec, step: int, count: int) -> int:
-    """Which prompt the step trains on: all of them once, in a new order each round."""
+    """Index of the prompt that the step trains on. Each round uses every prompt once, in a new
+    order."""
     round_, place = divmod(step, count)
     return int(_rng(optimizer.seed, (_PROMPT, round_)).permutation(count)[place])
 

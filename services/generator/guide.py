@@ -1,8 +1,7 @@
-"""Asks the VLM what is wrong with images, and waits for it when it is away."""
+"""Asks the VLM for the loss and gradient of images, and waits while the VLM is away."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -11,21 +10,22 @@ import grpc
 import torch
 
 from dualprocess.errors import TensorError
-from dualprocess.v1 import tensor_pb2, vlm_pb2, vlm_pb2_grpc
+from dualprocess.v1 import tensor_pb2, vlm_pb2
 from services.common import torch_tensors
-from services.common.channels import AWAY
-from services.common.errors import BadGradient, InvalidInput, NonFinite, OutOfDeviceMemory
+from services.common.errors import (
+    BadGradient,
+    InvalidInput,
+    NonFinite,
+    OutOfDeviceMemory,
+    VlmLate,
+    VlmRefused,
+)
+from services.common.replicas import MOST_LATE, Replicas, Told
 
 log = logging.getLogger(__name__)
 
-#: A call that takes longer than this has lost its VLM. The first one may compile kernels.
+#: A call that takes longer than this is given up. The first call may compile kernels.
 GUIDE_SECONDS = 120.0
-#: One that is late so often in a row is no more in time for the next call.
-MOST_LATE = 3
-
-#: Pauses between tries while the VLM is away; the last one repeats.
-RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0)
-
 
 _REFUSALS = {
     grpc.StatusCode.INVALID_ARGUMENT: InvalidInput,
@@ -36,11 +36,11 @@ _REFUSALS = {
 
 @dataclass(frozen=True)
 class Guidance:
-    """What a VLM says of one batch of images.
+    """The answer of a VLM for one batch of images.
 
-    ``answers`` has a row for each image, in it an entry for each question. ``gradient`` is
-    d loss / d images, as far as the job's guard lets it through; loss and answers are those of the
-    images themselves. ``device_seconds`` is the VLM's own time.
+    ``answers`` has a row for each image, in it an entry for each question. ``gradient`` is d loss /
+    d images, as changed by the job's guard; loss and answers are those of the images themselves.
+    ``device_seconds`` is the VLM's own time.
     """
 
     loss: float
@@ -50,7 +50,7 @@ class Guidance:
 
 
 def gradient_of(guidance: Guidance, images: Sequence[int]) -> torch.Tensor:
-    """d loss / d images, as it is applied to images of this shape. Raises ``BadGradient``."""
+    """d loss / d images, for images of this shape. Raises ``BadGradient``."""
     try:
         return torch_tensors.from_proto(guidance.gradient, name="gradient", shape=tuple(images))
     except TensorError as error:
@@ -62,23 +62,27 @@ Guide = Callable[[tensor_pb2.Tensor], Awaitable[Guidance]]
 
 
 class VlmGuide:
-    """A ``Guide`` behind a gRPC channel.
+    """A ``Guide`` behind gRPC.
 
-    The VLM keeps no state, so a call that found nobody is tried again, on another replica or
-    when one is back; ``waiting`` is told once an outage. Raises what the VLM's refusal means.
+    The VLM keeps no state, so a call that reached nobody is tried again, with another replica or
+    when one is back; ``waiting`` is called once per outage. A call that a replica failed goes to
+    another one, and ``warn`` is called. If the VLM refuses, raises the matching error; also raises
+    ``VlmsFailed`` and ``VlmLate``.
     """
 
     def __init__(
         self,
-        channel: grpc.aio.Channel,
+        replicas: Replicas,
         questions: Sequence[vlm_pb2.Question],
         question_postfix: str,
         guard: vlm_pb2.GuideGuard,
         *,
         name: str,
         waiting: Callable[[str], Awaitable[None]],
+        warn: Callable[[str], Awaitable[None]],
     ) -> None:
-        self._stub = vlm_pb2_grpc.VlmStub(channel)
+        self._replicas = replicas
+        self._warn = warn
         self._questions = questions
         self._postfix = question_postfix
         self._guard = guard
@@ -108,26 +112,31 @@ class VlmGuide:
         )
 
     async def _ask(self, request: vlm_pb2.GuideRequest) -> vlm_pb2.GuideResponse:
-        tries = late = 0
-        while True:
-            try:
-                return await self._stub.Guide(request, timeout=GUIDE_SECONDS)
-            except grpc.aio.AioRpcError as error:
-                if error.code() not in AWAY:
-                    raise self._refusal(error) from error
-                late = late + 1 if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED else 0
-                if late == MOST_LATE:
-                    raise RuntimeError(
-                        f"the VLM {self._name} gave no answer within {GUIDE_SECONDS:g} s, "
-                        f"{late} times in a row"
-                    ) from error
-                if tries == 0:
-                    reason = f"the VLM {self._name} is away: {error.details()}"
-                    log.warning("%s", reason)
-                    await self._waiting(reason)
-            await asyncio.sleep(RETRY_SECONDS[min(tries, len(RETRY_SECONDS) - 1)])
-            tries += 1
+        told = Told(away=self._once_an_outage(), failed=self._warn)
+        try:
+            return await self._replicas.ask(
+                lambda stub: stub.Guide(request, timeout=GUIDE_SECONDS), told
+            )
+        except grpc.aio.AioRpcError as error:
+            raise self._refusal(error) from error
+        except VlmLate as error:
+            raise VlmLate(
+                f"the VLM {self._name} gave no answer within {GUIDE_SECONDS:g} s, "
+                f"{MOST_LATE} times in a row"
+            ) from error
+
+    def _once_an_outage(self) -> Callable[[str], Awaitable[None]]:
+        is_told = False
+
+        async def away(reason: str) -> None:
+            nonlocal is_told
+            if not is_told:
+                is_told = True
+                log.warning("%s", reason)
+                await self._waiting(reason)
+
+        return away
 
     def _refusal(self, error: grpc.aio.AioRpcError) -> Exception:
-        kind = _REFUSALS.get(error.code(), RuntimeError)
+        kind = _REFUSALS.get(error.code(), VlmRefused)
         return kind(f"the VLM {self._name} refused: {error.details()}")

@@ -1,4 +1,4 @@
-"""What a client may want of a job while it runs."""
+"""The interruptions that a client can ask for while a job runs."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from services.generator.guide import Guidance, Guide
 
 
 class Suspended(Exception):
-    """The job goes on elsewhere; the step in hand is dropped."""
+    """The job will go on elsewhere; the current step is dropped."""
 
 
 @dataclass(frozen=True)
 class Interrupts:
-    """``stop``: end after the step in hand, and export. ``suspend``: end now, and export nothing;
-    it comes too late for a job that was stopped."""
+    """``stop``: end after the current step, and export. ``suspend``: end now, and export nothing;
+    it has no effect on a job that was stopped."""
 
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     suspend: asyncio.Event = field(default_factory=asyncio.Event)
@@ -30,7 +30,7 @@ class Interrupts:
         return self.suspend.is_set() or self.stop.is_set()
 
     def during(self, guide: Guide) -> Guide:
-        """The same guide; while it is waited for, a suspension raises ``Suspended``."""
+        """The same guide, but a suspension raises ``Suspended`` while a call of it is running."""
 
         async def guide_unless_suspended(images: tensor_pb2.Tensor) -> Guidance:
             asked = asyncio.ensure_future(guide(images))

@@ -1,4 +1,4 @@
-"""The loop: step after step, with what it shows on the way and in the end.
+"""The training loop: step after step, with previews on the way and results at the end.
 
 It awaits the device and the VLM in turn, so while one job's image is at the VLM the device works
 on another job's.
@@ -22,13 +22,14 @@ from services.generator.training import Training
 
 Emit = Callable[[pb.OptimizeResponse], Awaitable[None]]
 
-#: One step can meet noise that overflows; so many in a row mean that no other will end better.
+#: A single step can fail because its noise overflows. After this many failures in a row, the next
+#: step would fail too.
 MOST_SKIPPED = 10
 
 
 @dataclass(frozen=True)
 class _Made:
-    """How many steps are done, skipped ones among them, and why no more can be."""
+    """How many steps are done, including skipped ones, and why there can be no more."""
 
     steps_done: int
     failed: str = ""
@@ -46,14 +47,14 @@ async def optimize(
     start: bytes | None = None,
     resume: bytes | None = None,
 ) -> None:
-    """Runs one job and tells ``emit`` of it: started, warnings, steps and skipped steps, previews,
-    checkpoints, artifacts, what changed, finished.
+    """Runs one job and sends its events to ``emit``: started, warnings, steps and skipped steps,
+    previews, checkpoints, artifacts, what changed, finished.
 
     ``name`` is unique among the jobs on this generator, ``start`` is the file of the LoRA to begin
     with, ``resume`` that of the checkpoint to go on from. A job that is stopped, or fails because
-    step after step had to be skipped, exports everything that a whole run exports. ``emit`` may be
-    called while another call of it is under way. However the call ends, the job's LoRA leaves the
-    denoiser.
+    too many steps in a row were skipped, exports everything that a complete run exports. ``emit``
+    may be called while another call of it is running. However the call ends, the job's LoRA is
+    taken off the denoiser.
     """
     async with device.opened(Training, family, spec, name, start=start, resume=resume) as training:
         started = pb.Started(
@@ -123,7 +124,7 @@ async def _export(
     emit: Emit,
     interrupts: Interrupts,
 ) -> bool:
-    """Whether everything was exported: a suspension ends it."""
+    """Returns whether everything was exported; a suspension ends the export."""
     if interrupts.suspended:
         return False
     async for response in results(device, training, spec):

@@ -1,4 +1,4 @@
-"""Which class a preset's family is. A family's libraries load when it is first asked for."""
+"""The class of each preset's family. A family's libraries are loaded when it is first used."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ _FAMILIES = {
 def load(preset: GeneratorPreset, device: torch.device) -> GeneratorFamily:
     """Loads the preset's generator on ``device``.
 
-    Raises ``PresetError`` for an unknown family, a dtype that can't teach, and a sampler that is
-    not followed here; ``StartError`` for a model that can't be had.
+    Raises ``PresetError`` for an unknown family, a dtype that training can't use, and an
+    unsupported sampler; ``StartError`` for a model that can't be loaded.
     """
     if preset.dtype == "float16":
         raise PresetError(
@@ -42,19 +42,20 @@ def load(preset: GeneratorPreset, device: torch.device) -> GeneratorFamily:
     family: type[GeneratorFamily] = getattr(import_module(module), name)
     try:
         loaded = family.load(preset, device)
-        loaded.schedule(_usual_image(preset))
+        loaded.schedule(usual_image(preset))
     except PresetError:
         raise
     except InvalidInput as error:
         raise PresetError(f"preset {preset.name}: {error}") from error
-    # OSError for what can't be fetched or read, ImportError for what a sampler needs beside; for
-    # some of it the libraries say ValueError.
+    # OSError for what can't be fetched or read, ImportError for a missing package of a sampler; for
+    # some of it the libraries raise ValueError.
     except (OSError, ImportError, ValueError) as error:
         raise StartError(f"{preset.model} can't be loaded: {error}") from error
     return loaded
 
 
-def _usual_image(preset: GeneratorPreset) -> pb.ImageSpec:
+def usual_image(preset: GeneratorPreset) -> pb.ImageSpec:
+    """The family class of the preset."""
     image = preset.image
     return pb.ImageSpec(
         width=image.width,

@@ -1,4 +1,4 @@
-"""What a job shows of itself: pictures without and with its LoRA, its files, what it changed."""
+"""The results of a job: pictures without and with its LoRA, its files, what it changed."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ class Drawn:
 def render(
     family: GeneratorFamily, conditioning: Conditioning, image: pb.ImageSpec, seed: int
 ) -> NDArray[np.uint8]:
-    """One image [height, width, 3], as ``draw`` makes it."""
+    """One image [height, width, 3], made by ``draw``."""
     return draw(family, conditioning, image, seed).pixels
 
 

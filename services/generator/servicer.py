@@ -1,10 +1,11 @@
-"""proto ⇄ calls, nothing else."""
+"""Turns gRPC messages into calls of the service, and results into messages."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +20,9 @@ from services.generator import validate
 from services.generator.blobs import Blobs
 from services.generator.families.base import GeneratorFamily
 from services.generator.generate import generate
+from services.generator.guide import Guide
 from services.generator.interrupts import Interrupts
-from services.generator.optimize import optimize
+from services.generator.optimize import Emit, optimize
 from services.generator.teachers import teachers
 
 if TYPE_CHECKING:
@@ -29,14 +31,14 @@ if TYPE_CHECKING:
     Context = grpc.aio.ServicerContext[Any, Any]
 
 
-#: All LoRAs of one Generate call together.
+#: Limit for all LoRAs of one Generate call together.
 MAX_LORA_BYTES = 2 * 1024**3
-#: The largest checkpoint is that of rank 256 on every layer of FLUX.
+#: The largest checkpoint has rank 256 on every layer of FLUX.
 MAX_CHECKPOINT_BYTES = 16 * 1024**3
 
 
 class GeneratorServicer(generator_pb2_grpc.GeneratorServicer):
-    """``credentials`` are what its VLMs are called with."""
+    """``credentials`` are used to call its VLMs; ``device_id`` is the device's name."""
 
     def __init__(
         self,
@@ -44,12 +46,22 @@ class GeneratorServicer(generator_pb2_grpc.GeneratorServicer):
         family: GeneratorFamily,
         device: DeviceThread,
         credentials: Credentials = OPEN,
+        device_id: str = "",
     ) -> None:
         self._preset = preset
         self._family = family
         self._device = device
         self._credentials = credentials
+        self._device_id = device_id
         self._calls = itertools.count()
+        self._interrupts: set[Interrupts] = set()
+        self._suspending = False
+
+    def suspend(self) -> None:
+        """Hands back each running job with a checkpoint, as if its client had asked for that."""
+        self._suspending = True
+        for interrupts in self._interrupts:
+            interrupts.suspend.set()
 
     async def Describe(
         self, request: pb.GeneratorDescribeRequest, context: Context
@@ -61,9 +73,11 @@ class GeneratorServicer(generator_pb2_grpc.GeneratorServicer):
             dtype=WIRE_DTYPES[DTYPES_BY_NAME[self._preset.dtype]],
             device=str(self._device.device),
             version=version("dualprocess"),
+            device_id=self._device_id,
         )
 
-    # grpc.aio streams from a coroutine that writes as well; the typed stubs know only generators.
+    # grpc.aio also accepts a coroutine that writes to the stream; the typed stubs have only
+    # generators.
     async def Optimize(  # type: ignore[override]
         self, request_iterator: AsyncIterator[pb.OptimizeRequest], context: Context
     ) -> None:
@@ -82,11 +96,36 @@ class GeneratorServicer(generator_pb2_grpc.GeneratorServicer):
         async def waiting(reason: str) -> None:
             await emit(pb.OptimizeResponse(waiting=pb.Waiting(reason=reason)))
 
+        async def warn(sentence: str) -> None:
+            await emit(pb.OptimizeResponse(warnings=pb.Warnings(sentences=[sentence])))
+
+        teaching = teachers(spec, waiting, warn, self._credentials)
+        with self._interruptible() as interrupts:
+            await self._optimize(spec, request_iterator, emit, teaching, interrupts)
+
+    @contextlib.contextmanager
+    def _interruptible(self) -> Iterator[Interrupts]:
         interrupts = Interrupts()
-        files = await _named_files(spec, request_iterator, interrupts)
-        listening = asyncio.create_task(_listen(request_iterator, interrupts))
+        if self._suspending:
+            interrupts.suspend.set()
+        self._interrupts.add(interrupts)
         try:
-            async with teachers(spec, waiting, self._credentials) as guide:
+            yield interrupts
+        finally:
+            self._interrupts.discard(interrupts)
+
+    async def _optimize(
+        self,
+        spec: pb.OptimizeSpec,
+        requests: AsyncIterator[pb.OptimizeRequest],
+        emit: Emit,
+        teaching: contextlib.AbstractAsyncContextManager[Guide],
+        interrupts: Interrupts,
+    ) -> None:
+        files = await _named_files(spec, requests, interrupts)
+        listening = asyncio.create_task(_listen(requests, interrupts))
+        try:
+            async with teaching as guide:
                 await optimize(
                     self._family,
                     self._device,
@@ -120,7 +159,7 @@ class GeneratorServicer(generator_pb2_grpc.GeneratorServicer):
 async def _named_files(
     spec: pb.OptimizeSpec, requests: AsyncIterator[pb.OptimizeRequest], interrupts: Interrupts
 ) -> dict[str, bytes]:
-    """The files that the spec names, once they are whole: ``start``, ``resume``."""
+    """The files that the spec names, once they are complete: ``start``, ``resume``."""
     named = {
         "start": ("lora.start_blob", spec.lora.start_blob),
         "resume": ("resume.blob", spec.resume.blob),

@@ -67,7 +67,8 @@ async def _run_step(
 async def _judged(
     device: DeviceThread, training: Training, guide: Guide, made: Made, message: tensor_pb2.Tensor
 ) -> tuple[Guidance, float, Comparison | None]:
-    """What the VLM says, after how many seconds; meanwhile the base model is asked for its own."""
+    """The VLM's answer, and how many seconds it took; meanwhile the base model makes its
+    prediction."""
 
     async def asked() -> tuple[Guidance, float]:
         begin = time.perf_counter()
@@ -75,7 +76,7 @@ async def _judged(
 
     answer = asyncio.ensure_future(asked())
     try:
-        # The request is on its way before the device is busy again.
+        # The request must be sent before the device is busy again.
         await asyncio.sleep(0)
         comparison = await device.run(training.compare, made)
         return *(await answer), comparison

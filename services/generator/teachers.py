@@ -1,4 +1,4 @@
-"""The VLMs of one job as one guide: asked at once, averaged by weight."""
+"""The VLMs of one job as one guide: called at the same time, averaged by weight."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dualprocess.v1 import generator_pb2 as pb
 from dualprocess.v1 import tensor_pb2, vlm_pb2
 from services.common import torch_tensors
-from services.common.channels import open_channel
 from services.common.credentials import Credentials
+from services.common.replicas import Replicas
 from services.generator.guide import Guidance, Guide, VlmGuide, gradient_of
 
 
@@ -18,20 +18,24 @@ from services.generator.guide import Guidance, Guide, VlmGuide, gradient_of
 async def teachers(
     spec: pb.OptimizeSpec,
     waiting: Callable[[str], Awaitable[None]],
+    warn: Callable[[str], Awaitable[None]],
     credentials: Credentials,
 ) -> AsyncIterator[Guide]:
-    """The guide of ``spec.vlms``, under the spec's guard. ``waiting`` is told, once an outage, who
-    is waited for."""
+    """The guide of ``spec.vlms``, under the spec's guard. ``waiting`` is called once per outage,
+    with the VLM that is waited for; ``warn`` when a call failed and was made again."""
     guard = vlm_pb2.GuideGuard(margin=spec.guard.margin, worst_case=spec.guard.worst_case)
     async with contextlib.AsyncExitStack() as channels:
         guides = [
             VlmGuide(
-                await channels.enter_async_context(open_channel(vlm.target, credentials)),
+                await channels.enter_async_context(
+                    Replicas(vlm.target, credentials, name=f"{vlm.preset} at {vlm.target}")
+                ),
                 spec.questions,
                 spec.question_postfix,
                 guard,
                 name=f"{vlm.preset} at {vlm.target}",
                 waiting=waiting,
+                warn=warn,
             )
             for vlm in spec.vlms
         ]
@@ -70,7 +74,7 @@ def _average(
             [_mean_answer(column, shares) for column in zip(*row, strict=True)] for row in rows
         ],
         gradient=torch_tensors.to_proto(mean.to(gradients[0].dtype)),
-        # They work at the same time: the slowest one is waited for.
+        # They work at the same time, so the slowest one decides.
         device_seconds=max(guidance.device_seconds for guidance in guidances),
     )
 

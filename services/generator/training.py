@@ -23,8 +23,9 @@ from services.generator.lora.read import LoraFile, read_lora
 
 @dataclass(frozen=True)
 class Made:
-    """What a step is judged by: ``images`` [batch, 3, height, width] in [-1, 1], not clamped, and
-    the ``x0`` that they were decoded from, both attached to the LoRA; and where they come from."""
+    """The output of a step's forward pass: ``images`` [batch, 3, height, width] in [-1, 1], not
+    clamped, and the ``x0`` that they were decoded from, both attached to the LoRA; and where they
+    come from."""
 
     images: torch.Tensor
     x0: torch.Tensor
@@ -33,8 +34,8 @@ class Made:
 
 @dataclass(frozen=True)
 class Comparison:
-    """With the base model's prediction from the same latents: ``anchor`` [batch], attached to the
-    LoRA, and what changed."""
+    """A comparison with the base model's prediction from the same latents: ``anchor`` [batch],
+    attached to the LoRA, and what changed."""
 
     anchor: torch.Tensor
     collateral: pb.Collateral
@@ -69,11 +70,11 @@ class Training:
         if resume is not None:
             saved = checkpoint.read(resume, steps_done=spec.resume.step)
         begin = LoraFile({}) if start is None or saved else _read_start(start, family)
-        #: What the job's owner is to be told.
+        #: Warnings for the job's owner.
         self.warnings = [f"lora.start: {note}" for note in begin.notes]
         self._name = name
         self._lora = LoraAdapter(family, name, spec.lora, seed, begin.loras)
-        #: The LoRA to draw with.
+        #: The LoRA that pictures are drawn with.
         self._shown: LoraAdapter | LoadedLoras = self._lora
         try:
             self._optimizer = torch.optim.AdamW(
@@ -84,7 +85,7 @@ class Training:
             if saved:
                 checkpoint.restore(saved, self._lora.named_parameters, self._optimizer)
         except BaseException:
-            # Nobody closes what was never made.
+            # The caller can't close what was never made.
             self._lora.remove()
             raise
 
@@ -115,8 +116,8 @@ class Training:
         return Made(images, x0, Origin(latents, conditioning, index, place))
 
     def compare(self, made: Made) -> Comparison | None:
-        """``None`` for a job without an anchor. It doesn't need the VLM's answer, nor does that
-        need it: the two may be had at the same time."""
+        """``None`` for a job without an anchor. It and the VLM's answer don't depend on each other,
+        so both can be computed at the same time."""
         if not self._spec.guard.anchor:
             return None
         base = self._base.x0(made.origin)
@@ -135,8 +136,8 @@ class Training:
         """Adds d loss / d LoRA in one pass: from ``gradient`` = d loss / d ``images``, and from the
         mean of the ``anchor`` of each image, weighted by how probable its answers are, ``right``.
 
-        An image whose answers are still wrong is free to change; once they are right, all that
-        they don't need goes back.
+        An image whose answers are still wrong is free to change; once they are right, changes that
+        the answers don't need are undone.
         """
         accumulate = self._spec.optimizer.accumulate
         heads, gradients = [images], [gradient.to(images) / accumulate]
@@ -169,7 +170,7 @@ class Training:
         self._optimizer.zero_grad(set_to_none=True)
 
     def checkpoint(self, steps_done: int) -> checkpoint.Checkpoint:
-        """What another run can go on from, between two steps."""
+        """A checkpoint from which another run can go on; call it between two steps."""
         return checkpoint.take(self._lora.named_parameters, self._optimizer, steps_done=steps_done)
 
     def draw(self, seed: int, *, with_lora: bool) -> sample.Drawn:
@@ -183,8 +184,8 @@ class Training:
     def export(self) -> dict[str, bytes]:
         """The LoRA as it is now, as files by name.
 
-        From now on ``draw`` draws with that file: in a base of less than float32 the last bits of
-        the LoRA move bits of the image, and a picture beside a file must be what the file gives.
+        From now on ``draw`` uses that file. With a base of less than float32, rounding the LoRA
+        changes the image slightly, and a job's pictures must be those that its file gives.
         """
         dtype, title, rank = self._file_dtype(), self._spec.prompts[0], self._spec.lora.rank
         tensors = {key: tensor.to(dtype) for key, tensor in self._lora.tensors().items()}

@@ -39,7 +39,7 @@ def optimize_spec(spec: pb.OptimizeSpec, preset: GeneratorPreset) -> None:
     if not spec.questions:
         raise InvalidInput("questions: at least one is needed; the VLM has nothing to teach")
     if not spec.vlms:
-        raise InvalidInput("vlms: at least one is needed; it teaches")
+        raise InvalidInput("vlms: at least one is needed, to teach")
     if len(spec.vlms) > MAX_TEACHERS:
         raise InvalidInput(f"vlms: at most {MAX_TEACHERS}, not {len(spec.vlms)}")
     for index, vlm in enumerate(spec.vlms):
@@ -101,7 +101,7 @@ def _lora(lora: pb.LoraSpec) -> None:
     if not (math.isfinite(lora.alpha) and lora.alpha > 0):
         raise InvalidInput("lora.alpha: must be positive")
     if not math.isfinite(lora.weight) or lora.weight == 0:
-        raise InvalidInput("lora.weight: must be finite, and not 0: then nothing is learned")
+        raise InvalidInput("lora.weight: must be finite, and not 0: with 0 nothing is learned")
     if not lora.target_modules:
         raise InvalidInput("lora.target_modules: name at least one layer")
     if lora.init == pb.LORA_INIT_UNSPECIFIED:

@@ -1,4 +1,5 @@
-"""``python -m services.local``, which ``dualprocess up`` runs: all of it on this machine."""
+"""``python -m services.local``, which ``dualprocess up`` runs: the whole service on this
+machine."""
 
 from __future__ import annotations
 
@@ -27,10 +28,10 @@ from services.local.supervisor import GaveUp, Supervisor
 
 log = logging.getLogger(__name__)
 
-#: As `dualprocess --help` tells them.
+#: The exit status that `dualprocess --help` documents.
 _BAD_INPUT = 2
 
-#: What a stack makes in its data folder.
+#: What a stack creates in its data folder.
 _LOCK = "lock"
 _FOLDERS = ("redis", "artifacts", "logs")
 
@@ -38,7 +39,7 @@ _COLOURS = {"redis": 31, "vlm": 36, "generator": 35, "api": 32, "worker": 33}
 
 
 def main() -> None:
-    # gRPC only asks after the children's health here; its fork handlers have nothing to guard.
+    # gRPC is used only to check the children's health, so its fork handlers are not needed.
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     # All calls stay on loopback, with a token of their own: certificates are for other machines.
     for name in ("DUALPROCESS_TLS_CERT", "DUALPROCESS_TLS_KEY", "DUALPROCESS_TLS_CA"):
@@ -65,7 +66,7 @@ def main() -> None:
 
 
 def _lock(settings: LocalSettings) -> None:
-    """One stack a data folder. The lock goes with this process, however it ends."""
+    """Only one stack can use a data folder. The lock goes with this process, however it ends."""
     try:
         _make_private(settings.data)
         descriptor = os.open(settings.data / _LOCK, os.O_CREAT | os.O_RDWR, 0o600)
@@ -81,7 +82,7 @@ def _lock(settings: LocalSettings) -> None:
 
 
 def _make_private(data: Path) -> None:
-    """What an earlier version left open to others is theirs no longer."""
+    """Takes away the rights of others that an earlier version left."""
     found = {path.name for path in data.iterdir()} if data.is_dir() else set()
     if _LOCK not in found and found - set(_FOLDERS):
         private.check_folder(data)
@@ -91,7 +92,7 @@ def _make_private(data: Path) -> None:
 
 
 def _refuse(fault: str) -> NoReturn:
-    """Ends the command where what was asked can't be."""
+    """Ends the command, because it can't do what was asked."""
     print(printable.lines(f"dualprocess: {fault}"), file=sys.stderr)
     sys.exit(_BAD_INPUT)
 
@@ -124,7 +125,7 @@ async def _work(settings: LocalSettings, models: Models, supervisor: Supervisor)
     told = (
         f"dualprocess is ready at {settings.url} (documentation at {settings.url}/docs).\n"
         f"{_page(settings)}"
-        f"{models}; everything it keeps is in {settings.data}.\n"
+        f"{models}; all data is in {settings.data}.\n"
         f"{_keys(settings)}"
         "Ctrl-C stops it."
     )
@@ -134,16 +135,16 @@ async def _work(settings: LocalSettings, models: Models, supervisor: Supervisor)
 
 def _page(settings: LocalSettings) -> str:
     if not settings.ui:
-        return "Without its page: that needs --ui and the extra [ui].\n"
-    return f"Its page: {settings.url}/ui\n"
+        return "The web page is off; it needs --ui and the extra [ui].\n"
+    return f"Web page: {settings.url}/ui\n"
 
 
 def _keys(settings: LocalSettings) -> str:
     if not settings.auth:
         return ""
-    # With one of its own, whoever names its folder finds it.
+    # `keys` finds the stack's own Redis by the data folder.
     where = "" if settings.redis_url else f" --data {shlex.quote(str(settings.data))}"
-    return f"Its keys: dualprocess keys{where} create --name me --scope submit --scope read\n"
+    return f"To make a key: dualprocess keys{where} create --name me --scope submit --scope read\n"
 
 
 def _prefixed(name: str, line: str) -> str:

@@ -21,9 +21,9 @@ from services.local import private
 _LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 _PR_SET_PDEATHSIG = 1
 
-#: A longer line is told in pieces: a progress bar may write for hours and end none.
+#: A longer line is printed in pieces: a progress bar may write for hours without ending a line.
 _LONGEST_LINE = 8192
-#: Lines of a dead child's output that are told when the supervisor gives up.
+#: How many lines of a dead child's output are printed when the supervisor gives up.
 _TAIL = 12
 
 
@@ -34,18 +34,19 @@ class ChildSpec:
     name: str
     command: Sequence[str]
     ready: Callable[[], Awaitable[bool]]
-    #: Beside this process's own. Secrets go here: a command line is there for everyone to read.
+    #: In addition to this process's own variables. Secrets go here, since everyone on the machine
+    #: can read command lines.
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
-    #: What a start says that it waits for, and for how long at most.
+    #: What the start waits for, as a message says it, and for how long at most.
     waits_for: str = "it to be ready"
     ready_seconds: float = 300.0
-    #: What new files of it deny to whom; -1: what they do as a rule.
+    #: The umask of the process; -1: this process's own.
     umask: int = -1
 
 
 @dataclass
 class Child:
-    """A running ``spec``. Its output goes to ``log``, and a line at a time to ``say``."""
+    """A running ``spec``. Its output goes to ``log``, and line by line to ``say``."""
 
     spec: ChildSpec
     log: Path
@@ -82,7 +83,8 @@ class Child:
             log.flush()
             *lines, rest = (rest + chunk).split(b"\n")
             if len(rest) > _LONGEST_LINE:
-                # What is still to be written over stays: its last state is told with its end.
+                # A line that may still be overwritten is kept: its last state is printed with its
+                # end.
                 before, _, last = rest.rpartition(b"\r")
                 lines, rest = ([*lines, before], last) if before else ([*lines, rest], b"")
             for line in lines:
@@ -91,7 +93,7 @@ class Child:
             self._tell(rest)
 
     def _tell(self, raw: bytes) -> None:
-        # Of a line that was written over, its last state.
+        # The last state of a line that was overwritten.
         line = printable.line(raw.decode(errors="replace").rstrip().rpartition("\r")[2])
         self.tail.append(line)
         self.say(self.spec.name, line)

@@ -11,7 +11,7 @@ from services.local.settings import LocalSettings
 
 @dataclass(frozen=True)
 class Models:
-    """Presets: at least one of each, none twice."""
+    """Presets of a stack: at least one generator and one VLM, none twice."""
 
     generators: Sequence[str]
     vlms: Sequence[str]
@@ -32,7 +32,7 @@ def chosen(settings: LocalSettings, presets: Presets) -> Models:
     for name in names:
         if not any(name in kind for kind in known.values()):
             listed = ", ".join(preset for kind in known.values() for preset in kind)
-            raise PresetError(f"--models: {name!r} is unknown: choose of {listed}")
+            raise PresetError(f"--models: {name!r} is unknown: choose from {listed}")
     for what, kind in known.items():
         if not any(name in kind for name in names):
             raise PresetError(f"--models: names no {what}: add one of {', '.join(kind)}")

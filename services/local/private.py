@@ -1,4 +1,4 @@
-"""What only this user may read: the data folder, and files with secrets in it."""
+"""Makes folders and files that only this user may read: the data folder, and files with secrets."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ import stat
 from pathlib import Path
 from typing import BinaryIO
 
-#: Of a process whose files are nobody else's.
+#: For a process whose files nobody else may read.
 UMASK = 0o077
 
 
 class NotPrivate(OSError):
-    """A folder that others can read, whatever is done here. The message says why."""
+    """Others can read the folder, and this process can't change that. The message says why."""
 
 
 def check_folder(folder: Path) -> None:
-    """For a folder whose rights are not ours to change. Raises ``NotPrivate``."""
+    """Raises ``NotPrivate`` if others have rights in the folder. Does not change them."""
     if _others(folder.stat()):
         raise NotPrivate(
-            "others on this machine have rights in it, and it holds what no stack made: "
-            "`chmod 700` it where nobody else needs it"
+            "others on this machine have rights in it, and it holds files that no stack made; if "
+            "nobody else needs them, `chmod 700` it"
         )
 
 
 def make_folder(folder: Path) -> bool:
-    """Makes it, for this user alone. Whether others had rights in it until now.
+    """Makes the folder, if needed, and takes away others' rights. Returns whether they had any.
 
-    Raises ``NotPrivate`` where they keep them, and ``OSError`` where there can't be such a folder.
+    Raises ``NotPrivate`` if others keep rights in it, and ``OSError`` if it can't be made.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     found = folder.stat()
@@ -46,12 +46,12 @@ def _others(found: os.stat_result) -> int:
 
 
 def appending(path: Path) -> BinaryIO:
-    """A file to write at the end of; a new one is this user's alone."""
+    """Opens a file to append to. If it is new, only this user has rights in it."""
     return os.fdopen(_for_me(str(path), os.O_WRONLY | os.O_APPEND | os.O_CREAT), "ab")
 
 
 def write_file(path: Path, text: str) -> None:
-    """Writes a file that never was anybody else's to read, in place of an older one."""
+    """Writes a file, which replaces an older one. At no time can anybody else read it."""
     part = path.with_name(f".{path.name}.part")
     part.unlink(missing_ok=True)
     with open(part, "x", encoding="utf-8", opener=_for_me) as file:

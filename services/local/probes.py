@@ -1,4 +1,4 @@
-"""Whether a child is ready, asked from outside."""
+"""Checks from outside whether a child is ready."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from services.common.channels import CHANNEL_OPTIONS
 
 
 async def lets_in(url: str) -> bool:
-    """Redis at ``url``, with the password in it."""
+    """Whether Redis answers at ``url``, and accepts the password in it."""
     client = Redis.from_url(
         url, socket_connect_timeout=1, socket_timeout=1, retry=Retry(NoBackoff(), 0)
     )
@@ -27,7 +27,7 @@ async def lets_in(url: str) -> bool:
 
 
 async def serves(target: str) -> bool:
-    """The gRPC service at ``target``, by its health service."""
+    """Whether the gRPC service at ``target`` is ready, by its health service."""
     async with grpc.aio.insecure_channel(target, options=CHANNEL_OPTIONS) as channel:
         try:
             answer = await health_pb2_grpc.HealthStub(channel).Check(
@@ -39,7 +39,7 @@ async def serves(target: str) -> bool:
 
 
 async def answers(url: str) -> bool:
-    """The page at ``url``."""
+    """Whether ``url`` answers."""
     try:
         # No proxy, no certificates: this machine's own, whatever the environment says.
         async with httpx.AsyncClient(trust_env=False, verify=False) as client:  # noqa: S501

@@ -14,41 +14,44 @@ from services.common.settings import ServiceSettings
 
 
 class LocalSettings(ServiceSettings):
-    host: Host = Field(default="127.0.0.1", description="Where the REST API listens.")
-    auth: bool = Field(default=False, description="The REST API asks for API keys.")
+    host: Host = Field(default="127.0.0.1", description="Address on which the REST API listens.")
+    auth: bool = Field(default=False, description="Every request to the REST API needs an API key.")
     insecure: bool = Field(
-        default=False, description="Listen beyond loopback without asking for keys."
+        default=False, description="Let other machines use the API without keys."
     )
     ui: bool = Field(
         default_factory=has_page,
-        description="The web page at /ui; as a rule where the extra [ui] is installed.",
+        description="Serve the web page at /ui; by default if the extra [ui] is installed.",
     )
-    port: int = Field(default=8000, ge=1, le=65535, description="Of the REST API.")
+    port: int = Field(default=8000, ge=1, le=65535, description="Port of the REST API.")
     data: Path = Field(
-        default=Path("data"), description="Everything the stack keeps: Redis, files, logs."
+        default=Path("data"), description="Folder for everything that is kept: Redis, files, logs."
     )
     # From the environment, as its services read it: it may hold a password.
     redis_url: CliSuppress[RedisUrl | None] = Field(
         default=None,
         repr=False,
         validation_alias=AliasChoices("redis_url", "DUALPROCESS_REDIS_URL", "REDIS_URL"),
-        description="A Redis that runs already; as a rule the stack starts its own.",
+        description="Address of a Redis that is already running; by default the stack starts its "
+        "own.",
     )
     generator: str = Field(default="tiny-flux", description="Preset of the generator.")
     vlm: str = Field(default="tiny-idefics2", description="Preset of the VLM.")
     models: str = Field(
         default="",
-        description="Presets of several generators and VLMs, with commas between, in place of "
+        description="Presets of several generators and VLMs, separated by commas, instead of "
         "--generator and --vlm.",
     )
-    slots: int = Field(default=2, ge=1, le=64, description="Jobs at once on a generator.")
-    device: str = Field(default="auto", description="cpu, cuda, …; auto: cuda where there is one.")
+    slots: int = Field(
+        default=2, ge=1, le=64, description="How many jobs a generator runs at once."
+    )
+    device: str = Field(default="auto", description="cpu, cuda, …; auto: cuda if there is one.")
     load_seconds: float = Field(
         default=3600,
         gt=0,
-        description="A model that is not there after so long ends the start.",
+        description="If a model is not loaded after this many seconds, the start fails.",
     )
-    quiet: bool = Field(default=False, description="Logs go to files only.")
+    quiet: bool = Field(default=False, description="Write logs to files only.")
 
     @property
     def url(self) -> str:
@@ -56,7 +59,7 @@ class LocalSettings(ServiceSettings):
 
     @property
     def redis_folder(self) -> Path:
-        """Of the Redis that the stack starts for itself."""
+        """The folder of the Redis that the stack starts for itself."""
         return self.data / OWN_ADDRESS.parent
 
     @property

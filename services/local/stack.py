@@ -16,7 +16,8 @@ from services.local.settings import LocalSettings
 
 
 def build(settings: LocalSettings, models: Models) -> list[ChildSpec]:
-    """What to start, in order. Ports are chosen here, and stay over restarts."""
+    """The processes to start, in order. Ports are chosen here, and stay the same when a process is
+    restarted."""
     children = []
     redis_url = settings.redis_url
     if redis_url is None:
@@ -28,9 +29,9 @@ def build(settings: LocalSettings, models: Models) -> list[ChildSpec]:
     vlm_ports = {name: free_port() for name in models.vlms}
     generator_ports = {name: free_port() for name in models.generators}
     store = [f"--artifacts={settings.artifacts_url}"]
-    # Every name that is read, so that none of this process's own wins.
+    # Under every name that is read, so that no variable of this process is used instead.
     redis_names = {"DUALPROCESS_REDIS_URL": redis_url, "REDIS_URL": redis_url}
-    # Others on this machine may reach loopback, too.
+    # Other users of this machine can reach loopback, too.
     token = {"DUALPROCESS_GRPC_TOKEN": secrets.token_hex(32)}
     for service, ports in (("vlm", vlm_ports), ("generator", generator_ports)):
         children += [
@@ -70,7 +71,7 @@ def build(settings: LocalSettings, models: Models) -> list[ChildSpec]:
 
 
 def _named(service: str, preset: str, all_of_them: Collection[str]) -> str:
-    """The child's name: its service's, where there is one of them."""
+    """The child's name: that of its service, if there is only one of it."""
     return service if len(all_of_them) == 1 else f"{service}-{preset}"
 
 
@@ -89,7 +90,7 @@ def _gpu_service(
     token: Mapping[str, str],
 ) -> ChildSpec:
     arguments = [f"--preset={preset}", f"--device={settings.device}"]
-    # The host by flag: a DUALPROCESS_HOST in the environment is the API's.
+    # The host is a flag, since DUALPROCESS_HOST in the environment is meant for the API.
     arguments += ["--host=127.0.0.1", f"--port={port}"]
     return _python(
         settings,
@@ -97,10 +98,10 @@ def _gpu_service(
         f"services.{service}",
         arguments,
         ready=lambda: serves(f"127.0.0.1:{port}"),
-        waits_for=f"{preset} to be loaded, with its weights where they are not here yet",
+        waits_for=f"{preset} to be loaded, after a download if its weights are not here yet",
         ready_seconds=settings.load_seconds,
         environment=token,
-        # What it downloads may be others' as well.
+        # Others may read the weights that it downloads.
         umask=ChildSpec.umask,
     )
 

@@ -15,9 +15,9 @@ from services.local.child import Child, ChildSpec
 
 log = logging.getLogger(__name__)
 
-#: A child that lived shorter than this, or was never ready yet, died quickly.
+#: A child that lived for less than this, or was never ready, counts as a quick death.
 QUICK_SECONDS = 10.0
-#: So many quick deaths in a row, and starting it once more would not help.
+#: After this many quick deaths in a row the supervisor gives up.
 QUICK_DEATHS = 5
 #: Pause before a restart: doubled after each quick death.
 FIRST_PAUSE = 0.25
@@ -25,17 +25,17 @@ LONGEST_PAUSE = 8.0
 #: From SIGTERM to SIGKILL, for each child.
 GRACE_SECONDS = 10.0
 _POLL_SECONDS = 0.1
-#: Between words about what a start waits for.
+#: Seconds between two messages about what a start waits for.
 TELL_SECONDS = 5.0
 
 
 class GaveUp(Exception):
-    """A child died quickly too often, or was not ready in time. The message says which, how, and
-    its last words."""
+    """A child died quickly too often, or was not ready in time. The message says which child and
+    how, and has the end of its log."""
 
 
 class Supervisor:
-    """``children`` start together, and wait for each other as they must; they stop in turn, the
+    """``children`` start together, and wait for each other as needed; they stop one by one, the
     last one first."""
 
     def __init__(
@@ -100,7 +100,8 @@ class Supervisor:
         await self._raise_dead_watches()
 
     async def stop(self) -> None:
-        """Stops all, the last started first: SIGTERM, and SIGKILL for who doesn't listen."""
+        """Stops all, the last started first: SIGTERM, then SIGKILL for a child that does not
+        stop."""
         self._stopping.set()
         for child in reversed(self._children):
             watch = self._watches.get(child.spec.name)
@@ -109,7 +110,7 @@ class Supervisor:
             child.signal(signal.SIGTERM)
             done, _ = await asyncio.wait({watch}, timeout=self._grace_seconds)
             if not done:
-                log.warning("%s does not stop: killed", child.spec.name)
+                log.warning("%s did not stop in time and was killed", child.spec.name)
                 child.signal(signal.SIGKILL)
                 await asyncio.wait({watch})
 

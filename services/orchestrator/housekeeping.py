@@ -1,5 +1,5 @@
-"""What somebody must do for all jobs: end overdue ones, and let old ones go. And tell, once, what
-of this Redis may lose them.
+"""Work for all jobs: ends overdue ones, deletes old ones, and logs once which settings of this
+Redis may lose jobs.
 
 Every worker and every API process does it, so it is done while any of them lives; each step is
 one atomic script or may be done twice.
@@ -26,8 +26,8 @@ log = logging.getLogger(__name__)
 
 
 class Housekeeping:
-    """Looks for overdue jobs every ``poll_seconds``, for old ones every
-    ``settings.sweep_seconds``; while more of them are due, every ``poll_seconds`` too."""
+    """Looks for overdue jobs every ``poll_seconds``, and for old ones every
+    ``settings.sweep_seconds``, or every ``poll_seconds`` while more of them are due."""
 
     def __init__(
         self,
@@ -65,8 +65,8 @@ class Housekeeping:
             except StoreUnavailable as error:
                 log.warning("the artifact store is away: %s", error)
             except Exception:
-                # One job that can't be read must not end the work for all others.
-                log.exception("housekeeping made a mistake")
+                # One job that can't be read must not stop the work for all others.
+                log.exception("housekeeping failed by a mistake of the service")
             await pause(self._poll_seconds, stopping)
 
     async def _end_overdue(self) -> None:

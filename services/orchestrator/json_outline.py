@@ -1,22 +1,23 @@
-"""How much a JSON text holds, counted piece by piece as it comes in, before anything is made of it.
+"""Counts what a JSON text contains, piece by piece as it comes in, before it is parsed.
 
-What reads JSON reads all of it in one go, and everybody waits meanwhile: these limits keep that go
-short, whatever a body is filled with.
+A JSON parser holds the interpreter until it is done. These limits keep that time short for every
+body.
 """
 
 from __future__ import annotations
 
 import re
 
-#: Of a text: names with their values, and items of lists.
+#: The most fields and list items of a text.
 MAX_VALUES = 50_000
-#: Lists and objects within each other. Those of the largest request are 7.
+#: The greatest depth of lists and objects inside each other. The deepest request has 7.
 MAX_DEPTH = 32
 #: Bytes outside of texts: numbers, brackets, spaces.
 MAX_BETWEEN = 8 * 1024 * 1024
-#: Bytes of characters beyond ASCII.
+#: Bytes of characters outside of ASCII.
 MAX_BEYOND_ASCII = 8 * 1024 * 1024
-#: Characters written with a backslash. Some programs write the + and / of base64 so: 1 in 32.
+#: Characters written with a backslash. Some programs write + and / of base64 so, which is 1
+#: character in 32.
 MAX_ESCAPES = 2_000_000
 
 _TEXT = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
@@ -25,11 +26,11 @@ _NO_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
 
 
 class TooMuch(Exception):
-    """The text is more than any request needs. The message says what of it, and the remedy."""
+    """The text has more of something than any request needs. The message has the remedy."""
 
 
 class Outline:
-    """Counts the pieces of one text. Whether it is JSON at all, its reader finds out."""
+    """Counts the pieces of one text. It does not check whether the text is JSON."""
 
     def __init__(self, max_values: int = MAX_VALUES) -> None:
         self._max_values = max_values
@@ -38,16 +39,16 @@ class Outline:
 
     @property
     def in_text(self) -> bool:
-        """Whether the next piece begins within a text, and not behind a backslash."""
+        """Whether the next piece begins inside a text, and not after a backslash."""
         return self._begun == b'"'
 
     def feed(self, piece: bytes) -> None:
-        """Raises ``TooMuch``."""
+        """Counts the next piece. Raises ``TooMuch``."""
         if not piece.isascii():
             self._beyond_ascii += len(piece.translate(None, _ASCII))
         self._escapes += piece.count(b"\\")
         between, quote, begun = _TEXT.sub(b"", self._begun + piece).partition(b'"')
-        # Of a text whose end is yet to come, what matters is how it goes on.
+        # Kept of an unfinished text: that it began, and whether it ends in a backslash.
         escapes = len(begun) - len(begun.rstrip(b"\\"))
         self._begun = quote + b"\\" * (escapes % 2)
         self._between += len(between)
@@ -59,9 +60,12 @@ class Outline:
         for bracket in brackets:
             self._depth += 1 if bracket in b"[{" else -1
             if self._depth > MAX_DEPTH:
-                raise TooMuch(f"is nested deeper than {MAX_DEPTH}; no request is")
+                raise TooMuch(
+                    f"has more than {MAX_DEPTH} lists and objects inside each other; no request "
+                    "needs so many"
+                )
             if self._depth < 0:
-                raise TooMuch("is not JSON: a bracket closes what none has opened")
+                raise TooMuch("is not JSON: it has a closing bracket without an opening one")
 
     def _check(self) -> None:
         if self._values > self._max_values:
@@ -70,12 +74,12 @@ class Outline:
             )
         if self._between > MAX_BETWEEN:
             raise TooMuch(
-                f"has more than {MAX_BETWEEN >> 20} MiB of spaces, numbers and brackets; leave the "
-                "spaces out"
+                f"has more than {MAX_BETWEEN >> 20} MiB of spaces, numbers and brackets; leave out "
+                "the spaces"
             )
         if self._beyond_ascii > MAX_BEYOND_ASCII:
             raise TooMuch(
-                f"has more than {MAX_BEYOND_ASCII >> 20} MiB of characters beyond ASCII; send "
+                f"has more than {MAX_BEYOND_ASCII >> 20} MiB of characters outside of ASCII; send "
                 "several requests"
             )
         if self._escapes > MAX_ESCAPES:

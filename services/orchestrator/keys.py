@@ -35,8 +35,8 @@ _BAD_INPUT = 2
 _UNREACHABLE = 3
 
 _WHERE = (
-    "Of the stack that `dualprocess up --data DIR` started: `dualprocess keys --data DIR …`. Of "
-    "another service, whose Redis is elsewhere: --redis-url."
+    "For the keys of a stack that `dualprocess up --data DIR` started, use `dualprocess keys "
+    "--data DIR …`. For another service, name its Redis with --redis-url."
 )
 
 app = typer.Typer(
@@ -51,12 +51,13 @@ RedisUrl = Annotated[
     str | None,
     typer.Option(
         "--redis-url",
-        help="Else that of `dualprocess keys --data DIR`, DUALPROCESS_REDIS_URL or REDIS_URL, that "
-        "of the stack in ./data.",
+        help="Address of the service's Redis. Without it: the Redis of the stack in "
+        "`dualprocess keys --data DIR`, then DUALPROCESS_REDIS_URL or REDIS_URL, then the stack in "
+        "./data.",
     ),
 ]
 
-Json = Annotated[bool, typer.Option("--json", help="For programs: JSON on standard output.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs on standard output.")]
 
 
 @app.callback()
@@ -64,7 +65,7 @@ def of(
     context: typer.Context,
     data: Annotated[
         Path | None,
-        typer.Option(help="Of `dualprocess up --data DIR`, whose keys it is about: ./data."),
+        typer.Option(help="Data folder of the `dualprocess up` whose keys are meant: ./data."),
     ] = None,
 ) -> None:
     context.obj = data
@@ -73,20 +74,29 @@ def of(
 @app.command(epilog=_WHERE)
 def create(
     context: typer.Context,
-    name: Annotated[str, typer.Option(help="Whose it is, for the list.")],
-    scope: Annotated[list[Scope], typer.Option(help="Once for each; admin implies the others.")],
-    queued: Annotated[int | None, typer.Option(min=1, help="Jobs that may wait.")] = None,
-    running: Annotated[int | None, typer.Option(min=1, help="Jobs that run at once.")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps of a job.")] = None,
-    body_bytes: Annotated[int | None, typer.Option(min=1, help="Size of a request.")] = None,
+    name: Annotated[str, typer.Option(help="Its name in the list, like its holder's.")],
+    scope: Annotated[
+        list[Scope],
+        typer.Option(help="What it allows; give it once for each. admin includes the others."),
+    ],
+    queued: Annotated[
+        int | None, typer.Option(min=1, help="Jobs that may be queued at once.")
+    ] = None,
+    running: Annotated[int | None, typer.Option(min=1, help="Jobs that may run at once.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Optimiser steps that one job may have.")
+    ] = None,
+    body_bytes: Annotated[
+        int | None, typer.Option(min=1, help="Bytes that one request may have.")
+    ] = None,
     work: Annotated[
         int | None,
-        typer.Option(min=1, help="Work of all jobs that have not ended."),
+        typer.Option(min=1, help="Work that all unfinished jobs may have together."),
     ] = None,
     redis_url: RedisUrl = None,
     json: Json = False,
 ) -> None:
-    """Make a key, and show it this once. Quotas left out come from DUALPROCESS_QUOTA_…."""
+    """Make a key, and show it this once. Quotas that are left out come from DUALPROCESS_QUOTA_…."""
     settings = KeySettings.from_environment()
     quotas = Quotas(
         queued=queued or settings.quota_queued,
@@ -121,10 +131,10 @@ def list_keys(context: typer.Context, redis_url: RedisUrl = None, json: Json = F
     for key in listed:
         table.add_row(
             key.id,
-            # Text: a name is no markup.
+            # As Text, so that a name is not read as markup.
             Text(printable.line(key.name)),
             " ".join(sorted(key.scopes)),
-            # A key from before there was a quota has no limit there.
+            # A key that is older than a quota has no limit for it.
             *["none" if limit is None else f"{limit:,}" for _, limit in key.quotas],
             f"{key.created_at:%Y-%m-%d %H:%M}",
             f"{key.revoked_at:%Y-%m-%d %H:%M}" if key.revoked_at else "",
@@ -135,11 +145,11 @@ def list_keys(context: typer.Context, redis_url: RedisUrl = None, json: Json = F
 @app.command(epilog=_WHERE)
 def revoke(
     context: typer.Context,
-    key_id: Annotated[str, typer.Argument(metavar="ID", help="As `list` shows it.")],
+    key_id: Annotated[str, typer.Argument(metavar="ID", help="The key's id, as `list` shows it.")],
     redis_url: RedisUrl = None,
     json: Json = False,
 ) -> None:
-    """Take a key back: from now on it opens nothing. Its jobs go on."""
+    """Revoke a key: from now on it is not accepted. Its jobs go on."""
 
     async def take() -> bool:
         async with _keys(context.obj, redis_url) as keys:
@@ -147,13 +157,13 @@ def revoke(
 
     if not asyncio.run(take()):
         _fail(
-            f"ID: there is no key {key_id}; `dualprocess keys list` shows those there are",
+            f"ID: there is no key {key_id}; `dualprocess keys list` shows all keys",
             _BAD_INPUT,
         )
     if json:
         typer.echo(printable.as_json({"id": key_id, "revoked": True}))
     else:
-        typer.echo(f"key {printable.line(key_id)} opens nothing any more")
+        typer.echo(f"key {printable.line(key_id)} is revoked")
 
 
 @contextlib.asynccontextmanager
@@ -176,7 +186,7 @@ async def _keys(data: Path | None, redis_url: str | None) -> AsyncIterator[ApiKe
 
 @dataclass(frozen=True)
 class _Place:
-    """Where Redis is, by what that is known, and what to do where it does not answer."""
+    """The address of Redis, the setting that named it, and the remedy if it does not answer."""
 
     url: str
     name: str
@@ -201,12 +211,12 @@ def _place(data: Path | None, redis_url: str | None) -> _Place:
     if data is not None:
         _fail(
             f"--data: no stack with a Redis of its own runs in {folder}; start it with "
-            f"`dualprocess up --data {folder}`, or name the service's Redis by --redis-url",
+            f"`dualprocess up --data {folder}`, or name the service's Redis with --redis-url",
             _BAD_INPUT,
         )
     remedy = (
-        f"no stack runs in {folder.resolve()} either. Name the folder of the one that you mean, "
-        "`dualprocess keys --data DIR …` after `dualprocess up --data DIR`, or the service's Redis"
+        f"no stack runs in {folder.resolve()} either. Name the folder of the stack, `dualprocess "
+        "keys --data DIR …` after `dualprocess up --data DIR`, or name the service's Redis"
     )
     return _Place(settings.redis_url, "--redis-url", remedy)
 

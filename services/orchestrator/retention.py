@@ -9,7 +9,7 @@ from services.orchestrator.store.jobs import Jobs
 from services.orchestrator.store.uploads import Uploads
 
 _DAY_MS = 86_400_000
-#: Of each kind in one sweep: it shall never hold up what it runs beside.
+#: How many of each kind are deleted in one sweep, so that it never delays other work for long.
 _BATCH = 20
 
 
@@ -38,7 +38,7 @@ class Retention:
         self._events_days = events_days
 
     async def sweep(self) -> bool:
-        """One batch; true when more is due. Raises ``StoreUnavailable``."""
+        """Deletes one batch; true if more is due. Raises ``StoreUnavailable``."""
         jobs = await self._ended(keys.FINISHED, self._days)
         for job_id in jobs:
             await self._deletion.forget(job_id)

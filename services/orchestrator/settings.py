@@ -1,4 +1,4 @@
-"""Where everything durable is: the same for API and workers."""
+"""Where durable data is kept: the same settings for API and workers."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ class StoreSettings(ServiceSettings):
         default="redis://127.0.0.1:6379/0",
         repr=False,
         validation_alias=AliasChoices("redis_url", "DUALPROCESS_REDIS_URL", "REDIS_URL"),
-        description="Redis 6.2 or newer; with AOF in production.",
+        description="Address of Redis, 6.2 or newer; use AOF in production.",
     )
     redis_strict: bool = Field(
         default=False,
-        description="Do not start with a Redis that may lose jobs: one that throws keys away, "
-        "keeps no append-only file, is too old, or has another time.",
+        description="Refuse to start with a Redis that may lose jobs: one that may delete keys, "
+        "writes no append-only file, is too old, or has another time.",
     )
     artifacts: str = Field(
         default=(Path.cwd() / "data" / "artifacts").as_uri(),
-        description="file:///folder or s3://bucket/prefix.",
+        description="Where files are kept: file:///folder or s3://bucket/prefix.",
     )
     store_seconds: float = Field(
         default=20,
@@ -33,15 +33,23 @@ class StoreSettings(ServiceSettings):
         description="An artifact store that is silent for so long counts as away.",
     )
     keep_days: float = Field(
-        default=30, ge=0, description="Ended jobs and their files go after so long; 0: never."
+        default=30,
+        ge=0,
+        description="Days after which ended jobs and their files are deleted; 0: never.",
     )
     keep_events_days: float = Field(
-        default=7, ge=0, description="Events of ended jobs, but the last; 0: as long as the job."
+        default=7,
+        ge=0,
+        description="Days after which the events of ended jobs, except the "
+        "last, are deleted; 0: with the job.",
     )
-    sweep_seconds: float = Field(default=60, gt=0, description="Between looks for what may go.")
+    sweep_seconds: float = Field(
+        default=60, gt=0, description="Seconds between two searches for jobs to delete."
+    )
 
     def check_redis(self) -> None:
-        """Exits, with the remedy, if Redis will never do. One that is away may come."""
+        """Exits, with the remedy, if this Redis can never be used. If it does not answer, it may
+        later."""
         if refusal := redis_refusal(self.redis_url):
             self.refuse("redis_url", refusal)
         seen = first_look(self.redis_url) if self.redis_strict else None
@@ -50,11 +58,11 @@ class StoreSettings(ServiceSettings):
 
 
 class KeySettings(StoreSettings):
-    """What a key may ask for when it is made without quotas of its own."""
+    """The quotas of a key that is made without quotas of its own."""
 
     quota_queued: int = Field(default=100, ge=1)
     quota_running: int = Field(default=4, ge=1)
     quota_steps: int = Field(default=2000, ge=1)
     quota_body_bytes: int = Field(default=64 * 1024 * 1024, ge=1)
-    #: Room for as many jobs as may be queued, at the defaults of any preset.
+    #: Enough for as many jobs as may be queued, with the defaults of any preset.
     quota_work: int = Field(default=500_000, ge=1)

@@ -1,15 +1,17 @@
 """How much the models have to compute for one validated spec.
 
-The unit of ``Work.total`` is one pass of a model over a picture of a megapixel, 2^20 pixels. Passes
-of denoiser and VLM count alike, since both are of some billion parameters, and so one number bounds
-the time of both; one that a gradient flows back through counts as three, as is usual: the way back
-takes about two. Everything is counted as the most that it can take: a job that trains at random
-timesteps, ends early or keeps what the base model predicted takes less. Not counted: the
-autoencoder, the LoRA's own layers, files, and what has to be made again after a broken attempt.
+The unit of ``Work.total`` is one pass of a model over a picture of one megapixel, 2^20 pixels. A
+pass of the denoiser and one of the VLM count the same, since both models have some billions of
+parameters; so one number limits the time of both. A pass with a gradient counts as three, as is
+usual, since the backward pass takes about twice as long as the forward pass.
 
-A picture is ``width * height`` pixels, a text 64 pixels a character: four characters are about a
-token, and a token about 16 × 16 pixels. ``g`` is 2 with classifier-free guidance, else 1, and ``S``
-is ``image.num_inference_steps``.
+Everything is counted as the most that it can take. A job takes less if it trains at random
+timesteps, ends early, or reuses what the base model predicted. Not counted: the autoencoder, the
+LoRA's own layers, files, and what has to be computed again after a failed attempt.
+
+A picture is ``width * height`` pixels. Each character of text counts as 64 pixels, since four
+characters are about one token, and one token is about 16 × 16 pixels. ``g`` is 2 with
+classifier-free guidance, else 1. ``S`` is ``image.num_inference_steps``.
 
 An optimise job::
 
@@ -28,10 +30,10 @@ An images job::
     scoring  = seeds * asked
     prompts  = g * 256 * max_sequence_length of the generator
 
-A job of words, of which a token that a VLM writes is a pass of its own, and uses a device badly::
+A job of words, where each token that a VLM writes is a pass of its own, which uses a device badly::
 
     answers: sum over questions of picture + 64 * characters + 2^14 * max_new_tokens
-    writing: 2 * (picture + 64 * characters of all that is said + 2^14 * 512), for two replies
+    writing: 2 * (picture + 64 * characters of the whole text + 2^14 * 512), for two replies
 """
 
 from __future__ import annotations
@@ -55,24 +57,24 @@ from services.common.presets import GeneratorPreset
 from services.orchestrator.writing import tasks
 
 MEGAPIXEL = 2**20
-#: Of a whole, in which work is stored.
+#: Work is stored in thousandths of a unit.
 THOUSANDTHS = 1000
 
 _CHARACTER_PIXELS = 64
-#: Of a token that is read with others, and of one that is written by itself.
+#: Pixels of a token that is read together with others, and of one that is written.
 _READ_PIXELS = 256
 _WRITTEN_PIXELS = 2**14
-#: A pass forward and the one back.
+#: A forward pass and its backward pass.
 _WITH_GRADIENT = 3
 #: Base and LoRA.
 _BOTH = 2
-#: A reply that can't be used is asked for once more.
+#: If a reply can't be used, the VLM is asked once more.
 _REPLIES = 2
 
 
 @dataclass(frozen=True)
 class Work:
-    """By what it is for, in pixels times passes."""
+    """The work of each part, in pixels times passes."""
 
     parts: Mapping[WorkPart, int]
 
@@ -102,7 +104,7 @@ def together(several: Iterable[Work]) -> Work:
 
 
 def job_work(spec: ResolvedJobSpec, preset: GeneratorPreset) -> Work:
-    """Of an optimise job on the generator of ``preset``: see above."""
+    """The work of an optimise job on the generator of ``preset``; see above."""
     optimizer, image = spec.optimizer, spec.image
     picture, branches = _pixels(image), _branches(image, preset)
     drawn = picture * branches * image.num_inference_steps
@@ -125,7 +127,7 @@ def job_work(spec: ResolvedJobSpec, preset: GeneratorPreset) -> Work:
 
 
 def images_work(spec: ResolvedImagesSpec, preset: GeneratorPreset) -> Work:
-    """Of an images job on the generator of ``preset``: see above."""
+    """The work of an images job on the generator of ``preset``; see above."""
     picture, branches = _pixels(spec.image), _branches(spec.image, preset)
     pictures = len(spec.seeds)
     return Work(
@@ -140,8 +142,8 @@ def images_work(spec: ResolvedImagesSpec, preset: GeneratorPreset) -> Work:
 def words_work(
     spec: ResolvedAnswersSpec | ResolvedQuestionsSpec | ResolvedExpansionSpec, picture: int | None
 ) -> Work:
-    """Of a job of words about a picture of so many pixels; ``None`` where it is shown a blank one:
-    see above."""
+    """The work of a job of words about a picture with ``picture`` pixels; ``None`` if the VLM gets
+    a blank one. See above."""
     shown = tasks.BLANK_SIDE**2 if picture is None else picture
     if isinstance(spec, ResolvedAnswersSpec):
         written = spec.max_new_tokens * _WRITTEN_PIXELS
@@ -170,7 +172,7 @@ class _Asks(Protocol):
 
 
 def _asked(spec: _Asks, picture: int) -> int:
-    """Of every question about one picture."""
+    """The pixels of all questions about one picture."""
     postfix = len(spec.question_postfix)
     return sum(
         picture + _CHARACTER_PIXELS * (len(asked.question) + len(asked.answer) + postfix)
@@ -183,7 +185,7 @@ def _pixels(image: ImageSettings) -> int:
 
 
 def _prompt(preset: GeneratorPreset) -> int:
-    """Of the text encoders, which mostly fill a prompt up to what they can read."""
+    """The pixels of a prompt. Most text encoders pad it to the longest that they can read."""
     return preset.max_sequence_length * _READ_PIXELS
 
 

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable
+from functools import partial
 
-import grpc
 from transformers.utils import logging as transformers_logging
 
 from dualprocess import printable
 from dualprocess.v1 import vlm_pb2, vlm_pb2_grpc
 from services.common.credentials import CredentialsError
 from services.common.device import DeviceThread
+from services.common.device_health import DeviceHealth, identity
 from services.common.errors import StartError
 from services.common.presets import PresetError, load_presets
-from services.common.server import serve
+from services.common.server import Loaded, serve
 from services.common.settings import GpuServiceSettings
 from services.common.telemetry import configure_logging
 from services.vlm import registry
+from services.vlm.probe import probe
 from services.vlm.servicer import VlmServicer
 
 
@@ -27,10 +28,14 @@ async def main(settings: GpuServiceSettings) -> None:
     credentials = settings.credentials()
     device = DeviceThread(settings.device, threads=settings.threads)
 
-    async def load() -> Callable[[grpc.aio.Server], None]:
+    async def load(port: int) -> Loaded:
         vlm = await device.run(registry.load, preset, device.device)
-        servicer = VlmServicer(preset, vlm, device)
-        return lambda server: vlm_pb2_grpc.add_VlmServicer_to_server(servicer, server)
+        device_id = identity(device.device, port)
+        servicer = VlmServicer(preset, vlm, device, device_id)
+        return Loaded(
+            lambda server: vlm_pb2_grpc.add_VlmServicer_to_server(servicer, server),
+            DeviceHealth(device, device_id, partial(probe, vlm)),
+        )
 
     name = vlm_pb2.DESCRIPTOR.services_by_name["Vlm"].full_name
     try:
@@ -42,7 +47,7 @@ async def main(settings: GpuServiceSettings) -> None:
 if __name__ == "__main__":
     settings = GpuServiceSettings.from_command_line()
     configure_logging("vlm", settings.log_level)
-    # A log is no place for progress bars, nor for hints to install torchvision.
+    # The log should have no progress bars, and no hints to install torchvision.
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
     try:

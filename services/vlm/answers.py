@@ -27,7 +27,7 @@ class Answer:
 def losses(
     vlm: VlmFamily, features: torch.Tensor, conversations: Sequence[Conversation]
 ) -> tuple[torch.Tensor, list[Answer]]:
-    """Loss of each conversation [n], float32, attached to ``features``, and what it means.
+    """Loss of each conversation [n], float32, attached to ``features``, and the answers.
 
     ``features`` [n, …] belong to ``conversations`` one by one. Logits are computed
     at the answers' positions only.
@@ -57,7 +57,8 @@ def losses(
 
 
 def passes(vlm: VlmFamily, conversations: Sequence[Conversation]) -> Iterator[slice]:
-    """Their parts in turn, each of as many as the preset puts through the text model at once."""
+    """The conversations in parts. Each part goes through the text model in one pass; the preset
+    sets its size."""
     at_once = vlm.preset.conversations_at_once
     for begin in range(0, len(conversations), at_once):
         yield slice(begin, begin + at_once)

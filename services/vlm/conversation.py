@@ -12,8 +12,8 @@ from services.vlm.visual_prompt import VisualPrompt
 
 @dataclass(frozen=True)
 class AskedQuestion:
-    """What is asked of every image. ``weight`` is how much its loss counts beside the others',
-    ``field`` how refusals call it."""
+    """A question about every image. ``weight`` is how much its loss counts, compared with the
+    others'; error messages name it by ``field``."""
 
     question: str
     answer: str
@@ -31,12 +31,12 @@ class Conversation:
 
 
 def with_postfix(question: str, postfix: str) -> str:
-    """The question as it is put: the postfix follows after one space, unless it is empty."""
+    """The question as the VLM gets it: the postfix follows after one space, unless it is empty."""
     return f"{question} {postfix}" if postfix else question
 
 
 def prompt(chat: str, image: str, question: str) -> str:
-    """The conversation up to where the answer begins.
+    """The conversation up to the place where the answer begins.
 
     ``chat`` holds ``{image}`` and ``{question}`` once each; ``image`` is the expanded placeholder.
     """
@@ -63,7 +63,7 @@ def tokenize(tokenizer: Any, prefix: str, asked: AskedQuestion) -> Conversation:
 
 
 def refuse_control_tokens(tokenizer: Any, text: str, field: str) -> None:
-    """Raises ``InvalidInput`` where a user's text would act as a token like ``<image>``."""
+    """Raises ``InvalidInput`` if a user's text would act as a token like ``<image>``."""
     added = tokenizer.added_tokens_decoder.values()
     for token in {token.content for token in added if token.special}:
         if token in text:
@@ -71,7 +71,7 @@ def refuse_control_tokens(tokenizer: Any, text: str, field: str) -> None:
 
 
 def ids(tokenizer: Any, text: str) -> list[int]:
-    """Ids with exactly one BOS, where the tokenizer has one, also for templates that write it."""
+    """Token ids with exactly one BOS, if the tokenizer has one, even if the template writes it."""
     tokens: list[int] = tokenizer(text)["input_ids"]
     bos = tokenizer.bos_token_id
     if bos is not None and tokens[:2] == [bos, bos]:

@@ -20,15 +20,15 @@ from services.vlm.visual_prompt import VisualPrompt
 
 @dataclass(frozen=True)
 class Guard:
-    """Where the gradient is taken, and which answers give one.
+    """At which images the gradient is taken, and which answers give one.
 
     ``margin``: an answer whose probability exp(-loss) has reached it gives no more gradient; its
     term of the loss is max(0, loss + ln margin), a hinge as in FlowBP and LeapAlign. ``None``:
     every answer gives one.
 
-    ``worst_case``: the gradient is taken at the images moved by this root mean square along
-    d loss / d image, each as a whole (after RSA-FT: a picture that pleases only exactly where it is
-    gets no rest). 0: at the images themselves.
+    ``worst_case``: the gradient is taken at the images moved by this root mean square along d loss
+    / d image, each as a whole (after RSA-FT: a picture whose answers are right only at that exact
+    point goes on learning). 0: at the images themselves.
     """
 
     margin: float | None = None
@@ -37,9 +37,9 @@ class Guard:
 
 OFF = Guard()
 
-#: What the loss is multiplied by before the pass backward, and the gradient divided by behind it:
-#: in float16 the small ones of many or sure answers would be zeros. Powers of two, the largest that
-#: doesn't overflow; other dtypes need none.
+#: The loss is multiplied by this before the backward pass, and the gradient divided by it
+#: afterwards: in float16 the small gradients of many or certain answers would become zeros. Powers
+#: of two; the largest that doesn't overflow is used. Other dtypes need none.
 _SCALES: Mapping[DtypeName, tuple[float, ...]] = {"float16": (2.0**14, 2.0**7, 1.0)}
 
 
@@ -48,8 +48,7 @@ class Guidance:
     """``answers`` has a row for each image, in it an entry for each question.
 
     ``loss`` is the mean of theirs, over questions by their weights. Both are those of the images
-    themselves. ``gradient`` is d loss / d images, as the guard lets it through, in the images'
-    dtype.
+    themselves. ``gradient`` is d loss / d images, as changed by the guard, in the images' dtype.
     """
 
     loss: float
@@ -64,12 +63,12 @@ def guide(
     postfix: str,
     guard: Guard = OFF,
 ) -> Guidance:
-    """What the VLM says of ``images`` [batch, 3, height, width] in [-1, 1], on its device.
+    """The VLM's answers about ``images`` [batch, 3, height, width] in [-1, 1], on its device.
 
-    The vision tower runs once for every image and visual prompt, whatever the number of
-    questions; twice with ``guard.worst_case``. Values beyond [-1, 1] count as the limit, with a
-    gradient that pulls them back. Raises ``NonFinite`` for a loss or gradient that is not a number,
-    ``InvalidInput`` for a question that can't be put.
+    The vision tower runs once for every image and visual prompt, whatever the number of questions;
+    twice with ``guard.worst_case``. Values beyond [-1, 1] are clamped, with a gradient that pulls
+    them back. Raises ``NonFinite`` for a loss or gradient that is not a number, ``InvalidInput``
+    for a question that can't be asked.
     """
     if not guard.worst_case:
         return _guide(vlm, images, questions, postfix, guard.margin)
@@ -93,8 +92,8 @@ def guarded_loss(
     postfix: str,
     guard: Guard,
 ) -> tuple[torch.Tensor, Sequence[Sequence[Answer]]]:
-    """For one process: what ``guide`` takes the gradient of, as one graph from ``images``; and the
-    answers that it tells."""
+    """For use in one process: the loss whose gradient ``guide`` takes, as one graph from
+    ``images``; and the answers."""
     plain = None
     if guard.worst_case:
         plain = _guide(vlm, images, questions, postfix, None)
@@ -114,7 +113,7 @@ def _guide(
     postfix: str,
     margin: float | None,
 ) -> Guidance:
-    """With the first scale of the loss at which nothing overflows on the way back."""
+    """Uses the first scale of the loss at which nothing overflows in the backward pass."""
     *larger, last = _SCALES.get(vlm.preset.dtype, (1.0,))
     for scale in larger:
         with contextlib.suppress(NonFinite):
@@ -164,14 +163,15 @@ def _shares(questions: Sequence[AskedQuestion], images: int, device: torch.devic
 
 
 def _beyond(losses_N: torch.Tensor, margin: float | None) -> torch.Tensor:
-    """What of each loss an answer of probability ``margin`` would not have."""
+    """The part of each loss that exceeds the loss of an answer with probability ``margin``."""
     return losses_N if margin is None else torch.relu(losses_N + math.log(margin))
 
 
 def _moved(images: torch.Tensor, gradient: torch.Tensor, distance: float) -> torch.Tensor:
-    """Each image moved so far, in root mean square, along its own gradient; float32."""
+    """Each image moved by this distance, in root mean square, along its own gradient; float32."""
     least = torch.finfo(torch.float32).tiny
-    # By the largest value first: the squares of a sure answer's gradient would underflow.
+    # Divided by the largest value first: the squares of a certain answer's gradient would
+    # underflow.
     largest = gradient.float().abs().amax((1, 2, 3), keepdim=True)
     direction = gradient.float() / largest.clamp_min(least)
     size = direction.square().mean((1, 2, 3), keepdim=True).sqrt()

@@ -13,7 +13,7 @@ from torch.nn.functional import interpolate
 
 @dataclass(frozen=True)
 class Normalization:
-    """What a processor does to values in [0, 1], a channel at a time: (y - mean) / std."""
+    """A processor's normalisation of values in [0, 1], for each channel: (y - mean) / std."""
 
     mean: Sequence[float]
     std: Sequence[float]
@@ -61,7 +61,7 @@ def _lanczos_weights(length: int, target: int) -> torch.Tensor:
 
 
 def clamp(values: torch.Tensor, low: float, high: float) -> torch.Tensor:
-    """``values`` limited to [low, high]; a value outside keeps the gradient that pulls it back.
+    """``values`` clamped to [low, high]; a value outside keeps the gradient that pulls it back.
 
     A plain clamp gives values outside no gradient at all, so a saturated pixel could never
     recover. Here descent may move it towards the range, and may not push it further out.

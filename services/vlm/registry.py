@@ -1,4 +1,4 @@
-"""Which class a preset's family is. A family's libraries load when it is first asked for."""
+"""The class of each preset's family. A family's libraries are loaded when it is first used."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _FAMILIES = {
 def load(preset: VlmPreset, device: torch.device) -> VlmFamily:
     """Loads the preset's VLM on ``device``.
 
-    Raises ``PresetError`` for an unknown family, ``StartError`` for a model that can't be had.
+    Raises ``PresetError`` for an unknown family, ``StartError`` for a model that can't be loaded.
     """
     if preset.family not in _FAMILIES:
         raise PresetError(
@@ -35,6 +35,6 @@ def load(preset: VlmPreset, device: torch.device) -> VlmFamily:
     family: type[VlmFamily] = getattr(import_module(module), name)
     try:
         return family.load(preset, device)
-    # OSError for what can't be fetched or read; for some of it the libraries say ValueError.
+    # OSError for what can't be fetched or read; for some of it the libraries raise ValueError.
     except (OSError, ValueError) as error:
         raise StartError(f"{preset.model} can't be loaded: {error}") from error

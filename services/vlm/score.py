@@ -1,4 +1,4 @@
-"""Saved 8-bit pictures, seen through the model's own image processor. No gradient."""
+"""Answers about saved 8-bit pictures, with the model's own image processor. No gradient."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def answer(
     max_new_tokens: int,
     field: str,
 ) -> str:
-    """The VLM's own words about one RGB picture, greedy. Raises ``InvalidInput``."""
+    """The VLM's own words about one RGB picture, decoded greedily. Raises ``InvalidInput``."""
     for name, text in ((field, question), ("question_postfix", postfix)):
         conversation.refuse_control_tokens(vlm.tokenizer, text, name)
     pixel_values = vlm.processed(picture)

@@ -1,4 +1,4 @@
-"""proto ⇄ calls, nothing else."""
+"""Turns gRPC messages into calls of the service, and results into messages."""
 
 from __future__ import annotations
 
@@ -36,10 +36,15 @@ DEFAULT_NEW_TOKENS = 64
 
 
 class VlmServicer(vlm_pb2_grpc.VlmServicer):
-    def __init__(self, preset: VlmPreset, vlm: VlmFamily, device: DeviceThread) -> None:
+    """``device_id`` is the device's name."""
+
+    def __init__(
+        self, preset: VlmPreset, vlm: VlmFamily, device: DeviceThread, device_id: str = ""
+    ) -> None:
         self._preset = preset
         self._vlm = vlm
         self._device = device
+        self._device_id = device_id
 
     async def Describe(
         self, request: vlm_pb2.VlmDescribeRequest, context: Context
@@ -51,6 +56,8 @@ class VlmServicer(vlm_pb2_grpc.VlmServicer):
             dtype=WIRE_DTYPES[DTYPES_BY_NAME[self._preset.dtype]],
             device=str(self._device.device),
             version=version("dualprocess"),
+            device_id=self._device_id,
+            calls=self._device.waiting,
         )
 
     async def Guide(self, request: vlm_pb2.GuideRequest, context: Context) -> vlm_pb2.GuideResponse:

@@ -1,5 +1,4 @@
-"""Solid drawings of another size than the image: what is drawn keeps its colour, what is white
-stays clear."""
+"""Resizes solid drawings: drawn pixels keep their colour, white stays transparent."""
 
 from __future__ import annotations
 
@@ -15,9 +14,9 @@ def resized(drawing: Image.Image, size: tuple[int, int]) -> tuple[Pixels, Mask]:
     """The RGB drawing's pixels at ``size`` = (width, height), and which of them are drawn: all
     that are not pure white.
 
-    A pixel is drawn where half of it or more is; and where less of it is, yet more than on both
-    sides of it across or down: a line thinner than a pixel stays a line. Its colour is the mean of
-    what is drawn within it, without the white around.
+    A pixel counts as drawn if at least half of it is drawn. It also counts if less of it is drawn,
+    but more than of both its neighbours across or down, so that a line thinner than a pixel stays a
+    line. Its colour is the mean of the drawn part, without the white.
     """
     red_HW, green_HW, blue_HW = channels = [np.asarray(channel) for channel in drawing.split()]
     is_drawn_HW = (red_HW & green_HW & blue_HW) != 255
@@ -31,23 +30,23 @@ def resized(drawing: Image.Image, size: tuple[int, int]) -> tuple[Pixels, Mask]:
     return mean_HWC.round().clip(0, 255).astype(np.uint8), drawn_HW
 
 
-#: Less than one pixel of the largest drawing within one of the smallest image.
+#: Less than the part that one pixel of the largest drawing takes in a pixel of the smallest image.
 _LEAST = 1e-7
 
 
 def _mean(values_HW: npt.NDArray[np.generic], size: tuple[int, int]) -> npt.NDArray[np.float32]:
-    """Over the part of the drawing that lies under each pixel."""
+    """The mean over the part of the drawing that lies under each pixel."""
     picture = Image.fromarray(values_HW.astype(np.float32))
     return np.asarray(picture.resize(size, Image.Resampling.BOX))
 
 
 def _is_ridge(part_HW: npt.NDArray[np.float32]) -> Mask:
-    """Not less than above and below, and more than one of them."""
+    """At least as much as above and below, and more than at one of them."""
     above_and_below = np.pad(part_HW, ((1, 1), (0, 0)), mode="edge")
     above, below = above_and_below[:-2], above_and_below[2:]
     both = (part_HW >= above - _SAME) & (part_HW >= below - _SAME)
     return both & ((part_HW > above + _SAME) | (part_HW > below + _SAME))
 
 
-#: Rounding of the means.
+#: Allows for rounding of the means.
 _SAME = 1e-5

@@ -18,7 +18,7 @@ from services.vlm import solid
 
 @dataclass(frozen=True)
 class VisualPrompt:
-    """A drawing and how it is laid. Those with equal bytes share one pass of the vision tower."""
+    """A drawing and its mode. Drawings with equal bytes share one pass of the vision tower."""
 
     encoded: bytes
     mode: vlm_pb2.VisualPromptMode.ValueType
@@ -26,7 +26,8 @@ class VisualPrompt:
 
     @classmethod
     def decode(cls, encoded: bytes, mode: vlm_pb2.VisualPromptMode.ValueType, name: str) -> Self:
-        """Raises ``InvalidInput``, beginning with ``name``, for what can't be laid."""
+        """Raises ``InvalidInput`` for a drawing that can't be used; the message begins with
+        ``name``."""
         if mode not in (
             vlm_pb2.VISUAL_PROMPT_MODE_SOLID,
             vlm_pb2.VISUAL_PROMPT_MODE_TRANSPARENT,

@@ -1,4 +1,4 @@
-"""What is done to the stack: kills, restarts, stops; in an order that a seed chooses."""
+"""Faults in the stack: kills, restarts, stops, sick devices, in an order that a seed decides."""
 
 from __future__ import annotations
 
@@ -10,17 +10,28 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from random import Random
 
 import psutil
 
 from tests.chaos.stack import LEASE_SECONDS, Kind, Part, Stack
+from tests.sick_service import CUDA, ODD, fall_sick, get_well, was_met
 
 
 class Action(StrEnum):
     KILL = "kill -9"
     RESTART = "SIGTERM"
     STOP = "SIGSTOP, SIGCONT"
+    #: Each call of the device fails, while its process lives.
+    BREAK = "CUDA errors"
+    SICKEN = "odd errors"
+
+
+#: Faults of whole processes; and of devices, for processes that have one.
+_TO_PROCESSES = (Action.KILL, Action.RESTART, Action.STOP)
+_TO_DEVICES = {Action.BREAK: CUDA, Action.SICKEN: ODD}
+_DEVICES = (Kind.GENERATOR, Kind.VLM)
 
 
 @dataclass(frozen=True)
@@ -31,7 +42,7 @@ class Fault:
 
 @dataclass(frozen=True)
 class Plan:
-    """``faults`` all in random order, ``gap`` seconds between two on the average, then again:
+    """All ``faults`` in random order, with ``gap`` seconds between two on average; then again,
     ``rounds`` times, or as long as jobs run. Redis is stopped for one of ``cuts`` seconds."""
 
     faults: Sequence[Fault]
@@ -40,9 +51,14 @@ class Plan:
     rounds: int | None = None
 
 
-#: Each way for each kind to go. A stopped Redis is one that is cut off: within a lease, past it,
-#: and longer than its clients wait for an answer (20 s).
-FULL = Plan([Fault(action, kind) for action in Action for kind in Kind], 1.5, (2.0, 7.0, 24.0))
+#: Each fault for each kind. A stopped Redis is cut off: for less than a lease, for more, and for
+#: longer than its clients wait for an answer (20 s).
+FULL = Plan(
+    [Fault(action, kind) for action in _TO_PROCESSES for kind in Kind]
+    + [Fault(action, kind) for action in _TO_DEVICES for kind in _DEVICES],
+    1.5,
+    (2.0, 7.0, 24.0),
+)
 #: One of each main kind, for a run that has no time for all.
 BRIEF = Plan(
     [
@@ -54,13 +70,16 @@ BRIEF = Plan(
         Fault(Action.KILL, Kind.REDIS),
         Fault(Action.STOP, Kind.REDIS),
         Fault(Action.RESTART, Kind.WORKER),
+        Fault(Action.BREAK, Kind.VLM),
+        Fault(Action.SICKEN, Kind.GENERATOR),
     ],
     gap=1.0,
     cuts=(3.0,),
     rounds=1,
 )
 
-#: A stopped process sleeps through its lease, or its callers' patience.
+_LOOK_SECONDS = 0.2
+#: A process is stopped for longer than its lease, or than its callers wait.
 _STOP_SECONDS = (1.3 * LEASE_SECONDS, 2.5 * LEASE_SECONDS)
 
 
@@ -68,16 +87,16 @@ class Chaos:
     """Does to ``stack`` what ``plan`` says."""
 
     def __init__(self, stack: Stack, plan: Plan, rng: Random) -> None:
-        #: What was done so far.
+        #: The faults so far.
         self.injected: Counter[Fault] = Counter()
-        #: Set once each fault was done, or no more will be.
+        #: Set when each fault has happened, or when no more will.
         self.one_round = asyncio.Event()
         self._stack = stack
         self._plan = plan
         self._rng = rng
 
     async def run(self, done: asyncio.Event) -> None:
-        """Until ``done``. Returns when nobody is stopped any more."""
+        """Makes faults until ``done`` is set. Returns when no process is stopped any more."""
         async with asyncio.TaskGroup() as stops:
             for number in itertools.count(1):
                 await self._round(stops, done)
@@ -97,6 +116,14 @@ class Chaos:
         seconds = self._rng.choice(self._plan.cuts)
         if fault.kind != Kind.REDIS:
             seconds = self._rng.uniform(*_STOP_SECONDS)
+        if fault.action in _TO_DEVICES:
+            # Always the same one, since a job that failed on two devices may not survive.
+            part = parts[0]
+            assert part.sick is not None
+            fall_sick(part.sick, _TO_DEVICES[fault.action])
+            _tell(part, f"{fault.action} for {seconds:.1f} s")
+            stops.create_task(self._sicken(fault, part.sick, seconds, done))
+            return
         for part in self._rng.sample(parts, len(parts)):
             process = part.process()
             if process is not None and _send(process, fault.action):
@@ -107,6 +134,9 @@ class Chaos:
                 else:
                     _tell(part, fault.action)
                 return
+
+    async def _sicken(self, fault: Fault, sick: Path, seconds: float, done: asyncio.Event) -> None:
+        self.injected[fault] += await _well_after(sick, seconds, done)
 
 
 def _send(process: psutil.Process, action: Action) -> bool:
@@ -129,6 +159,17 @@ async def _continue(process: psutil.Process, seconds: float, done: asyncio.Event
         # It may have been killed meanwhile.
         with contextlib.suppress(psutil.NoSuchProcess):
             process.resume()
+
+
+async def _well_after(sick: Path, seconds: float, done: asyncio.Event) -> bool:
+    """Waits until the device has failed a call. Returns whether it did."""
+    try:
+        await _pause(seconds, done)
+        while not was_met(sick) and not done.is_set():
+            await _pause(_LOOK_SECONDS, done)
+        return was_met(sick)
+    finally:
+        get_well(sick)
 
 
 async def _pause(seconds: float, done: asyncio.Event) -> None:

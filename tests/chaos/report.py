@@ -11,7 +11,7 @@ from tests.chaos.verdict import Verdict
 
 
 def show(verdict: Verdict, title: str) -> None:
-    """Prints what was promised, what came of it, and what was done to the stack."""
+    """Prints each promise, whether it was kept, and the faults of the stack."""
     console = Console()
     console.print(promises(verdict, title))
     console.print(_faults(verdict))

@@ -1,4 +1,4 @@
-"""What chaos is made in: two of everything but Redis, all children of this process."""
+"""The stack for chaos: two of everything except Redis, all children of this process."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import json
 import secrets
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -22,9 +22,9 @@ from services.local.probes import answers, serves
 from services.local.supervisor import Supervisor
 
 GENERATOR, VLM = "tiny-flux", "tiny-idefics2"
-#: Short, so that a stop outlasts it soon.
+#: Short, so that a stop can be longer.
 LEASE_SECONDS = 4.0
-#: Of a job. Chaos ends more of them than the default of three, and none of them is the job's fault.
+#: The attempts of a job. Chaos ends more than the default of three, and never by the job's fault.
 ATTEMPTS = 50
 _START_SECONDS = 240.0
 _REPLICAS = (1, 2)
@@ -40,14 +40,16 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Part:
-    """A process of the stack; ``mark`` is in its command line, and in no other's."""
+    """A process of the stack; ``mark`` is in no other command line. While the file ``sick`` exists,
+    the process's device has the fault that it names."""
 
     kind: Kind
     mark: str
     spec: ChildSpec
+    sick: Path | None = None
 
     def process(self) -> psutil.Process | None:
-        """The one that runs now; ``None`` between two."""
+        """The process that runs now; ``None`` between two."""
         for process in psutil.Process().children():
             with contextlib.suppress(psutil.Error):
                 if self.mark in " ".join(process.cmdline()):
@@ -57,7 +59,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Stack:
-    """Where it answers, and what it is made of."""
+    """The stack's addresses and parts."""
 
     redis_url: str
     api_urls: Sequence[str]
@@ -68,7 +70,7 @@ class Stack:
 
 
 def build(folder: Path) -> Stack:
-    """The stack's processes, to be started in this order. Ports stay over restarts."""
+    """The stack's processes, in the order of their start. Ports stay the same after restarts."""
     redis = own_redis.build(folder / "redis")
     redis_port = urlsplit(redis.url).port
     store = {
@@ -81,7 +83,8 @@ def build(folder: Path) -> Stack:
     ports = {kind: [free_port() for _ in _REPLICAS] for kind in (Kind.VLM, Kind.GENERATOR)}
     for kind, preset in ((Kind.VLM, VLM), (Kind.GENERATOR, GENERATOR)):
         for replica, port in zip(_REPLICAS, ports[kind], strict=True):
-            parts.append(_gpu_service(kind, replica, port, preset, token))
+            sick = folder / f"{kind}-{replica}-is-sick"
+            parts.append(_gpu_service(kind, replica, port, preset, sick, token))
     vlms = "ipv4:" + ",".join(f"127.0.0.1:{port}" for port in ports[Kind.VLM])
     urls = []
     for replica in _REPLICAS:
@@ -96,7 +99,7 @@ def build(folder: Path) -> Stack:
 
 @contextlib.asynccontextmanager
 async def running(stack: Stack, logs: Path) -> AsyncIterator[None]:
-    """The stack, ready; whatever dies in it starts again, however often."""
+    """The stack, when it is ready. Each process that dies is started again, however often."""
     supervisor = Supervisor(
         [part.spec for part in stack.parts], logs, lambda name, line: None, quick_seconds=0.0
     )
@@ -109,18 +112,19 @@ async def running(stack: Stack, logs: Path) -> AsyncIterator[None]:
 
 
 def _gpu_service(
-    kind: Kind, replica: int, port: int, preset: str, token: Mapping[str, str]
+    kind: Kind, replica: int, port: int, preset: str, sick: Path, token: Mapping[str, str]
 ) -> Part:
     flags = [f"--preset={preset}", "--device=cpu", "--host=127.0.0.1"]
-    return _python(
+    part = _python(
         kind,
         replica,
-        f"services.{kind}",
-        flags,
+        "tests.sick_service",
+        [str(sick), f"services.{kind}", *flags],
         mark=f"--port={port}",
         ready=lambda: serves(f"127.0.0.1:{port}"),
         environment=token,
     )
+    return replace(part, sick=sick)
 
 
 def _api(replica: int, port: int, url: str, store: Mapping[str, str]) -> Part:

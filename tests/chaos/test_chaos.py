@@ -16,4 +16,4 @@ def test_whatever_dies_every_job_ends_as_if_nothing_had_happened(tmp_path: Path)
         [*command, f"--data={tmp_path}"], capture_output=True, text=True, timeout=290, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "8 faults injected" in done.stdout
+    assert "10 faults injected" in done.stdout

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import itertools
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,8 +17,12 @@ HERE = Path(__file__).parent
 Handler = Callable[[httpx.Request], httpx.Response]
 
 
+#: More requests than any test needs from one client, so that a client that tries for ever fails.
+MOST_REQUESTS = 100
+
+
 class Blocking:
-    """An ``AsyncClient`` behind the signatures of ``Client``."""
+    """An ``AsyncClient`` with the signatures of ``Client``."""
 
     def __init__(self, client: AsyncClient, runner: asyncio.Runner) -> None:
         self._client = client
@@ -43,6 +48,17 @@ async def _all(answers: AsyncIterator[Any]) -> list[Any]:
     return [answer async for answer in answers]
 
 
+def _patient_for_a_while(handler: Handler) -> Handler:
+    requests = itertools.count(1)
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        if next(requests) > MOST_REQUESTS:
+            pytest.fail(f"the client keeps asking: {request.method} {request.url}")
+        return handler(request)
+
+    return handle
+
+
 class Talking(Protocol):
     """Either client, talking to a handler."""
 
@@ -55,7 +71,7 @@ def talking_to(request: pytest.FixtureRequest) -> Iterator[Talking]:
     with asyncio.Runner() as runner:
 
         def make(handler: Handler, api_key: str | None = None) -> Any:
-            transport = httpx.MockTransport(handler)
+            transport = httpx.MockTransport(_patient_for_a_while(handler))
             if request.param == "Client":
                 return Client("http://service", api_key, transport=transport)
             return Blocking(AsyncClient("http://service", api_key, transport=transport), runner)
@@ -64,7 +80,7 @@ def talking_to(request: pytest.FixtureRequest) -> Iterator[Talking]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Nothing here waits for anything: a client that tries for ever fails soon."""
+    """No test here waits for anything, so a client that hangs fails soon."""
     for item in items:
         if item.path.is_relative_to(HERE):
             item.add_marker(pytest.mark.timeout(20))

@@ -1,4 +1,4 @@
-"""The SDK, both clients of it, towards a service that is away, comes back, or says no."""
+"""Both clients of the SDK, with a service that is away, comes back, or refuses."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from typing import Any
 
 import httpx
 import pytest
+from pydantic import ValidationError
 
 import dualprocess
 from dualprocess import (
     ApiError,
     AsyncClient,
     Client,
+    Conflict,
     ConnectionFailed,
     InvalidRequest,
     JobSpec,
@@ -26,6 +28,7 @@ from dualprocess import (
     RateLimited,
     ServiceUnavailable,
     Unauthorized,
+    protocol,
 )
 from dualprocess.schemas import StatusEvent, StepEvent
 from tests.client.conftest import Talking
@@ -92,6 +95,36 @@ def test_a_submission_is_repeated_under_one_key(talking_to: Talking) -> None:
     assert len(set(keys)) == 1
 
 
+def asked_of(client: Client, what: str, folder: Path) -> object:
+    match what:
+        case "events":
+            return list(client.events(JOB["id"]))
+        case "wait":
+            return client.wait(JOB["id"])
+        case "download":
+            return client.download(JOB["id"], "lora.safetensors", folder / "lora")
+        case _:
+            return client.job(JOB["id"])
+
+
+@pytest.mark.parametrize("what", ["job", "events", "wait", "download"])
+@pytest.mark.parametrize("status", [None, 502], ids=["no answer", "502"])
+def test_there_is_a_try_behind_each_pause_and_no_more(
+    talking_to: Talking, tmp_path: Path, what: str, status: int | None
+) -> None:
+    calls = []
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        calls.append(request)
+        if status is None:
+            raise httpx.ConnectError("refused")
+        return problem(status)
+
+    with pytest.raises(ServiceUnavailable if status else ConnectionFailed):
+        asked_of(talking_to(handle), what, tmp_path)
+    assert len(calls) == 1 + len(protocol.RETRY_SECONDS)
+
+
 def test_images_are_never_rendered_twice(talking_to: Talking) -> None:
     calls = []
 
@@ -122,6 +155,14 @@ def test_a_refusal_names_its_fields_and_is_not_repeated(talking_to: Talking) -> 
 def test_an_answer_of_somebody_else_is_still_an_error(talking_to: Talking) -> None:
     with pytest.raises(NotFound, match="404"):
         talking_to(lambda request: httpx.Response(404, text="<html>proxy</html>")).job("0" * 26)
+
+
+def test_an_answer_of_another_server_says_what_to_check(talking_to: Talking) -> None:
+    page = httpx.Response(501, text="<html>Unsupported method ('POST')</html>")
+    with pytest.raises(ApiError, match="does not come from a dualprocess service") as caught:
+        talking_to(lambda request: page).submit(SPEC)
+    assert caught.value.problem.detail is not None
+    assert "Check the service's address; the request went to http://" in caught.value.problem.detail
 
 
 def test_a_key_goes_with_every_request(
@@ -155,10 +196,24 @@ def test_a_used_up_quota_says_when_to_come_back(talking_to: Talking) -> None:
     assert len(calls) == 1
 
 
-@pytest.mark.parametrize("status", [401, 403])
-def test_a_key_that_does_not_open_is_its_own_error(talking_to: Talking, status: int) -> None:
-    with pytest.raises(Unauthorized):
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [
+        *((status, InvalidRequest) for status in (400, 413, 415, 422)),
+        *((status, Unauthorized) for status in (401, 403)),
+        *((status, NotFound) for status in (404, 410)),
+        (409, Conflict),
+        (429, RateLimited),
+        *((status, ServiceUnavailable) for status in (502, 503, 504)),
+        (500, ApiError),
+    ],
+)
+def test_each_refusal_is_an_error_of_its_kind(
+    talking_to: Talking, status: int, error: type[ApiError]
+) -> None:
+    with pytest.raises(ApiError) as caught:
         talking_to(lambda request: problem(status)).models()
+    assert type(caught.value) is error
 
 
 def test_events_go_on_where_a_connection_broke(talking_to: Talking) -> None:
@@ -209,7 +264,7 @@ def test_a_stream_that_others_have_is_asked_for_until_it_is_free(
     assert [record.id for record in talking_to(handle).events("0" * 26)] == ["1-0"]
     assert len(asked) == 10
     assert [record.message for record in caplog.records if "close one" in record.message] == [
-        "All event streams are taken: close one. It is asked for again until it is there."
+        "All event streams are taken: close one. The client asks again until it gets its stream."
     ]
 
 
@@ -234,7 +289,7 @@ def full() -> httpx.Response:
 def test_events_of_a_job_that_ended_while_the_stream_was_broken_still_come(
     talking_to: Talking,
 ) -> None:
-    """A server that loses Redis ends its answer as if that were all."""
+    """A server that loses Redis ends its answer as if it were complete."""
     ends = {"type": "status", "status": "succeeded", "attempt": 1}
     asked = []
 
@@ -253,7 +308,7 @@ def test_events_of_a_job_that_ended_while_the_stream_was_broken_still_come(
 
 
 class CutConnection(httpx.SyncByteStream, httpx.AsyncByteStream):
-    """A sign of life, then what a proxy does to a connection that is too old for it."""
+    """A sign of life; then the connection is cut, as a proxy cuts old connections."""
 
     def __iter__(self) -> Iterator[bytes]:
         yield b": alive\n\n"
@@ -281,6 +336,63 @@ def test_a_quiet_job_is_followed_over_any_number_of_cut_connections(talking_to: 
     assert len(asked) == 21
 
 
+def test_a_stream_that_began_gives_back_the_tries_before_it_and_no_more(
+    talking_to: Talking,
+) -> None:
+    asked = []
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        asked.append(request)
+        if len(asked) != 3:
+            raise httpx.ConnectError("refused")
+        headers = {"Content-Type": "text/event-stream"}
+        return httpx.Response(200, headers=headers, stream=CutConnection())
+
+    with pytest.raises(ConnectionFailed):
+        list(talking_to(handle).events("0" * 26))
+    # That it was cut is the first failure of the next round.
+    assert len(asked) == 3 + len(protocol.RETRY_SECONDS)
+
+
+def test_a_stream_that_brought_nothing_may_have_ended_before_the_job(talking_to: Talking) -> None:
+    asked = []
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        if not request.url.path.endswith("/events"):
+            return httpx.Response(200, json={**JOB, "status": "succeeded"})
+        asked.append(request)
+        ends = json.dumps({"type": "status", "status": "succeeded", "attempt": 1})
+        text = f"id: 1-0\ndata: {ends}\n\n" if len(asked) == 2 else ""
+        return httpx.Response(200, headers={"Content-Type": "text/event-stream"}, text=text)
+
+    assert [record.id for record in talking_to(handle).events("0" * 26)] == ["1-0"]
+
+
+def test_an_event_that_is_broken_is_an_error(talking_to: Talking) -> None:
+    """Only a kind that is not known here is passed over."""
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        text = 'id: 1-0\ndata: {"type": "status", "status": "asleep"}\n\n'
+        return httpx.Response(200, headers={"Content-Type": "text/event-stream"}, text=text)
+
+    with pytest.raises(ValidationError, match="status"):
+        list(talking_to(handle).events("0" * 26))
+
+
+def test_to_wait_is_to_follow_the_events_to_their_end(talking_to: Talking) -> None:
+    told: list[httpx.Request] = []
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        if not request.url.path.endswith("/events"):
+            return httpx.Response(200, json={**JOB, "status": "succeeded" if told else "running"})
+        told.append(request)
+        ends = json.dumps({"type": "status", "status": "succeeded", "attempt": 1})
+        headers = {"Content-Type": "text/event-stream"}
+        return httpx.Response(200, headers=headers, text=f"id: 1-0\ndata: {ends}\n\n")
+
+    assert talking_to(handle).wait("0" * 26).status == JobStatus.SUCCEEDED
+
+
 def test_a_page_of_somebody_else_is_no_stream(talking_to: Talking) -> None:
     page = httpx.Response(200, headers={"Content-Type": "text/html"}, text="<html>")
     with pytest.raises(ConnectionFailed):
@@ -288,40 +400,56 @@ def test_a_page_of_somebody_else_is_no_stream(talking_to: Talking) -> None:
 
 
 def test_behind_the_end_of_a_job_nothing_comes(talking_to: Talking) -> None:
+    asked = []
+
     def handle(request: httpx.Request) -> httpx.Response:
         if not request.url.path.endswith("/events"):
             return httpx.Response(200, json={**JOB, "status": "succeeded"})
+        asked.append(request.headers["Last-Event-ID"])
         return httpx.Response(200, headers={"Content-Type": "text/event-stream"}, text="")
 
     assert list(talking_to(handle).events("0" * 26, last_event_id="7-0")) == []
+    assert asked == ["7-0", "7-0"], "one of them began behind the job's end"
 
 
-def test_a_pause_is_as_long_as_the_service_asks(
-    talking_to: Talking, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    slept: list[float] = []
+@pytest.fixture
+def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The pauses that a client makes, none of which takes time."""
+    pauses: list[float] = []
 
     async def sleep(seconds: float) -> None:
-        slept.append(seconds)
+        pauses.append(seconds)
 
-    monkeypatch.setattr("dualprocess.client.time.sleep", slept.append)
+    monkeypatch.setattr("dualprocess.client.time.sleep", pauses.append)
     monkeypatch.setattr("dualprocess.async_client.asyncio.sleep", sleep)
+    return pauses
+
+
+def test_a_pause_is_as_long_as_the_service_asks(talking_to: Talking, slept: list[float]) -> None:
     answers = iter(
         [
-            httpx.Response(503, headers={"Retry-After": "7"}),
+            httpx.Response(503, headers={"Retry-After": "30"}),
             httpx.Response(503),
             httpx.Response(200, json=JOB),
         ]
     )
     assert talking_to(lambda request: next(answers)).job(JOB["id"]).id == JOB["id"]
-    assert slept == [7.0, 0.0]
+    assert slept == [30.0, 0.0]
 
 
-def test_nobody_waits_an_hour_for_the_service(talking_to: Talking) -> None:
-    hour = httpx.Response(503, headers={"Retry-After": "3600"})
+def test_nobody_waits_longer_than_half_a_minute_for_the_service(
+    talking_to: Talking, slept: list[float]
+) -> None:
+    calls = []
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        calls.append(request)
+        return httpx.Response(503, headers={"Retry-After": "31"})
+
     with pytest.raises(ServiceUnavailable) as caught:
-        talking_to(lambda request: hour).job(JOB["id"])
-    assert caught.value.retry_after == 3600
+        talking_to(handle).job(JOB["id"])
+    assert caught.value.retry_after == 31
+    assert (len(calls), slept) == (1, [])
 
 
 def test_an_answer_that_is_no_job_is_an_error_of_ours(talking_to: Talking) -> None:

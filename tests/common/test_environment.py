@@ -40,7 +40,7 @@ needs_ipv6 = pytest.mark.skipif(not _has_ipv6(), reason="needs ::1 on this machi
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        # What Kubernetes sets beside a service called dualprocess.
+        # Kubernetes sets this if there is a service called dualprocess.
         ("DUALPROCESS_PORT", "tcp://10.0.0.1:8000"),
         ("DUALPROCESS_PORT", "udp://10.0.0.1:8000"),
         ("DUALPROCESS_PORT", "tcp://[fd00::1]:8000"),
@@ -113,7 +113,7 @@ def test_a_grpc_target_is_taken(target: str) -> None:
 @pytest.mark.parametrize(
     ("target", "said"),
     [
-        ("::1:50051", "in brackets|without brackets"),
+        ("::1:50051", "without brackets"),
         ("fd00::7:50051", "without brackets"),
         ("gpu-1", "must be host:port"),
         ("http://gpu-1:50051", "must be host:port"),
@@ -176,7 +176,7 @@ async def _asked(host: str) -> bool:
         await server.stop(None)
 
 
-#: What keeps a process from starting: its command, its environment, what it says.
+#: Faults that keep a process from starting: its command, its environment, its message.
 FAULTS: list[tuple[list[str], dict[str, str], str]] = [
     (["services.local", "--data={file}"], {}, "--data (or DUALPROCESS_DATA): {file} can't be the"),
     (["services.local", "--data={file}/below"], {}, "--data (or DUALPROCESS_DATA): {file}/below"),
@@ -205,7 +205,7 @@ FAULTS: list[tuple[list[str], dict[str, str], str]] = [
     (
         ["services.orchestrator.worker", "--generator=a:1"],
         {"DUALPROCESS_VLMS": "idefics2=b:2"},
-        "--vlms (or DUALPROCESS_VLMS): is not the JSON",
+        "--vlms (or DUALPROCESS_VLMS): must be JSON",
     ),
 ]
 

@@ -1,4 +1,4 @@
-"""What keeps a GPU service from starting is one line, and status 1."""
+"""A GPU service that can't start says so in one line, and ends with status 1."""
 
 from __future__ import annotations
 
@@ -62,14 +62,14 @@ def test_a_model_that_is_not_there(service: str, tmp_path: Path) -> None:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
 @pytest.mark.parametrize("name", ["cuda", "cuda:1"])
 def test_a_device_that_is_not_here(name: str) -> None:
-    with pytest.raises(StartError, match=f"^--device {name} is not here: .*; choose another"):
+    with pytest.raises(StartError, match=f"^--device {name} is not available: .*; choose another"):
         DeviceThread(name)
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_gpu_beyond_the_last() -> None:
-    with pytest.raises(StartError, match=r"^--device cuda:99 is not here: .*; choose another"):
+    with pytest.raises(StartError, match=r"^--device cuda:99 is not available: .*; choose another"):
         DeviceThread("cuda:99")
 
 
@@ -87,14 +87,14 @@ def test_a_port_that_is_taken(taken: int) -> None:
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert done.stderr.splitlines()[-1] == (
-        f"vlm: can't listen on 127.0.0.1:{taken}: it is taken, or not this machine's; "
-        "choose another --port or --host"
+        f"vlm: can't listen on 127.0.0.1:{taken}: it is in use, or is not an address of this "
+        "machine; choose another --port or --host"
     )
 
 
 async def test_two_services_never_share_a_port() -> None:
     first, port = bind("127.0.0.1:0", OPEN)
     await first.start()
-    with pytest.raises(StartError, match=f"can't listen on 127.0.0.1:{port}: it is taken"):
+    with pytest.raises(StartError, match=f"can't listen on 127.0.0.1:{port}: it is in use"):
         bind(f"127.0.0.1:{port}", OPEN)
     await first.stop(None)

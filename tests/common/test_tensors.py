@@ -70,9 +70,9 @@ def test_a_wrong_tensor_is_refused_with_a_sentence(
 
 
 def test_integers_can_not_travel() -> None:
-    with pytest.raises(TensorError, match=r"torch\.int64 can't travel"):
+    with pytest.raises(TensorError, match=r"torch\.int64 can't be sent"):
         torch_tensors.to_proto(torch.zeros(1, dtype=torch.int64))
-    with pytest.raises(TensorError, match="wants a numpy array of float32"):
+    with pytest.raises(TensorError, match="needs a numpy array of float32"):
         tensors.to_proto(np.zeros(1, "<f8"), tensor_pb2.DTYPE_FLOAT32)
 
 

@@ -1,4 +1,4 @@
-"""What the compose file starts exists, and takes what it is given."""
+"""The services in the compose file exist, and accept their settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Jobs told to MLflow and to Weights & Biases: the real packages, each in a folder of its own."""
+"""Jobs in MLflow and in Weights & Biases: the real packages, each with a folder of its own."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_what_has_no_curve_is_refused_with_a_sentence(stack: Stack, client: Clie
     images = client.generate(ImagesRequest(prompt="a circle", generator="tiny-flux"))
     told = track(stack, images.id, "mlflow")
     assert told.exit_code == 1
-    assert "only jobs that learn" in told.stderr
+    assert "only training jobs" in told.stderr
     running = client.submit(red_circle(steps=5000))
     told = track(stack, running.id, "mlflow")
     client.cancel(running.id)

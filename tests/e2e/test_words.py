@@ -55,7 +55,7 @@ def test_what_the_vlm_refuses_can_not_be(stack: Stack, circle: str) -> None:
     [
         (["questions", "a circle", "--vlm", "tiny-idefics2"], 2, "too small a model to write"),
         (["expand", "a circle"], 2, "DUALPROCESS_LLM_BASE_URL"),
-        (["expand", "a circle", "--vlm", "idefics2", "--wait", "0"], 3, "has its result later"),
+        (["expand", "a circle", "--vlm", "idefics2", "--wait", "0"], 3, "shows its result later"),
         (["questions", "a circle", "--count", "0"], 2, "count"),
         (["questions", "a circle", "--drawing", "nowhere.png"], 2, "nowhere.png: No such file"),
         (["ask", __file__], 2, "PNG or JPEG"),

@@ -11,7 +11,7 @@ import pytest
 import torch
 from diffusers import FluxPipeline, FluxTransformer2DModel
 from peft.tuners.lora import LoraLayer
-from safetensors.torch import save
+from safetensors.torch import load, save
 
 from services.common.device import DeviceThread
 from services.common.errors import InvalidInput
@@ -171,7 +171,7 @@ def test_text_encoders_are_left_out_with_a_note(family: str) -> None:
     read = read_lora(save(tensors | {key: torch.ones(1) for key in TEXT_ENCODERS}), generator)
     assert read.loras.keys() == read_lora(save(tensors), generator).loras.keys()
     (note,) = read.notes
-    assert f"7 of its {7 + len(tensors) // 2} LoRAs are of text encoders" in note
+    assert f"7 of its {7 + len(tensors) // 2} LoRAs are for text encoders" in note
 
 
 @pytest.mark.parametrize("family", table.EVERY)
@@ -200,7 +200,7 @@ async def test_a_job_tells_what_its_start_left_out(
     (warning,) = told.responses[1].warnings.sentences
     assert warning.startswith("lora.start: 1 of its ")
     assert LORA_FILE in told.files
-    with pytest.raises(InvalidInput, match=r"^loras\.0: .*text encoders.*leave that out"):
+    with pytest.raises(InvalidInput, match=r"^loras\.0: .*text encoders.*remove them from"):
         LoadedLoras(schnell, "strict", [save(tensors | te)], [1.0])
 
 
@@ -268,10 +268,84 @@ def test_every_row_of_the_table_is_tried() -> None:
 
 
 def test_a_fused_layer_that_repeats_its_parts_is_left_out(schnell: GeneratorFamily) -> None:
-    parts = written(schnell, SPELLINGS["diffusers"])
+    missing = [f"transformer_blocks.1.attn.to_{name}" for name in "qkv"]
+    parts = {
+        key: tensor
+        for key, tensor in written(schnell, SPELLINGS["diffusers"]).items()
+        if not any(f".{module}." in key for module in missing)
+    }
     whole = written(schnell, SPELLINGS["XLabs"])
-    fused = {key: tensor for key, tensor in whole.items() if "qkv" in key}
-    read = read_lora(save(parts | fused), schnell)
+    repeating = {key: tensor for key, tensor in whole.items() if "qkv" in key}
+    read = read_lora(save(parts | repeating), schnell)
     alone = read_lora(save(parts), schnell)
+    assert read.loras.keys() - alone.loras.keys() == set(missing), "what repeats nothing is taken"
     assert all(torch.equal(read.loras[module].B, lora.B) for module, lora in alone.loras.items())
     assert any("repeat others" in note for note in read.notes)
+
+
+@pytest.mark.parametrize("family", ["flux", "stable_diffusion"])
+def test_a_linear_layer_and_a_convolution_of_one_pixel_are_one(family: str) -> None:
+    """Files have either for either."""
+
+    def turned(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.ndim == 2:
+            return tensor[:, :, None, None]
+        return tensor[:, :, 0, 0].contiguous() if tensor.shape[2:].numel() == 1 else tensor
+
+    generator = loaded(BY_FAMILY[family])
+    tensors = written(generator, SPELLINGS["diffusers"])
+    got = ours(generator, {key: turned(tensor) for key, tensor in tensors.items()})
+    wanted = ours(generator, tensors)
+    assert got.keys() == wanted.keys()
+    assert all(torch.equal(got[module], delta) for module, delta in wanted.items())
+
+
+QKV = [f"transformer_blocks.0.attn.to_{name}" for name in "qkv"]
+
+
+def fused(A: torch.Tensor, B: torch.Tensor) -> bytes:
+    key = "double_blocks.0.processor.qkv_lora1"
+    return save({f"{key}.down.weight": A, f"{key}.up.weight": B.contiguous()})
+
+
+def test_rows_that_a_fused_layers_modules_have_to_themselves_go_to_each(
+    schnell: GeneratorFamily,
+) -> None:
+    A, parts = torch.randn(6, 64), torch.randn(3, 64, 2)
+    of_q, of_k, _ = A.clone().chunk(3)
+    loras = read_lora(fused(A, torch.block_diag(*parts)), schnell).loras  # type: ignore[no-untyped-call]
+    assert list(loras) == QKV
+    assert torch.equal(loras[QKV[1]].A, of_k)
+    assert torch.equal(loras[QKV[1]].B, parts[1])
+    # What is nothing but zeros is no LoRA; one half is something to begin with.
+    A[2:4], parts[1:] = 0, 0
+    loras = read_lora(fused(A, torch.block_diag(*parts)), schnell).loras  # type: ignore[no-untyped-call]
+    assert list(loras) == [QKV[0], QKV[2]]
+    assert torch.equal(loras[QKV[0]].A, of_q)
+    assert torch.equal(loras[QKV[2]].A, A[4:])
+    assert not loras[QKV[2]].B.any()
+
+
+@pytest.mark.parametrize("rank", [2, 3, 4])
+def test_rows_that_a_fused_layers_modules_share_go_to_all(
+    schnell: GeneratorFamily, rank: int
+) -> None:
+    A, B = torch.randn(rank, 64), torch.randn(192, rank)
+    loras = read_lora(fused(A, B), schnell).loras
+    assert list(loras) == QKV
+    for module, part in zip(QKV, B.chunk(3), strict=True):
+        assert torch.equal(loras[module].A, A)
+        assert torch.equal(loras[module].B, part)
+
+
+def test_a_fused_layer_of_another_size_is_refused(schnell: GeneratorFamily) -> None:
+    with pytest.raises(InvalidInput, match=r"qkv.*: 191 rows of output don't fit"):
+        read_lora(fused(torch.randn(2, 64), torch.randn(191, 2)), schnell)
+
+
+def test_a_fused_layer_beside_one_of_its_modules_is_refused(schnell: GeneratorFamily) -> None:
+    """What repeats all of them is left out; here nobody can say which of the two is meant."""
+    whole = load(fused(torch.randn(2, 64), torch.randn(192, 2)))
+    alone = {f"transformer.{QKV[1]}.lora_{half}.weight": torch.ones(64, 64) for half in "AB"}
+    with pytest.raises(InvalidInput, match=f"two LoRAs of {QKV[1]}; send a file with one"):
+        read_lora(save(whole | alone), schnell)

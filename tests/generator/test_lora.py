@@ -31,6 +31,11 @@ def test_file_is_what_other_tools_read(schnell: GeneratorFamily, tmp_path: Path)
     adapter = disturbed(schnell, "exported")
     file = tmp_path / "lora.safetensors"
     file.write_bytes(diffusers_file(adapter.tensors(), schnell, rank=4, title="a circle"))
+    adapted = sorted(
+        name.removesuffix(".lora_A.weight")
+        for name in adapter.named_parameters
+        if name.endswith(".lora_A.weight")
+    )
     adapter.remove()
     with safe_open(file, "pt") as opened:
         keys, metadata = list(opened.keys()), opened.metadata()
@@ -42,6 +47,7 @@ def test_file_is_what_other_tools_read(schnell: GeneratorFamily, tmp_path: Path)
         assert "base_layer" not in key
     config = json.loads(metadata["lora_adapter_metadata"])
     assert config["transformer.r"] == config["transformer.lora_alpha"] == 4
+    assert config["transformer.target_modules"] == adapted
     assert metadata["modelspec.title"] == "a circle"
     assert metadata["ss_network_dim"] == metadata["ss_network_alpha"] == "4"
 

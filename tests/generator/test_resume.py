@@ -1,4 +1,4 @@
-"""A job that goes on from a checkpoint ends as one that nothing disturbed."""
+"""A job that continues from a checkpoint ends like an undisturbed one."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ async def test_no_checkpoints_where_none_are_wanted(
 
 
 def interrupted(told: Run, after: int, *, suspend: bool) -> Guide:
-    """A VLM that never answers once so many steps are done and the job is to end."""
+    """A VLM that never answers after this many steps, when the job must end."""
 
     async def guide(message: tensor_pb2.Tensor) -> Guidance:
         if len(told.steps) == after:
@@ -187,7 +187,7 @@ SPOILS: list[tuple[Callable[[pb.OptimizeSpec, bytes], bytes], str]] = [
     (lambda _, file: b"", "not a safetensors file"),
     (_other_step, "after step 5, not 6"),
     (_other_rank, "is torch.float32"),
-    (lambda spec, file: (spec.lora.target_modules.pop(), file)[1], "is nothing of this job's"),
+    (lambda spec, file: (spec.lora.target_modules.pop(), file)[1], "does not belong to this job"),
     (
         lambda _, file: save(
             {name: t for name, t in tensors_of(file).items() if "attn.to_q.lora_A" not in name},

@@ -158,8 +158,8 @@ def _without_b(tensors: Mapping[str, torch.Tensor]) -> bytes:
     return save({key: t for key, t in tensors.items() if "lora_B" not in key})
 
 
-def _wide(matrix: torch.Tensor) -> torch.Tensor:
-    return matrix[:, :, None, None].expand(-1, -1, 3, 3)
+def _wide(matrix: torch.Tensor, *kernel: int) -> torch.Tensor:
+    return matrix[:, :, None, None].expand(-1, -1, *kernel)
 
 
 def _with_alpha(numbers: int) -> Callable[[Tensors], bytes]:
@@ -175,8 +175,8 @@ WRONG: list[tuple[Callable[[Tensors], bytes], str]] = [
     (lambda _: save({}), "holds no LoRA"),
     (_renamed("transformer_blocks.", "blocks."), "none of its 30 layers .* is one of a flux"),
     (_renamed("lora_A", "lokr_w1"), "it is a LoKr"),
-    (_renamed("lora_A.weight", "weight"), "is no part of a LoRA"),
-    (_without_b, "it has one half; a LoRA has lora_A.weight and lora_B.weight"),
+    (_renamed("lora_A.weight", "weight"), "is not part of a LoRA"),
+    (_without_b, "it has only one half for .*; a LoRA has lora_A.weight and lora_B.weight"),
     (_with("transformer.x.alpha"), "transformer.x.alpha' belongs to no LoRA"),
     (lambda _: save({"lora_te_q.lora_down.weight": torch.ones(1)}), "only LoRAs of text encoders"),
     (
@@ -187,7 +187,8 @@ WRONG: list[tuple[Callable[[Tensors], bytes], str]] = [
     (_changed(lambda key, t: t[:, 1:] if "lora_A" in key else t), "don't fit that layer"),
     (_changed(lambda key, t: t[:, 1:] if "lora_B" in key else t), "don't fit together"),
     (_changed(lambda key, t: t[:0, :, None, None] if "lora_B" in key else t), "don't fit that"),
-    (_changed(lambda key, t: _wide(t) if "lora_B" in key else t), "don't fit that layer"),
+    (_changed(lambda key, t: _wide(t, 3, 3) if "lora_B" in key else t), "don't fit that layer"),
+    (_changed(lambda key, t: _wide(t, 3, 1) if "lora_B" in key else t), "don't fit that layer"),
     (_with_alpha(2), "alpha must be one number"),
 ]
 

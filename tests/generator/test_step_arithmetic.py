@@ -1,9 +1,10 @@
-"""What one step makes of its gradients, exactly: averaged, clipped, and drawn anew each time."""
+"""What one step does with its gradients, exactly: averages and clips them; with new draws each
+time."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ import torch
 from dualprocess.v1 import generator_pb2 as pb
 from dualprocess.v1 import tensor_pb2
 from services.common.device import DeviceThread
+from services.common.errors import NonFinite
 from services.generator import checkpoint, draws
 from services.generator.families.base import GeneratorFamily
 from services.generator.guide import Guidance, Guide
@@ -57,7 +59,8 @@ def only_the_first_call_teaches() -> Guide:
 async def test_the_gradient_is_the_mean_over_the_accumulated_calls(
     schnell: GeneratorFamily, device: DeviceThread, accumulate: int
 ) -> None:
-    """The first of them gives what it gives alone, the others nothing: so that divided by them."""
+    """The first gives its own gradient and the others none, so the mean is divided by their
+    number."""
     spec = optimize_spec()
     alone, _ = await first_step(schnell, device, spec, bright)
     spec.optimizer.accumulate = accumulate
@@ -113,3 +116,31 @@ def test_calls_of_one_step_are_drawn_apart() -> None:
     optimizer = pb.OptimizerSpec(seed=7, batch=1, noise_seeds=1, subsample=True)
     indices = [draws.timestep_index(optimizer, 0, call, 4) for call in range(400)]
     assert min(indices.count(index) for index in range(4)) > 60
+
+
+@pytest.mark.parametrize("accumulate", [2, 3])
+async def test_a_skipped_step_leaves_nothing_to_the_next(
+    schnell: GeneratorFamily, device: DeviceThread, accumulate: int
+) -> None:
+    """Whether its first call had given a gradient, or none did."""
+    norms = []
+    for fails_at in (0, accumulate - 1):
+        calls = itertools.count()
+
+        async def guide(
+            message: tensor_pb2.Tensor, calls: Iterator[int] = calls, fails_at: int = fails_at
+        ) -> Guidance:
+            if next(calls) == fails_at:
+                raise NonFinite("the loss (nan) is not finite")
+            return judge(message)
+
+        told, spec = Run(), optimize_spec()
+        spec.optimizer.steps = spec.optimizer.noise_seeds = 2
+        spec.optimizer.accumulate = accumulate
+        await optimize(
+            schnell, device, spec, guide, told.emit, name="two", interrupts=told.interrupts
+        )
+        (step,) = told.steps
+        assert step.step == 2
+        norms.append(step.grad_norm)
+    assert norms[0] == pytest.approx(norms[1], rel=1e-5)

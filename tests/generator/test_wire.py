@@ -78,7 +78,9 @@ async def test_a_job_goes_on_from_the_lora_of_another(
         _, second = await whole(stub.Optimize(iter(sent)))
         assert apart(second["lora-0.png"], first["lora-0.png"]) <= 1
         assert apart(second["lora-0.png"], first["base-0.png"]) > 2
-        with pytest.raises(grpc.aio.AioRpcError, match=r"lora\.start_blob: no blob named 'first'"):
+        with pytest.raises(
+            grpc.aio.AioRpcError, match=r"lora\.start_blob: no complete blob named 'first'"
+        ):
             await whole(stub.Optimize(iter(sent[:-1])))
 
 

@@ -1,4 +1,4 @@
-"""``dualprocess up`` where it can't start: one sentence, at once."""
+"""``dualprocess up`` that can't start says so at once, in one sentence."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from services.local.settings import LocalSettings
 
 
 def up(*flags: str) -> str:
-    """What it says when it refuses to start."""
+    """Its message when it refuses to start."""
     done = subprocess.run(
         [str(Path(sys.executable).with_name("dualprocess")), "up", *flags],
         capture_output=True,
@@ -113,7 +113,7 @@ def test_an_unknown_model_brings_the_known_ones(tmp_path: Path, flag: str, known
 @pytest.mark.parametrize(
     ("models", "sentence"),
     [
-        ("tiny-flux,nothing", "'nothing' is unknown: choose of"),
+        ("tiny-flux,nothing", "'nothing' is unknown: choose from"),
         ("tiny-flux,flux-dev", "names no VLM: add one of gemma3"),
         ("idefics2", "names no generator: add one of flux-dev"),
     ],

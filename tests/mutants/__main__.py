@@ -1,9 +1,10 @@
-"""Puts single mistakes into the code and looks whether the tests notice: ``make mutants``.
+"""Puts single mistakes into the code and checks whether the tests notice: ``make mutants``.
 
 ``targets`` says which files and which tests, ``mistakes`` has those made by hand, all of which are
 tried, ``equivalent`` those that change nothing. A sample of the others is drawn by ``--seed``. When
-``--minutes`` are over, what is left counts as not run. ``--save`` keeps the result in
-``benchmarks/results/``. It ends with status 1 when too many survive.
+``--minutes`` are over, what is left counts as not run. ``--save`` keeps each result in
+``benchmarks/results/`` as it comes, beside those of files that ``--only`` leaves out; ``--again``
+then tries no mutant that was killed. It ends with status 1 when too many survive.
 """
 
 from __future__ import annotations
@@ -13,17 +14,19 @@ import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from functools import cache
 
 from tests.mutants import report
 from tests.mutants.mutants import Mutant, by_hand, sample
-from tests.mutants.report import Tried
+from tests.mutants.report import Results, Tried
 from tests.mutants.targets import TARGETS
 from tests.mutants.trial import Workshop, workshop
 
-#: Tests that run so often as long as they need without a mistake hang.
-_SLACK, _SLACK_SECONDS = 3.0, 20.0
-_FIRST_SECONDS = 600.0
-_FAILED = re.compile(r"^(?:FAILED|ERROR) (\S+)", re.MULTILINE)
+#: The time for the tests of one mutant. pytest-timeout ends a single test that hangs earlier.
+_SECONDS = 600.0
+_FAILED = re.compile(r"^(?:FAILED|ERROR) (tests/.+?)(?: - (.*))?$", re.MULTILINE)
+#: A test that pytest-timeout ended has noticed nothing.
+_WAITED = "from pytest-timeout"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -33,61 +36,65 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("--seed", type=int, default=1)
     add("--minutes", type=float, default=60.0, help="for everything")
     add("--only", default="", help="targets and files whose names hold this")
+    add("--again", action="store_true", help="only what no saved run has seen killed")
     add("--save", action="store_true")
     options = vars(parser.parse_args(arguments))
-    save = options.pop("save")
+    save, again = options.pop("save"), options.pop("again")
     mutants = list(_drawn(options["each"], options["seed"], options["only"]))
-    tried = _tried(mutants, time.monotonic() + 60 * options["minutes"])
+    results = Results(mutants, options)
+    tried = list[Tried]()
+    for one in _tried(
+        mutants, results if again else None, time.monotonic() + 60 * options["minutes"]
+    ):
+        tried.append(one)
+        where = f"{one.mutant.path}:{one.mutant.line}"
+        print(f"{len(tried)}/{len(mutants)} {one.how} {one.seconds:.0f} s {where}", flush=True)
+        if save:
+            results.save(tried)
     report.show(tried, f"{len(mutants)} mutants, seed {options['seed']}")
-    if save:
-        report.save(tried, options)
     sys.exit(report.counted(tried).share < report.GOAL)
 
 
 def _drawn(each: int, seed: int, only: str) -> Iterator[Mutant]:
-    for mutant in (*by_hand(), *(one for to in TARGETS for one in sample(to, each, seed))):
+    for mutant in (*by_hand(seed), *(one for to in TARGETS for one in sample(to, each, seed))):
         if only in mutant.target or only in mutant.path:
             yield mutant
 
 
-def _tried(mutants: Sequence[Mutant], end: float) -> list[Tried]:
-    tried = list[Tried]()
-    usual = dict[tuple[str, ...], float | None]()
+def _tried(mutants: Sequence[Mutant], known: Results | None, end: float) -> Iterator[Tried]:
     with workshop() as shop:
-        for number, mutant in enumerate(mutants, 1):
+        for mutant in mutants:
+            before = known.killed(mutant) if known else None
             if mutant.equivalent:
-                tried.append(Tried(mutant, "equivalent"))
+                yield Tried(mutant, "equivalent")
+            elif before is not None:
+                yield before
             elif time.monotonic() > end:
-                tried.append(Tried(mutant, "not run"))
+                yield Tried(mutant, "not run")
             else:
-                if mutant.tests not in usual:
-                    usual[mutant.tests] = _usual_seconds(shop, mutant.tests)
-                tried.append(_judged(mutant, shop, usual[mutant.tests]))
-            one = tried[-1]
-            where = f"{mutant.path}:{mutant.line}"
-            print(f"{number}/{len(mutants)} {one.how} {one.seconds:.0f} s {where}", flush=True)
-    return tried
+                yield _judged(mutant, shop)
 
 
-def _usual_seconds(shop: Workshop, tests: tuple[str, ...]) -> float | None:
-    """Without a mistake; nothing where they fail even so, which says nothing of any mutant."""
-    outcome = shop.run(tests, _FIRST_SECONDS)
-    if outcome.passed:
-        return outcome.seconds
-    print(f"{' '.join(tests)} fail without any mistake:\n{outcome.said}", file=sys.stderr)
-    return None
-
-
-def _judged(mutant: Mutant, shop: Workshop, usual: float | None) -> Tried:
-    if usual is None:
-        return Tried(mutant, "not run")
-    outcome = shop.run(mutant.tests, _SLACK * usual + _SLACK_SECONDS, mutant)
-    if outcome.timed_out:
-        return Tried(mutant, "timed out", outcome.seconds)
+def _judged(mutant: Mutant, shop: Workshop) -> Tried:
+    outcome = shop.run(mutant.tests, _SECONDS, mutant)
     if outcome.passed:
         return Tried(mutant, "survived", outcome.seconds)
     failed = _FAILED.search(outcome.said)
-    return Tried(mutant, "killed", outcome.seconds, failed[1] if failed else "")
+    by, why = (failed[1], failed[2] or "") if failed else ("", "")
+    if outcome.timed_out or _WAITED in why:
+        return Tried(mutant, "timed out", outcome.seconds, by)
+    if not _pass(shop, (by.partition("::")[0],) if by else mutant.tests):
+        return Tried(mutant, "not run")
+    return Tried(mutant, "killed", outcome.seconds, by)
+
+
+@cache
+def _pass(shop: Workshop, tests: tuple[str, ...]) -> bool:
+    """Without a mistake. Where they fail even so, that says nothing of any mutant."""
+    outcome = shop.run(tests, _SECONDS)
+    if not outcome.passed:
+        print(f"{' '.join(tests)} fail without any mistake:\n{outcome.said}", file=sys.stderr)
+    return outcome.passed
 
 
 if __name__ == "__main__":

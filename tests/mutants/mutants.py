@@ -23,14 +23,14 @@ from tests.mutants.equivalent import EQUIVALENT
 from tests.mutants.mistakes import MISTAKES
 from tests.mutants.targets import Target
 
-#: What makes nothing that can be wrong: no mutation, or only one with arguments.
+#: Operators that are not used: they change nothing, or need arguments.
 _LEFT_OUT = ("core/NoOp", "core/VariableReplacer", "core/VariableInserter")
 #: An operator becomes one of its own kind: others are errors of type, which any test notices.
 _KINDS = (
     {"Add", "Sub", "Mul", "Div", "FloorDiv", "Mod", "Pow"},
     {"BitAnd", "BitOr", "BitXor", "LShift", "RShift"},
 )
-#: Of what is compared so here, the one is the other.
+#: Comparisons that mean the same in this code.
 _SAME = ({"Eq", "Is"}, {"NotEq", "IsNot"})
 
 Place = tuple[int, int]
@@ -47,7 +47,7 @@ class Mutant:
     after: str
     source: str
     tests: tuple[str, ...]
-    #: Why nothing can notice, where that is known.
+    #: Why no test can notice it, if that is known.
     equivalent: str = ""
 
 
@@ -67,10 +67,10 @@ def sample(target: Target, count: int, seed: int) -> list[Mutant]:
     return _first((mutant for mutant in made if mutant is not None), count)
 
 
-def by_hand() -> list[Mutant]:
-    """The table's mistakes."""
+def by_hand(seed: int) -> list[Mutant]:
+    """All of the table's mistakes, in random order: time may be up before the last of them."""
     made = []
-    for mistake in MISTAKES:
+    for mistake in random.Random(seed).sample(MISTAKES, len(MISTAKES)):
         source = Path(mistake.path).read_text()
         changed = source.replace(mistake.text, mistake.becomes)
         target = "queue's Lua" if mistake.path.endswith(".lua") else "by hand"
@@ -138,7 +138,7 @@ def _span(node: ast.AST) -> tuple[Place, Place]:
 
 
 def _made(target: Target, path: str, mistake: tuple[str, int]) -> Mutant | None:
-    """Nothing where the operator can't change this after all."""
+    """``None`` if the operator can't change this place."""
     source, (name, occurrence) = Path(path).read_text(), mistake
     try:
         changed = mutate_code(source, get_operator(name)(), occurrence)
@@ -163,8 +163,10 @@ def _mutant(target: str, path: str, source: str, changed: str, tests: tuple[str,
     before, after = source.splitlines(), changed.splitlines()
     lines = zip(before, after, strict=False)
     first = next((at for at, (one, other) in enumerate(lines) if one != other), len(after))
-    # What was taken away has no line of its own any more.
+    # What was taken away has no line of its own any more; with a decorator goes the line before it.
     now = after[first].strip() if first < len(after) else ""
+    while not before[first].strip():
+        first += 1
     mutant = Mutant(target, path, first + 1, before[first].strip(), now, changed, tests)
     return replace(mutant, equivalent=_why_equivalent(mutant))
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-#: Seconds; a message is sent at once, or not at all.
+#: Seconds. A message is sent at once, or never.
 LONGEST_WAIT = 15.0
 
 
@@ -23,7 +23,7 @@ class Received:
 
 @dataclass
 class Receiver:
-    """Answers as told, and keeps what came."""
+    """Answers as set, and keeps the messages."""
 
     port: int = 0
     scheme: str = "http"
@@ -34,6 +34,8 @@ class Receiver:
     #: Bytes of each answer's body.
     body: int = 0
     got: list[Received] = field(default_factory=list)
+    #: Answers with a body that were read to their end.
+    read_whole: int = 0
     serving: set[asyncio.Task[None]] = field(default_factory=set)
 
     @property
@@ -41,7 +43,7 @@ class Receiver:
         return f"{self.scheme}://127.0.0.1:{self.port}/hook?for=me"
 
     async def until(self, count: int) -> list[Received]:
-        """What came, once it is so much."""
+        """The messages, when this many have come."""
         loop = asyncio.get_running_loop()
         end = loop.time() + LONGEST_WAIT
         while len(self.got) < count:
@@ -66,18 +68,33 @@ class Receiver:
             more = f"content-length: {self.body}\r\n" if self.body else ""
             location = f"location: {self.url}\r\n" if 300 <= status < 400 else ""
             writer.write(f"HTTP/1.1 {status} x\r\n{more}{location}\r\n".encode())
-            writer.write(b"x" * self.body)
+            half = b"x" * (self.body // 2)
+            writer.write(half)
             await writer.drain()
+            if self.body and not await _has_left(reader):
+                writer.write(half)
+                await writer.drain()
+                await reader.read()
+                self.read_whole += 1
         writer.close()
         with contextlib.suppress(ConnectionError, ssl.SSLError):
             await writer.wait_closed()
+
+
+async def _has_left(reader: asyncio.StreamReader) -> bool:
+    try:
+        async with asyncio.timeout(0.2):
+            await reader.read()
+    except TimeoutError:
+        return False
+    return True
 
 
 @contextlib.asynccontextmanager
 async def receiving(
     receiver: Receiver | None = None, *, tls: ssl.SSLContext | None = None
 ) -> AsyncIterator[Receiver]:
-    """The receiver listens, on its port of before if it had one."""
+    """The receiver listens, on its earlier port if it had one."""
     receiver = receiver or Receiver(scheme="https" if tls else "http")
     server = await asyncio.start_server(receiver.serve, "127.0.0.1", receiver.port, ssl=tls)
     receiver.port = server.sockets[0].getsockname()[1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import math
 from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -30,12 +31,16 @@ class ScriptedGenerator(generator_pb2_grpc.GeneratorServicer):
     """Makes steps until its script says otherwise."""
 
     def __init__(self) -> None:
-        #: How many attempts break in the middle.
+        #: How many attempts fail in the middle.
         self.breaks = 0
         self.refusal: str | None = None
-        #: What it tells the owner of every job.
+        self.device_id = "GPU-1"
+        #: How every attempt ends, or the next ``failures`` of them: status, sentence, metadata.
+        self.fails: tuple[grpc.StatusCode, str, tuple[tuple[str, str], ...]] | None = None
+        self.failures = math.inf
+        #: The warnings that it sends for each job.
         self.warns: list[str] = []
-        #: While unset, every job stands still after its first step.
+        #: While unset, each job stops after its first step.
         self.go = asyncio.Event()
         self.go.set()
         self.active = 0
@@ -52,6 +57,7 @@ class ScriptedGenerator(generator_pb2_grpc.GeneratorServicer):
         #: whatever else runs there.
         self.fatal: str | None = None
         self._death = asyncio.Event()
+        self._suspension = asyncio.Event()
         #: Attempts that break do so after this step.
         self.breaks_after = 0
         #: Steps that change nothing, and the step after which it gives up.
@@ -66,7 +72,7 @@ class ScriptedGenerator(generator_pb2_grpc.GeneratorServicer):
         self.guards: list[pb.GuardSpec] = []
 
     async def Describe(self, request: Any, context: Context) -> pb.GeneratorDescribeResponse:
-        return pb.GeneratorDescribeResponse(preset="tiny-flux")
+        return pb.GeneratorDescribeResponse(preset="tiny-flux", device_id=self.device_id)
 
     async def Optimize(
         self, requests: AsyncIterator[pb.OptimizeRequest], context: Context
@@ -94,9 +100,14 @@ class ScriptedGenerator(generator_pb2_grpc.GeneratorServicer):
             stop.cancel()
 
     def die(self) -> None:
-        """Every running job breaks."""
+        """Makes every running job fail."""
         self._death.set()
         self._death = asyncio.Event()
+
+    def suspend(self) -> None:
+        """Hands every running job back."""
+        self._suspension.set()
+        self._suspension = asyncio.Event()
 
     async def _optimize(
         self,
@@ -106,12 +117,15 @@ class ScriptedGenerator(generator_pb2_grpc.GeneratorServicer):
     ) -> AsyncIterator[pb.OptimizeResponse]:
         if self.refusal:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, self.refusal)
+        if self.fails is not None and self.failures > 0:
+            self.failures -= 1
+            await context.abort(*self.fails)
         yield pb.OptimizeResponse(started=pb.Started(steps=spec.optimizer.steps))
         if self.warns:
             yield pb.OptimizeResponse(warnings=pb.Warnings(sentences=self.warns))
-        done, death = spec.resume.step, self._death
+        done, death, suspension = spec.resume.step, self._death, self._suspension
         for step in range(done + 1, spec.optimizer.steps + 1):
-            if stop.done():
+            if stop.done() or suspension.is_set():
                 break
             probability = self.probabilities[min(step, len(self.probabilities)) - 1]
             answer = vlm_pb2.AnswerResult(
@@ -141,13 +155,16 @@ class ScriptedGenerator(generator_pb2_grpc.GeneratorServicer):
                 self.die()
             going = asyncio.ensure_future(self.go.wait())
             dying = asyncio.ensure_future(death.wait())
-            await asyncio.wait({going, dying, stop}, return_when=asyncio.FIRST_COMPLETED)
+            leaving = asyncio.ensure_future(suspension.wait())
+            ends = {going, dying, leaving, stop}
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            leaving.cancel()
             going.cancel()
             dying.cancel()
             if death.is_set():
                 await context.abort(grpc.StatusCode.UNAVAILABLE, "Socket closed")
         request = stop.result() if stop.done() else None
-        if request is not None and request.stop.suspend:
+        if suspension.is_set() or (request is not None and request.stop.suspend):
             for response in checkpoint(done):
                 yield response
             finished = pb.Finished(steps_done=done, stopped=True, suspended=True)
@@ -211,8 +228,8 @@ async def _blob(
 
 
 class ScriptedVlm(vlm_pb2_grpc.VlmServicer):
-    """Says Yes of what is ``yes_of``: of red, unless told otherwise. In words it says ``replies``,
-    one after the other, then ``reply``."""
+    """Answers Yes for images of the colour ``yes_of``, which is red by default. Its words are
+    ``replies``, one after the other, then ``reply``."""
 
     def __init__(self) -> None:
         self.away = False

@@ -9,6 +9,7 @@ import time
 import pytest
 
 from dualprocess.schemas import JobStatus, StatusEvent
+from services.orchestrator.store.checkpoints import StoredCheckpoint, dump
 from services.orchestrator.store.queue import Claim, LeaseLost, Owned, Queue
 from services.orchestrator.store.redis import DEADLINES, DELAYED, Client, queue_key
 from tests.orchestrator.conftest import Api, Site
@@ -20,7 +21,7 @@ QUEUE = queue_key("tiny-flux", ["tiny-idefics2"])
 async def test_a_renewed_lease_lasts_longer_than_the_one_that_was_claimed(
     api: Api, redis: Client
 ) -> None:
-    """Claimed for a moment, renewed for an hour: after the moment it is still its owner's."""
+    """Claimed for a moment and renewed for an hour, it is still its owner's after the moment."""
     await api.submit()
     brief, long = Queue(redis, lease_ms=50), Queue(redis, lease_ms=3_600_000)
     claim = await brief.claim("owner", [QUEUE])
@@ -33,7 +34,7 @@ async def test_a_renewed_lease_lasts_longer_than_the_one_that_was_claimed(
 
 
 async def test_a_lease_that_is_not_renewed_is_over(api: Api, redis: Client) -> None:
-    """Otherwise the test above would prove nothing."""
+    """Without this the test above would prove nothing."""
     await api.submit()
     queue = Queue(redis, lease_ms=50)
     claim = await queue.claim("owner", [QUEUE])
@@ -86,7 +87,7 @@ async def test_who_has_no_lease_any_more_writes_nothing(
 
 
 async def test_an_ended_job_is_under_no_lease(api: Api, redis: Client) -> None:
-    """Or it would be taken from its owner once more, and run again."""
+    """Else it would be taken from its owner once more, and run again."""
     queue, ends = Queue(redis, lease_ms=50), (JobStatus.SUCCEEDED, JobStatus.FAILED)
     for status in ends:
         await api.submit()
@@ -107,7 +108,7 @@ async def test_an_attempt_begins_and_ends_as_the_job_says(api: Api, redis: Clien
     assert "it broke" in ((await api.job(job.id)).waiting_for or "")
     await queue.promote()
     assert "none is alive" in ((await api.job(job.id)).waiting_for or ""), "the pause is over"
-    # Who promotes once more puts nothing into the queue a second time.
+    # Promoting once more puts nothing into the queue a second time.
     second = await _claimed(queue)
     await queue.promote()
     assert await queue.claim("other", [QUEUE]) is None
@@ -139,6 +140,7 @@ async def test_the_owner_of_a_job_past_its_deadline_is_asked_to_stop(
     claim = await _claimed(queue)
     await redis.zadd(DEADLINES, {job.id: 0})
     assert await queue.end_overdue() == []
+    assert await redis.zcard(DEADLINES) == 0, "who was asked is in nobody's way the next time"
     assert await queue.renew(claim) is Owned.CANCEL_WANTED
     await queue.finish(claim, JobStatus.CANCELLED)
     assert "its deadline" in ((await api.job(job.id)).stopped_because or "")
@@ -154,6 +156,51 @@ async def test_the_cause_of_every_attempt_is_in_the_error(api: Api, redis: Clien
         JobStatus.FAILED,
         "attempt 1: first\nattempt 2: second",
     )
+
+
+async def _broken_after(queue: Queue, redis: Client, *steps: int, attempts: int = 3) -> JobStatus:
+    """The job's status when each attempt broke with its newest checkpoint after such a step."""
+    status = JobStatus.QUEUED
+    for step in steps:
+        claim = await _claimed(queue)
+        stored = dump([StoredCheckpoint(step=step, path="a", sha256="b")] if step else [])
+        await queue.record(claim, fields={"checkpoints": stored})
+        ended = await queue.requeue(claim, "killed", attempts=attempts, pause_ms=1_000_000)
+        assert ended is not None
+        status = ended
+        if status == JobStatus.QUEUED:
+            await redis.zadd(DELAYED, {claim.job_id: 0})
+            await queue.promote()
+    return status
+
+
+async def test_an_attempt_that_got_further_starts_the_count_anew(api: Api, redis: Client) -> None:
+    queue, job = Queue(redis), await api.submit()
+    assert await _broken_after(queue, redis, *range(12, 120, 12)) == JobStatus.QUEUED
+    assert (await api.job(job.id)).attempt == 9
+    assert await _broken_after(queue, redis, 108, 108, 110) == JobStatus.QUEUED
+    assert await _broken_after(queue, redis, 110, 110, 110) == JobStatus.FAILED
+    assert len((await api.job(job.id)).causes) == 15
+
+
+async def test_a_checkpoint_that_is_no_newer_than_one_before_starts_nothing_anew(
+    api: Api, redis: Client
+) -> None:
+    """A checkpoint that could not be used is removed; reaching the same step again is no
+    progress."""
+    queue, _ = Queue(redis), await api.submit()
+    assert await _broken_after(queue, redis, 40, 20, 40, 30) == JobStatus.FAILED
+
+
+async def test_the_pauses_begin_anew_with_the_count(api: Api, redis: Client) -> None:
+    queue, job = Queue(redis), await api.submit()
+    await _broken_after(queue, redis, 0, 0, attempts=9)
+    claim = await _claimed(queue)
+    stored = dump([StoredCheckpoint(step=1, path="a", sha256="b")])
+    await queue.record(claim, fields={"checkpoints": stored})
+    await queue.requeue(claim, "killed", attempts=9, pause_ms=1_000_000)
+    due = await redis.zscore(DELAYED, job.id)
+    assert round(due / 1000 - time.time(), -3) == 1000
 
 
 async def test_a_field_without_a_value_is_gone(api: Api, redis: Client) -> None:
@@ -218,7 +265,7 @@ async def test_a_worker_keeps_its_lease_through_a_job_that_outlasts_it(
 
 
 async def _pause(redis: Client, api: Api, job_id: str, attempt: int) -> float:
-    """Seconds until the attempt behind ``attempt``, which broke; then makes it due."""
+    """Seconds until the attempt after ``attempt``, which failed; then makes it due."""
     waiting = await api.until(
         job_id, lambda job: (job.attempt, job.status) == (attempt, JobStatus.QUEUED)
     )

@@ -1,4 +1,4 @@
-"""What a body may hold, however it comes in; and how much of what is wrong is told."""
+"""The limits of a body, in whatever pieces it comes; and how many faults an answer names."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def with_more(count: int) -> bytes:
 async def test_the_first_faults_are_told_and_how_many_there_are(api: Api) -> None:
     told = await sent(api, with_more(80))
     assert told["detail"] == (
-        "80 fields can't be used as sent; these are the first 30, mend them first"
+        "80 fields can't be used as sent; these are the first 30; correct them first"
     )
     assert [error["field"] for error in told["errors"]] == [f"f{number}" for number in range(30)]
 
@@ -74,18 +74,18 @@ async def test_a_long_name_is_not_repeated(api: Api) -> None:
 @pytest.mark.parametrize(
     ("body", "field", "message"),
     [
-        (with_more(101), "body", "has 107 fields; no part of a request has more than 100"),
+        (with_more(101), "body", "has 107 fields; no part of a request may have more than 100"),
         (
             json.dumps(SPEC | {"metadata": {f"f{number}": "" for number in range(101)}}).encode(),
             "metadata",
             "has 101 fields",
         ),
         (json.dumps([0] * 50_001).encode(), "body", "more than 50,000 fields and items; send"),
-        (b"[" * 33, "body", "is nested deeper than 32"),
-        (b"]", "body", "is not JSON: a bracket closes what none has opened"),
+        (b"[" * 33, "body", "has more than 32 lists and objects inside each other"),
+        (b"]", "body", "is not JSON: it has a closing bracket without an opening one"),
         (b" " * 9_000_000, "body", "more than 8 MiB of spaces, numbers and brackets"),
         (b'"' + rb"\n" * 2_000_001 + b'"', "body", "more than 2,000,000 characters written with"),
-        ('"' + "é" * 4_500_000 + '"', "body", "more than 8 MiB of characters beyond ASCII"),
+        ('"' + "é" * 4_500_000 + '"', "body", "more than 8 MiB of characters outside of ASCII"),
         (b'{"prompt": ', "body", "is not JSON: EOF while parsing a value"),
         (b'{"prompt": "\xff"}', "body", "is not JSON: invalid unicode code point"),
         (rb'{"prompt": "\ud800"}', "body", "is not JSON: "),

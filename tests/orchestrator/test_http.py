@@ -23,7 +23,7 @@ JSON = {"Content-Type": "application/json"}
     ("headers", "body", "said"),
     [
         ({}, BODY, "Content-Type is missing"),
-        # What `curl -d` says unless it is told.
+        # The type that `curl -d` sends by default.
         (
             {"Content-Type": "application/x-www-form-urlencoded"},
             BODY,
@@ -31,8 +31,8 @@ JSON = {"Content-Type": "application/json"}
         ),
         ({"Content-Type": "text/plain;charset=UTF-8"}, BODY, "Content-Type is 'text/plain'"),
         ({"Content-Type": "application/yaml"}, BODY, "Content-Type: application/json"),
-        (JSON | {"Content-Encoding": "gzip"}, gzip.compress(BODY), "is 'gzip'; send the JSON as"),
-        (JSON | {"Content-Encoding": "br, GZIP"}, b"\x00", "is 'br, gzip'; send the JSON as"),
+        (JSON | {"Content-Encoding": "gzip"}, gzip.compress(BODY), "is 'gzip'; send the JSON"),
+        (JSON | {"Content-Encoding": "br, GZIP"}, b"\x00", "is 'br, gzip'; send the JSON"),
         (JSON | {"Content-Encoding": "zstd"}, b"\x28\xb5\x2f\xfd", "is 'zstd'"),
     ],
 )
@@ -58,7 +58,7 @@ async def test_a_body_that_is_no_plain_json_is_told_how_to_be(
 async def test_json_by_any_of_its_names_is_taken(api: Api, headers: dict[str, str]) -> None:
     answer = await api.http.post("/v1/jobs", content=BODY, headers=headers)
     assert answer.status_code == 202, answer.text
-    # A request without a body needs no type, where the header is there.
+    # A request without a body needs no content type if it has the header.
     assert (await api.http.post(f"/v1/jobs/{answer.json()['id']}/cancel")).is_success
 
 

@@ -130,7 +130,7 @@ async def test_a_prompt_for_a_generator_is_no_longer_than_it_reads(
     first, second = [asked["messages"][0]["content"] for asked in chat.asked]
     assert f"Write at most {words} words" in first
     assert f"about {words + 1} words" in second
-    # A writer that can't be brief is told of, in other scripts as well.
+    # A warning says that a writer wrote too much, in other scripts as well.
     for prompt in (longer, "猫" * 7 * (words + 1)):
         chat.replies = [json.dumps({"prompt": prompt})] * 2
         told = (await api.http.post("/v1/prompts/expand", json=body)).json()
@@ -181,9 +181,9 @@ async def test_one_that_takes_too_long_is_a_504(api: Api, chat: ChatServer) -> N
     ("failure", "status", "says"),
     [
         (Response("no such model", 404), 502, "it answered 404: no such model"),
-        (Response("<html>"), 502, "no chat completion; DUALPROCESS_LLM_BASE_URL must end"),
-        (JSONResponse({"choices": []}), 502, "no chat completion"),
-        (Response(status_code=429, headers={"Retry-After": "7"}), 503, "no time for this now"),
+        (Response("<html>"), 502, "not a chat completion; DUALPROCESS_LLM_BASE_URL must be"),
+        (JSONResponse({"choices": []}), 502, "not a chat completion"),
+        (Response(status_code=429, headers={"Retry-After": "7"}), 503, "it is busy now"),
         (JSONResponse({}, 500), 502, "it answered 500"),
     ],
     ids=["404", "html", "no choices", "429", "500"],
@@ -223,7 +223,7 @@ async def test_nobody_at_the_address_is_a_502(
         app.router.lifespan_context(app),
         httpx.AsyncClient(transport=transport, base_url="http://localhost") as http,
     ):
-        assert "nobody answers there" in (await post(Api(http), PROMPT, 502))["detail"]
+        assert "it can't be reached" in (await post(Api(http), PROMPT, 502))["detail"]
 
 
 async def test_a_key_may_have_as_many_written_at_once_as_it_may_have_running(
@@ -290,4 +290,7 @@ def test_an_endpoint_is_named_with_its_model(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 1
-    assert done.stderr == "api: --llm-base-url and --llm-model go together: set both, or none\n"
+    assert (
+        done.stderr
+        == "api: --llm-base-url and --llm-model must be set together: set both, or none\n"
+    )

@@ -21,6 +21,8 @@ async def test_a_job_ends_with_its_lora_scores_and_pictures(api: Api, site: Site
     assert job.scores.base is not None
     assert job.scores.lora is not None
     assert (job.scores.base.correct, job.scores.lora.correct) == (0.0, 1.0)
+    told = (await api.events(job.id)).text
+    assert told.count("event: status") == 3, "queued, running, succeeded: it waited for nothing"
     files = {artifact.name: artifact for artifact in job.artifacts}
     assert {"samples.png", "loss.png", "job.json", "preview-000003.png"} < files.keys()
     got = await api.http.get(f"/v1/jobs/{job.id}/artifacts/pytorch_lora_weights.safetensors")
@@ -114,7 +116,7 @@ async def test_a_poison_job_fails_with_the_cause_of_each_attempt(
 async def test_a_poison_job_takes_no_other_with_it(
     api: Api, site: Site, generator: ScriptedGenerator
 ) -> None:
-    """Who ran beside it loses no attempt, and from then on each runs alone."""
+    """Jobs that ran beside it lose no attempt, and from then on each runs alone."""
     generator.go.clear()
     poison, beside = await api.submit(prompt="poison"), await api.submit()
     site.start_worker(slots=2)

@@ -1,4 +1,4 @@
-"""LoRA files from elsewhere, as the answer to a submission sees them: by their header."""
+"""LoRA files from elsewhere: what a submission finds out from their header."""
 
 from __future__ import annotations
 
@@ -107,8 +107,8 @@ async def test_the_answer_tells_what_is_left_out(api: Api) -> None:
     image = lora("lora_unet_double_blocks_0_img_attn_proj", ends=KOHYA)
     code, answer = await submitted(api, file(text | image))
     assert code == 202, answer
-    assert [warning[:52] for warning in answer["warnings"]] == [
-        "lora.start: 1 of its 2 LoRAs are of text encoders, w"
+    assert [warning[:51] for warning in answer["warnings"]] == [
+        "lora.start: 1 of its 2 LoRAs are for text encoders,"
     ]
     read = await api.http.get(f"/v1/jobs/{answer['id']}")
     assert read.json()["warnings"] == answer["warnings"]

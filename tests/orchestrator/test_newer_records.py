@@ -1,5 +1,5 @@
-"""Jobs that a newer version of the service stored: what is known of them is shown, and one of them
-never breaks what is asked about others."""
+"""Jobs that a newer version of the service stored are shown as far as they are known. Such a job
+never breaks requests about others."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from dualprocess.schemas import JobPage, JobStatus
-from services.orchestrator.store.redis import Client, job_key
+from services.orchestrator.store.redis import Client, events_key, job_key
 from tests.orchestrator.conftest import SPEC, Api, Guarded, Site
 from tests.orchestrator.scripted import ScriptedGenerator
 
 
 async def _rewrite(redis: Client, job_id: str, field: str, **changes: Any) -> None:
-    """Puts what this version doesn't know into a part of the job's record."""
+    """Adds unknown fields to a part of the job's record."""
     stored = json.loads(await redis.hget(job_key(job_id), field) or "{}")
     await redis.hset(job_key(job_id), field, json.dumps(stored | changes))
 
@@ -68,7 +68,7 @@ async def test_a_job_that_makes_no_sense_is_named_and_breaks_nothing(
     answer = await api.http.get(f"/v1/jobs/{newer}")
     assert answer.status_code == 501
     assert "newer version" in answer.json()["title"]
-    assert "upgrade" in answer.json()["detail"]
+    assert "Upgrade this service" in answer.json()["detail"]
     for path in (f"/v1/batches/{batch['id']}", f"/v1/batches/{batch['id']}/jobs", "/metrics"):
         assert (await api.http.get(path)).status_code == 200
 
@@ -94,3 +94,21 @@ async def test_a_worker_runs_no_job_whose_spec_it_does_not_know_whole(
     assert "spec.mood" in waiting.causes[0]
     assert (await api.ended((await api.submit()).id)).status == JobStatus.SUCCEEDED
     assert len(generator.guards) == 1
+
+
+async def test_events_of_a_newer_version_break_no_stream(api: Api, redis: Client) -> None:
+    job = await api.submit()
+    key = events_key(job.id)
+    told = [
+        {"type": "status", "status": "running", "attempt": 1, "mood": "gloomy"},
+        {"type": "applause", "claps": 3},
+        {"type": "status", "status": "paused", "attempt": 1},
+        {"type": "status", "status": "succeeded", "attempt": 1},
+    ]
+    for event in told:
+        await redis.xadd(key, {"event": json.dumps(event)})
+    text = (await api.events(job.id)).text
+    assert [line for line in text.splitlines() if line.startswith("event: ")] == [
+        f"event: {kind}" for kind in ("status", "status", "warning", "warning", "status")
+    ]
+    assert "an event here (applause) that this one" in text

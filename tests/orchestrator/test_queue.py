@@ -12,9 +12,11 @@ from redis.exceptions import ConnectionError
 
 from dualprocess.schemas import JobStatus, StatusEvent
 from services.orchestrator.store.artifacts import ArtifactStore
+from services.orchestrator.store.checkpoints import StoredCheckpoint, dump
 from services.orchestrator.store.jobs import Jobs
 from services.orchestrator.store.queue import Blame, Claim, LeaseLost, Owned, Queue
 from services.orchestrator.store.redis import FENCE, LEASES, Client, job_key, queue_key
+from services.orchestrator.store.workers import LiveWorker, Workers
 from services.orchestrator.worker.lease import Lease
 from tests.orchestrator.conftest import LONGEST_WAIT, Api, Site, on_each_redis
 from tests.orchestrator.scripted import ScriptedGenerator
@@ -26,7 +28,7 @@ QUEUE = queue_key("tiny-flux", ["tiny-idefics2"])
 
 
 async def _frozen(queue: Queue) -> Claim:
-    """A claim whose owner has slept through its lease."""
+    """A claim whose lease has expired while its owner was stopped."""
     claim = await queue.claim("frozen", [QUEUE])
     assert claim is not None
     await asyncio.sleep(0.1)
@@ -220,7 +222,7 @@ async def test_a_submission_sent_twice_stays_one_job(api: Api, redis: Client) ->
 
 
 async def test_a_job_that_must_run_alone_gets_its_turn(api: Api, redis: Client) -> None:
-    """What is behind it in the queue doesn't overtake it on a worker that is never idle."""
+    """On a worker that is never idle, later jobs in the queue don't overtake it."""
     suspect, later = await api.submit(), await api.submit()
     queue = Queue(redis)
     claim = await queue.claim("busy", [QUEUE])
@@ -249,7 +251,7 @@ async def test_only_one_end_can_be_a_neighbours_fault(api: Api, redis: Client) -
 
 
 async def _cancelled(api: Api, redis: Client, *, checkpoints: str) -> tuple[Queue, Claim]:
-    """A job whose owner is silent, and to be cancelled."""
+    """A job that must be cancelled and whose owner is silent."""
     job = await api.submit()
     queue = Queue(redis, lease_ms=50)
     claim = await queue.claim("silent", [QUEUE])
@@ -316,3 +318,81 @@ async def test_an_owner_that_does_not_come_back_loses_its_job(api: Api, redis: C
     assert 5 < looks < 10, "one more lease, not two"
     status = await queue.requeue(over[0][0], "silent", attempts=3, pause_ms=0, expired=True)
     assert status == JobStatus.QUEUED
+
+
+async def _live(redis: Client, *devices: str) -> None:
+    """One worker for each, that could do the job."""
+    for device in devices:
+        worker = LiveWorker(f"of {device}", "tiny-flux", ("tiny-idefics2",), device)
+        await Workers(redis).beat(worker, seconds=60)
+
+
+async def _failed_by(queue: Queue, device: str) -> JobStatus | None:
+    """The job's status after this device failed it; ``None`` if it is left to others."""
+    claim = await queue.claim("worker", [QUEUE], device=device)
+    if claim is None:
+        return None
+    cause = f"CUDA error of {device}"
+    status = await queue.requeue(
+        claim, cause, attempts=1, pause_ms=0, blame=Blame.DEVICE, device=device
+    )
+    await queue.promote()
+    return status
+
+
+async def test_a_job_that_a_device_failed_goes_to_another_one(api: Api, redis: Client) -> None:
+    job, later = await api.submit(), await api.submit()
+    queue = Queue(redis)
+    await _live(redis, "a", "b")
+    assert await _failed_by(queue, "a") == JobStatus.QUEUED
+    failed = await api.job(job.id)
+    assert failed.attempt == 0, "no attempt of the job's"
+    assert "attempt 1: CUDA error of a (on the device a: this does not count" in failed.causes[0]
+    gone = LiveWorker("of b", "tiny-flux", ("tiny-idefics2",), "b")
+    await Workers(redis).leave(gone)
+    passed_over = await queue.claim("worker", [QUEUE], device="a")
+    assert passed_over is not None
+    assert passed_over.job_id == later.id
+    assert await queue.claim("worker", [QUEUE], device="a") is None
+    assert await _failed_by(queue, "b") == JobStatus.FAILED
+    error = (await api.job(job.id)).error or ""
+    assert "CUDA error of a" in error
+    assert "CUDA error of b (on the device b, after a)" in error
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        LiveWorker("same device", "tiny-flux", ("tiny-idefics2",), "a"),
+        LiveWorker("other generator", "flux-schnell", ("tiny-idefics2",), "b"),
+        LiveWorker("other VLM", "tiny-flux", ("idefics2",), "b"),
+        LiveWorker("of before", "tiny-flux", ("tiny-idefics2",)),
+    ],
+)
+async def test_a_device_that_no_other_can_stand_in_for_gets_a_second_chance_and_no_third(
+    api: Api, redis: Client, other: LiveWorker
+) -> None:
+    await api.submit()
+    queue = Queue(redis)
+    await _live(redis, "a")
+    await Workers(redis).beat(other, seconds=60)
+    assert await _failed_by(queue, "a") == JobStatus.QUEUED
+    assert await _failed_by(queue, "a") == JobStatus.FAILED
+
+
+async def test_what_a_device_failed_is_forgotten_once_the_job_got_further(
+    api: Api, redis: Client
+) -> None:
+    await api.submit()
+    queue = Queue(redis)
+    await _live(redis, "a", "b")
+    for step, device in enumerate("abab", 1):
+        claim = await queue.claim("worker", [QUEUE], device=device)
+        assert claim is not None
+        stored = dump([StoredCheckpoint(step=step, path="a", sha256="b")])
+        await queue.record(claim, fields={"checkpoints": stored})
+        status = await queue.requeue(
+            claim, "it broke", attempts=1, pause_ms=0, blame=Blame.DEVICE, device=device
+        )
+        assert status == JobStatus.QUEUED
+        await queue.promote()

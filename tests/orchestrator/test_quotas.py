@@ -1,4 +1,4 @@
-"""What a key may ask for is never exceeded, and the refusal says which quota it was."""
+"""No quota of a key is ever exceeded, and the refusal says which quota it was."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ async def test_a_repeated_submission_is_no_second_job_of_the_quota(guarded: Guar
     answers = [await owner.http.post("/v1/jobs", json=SPEC, headers=headers) for _ in range(2)]
     assert [answer.status_code for answer in answers] == [202, 202]
     assert answers[0].json()["id"] == answers[1].json()["id"]
-    # The refused one's key stands for nothing, so it can be sent again later.
+    # The idempotency key of a refused request is free, so it can be sent again later.
     refused = await owner.http.post("/v1/jobs", json=SPEC, headers={"Idempotency-Key": "late"})
     assert refused.status_code == 429
     await owner.http.post(f"/v1/jobs/{answers[0].json()['id']}/cancel")
@@ -146,13 +146,13 @@ async def test_a_body_over_the_keys_quota_is_refused(guarded: Guarded) -> None:
     await owner.submit()
 
 
-#: A step of it is 33,000 units of work and more.
+#: Each step has more than 33,000 units of work.
 GREEDY = SPEC | {
     "optimizer": {"steps": 10, "batch": 64, "accumulate": 64},
     "image": {"num_inference_steps": 200},
     "eval": {"images": 64, "every": 1},
 }
-#: Some units.
+#: A few units of work.
 LONG = SPEC | {"optimizer": {"steps": 300}}
 IMAGES = {"prompt": "a circle", "generator": "tiny-flux", "wait": 0}
 ASK = {
@@ -176,12 +176,12 @@ async def test_few_steps_of_much_work_are_refused(guarded: Guarded) -> None:
     assert answer.status_code == 422
     (error,) = answer.json()["errors"]
     assert error["field"] == "optimizer.steps"
-    assert "the quota work of this key is 1,000" in error["message"]
+    assert "the quota of this key allows at most 1,000" in error["message"]
     for smaller in ("optimizer.accumulate", "optimizer.batch", "image.num_inference_steps"):
         assert smaller in error["message"]
     assert await listed(owner, "queued") == []
     told = (await dry(await guarded.owner(), "/v1/jobs", GREEDY)).work
-    assert f"comes to {told:,} of work" in error["message"]
+    assert f"has {told:,} of work" in error["message"]
     assert told > 30 * 1000
 
 
@@ -199,8 +199,8 @@ async def test_a_job_says_its_work_and_the_quota_what_is_left(guarded: Guarded) 
     assert int(refused.headers["retry-after"]) > 0
     assert refused.json()["title"] == "The quota of work is used up"
     left = limit - 2 * job.work
-    assert f"comes to {job.work:,} of work" in refused.json()["detail"]
-    assert f"of this key's {limit:,} there is {left:,.3f} left" in refused.json()["detail"]
+    assert f"has {job.work:,} of work" in refused.json()["detail"]
+    assert f"quota is {limit:,}, of which {left:,.3f} is left now" in refused.json()["detail"]
     assert "lower optimizer.steps" in refused.json()["detail"]
     told = await dry(owner, "/v1/jobs", LONG)
     assert (told.jobs, told.quota) == (1, limit)
@@ -272,8 +272,8 @@ async def test_the_work_of_a_batch_counts_in_sum(guarded: Guarded) -> None:
     [
         ("/v1/images", IMAGES | {"seeds": list(range(64))}, "fewer seeds"),
         ("/v1/answers", ASK | {"max_new_tokens": 512}, "lower max_new_tokens"),
-        ("/v1/questions", {"prompt": "a fox", "vlm": WRITER, "wait": 0}, "a length of its own"),
-        ("/v1/prompts/expand", {"prompt": "a fox", "vlm": WRITER, "wait": 0}, "its own"),
+        ("/v1/questions", {"prompt": "a fox", "vlm": WRITER, "wait": 0}, "is fixed"),
+        ("/v1/prompts/expand", {"prompt": "a fox", "vlm": WRITER, "wait": 0}, "is fixed"),
     ],
 )
 async def test_images_and_words_count_as_well(
@@ -305,7 +305,7 @@ async def test_a_key_from_before_work_was_counted_has_no_limit_of_it(
     await redis.hdel(api_key_key(key_id), "work")
     job = await owner.submit()
     assert (await dry(owner, "/v1/jobs", SPEC)).quota is None
-    # Nor has a job from then any work, and it ends as others do.
+    # A job of that time has no work either, and it ends like others.
     await redis.hdel(f"dualprocess:job:{job.id}", "work")
     await owner.http.post(f"/v1/jobs/{job.id}/cancel")
     ended = await owner.job(job.id)
@@ -325,5 +325,5 @@ async def test_the_service_takes_no_job_of_more_work_than_its_setting(
         answer = await owner.http.post("/v1/jobs", json=GREEDY)
         (error,) = answer.json()["errors"]
         assert (answer.status_code, error["field"]) == (422, "optimizer.steps")
-        assert "this service takes at most 1,000" in error["message"]
+        assert "this service allows at most 1,000" in error["message"]
         await owner.submit()

@@ -48,13 +48,13 @@ REFUSED = [
     (f"redis+sentinel://:{SECRET}@127.0.0.1:26379/0/1/2", "/service/0"),
     (f"redis+sentinel://:{SECRET}@127.0.0.1:26379,/main", "/service/0"),
     (f"redis+sentinel://:{SECRET}@127.0.0.1:one/main", "a number as each port"),
-    (f"redis+sentinel://:{SECRET}@127.0.0.1/main?timeout=1", "an option behind the ?"),
+    (f"redis+sentinel://:{SECRET}@127.0.0.1/main?timeout=1", "an option after the ?"),
     (f"sentinel://:{SECRET}@127.0.0.1:26379/main", "another scheme"),
     ("redis://127.0.0.1:port/0", "a number as its port"),
     ("redis://127.0.0.1:99999/0", "a number as its port"),
     ("redis://127.0.0.1:6379/main", "the number of a database"),
     ("redis://127.0.0.1:6379/0/1", "the number of a database"),
-    (f"redis://:{SECRET}@127.0.0.1:6379/0?timeout=1", "an option behind the ?"),
+    (f"redis://:{SECRET}@127.0.0.1:6379/0?timeout=1", "an option after the ?"),
     (f"redis://:{SECRET}\n@127.0.0.1:6379/0", "one line"),
 ]
 TAKEN = [
@@ -64,7 +64,7 @@ TAKEN = [
     "redis://[::1]:6379/1",
     "rediss://me:x@redis.example:6380/0?ssl_cert_reqs=none",
     f"redis://:{ESCAPED}@127.0.0.1:6379/0",
-    # What can be read in one way only.
+    # These can be read in only one way.
     "redis://:p@ss@127.0.0.1:6379/0",
     "redis+sentinel://127.0.0.1,sentinel.example:26380,[::1]:26379/main",
     f"rediss+sentinel://me:{ESCAPED}@127.0.0.1/main/3?sentinel_password=x&ssl_cert_reqs=none",
@@ -120,10 +120,10 @@ async def test_a_password_of_any_characters_works_escaped(
 @pytest.mark.parametrize(
     ("address", "said"),
     [
-        ("redis://{place}/0", "or asks for one that it lacks"),
+        ("redis://{place}/0", "or asks for one and the address has none"),
         (f"redis://:{SECRET}@{{place}}/0", "refuses the user or password"),
         (f"redis://me:{SECRET}@{{place}}/0", "refuses the user or password"),
-        (f"redis://:{ESCAPED}@{{place}}/99", "has no database of this number"),
+        (f"redis://:{ESCAPED}@{{place}}/99", "has no database with this number"),
         (f"rediss://:{ESCAPED}@{{place}}/0", "TLS with Redis fails"),
     ],
 )
@@ -143,7 +143,7 @@ def test_a_redis_that_is_away_may_come(url: str) -> None:
     assert redis_refusal(url) is None
 
 
-#: Each process that knows Redis, but for where its Redis is.
+#: Each process that uses Redis, without the address of Redis.
 PROCESSES: Mapping[str, Sequence[str]] = {
     "API": ["-m", "services.orchestrator.api", "--port=0"],
     "worker": ["-m", "services.orchestrator.worker", "--generator=h:1", '--vlms={"a": "h:2"}'],

@@ -1,4 +1,4 @@
-"""A Redis that may lose jobs is told of at the start and in /readyz; a setting refuses it."""
+"""A Redis that may lose jobs is reported at the start and in /readyz; a setting refuses it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def test_what_may_lose_jobs_is_told_once_at_the_start_and_in_readyz(
     with caplog.at_level(logging.WARNING):
         async with (
             app.router.lifespan_context(app),
-            httpx.AsyncClient(transport=transport, base_url="http://api") as http,
+            httpx.AsyncClient(transport=transport, base_url="http://localhost") as http,
         ):
             answers = [await http.get("/readyz") for _ in range(3)]
             assert (await http.head("/readyz")).status_code == 200
@@ -85,12 +85,12 @@ async def test_a_cluster_is_refused_with_what_to_use(
     (sentence,) = ended.stderr.splitlines()
     assert "is a cluster" in sentence
     assert "redis+sentinel://" in sentence
-    # Where it came after the start, the service is not ready.
+    # If such a Redis appears after the start, the service is not ready.
     app = create_app(ApiSettings(redis_url=cluster.url, artifacts=artifacts))
     transport = httpx.ASGITransport(app)
     async with (
         app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=transport, base_url="http://api") as http,
+        httpx.AsyncClient(transport=transport, base_url="http://localhost") as http,
     ):
         answer = await http.get("/readyz")
     assert answer.status_code == 503

@@ -103,9 +103,9 @@ async def test_drawings_and_images_that_no_message_holds_are_refused(
     Image.fromarray(noise).save(buffer, "PNG", compress_level=1)
     spec = SPEC | {
         "generator": "flux-schnell",
-        "questions": _drawn(buffer.getvalue())["questions"] * 6,
+        "questions": _drawn(buffer.getvalue())["questions"] * 3,
         "image": {"width": 1024, "height": 1024},
-        "optimizer": {"batch": 8},
+        "optimizer": {"batch": 10},
     }
     app = create_app(ApiSettings(redis_url=redis_server.url, artifacts=artifacts))
     transport = httpx.ASGITransport(app)
@@ -116,7 +116,7 @@ async def test_drawings_and_images_that_no_message_holds_are_refused(
         problem = _assert_problem(await http.post("/v1/jobs", json=spec), 422)
     (error,) = problem["errors"]
     assert error["field"] == "optimizer.batch"
-    assert "write at most 7 and make accumulate larger" in error["message"]
+    assert "write at most 9 and make accumulate larger" in error["message"]
 
 
 async def test_a_drawing_is_kept_as_plain_pixels(api: Api) -> None:
@@ -201,7 +201,7 @@ async def test_a_lora_must_exist_be_trained_and_fit(api: Api, redis: Client) -> 
     answer = await api.http.post("/v1/images", json=IMAGES | {"loras": loras})
     errors = _assert_problem(answer, 422)["errors"]
     assert [error["field"] for error in errors] == [f"loras.{i}.job" for i in range(3)]
-    for error, sentence in zip(errors, ("no job", "has no LoRA", "fits no"), strict=True):
+    for error, sentence in zip(errors, ("no job", "has no LoRA", "does not fit"), strict=True):
         assert sentence in error["message"]
 
 

@@ -134,10 +134,10 @@ async def test_without_checkpoints_it_begins_anew(
 async def test_a_failed_job_leaves_no_checkpoints(
     api: Api, site: Site, generator: ScriptedGenerator, kept: Any
 ) -> None:
-    generator.breaks, generator.breaks_after = 3, 4
+    generator.breaks, generator.breaks_after = 4, 4
     site.start_worker()
     job = await api.ended((await api.submit(**EVERY_TWO)).id)
-    assert (job.status, job.attempt) == (JobStatus.FAILED, 3)
+    assert (job.status, job.attempt) == (JobStatus.FAILED, 4), "the first one got somewhere"
     await api.until(job.id, lambda _: kept() == [])
 
 
@@ -181,7 +181,7 @@ async def test_a_stopped_job_without_a_usable_checkpoint_just_ends(
     ("part", "cause"),
     [
         ("optimize_spec", "the worker: ValueError: out of range"),
-        ("chunks", "the worker: a call was cancelled, and nobody had asked for it"),
+        ("chunks", "the worker: a call was cancelled unexpectedly"),
     ],
 )
 async def test_a_request_that_cannot_be_written_ends_the_attempt_at_once(

@@ -102,9 +102,9 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     (sent("not base64!"), FILE, "safetensors file in base64"),
     (sent(b"PK\x03\x04"), FILE, "a pickle, which can run code"),
     (sent(b"\x80\x04\x95"), FILE, "a pickle"),
-    (sent(b""), FILE, "no whole safetensors header"),
-    (sent(b"short"), FILE, "no whole safetensors header"),
-    (sent(struct.pack("<Q", 2**63) + b"{}"), FILE, "no whole safetensors header"),
+    (sent(b""), FILE, "no complete safetensors header"),
+    (sent(b"short"), FILE, "no complete safetensors header"),
+    (sent(struct.pack("<Q", 2**63) + b"{}"), FILE, "no complete safetensors header"),
     (sent(struct.pack("<Q", 4) + b"{]{]"), FILE, "no readable safetensors header"),
     (sent(struct.pack("<Q", 2) + b"[]"), FILE, "no readable safetensors header"),
     (sent(header()), FILE, "has 0 tensors"),
@@ -112,13 +112,13 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     (sent(header(**{A: tensor(-1)})), FILE, "no readable safetensors header"),
     (sent(header(**{A: tensor(2, 2)}) + bytes(17)), FILE, "has 17 bytes of tensors"),
     (sent(header(**{A: tensor(2, 2)}) + bytes(15)), FILE, "has 15 bytes of tensors"),
-    (sent(header(**{A: tensor(2), B: tensor(2)}) + bytes(8)), FILE, "has other bytes for"),
-    (sent(header(**{A: tensor(2, size=2)}) + bytes(4)), FILE, "has other bytes for"),
+    (sent(header(**{A: tensor(2), B: tensor(2)}) + bytes(8)), FILE, "does not have the bytes for"),
+    (sent(header(**{A: tensor(2, size=2)}) + bytes(4)), FILE, "does not have the bytes for"),
     (sent(header(**{A: shaped([1] * 6)}) + bytes(4)), FILE, "at most 5 dimensions"),
     (sent(header(**{A: shaped([2**31, 0])})), FILE, "of at most 2,147,483,647 are read"),
     (sent(header(**{A: shaped([10**18 - 1] * 30_000)}) + bytes(4)), FILE, "in a shape that no"),
-    (sent(header(**{A: tensor(8, dtype="I8", size=1)}) + bytes(8)), FILE, "in I8; these are read"),
-    (sent(header(**{"unet.conv_in.weight": tensor(1)}) + bytes(4)), FILE, "no part of a LoRA"),
+    (sent(header(**{A: tensor(8, dtype="I8", size=1)}) + bytes(8)), FILE, "in I8; supported are"),
+    (sent(header(**{"unet.conv_in.weight": tensor(1)}) + bytes(4)), FILE, "not part of a LoRA"),
 ]
 
 
@@ -130,6 +130,6 @@ async def test_a_wrong_start_names_field_and_remedy(
     assert answer.status_code == 422
     messages = {error["field"]: error["message"] for error in answer.json()["errors"]}
     assert sentence in messages[field]
-    if field == FILE and "base64" not in sentence and "no part" not in sentence:
-        assert "send a LoRA in safetensors form" in messages[field]
+    if field == FILE and "base64" not in sentence and "not part" not in sentence:
+        assert "send a LoRA as a safetensors file" in messages[field]
     assert not list((tmp_path / "artifacts").rglob("*.safetensors"))

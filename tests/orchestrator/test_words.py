@@ -129,7 +129,7 @@ async def test_a_vlm_that_is_late_each_time_ends_the_attempt(
 async def test_a_job_of_words_is_no_company_on_a_generator(
     api: Api, site: Site, generator: ScriptedGenerator, vlm: ScriptedVlm
 ) -> None:
-    """What kills the generator beside it has nobody else to blame."""
+    """A job that kills the generator beside it is the only one to blame."""
     vlm.away = True
     generator.go.clear()
     asked = (await post(api, "/v1/answers", ASK | {"wait": 0}, 202))["job"]["id"]
@@ -285,12 +285,12 @@ FIRST = RED | {"on_drawing": True}
     ("path", "body", "field", "remedy"),
     [
         ("/v1/questions", TINY, "vlm", "too small a model to write: name one of gemma3"),
-        ("/v1/prompts/expand", TINY, "vlm", "let the service have a language model"),
+        ("/v1/prompts/expand", TINY, "vlm", "set up a language model for the service"),
         ("/v1/questions", {"prompt": "a circle"}, "vlm", "DUALPROCESS_LLM_BASE_URL"),
         ("/v1/prompts/expand", PROMPT | {"vlm": "gpt"}, "vlm", "choose one of"),
         ("/v1/prompts/expand", {"prompt": "x" * 3900, "vlm": WRITER}, "prompt", "shorten it"),
         ("/v1/questions", PROMPT | {"count": 11}, "count", "10"),
-        ("/v1/questions", PROMPT | {"first": FIRST}, "first", "send it as visual_prompt"),
+        ("/v1/questions", PROMPT | {"first": FIRST}, "first", "send the drawing as visual_prompt"),
         ("/v1/questions", PROMPT | {"first": RED, "count": 1}, "first", "a count of 2 or more"),
         ("/v1/questions", PROMPT | {"visual_prompt": {"image": "R0lG"}}, "", "PNG or JPEG"),
         ("/v1/answers", ASK | {"vlm": "gpt"}, "vlm", "tiny-idefics2"),

@@ -13,5 +13,5 @@ def test_a_worker_looks_four_times_in_a_lease_or_more_often() -> None:
         return WorkerSettings.model_validate({"generator": "here:1", "vlms": {}, **seconds})
 
     assert settings(lease_seconds=1, poll_seconds=0.25).poll_seconds == 0.25
-    with pytest.raises(ValidationError, match="a quarter of --lease-seconds at most"):
+    with pytest.raises(ValidationError, match="at most a quarter of --lease-seconds"):
         settings(lease_seconds=0.9)

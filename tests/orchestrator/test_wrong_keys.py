@@ -49,7 +49,7 @@ async def ask(
     headers = ({"Authorization": f"Bearer {key}"} if key else {}) | {
         name.replace("_", "-"): value for name, value in sent.items()
     }
-    async with httpx.AsyncClient(transport=transport, base_url="http://api") as http:
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
         return await http.get(path, headers=headers)
 
 

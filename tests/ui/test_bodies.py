@@ -1,4 +1,4 @@
-"""What the page sends has limits of its own, before Gradio reads it."""
+"""The page's requests have limits of their own, before Gradio reads them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ async def answered(body: bytes) -> httpx.Response:
             yield body[begin : begin + (1 << 16)]
 
     transport = httpx.ASGITransport(Gate(_echo))
-    async with httpx.AsyncClient(transport=transport, base_url="http://api") as http:
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
         return await http.post(JOIN, content=pieces())
 
 
@@ -40,7 +40,7 @@ async def test_a_body_within_the_limits_comes_through_as_it_is() -> None:
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        (b"[" * 100, "nested deeper than 32"),
+        (b"[" * 100, "more than 32 lists and objects inside each other"),
         (b"[" + b"1," * 50_000 + b"1]", "more than 50,000 fields and items"),
         (b'"' + b"a" * MAX_BYTES + b'"', "more than 24 MiB; make drawings smaller"),
     ],

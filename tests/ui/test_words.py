@@ -23,7 +23,7 @@ def test_a_prompt_is_expanded_and_questions_are_written(
     give_key(page, keys["ben"])
     expect(page.locator("#teach-write")).to_be_enabled()
     page.locator("#teach-prompt textarea").fill("a fox in the snow")
-    page.get_by_role("button", name="Who writes, and how").click()
+    page.get_by_role("button", name="Writer and instructions").click()
     page.locator("#teach-questioning textarea").fill("Ask about the fox only.")
     page.get_by_role("textbox", name="Question 1").fill("Is it winter?")
     chat.replies = [json.dumps(WRITTEN)]

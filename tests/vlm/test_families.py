@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from dualprocess.v1 import vlm_pb2
-from services.common.errors import InvalidInput
+from services.common.errors import InvalidInput, NonFinite
 from services.common.presets import load_presets
 from services.vlm import registry
 from services.vlm.conversation import AskedQuestion
@@ -80,7 +80,7 @@ def test_loss_equals_the_models_own(
 def test_what_the_text_model_needs_to_know_is_passed(
     vlm: VlmFamily, row: Row, images: dict[str, torch.Tensor]
 ) -> None:
-    """Each of it matters: without it a call gives another loss, so the test above would fail."""
+    """Each input matters: without it the loss is another one, so the test above would fail."""
     whole = plain_loss(vlm, row, images["photo"], SOFA)
     for name in row.needed:
         try:
@@ -223,6 +223,31 @@ def test_dtype_of_the_gradient_is_the_images(
 ) -> None:
     guidance = guide(vlm, images["photo"].bfloat16(), [SMILING], POSTFIX)
     assert guidance.gradient.dtype == torch.bfloat16
+
+
+def test_a_loss_or_a_gradient_that_is_not_finite_is_an_error(
+    vlm: VlmFamily, images: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each for itself: of an answer that can't be, the loss is not, and its gradient is."""
+    logits, image_features = vlm.logits, vlm.image_features
+
+    def impossible(hidden: torch.Tensor) -> torch.Tensor:
+        return logits(hidden).index_fill(-1, torch.tensor(answer_token), -torch.inf)
+
+    def steep(pixel_values: torch.Tensor) -> torch.Tensor:
+        features = image_features(pixel_values)
+        features.register_hook(lambda gradient: gradient * torch.inf)  # type: ignore[no-untyped-call]
+        return features
+
+    talk = vlm.converse(
+        SMILING, POSTFIX, vlm.image_placeholder(vlm.pixel_values(images["low"] / 2 + 0.5))
+    )
+    answer_token = talk.input_ids[talk.answer_positions[0]]
+    for name, changed in (("logits", impossible), ("image_features", steep)):
+        with monkeypatch.context() as context:
+            context.setattr(vlm, name, changed)
+            with pytest.raises(NonFinite, match="is not finite"):
+                guide(vlm, images["low"], [SMILING], POSTFIX)
 
 
 def test_small_gradients_survive_float16() -> None:

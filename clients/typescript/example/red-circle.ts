@@ -1,4 +1,4 @@
-/** One job, start to end: `node build/example/red-circle.js http://127.0.0.1:8000 red-circle.safetensors` */
+/** Runs one job and saves its LoRA: `node build/example/red-circle.js http://127.0.0.1:8000 red-circle.safetensors` */
 
 import { writeFile } from "node:fs/promises";
 

@@ -1,4 +1,4 @@
-/** What an answer of the API means: its data, or the error it stands for. */
+/** Turns an answer of the API into its data, or into an error. */
 
 import { printable } from "./printable.js";
 import type { components } from "./schema.js";
@@ -7,8 +7,8 @@ type Job = components["schemas"]["Job"];
 export type Problem = components["schemas"]["Problem"];
 
 /**
- * The service refused a request; `problem` (RFC 9457) says why and names each field. `retryAfter`:
- * the seconds after which it may be asked again, where it says so.
+ * The service refused a request; `problem` (RFC 9457) says why and names each field. `retryAfter`
+ * is the seconds to wait before the next try, if the service says so.
  */
 export class ApiError extends Error {
   constructor(
@@ -23,7 +23,7 @@ export class ApiError extends Error {
   }
 }
 
-/** A job that was waited for failed or was cancelled. */
+/** The awaited job failed or was cancelled. */
 export class JobEndedBadly extends Error {
   constructor(readonly job: Job) {
     super(printable(`job ${job.id} ${job.status}${job.error ? `: ${job.error}` : ""}`));
@@ -40,22 +40,26 @@ export function told<T>(answer: { data?: T; error?: unknown; response: Response 
   throw new ApiError(response.status, isProblem(error) ? error : unknown(response), retryAfter);
 }
 
-/** Whether there are as many open streams as there may be: one is free when another one ends. */
+/** Whether too many event streams are open. There is a place when one of them ends. */
 export function isFull(error: unknown): error is ApiError {
   return error instanceof ApiError && error.status === 429;
 }
 
-/** Whether the same request may succeed a moment later: nobody answered, or not now. */
+/** Whether the same request may succeed soon: nobody answered, or the service is away for now. */
 export function mayPass(error: unknown): boolean {
   if (error instanceof ApiError) return [502, 503, 504].includes(error.status);
-  return error instanceof TypeError; // What fetch throws for a connection that fails.
+  return error instanceof TypeError; // fetch throws it if the connection fails.
 }
 
 function isProblem(error: unknown): error is Problem {
   return typeof error === "object" && error !== null && "title" in error && "status" in error;
 }
 
-/** Something between the client and the service answered. */
+/** The problem if something other than the service answered, like a proxy. */
 function unknown(response: Response): Problem {
-  return { title: `HTTP status ${response.status}`, status: response.status } as Problem;
+  const at = URL.canParse(response.url) ? `; the request went to ${new URL(response.url).origin}` : "";
+  const detail =
+    `The answer does not come from a dualprocess service. Check the service's address${at}. ` +
+    "If a proxy is in front of the service, check that as well.";
+  return { title: `HTTP status ${response.status}`, status: response.status, detail } as Problem;
 }

@@ -22,17 +22,17 @@ export type JobEvent =
 export type EventRecord = { id: string; event: JobEvent };
 
 export type Options = {
-  /** Where the service asks for one. */
+  /** Needed if the service asks for one. */
   apiKey?: string;
-  /** In place of the global one, as for tests. */
+  /** Used instead of the global `fetch`, for example in tests. */
   fetch?: (request: Request) => Promise<Response>;
 };
 
-/** Pauses between tries to take up a broken stream; then the error is the caller's. */
+/** Pauses between the tries to continue a broken stream. After the last one the error is thrown. */
 const RETRY_MILLISECONDS = [200, 500, 1000, 2000, 4000] as const;
-/** Where a full service doesn't say after how long to ask again. */
+/** The pause if a service with too many streams does not say how long to wait. */
 const RETRY_AFTER_SECONDS = 4;
-/** A service that asks for a longer pause is asked again after this one. */
+/** The longest pause, even if the service asks for a longer one. */
 const LONGEST_PAUSE_SECONDS = 30;
 const FINAL: readonly Job["status"][] = ["succeeded", "failed", "cancelled"];
 
@@ -40,21 +40,21 @@ export class DualProcess {
   /** Every route of the API, typed by its OpenAPI document. */
   readonly api: Client<paths>;
 
-  /** `url` may have a path. Throws for what is no address of a service, or no key. */
+  /** `url` may have a path. Throws if `url` can't be a service's address, or the key can't be a key. */
   constructor(url: string, options: Options = {}) {
     const fetch = options.fetch ?? globalThis.fetch;
     const headers = { ...REQUESTED, ...bearer(options.apiKey) };
     this.api = createClient<paths>({ baseUrl: serviceUrl(url), headers, fetch });
   }
 
-  /** Queues a job. The same key and spec again give the same job again. */
+  /** Queues a job. A second call with the same key and spec returns the same job. */
   async submit(spec: JobSpec, idempotencyKey: string = crypto.randomUUID()): Promise<Job> {
     const header = { "idempotency-key": idempotencyKey };
     const sent = () => this.api.POST("/v1/jobs", { body: spec, params: { header } });
     return told(await twice(sent)) as Job;
   }
 
-  /** What a job comes to: its work, and what the key's quota leaves. Nothing is queued. */
+  /** How much work a job is, and how much of the key's quota is left. Nothing is queued. */
   async dryRun(spec: JobSpec): Promise<DryRun> {
     const query = { dry_run: true };
     const sent = () => this.api.POST("/v1/jobs", { body: spec, params: { query } });
@@ -74,9 +74,9 @@ export class DualProcess {
   }
 
   /**
-   * Every event behind `lastEventId`, as it comes, up to the one that ends the job. A broken
-   * connection is taken up again where it broke, however often: nothing is missed or comes twice.
-   * While the service lets no more streams be open (429), it is asked again until it does.
+   * Every event after `lastEventId`, as it arrives, up to the one that ends the job. A broken
+   * connection is continued where it broke, however often: no event is missed or comes twice.
+   * While too many event streams are open (429), the service is asked again until there is a place.
    */
   async *events(jobId: string, lastEventId?: string): AsyncGenerator<EventRecord> {
     for await (const record of this.#followed(jobId, lastEventId)) {
@@ -84,7 +84,7 @@ export class DualProcess {
     }
   }
 
-  /** The job, when it has succeeded. Throws `JobEndedBadly` for one that failed or was cancelled. */
+  /** Waits for the job's end, and returns the job if it succeeded. Else throws `JobEndedBadly`. */
   async wait(jobId: string, heard: (event: JobEvent) => void = () => {}): Promise<Job> {
     for await (const record of this.#followed(jobId)) {
       if (record !== undefined) heard(record.event);
@@ -95,18 +95,18 @@ export class DualProcess {
     return job;
   }
 
-  /** A file that the job left. */
+  /** A file of the job. */
   async download(jobId: string, name: string): Promise<ArrayBuffer> {
     const params = { path: { job_id: jobId, name } };
     const route = "/v1/jobs/{job_id}/artifacts/{name}";
     return told(await twice(() => this.api.GET(route, { params, parseAs: "arrayBuffer" })));
   }
 
-  /** Its events; `undefined` for each time that no stream could be had. */
+  /** The job's events; `undefined` each time that too many streams were open. */
   async *#followed(jobId: string, lastEventId?: string): AsyncGenerator<EventRecord | undefined> {
     let last = lastEventId;
-    // A server that loses Redis, or is stopped, ends a connection early, and the job may end
-    // meanwhile: only a connection that began after the job's end and brought nothing is the last.
+    // A server that loses Redis or is stopped ends a connection early, and the job may end
+    // meanwhile. So only a connection that began after the job's end and brought no event is the last.
     let hadEnded = false;
     for (let failed = 0; ; ) {
       try {
@@ -138,7 +138,7 @@ export class DualProcess {
     }
   }
 
-  /** Nothing, where the job has ended and `last` is its last event. */
+  /** A stream of events; `undefined` if the job has ended and `last` is its last event. */
   async #connection(
     jobId: string,
     last: string | undefined,

@@ -1,15 +1,15 @@
-/** What requests are sent with, and when one is sent again. */
+/** The address, headers and retries of requests. */
 
-/** Throws for what `fetch` would take for a path, or for another protocol's address. */
+/** Throws for an address that `fetch` would take for a path, or that is of another protocol. */
 export function serviceUrl(url: string): string {
   if (/^https?:\/\/[^/]/.test(url) && URL.canParse(url)) return url;
   throw new Error("the service's address must begin with http:// or https://, like http://127.0.0.1:8000");
 }
 
-/** What goes with every request: a page of another origin can't send it unless it is let in. */
+/** A header of every request. A page of another origin can't send it, unless the service allows it. */
 export const REQUESTED = { "X-Requested-With": "dualprocess" };
 
-/** The header that carries the key. Throws for what no header can carry, and never repeats it. */
+/** The header with the key. Throws for a key that can't be sent; the message never repeats it. */
 export function bearer(key: string | undefined): Record<string, string> {
   const value = key?.trim();
   if (!value) return {};
@@ -20,8 +20,8 @@ export function bearer(key: string | undefined): Record<string, string> {
 }
 
 /**
- * Asks again, once, where `fetch` fails: the server may just have closed a connection that was kept
- * for it. Only for what may arrive twice.
+ * Sends a request again, once, if `fetch` fails: the server may just have closed an idle connection.
+ * Only for requests that may arrive twice.
  */
 export async function twice<T>(ask: () => Promise<T>): Promise<T> {
   try {

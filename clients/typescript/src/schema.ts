@@ -13,7 +13,7 @@ export interface paths {
         };
         /**
          * List Jobs
-         * @description Newest first. `next` of one page is `cursor` of the one behind it.
+         * @description Newest first. Send `next` of one page as `cursor` to get the following page.
          */
         get: operations["list_jobs_v1_jobs_get"];
         put?: never;
@@ -87,7 +87,7 @@ export interface paths {
         put?: never;
         /**
          * Submit
-         * @description Checks every spec and queues all of them, or none: a 422 names each fault by its place.
+         * @description Checks every spec, and queues all of them or none: a 422 names the place of each fault.
          */
         post: operations["submit_v1_batches_post"];
         delete?: never;
@@ -125,7 +125,8 @@ export interface paths {
         };
         /**
          * List Jobs
-         * @description Its jobs, the last submitted first. `next` of one page is `cursor` of the one behind it.
+         * @description Its jobs, the last submitted first. Send `next` of one page as `cursor` to get the following
+         *     page.
          */
         get: operations["list_jobs_v1_batches__batch_id__jobs_get"];
         put?: never;
@@ -147,7 +148,8 @@ export interface paths {
         put?: never;
         /**
          * Cancel
-         * @description Ends its queued jobs; stops the running ones after their step, with what they learned.
+         * @description Ends its queued jobs, and stops the running ones after their current step; they export what
+         *     they learned.
          */
         post: operations["cancel_v1_batches__batch_id__cancel_post"];
         delete?: never;
@@ -165,10 +167,10 @@ export interface paths {
         };
         /**
          * Events
-         * @description `status`, `step`, `preview`, `artifact`; ends with the status that ends the job.
+         * @description Events like `status`, `step`, `preview` and `artifact`; the stream ends with the status that
+         *     ends the job.
          *
-         *     Ends earlier, within seconds, when the key is revoked. A `429` says that no more streams may be
-         *     open.
+         *     If the key is revoked, it ends within seconds. A `429` says that no more streams may be open.
          */
         get: operations["events_v1_jobs__job_id__events_get"];
         put?: never;
@@ -188,7 +190,7 @@ export interface paths {
         };
         /**
          * Artifact
-         * @description A file that the job left. One range of bytes may be asked for.
+         * @description A file of the job. A request can ask for one range of bytes.
          */
         get: operations["artifact_v1_jobs__job_id__artifacts__name__get"];
         put?: never;
@@ -197,7 +199,7 @@ export interface paths {
         options?: never;
         /**
          * Artifact
-         * @description A file that the job left. One range of bytes may be asked for.
+         * @description A file of the job. A request can ask for one range of bytes.
          */
         head: operations["artifact_v1_jobs__job_id__artifacts__name__head"];
         patch?: never;
@@ -214,7 +216,8 @@ export interface paths {
         put?: never;
         /**
          * Generate
-         * @description Images as a job's artifacts `image-SEED.png`; 202 when they are not ready in time.
+         * @description Makes images, which are a job's artifacts `image-SEED.png`; 202 if they are not done in
+         *     time.
          */
         post: operations["generate_v1_images_post"];
         delete?: never;
@@ -278,7 +281,7 @@ export interface paths {
         put?: never;
         /**
          * Ask
-         * @description A VLM's answer to each question about an image; 202 when they are not there in time.
+         * @description A VLM's answer to each question about an image; 202 if they are not done in time.
          */
         post: operations["ask_v1_answers_post"];
         delete?: never;
@@ -316,7 +319,7 @@ export interface paths {
         };
         /**
          * Healthz
-         * @description This process answers.
+         * @description Says that this process answers.
          */
         get: operations["healthz_healthz_get"];
         put?: never;
@@ -336,8 +339,8 @@ export interface paths {
         };
         /**
          * Readyz
-         * @description Redis answers as well; 503 while it is away. Behind `ok`, a line for all of it that may
-         *     lose jobs.
+         * @description Says that Redis answers as well; 503 while it is away. After `ok` there is a line for each
+         *     setting of Redis that may lose jobs.
          */
         get: operations["readyz_readyz_get"];
         put?: never;
@@ -357,7 +360,7 @@ export interface paths {
         };
         /**
          * Metrics
-         * @description In Prometheus's text format.
+         * @description The service's metrics, in Prometheus's text format.
          */
         get: operations["metrics_metrics_get"];
         put?: never;
@@ -374,7 +377,7 @@ export interface components {
     schemas: {
         /**
          * Artifact
-         * @description A file that a job left: ``GET /v1/jobs/{id}/artifacts/{name}``.
+         * @description A file of a job: ``GET /v1/jobs/{id}/artifacts/{name}``.
          */
         Artifact: {
             /** Name */
@@ -403,7 +406,7 @@ export interface components {
         JobStatus: "queued" | "running" | "succeeded" | "failed" | "cancelled";
         /**
          * PreviewEvent
-         * @description Base (left) beside LoRA (right), same seed, after a step.
+         * @description A picture after a step: base (left) and LoRA (right) with the same seed.
          */
         PreviewEvent: {
             /**
@@ -420,7 +423,8 @@ export interface components {
         };
         /**
          * Probability
-         * @description Of the right answer: over all its tokens, and their geometric mean (VQAScore).
+         * @description Probability of the right answer: of all its tokens together, and their geometric mean
+         *     (VQAScore).
          */
         Probability: {
             /** Joint */
@@ -440,13 +444,13 @@ export interface components {
             probability: components["schemas"]["Probability"];
             /**
              * Correct
-             * @description Share of images answered right, where it was counted.
+             * @description Share of images with the right answer, if it was counted.
              */
             correct?: number | null;
         };
         /**
          * SkippedStepEvent
-         * @description A step that changed nothing, since image, loss or gradient was not a number.
+         * @description A step that changed nothing, since the image, the loss or the gradient was not a number.
          */
         SkippedStepEvent: {
             /**
@@ -519,13 +523,13 @@ export interface components {
             timings: components["schemas"]["StepTimings"];
             /**
              * Drift
-             * @description Of the step's own images; where an anchor measures it anyway.
+             * @description Drift of the step's own images; only with an anchor, which computes the base model's images.
              * @default null
              */
             drift?: number | null;
             /**
              * Diversity
-             * @description Likewise, of a batch of two images or more.
+             * @description Diversity of the step's own images; only with an anchor and a batch of two images or more.
              * @default null
              */
             diversity?: number | null;
@@ -548,7 +552,7 @@ export interface components {
         };
         /**
          * WarningEvent
-         * @description What the job's owner should know, as in the job's `warnings`.
+         * @description Something that the job's owner should know; also in the job's `warnings`.
          */
         WarningEvent: {
             /**
@@ -572,27 +576,27 @@ export interface components {
         AnswersReply: {
             /**
              * Answers
-             * @description One a question. Null until the job is done, which then has it as `result`.
+             * @description One for each question. Null until the job is done; then it is the job's `result`.
              */
             answers: string[] | null;
-            /** @description The VLM's job; null where the service's language model wrote. */
+            /** @description The VLM's job; null if the service's language model wrote. */
             job: components["schemas"]["Job"] | null;
         };
         /**
          * AnswersRequest
-         * @description Questions about an image, to be answered in the VLM's own words.
+         * @description Questions about an image, which the VLM answers in its own words.
          */
         AnswersRequest: {
             /**
              * Image
-             * @description A PNG, JPEG, GIF, WebP or AVIF file in base64, or a data: URL of one. It is turned as its EXIF orientation says.
+             * @description A PNG, JPEG, GIF, WebP or AVIF file in base64, or a data: URL of one. It is rotated as its EXIF orientation says.
              */
             image: string;
             /** Questions */
             questions: string[];
             /**
              * Question Postfix
-             * @description Appended to every question after a space.
+             * @description Added to every question, after a space.
              * @default
              */
             question_postfix?: string;
@@ -600,20 +604,20 @@ export interface components {
             vlm: string;
             /**
              * Max New Tokens
-             * @description How long an answer may get.
+             * @description The longest answer, in tokens.
              * @default 64
              */
             max_new_tokens?: number;
             /**
              * Wait
-             * @description Seconds to wait: before a 202 for a VLM, whose job goes on; before a 504 for the service's language model.
+             * @description Seconds to wait. After that the answer is a 202 for a VLM, whose job goes on, and a 504 for the service's language model.
              * @default 30
              */
             wait?: number;
         };
         /**
          * Batch
-         * @description A batch, as it is now. It is there as long as one of its jobs is.
+         * @description A batch, as it is now. It exists as long as one of its jobs exists.
          */
         Batch: {
             /** Id */
@@ -633,24 +637,24 @@ export interface components {
             created_at: string;
             /**
              * Size
-             * @description How many jobs came with it.
+             * @description How many jobs were submitted with it.
              */
             size: number;
             /**
              * Work
-             * @description Of all jobs that came with it; null in older ones.
+             * @description Of all jobs that were submitted with it; null in batches of versions that did not count it.
              */
             work?: number | null;
             /**
              * Counts
-             * @description Jobs by status; those deleted are in none.
+             * @description Jobs by status, without deleted ones.
              */
             counts: {
                 [key: string]: number;
             };
             /**
              * Jobs
-             * @description Those there still are, as submitted.
+             * @description The jobs that still exist, in the order of the submission.
              */
             jobs: components["schemas"]["BatchEntry"][];
         };
@@ -667,29 +671,30 @@ export interface components {
         };
         /**
          * BatchRequest
-         * @description Either many specs, or one over prompts and seeds: a job for each prompt with each seed.
+         * @description Either many specs, or one spec with prompts and seeds: one job for each prompt with each
+         *     seed.
          */
         BatchRequest: {
             /**
              * Specs
-             * @description A job for each.
+             * @description One job for each.
              */
             specs?: components["schemas"]["JobSpec"][] | null;
-            /** @description In place of specs: what all jobs share, but for prompt and seed. */
+            /** @description Instead of specs: what all jobs share, except prompt and seed. */
             spec?: components["schemas"]["JobSpec"] | null;
             /**
              * Prompts
-             * @description Each is `prompt` of jobs.
+             * @description Each becomes the `prompt` of jobs.
              */
             prompts?: string[] | null;
             /**
              * Seeds
-             * @description Each is `optimizer.seed` of jobs.
+             * @description Each becomes the `optimizer.seed` of jobs.
              */
             seeds?: number[] | null;
             /**
              * Repeats
-             * @description In place of seeds: so many, counted up from the spec's own.
+             * @description Instead of seeds: the number of seeds, counted up from the spec's own.
              */
             repeats?: number | null;
             /** Name */
@@ -697,7 +702,7 @@ export interface components {
         };
         /**
          * DraftQuestion
-         * @description A question and its right answer, before they are part of a job.
+         * @description A written question with its right answer.
          */
         DraftQuestion: {
             /** Question */
@@ -706,14 +711,14 @@ export interface components {
             answer: string;
             /**
              * On Drawing
-             * @description Whether the drawing lies over the image when it is asked.
+             * @description Whether the question is about the image with the drawing over it.
              * @default false
              */
             on_drawing?: boolean;
         };
         /**
          * DryRun
-         * @description What a request would come to. It was checked as always, and nothing was queued.
+         * @description How much work a request is. It was checked like a real one, and nothing was queued.
          */
         DryRun: {
             /**
@@ -723,29 +728,29 @@ export interface components {
             jobs: number;
             /**
              * Work
-             * @description The most that the models have to compute, in passes over a picture of a megapixel: denoiser and VLM, a pass back counted as two.
+             * @description The most that the models have to compute. The unit is one pass of denoiser or VLM over a picture of one megapixel; a backward pass counts as two.
              */
             work: number;
             /**
              * Parts
-             * @description What the work is for; its sum is `work`.
+             * @description The work of each part; their sum is `work`.
              */
             parts: {
                 [key: string]: number;
             };
             /**
              * Quota
-             * @description Work that the key's jobs may have before they end; null: no limit.
+             * @description Work that the key's unfinished jobs may have together; null: no limit.
              */
             quota?: number | null;
             /**
              * Left
-             * @description What the quota leaves now; a request of more is a 429 for now.
+             * @description What is left of the quota now; a request with more gets a 429 for now.
              */
             left?: number | null;
             /**
              * Warnings
-             * @description What the job's own `warnings` would say from the start.
+             * @description The `warnings` that the job would have from the start.
              * @default []
              */
             warnings?: string[];
@@ -763,19 +768,19 @@ export interface components {
         EvalSettings: {
             /**
              * Images
-             * @description Images rendered and scored at the end
+             * @description Number of images rendered and scored at the end.
              * @default 5
              */
             images?: number;
             /**
              * Seed
-             * @description Of the first such image; the others count up.
+             * @description Seed of the first of these images; the others count up from it.
              * @default 0
              */
             seed?: number;
             /**
              * Every
-             * @description A preview every so many steps; 0: none.
+             * @description A preview each time this many steps are done; 0: none.
              * @default 20
              */
             every?: number;
@@ -789,44 +794,44 @@ export interface components {
         ExpansionReply: {
             /**
              * Prompt
-             * @description Null until the job is done, which then has it as `result`.
+             * @description Null until the job is done; then it is the job's `result`.
              */
             prompt: string | null;
             /**
              * Warnings
-             * @description Where the prompt is longer than its generator reads.
+             * @description Warnings if the prompt is longer than its generator can read.
              * @default []
              */
             warnings?: string[];
-            /** @description The VLM's job; null where the service's language model wrote. */
+            /** @description The VLM's job; null if the service's language model wrote. */
             job: components["schemas"]["Job"] | null;
         };
         /**
          * ExpansionRequest
-         * @description A prompt to be written out.
+         * @description A prompt to make longer.
          */
         ExpansionRequest: {
             /** Prompt */
             prompt: string;
             /**
              * Generator
-             * @description Who will draw it: then no more is asked for than that one reads.
+             * @description The generator that will draw it: the prompt gets no longer than it can read.
              */
             generator?: string | null;
             /**
              * Instructions
-             * @description What the writer is told, but for the form of its reply.
+             * @description Instructions to the writer, without the form of its reply, which is always added.
              * @default You help to draw an image. Rewrite its prompt as one paragraph of at most 80 words for an image generator. Keep everything that the prompt says; add what an eye would see: the subject's details, the surroundings, the light, the colours, the composition. Add no new subject, no list and no quotation marks.
              */
             instructions?: string;
             /**
              * Vlm
-             * @description The VLM that writes. Left out, the service's language model does, if it has one: `writer` of GET /v1/models.
+             * @description The VLM that writes. By default the service's language model writes, if it has one: see `writer` of GET /v1/models.
              */
             vlm?: string | null;
             /**
              * Wait
-             * @description Seconds to wait: before a 202 for a VLM, whose job goes on; before a 504 for the service's language model.
+             * @description Seconds to wait. After that the answer is a 202 for a VLM, whose job goes on, and a 504 for the service's language model.
              * @default 60
              */
             wait?: number;
@@ -838,7 +843,7 @@ export interface components {
         FieldError: {
             /**
              * Field
-             * @description Where: a path like questions.0.answer.
+             * @description The place, as a path like questions.0.answer.
              */
             field: string;
             /**
@@ -865,7 +870,7 @@ export interface components {
         };
         /**
          * GuardOptions
-         * @description The single word ``off`` in place of it turns everything off.
+         * @description The word ``off`` instead of an object turns everything off.
          */
         GuardOptions: {
             /** Anchor */
@@ -877,25 +882,25 @@ export interface components {
         };
         /**
          * GuardSettings
-         * @description What keeps the rest of the picture as the base model draws it. As it stands here, all off:
-         *     the paper's method.
+         * @description Settings that keep the rest of the picture as the base model draws it. The defaults here turn
+         *     everything off, which is the paper's method.
          */
         GuardSettings: {
             /**
              * Anchor
-             * @description Weight, in the loss, of how far an image is from the one that the base model draws of the same noise. It counts fully once the answers are right, and hardly while they are wrong. 0: off.
+             * @description Weight, in the loss, of the distance between an image and the one that the base model draws of the same noise. It has its full effect when the answers are right, and almost none while they are wrong. 0: off.
              * @default 0
              */
             anchor?: number;
             /**
              * Margin
-             * @description An answer whose probability has reached this teaches no more; 1: off.
+             * @description An answer whose probability has reached this value gives no more gradient; 1: off.
              * @default 1
              */
             margin?: number;
             /**
              * Worst Case
-             * @description The VLM's gradient is taken at the image moved so far to where its answers are worst, in root mean square of values in [-1, 1]; 0: at the image itself. Costs the VLM a second pass.
+             * @description The image is moved by this distance to where the answers are worst, and the VLM's gradient is taken there. The distance is the root mean square of the change of values in [-1, 1]. 0: at the image itself. Costs the VLM a second pass.
              * @default 0
              */
             worst_case?: number;
@@ -937,29 +942,29 @@ export interface components {
             guidance_scale: number;
             /**
              * Negative Prompt
-             * @description What the image shall not show; needs a guidance_scale above 1.
+             * @description What the image should not show; needs a guidance_scale above 1.
              * @default
              */
             negative_prompt?: string;
         };
         /**
          * ImagesRequest
-         * @description Images from a prompt, perhaps with LoRAs, perhaps scored.
+         * @description Images from a prompt, with or without LoRAs and scores.
          */
         ImagesRequest: {
             /**
              * Prompt
-             * @description What the images are of.
+             * @description What the images should show.
              */
             prompt: string;
             /**
              * Generator
-             * @description Which image generator draws.
+             * @description Preset of the image generator that draws.
              */
             generator: string;
             /**
              * Seeds
-             * @description An image for each.
+             * @description One image for each.
              * @default [
              *       0
              *     ]
@@ -967,7 +972,7 @@ export interface components {
             seeds?: number[];
             /**
              * Loras
-             * @description Those to draw with; their effects add up.
+             * @description The LoRAs to use; their effects add up.
              * @default []
              */
             loras?: components["schemas"]["LoraUse"][];
@@ -975,24 +980,24 @@ export interface components {
             image?: components["schemas"]["ImageOptions"];
             /**
              * Questions
-             * @description Asked of each image, to score it.
+             * @description Questions about each image, to score it.
              * @default []
              */
             questions?: components["schemas"]["Question"][];
             /**
              * Question Postfix
-             * @description Appended to every question after a space.
+             * @description Added to every question, after a space.
              * @default Answer with Yes or No.
              */
             question_postfix?: string;
             /**
              * Vlm
-             * @description Needed when questions come along.
+             * @description The VLM that answers; needed if there are questions.
              */
             vlm?: string | null;
             /**
              * Wait
-             * @description Seconds to wait for the images before a 202.
+             * @description Seconds to wait for the images before the answer is a 202.
              * @default 30
              */
             wait?: number;
@@ -1010,7 +1015,7 @@ export interface components {
             name?: string | null;
             /**
              * Metadata
-             * @description Yours; handed back as it came.
+             * @description Your own data, returned unchanged.
              * @default {}
              */
             metadata?: {
@@ -1024,7 +1029,7 @@ export interface components {
             owner?: string;
             /**
              * Batch
-             * @description The batch that it came with.
+             * @description The batch that it was submitted with.
              */
             batch?: string | null;
             /**
@@ -1034,7 +1039,7 @@ export interface components {
             generator: string;
             /**
              * Vlms
-             * @description Those it needs: teachers, and the judge.
+             * @description The VLMs that it needs: teachers, and the judge.
              */
             vlms: string[];
             /**
@@ -1050,7 +1055,7 @@ export interface components {
             deadline_at?: string | null;
             /**
              * Work
-             * @description Counts in the key's quota until the job ends; null in older jobs.
+             * @description Counts against the key's quota until the job ends; null in jobs of versions that did not count it.
              */
             work?: number | null;
             /**
@@ -1060,13 +1065,13 @@ export interface components {
             position?: number | null;
             /**
              * Attempt
-             * @description 0 until a worker first took it.
+             * @description How often a worker has taken it; 0 while it was never taken.
              * @default 0
              */
             attempt?: number;
             /**
              * Waiting For
-             * @description What a running or queued job can't go on without.
+             * @description What a running or queued job is waiting for.
              */
             waiting_for?: string | null;
             /**
@@ -1081,13 +1086,13 @@ export interface components {
             steps?: number;
             /**
              * Skipped
-             * @description Steps that changed nothing: loss or gradient was not a number.
+             * @description Number of steps that changed nothing, since the loss or gradient was not a number.
              * @default 0
              */
             skipped?: number;
             /**
              * Checkpoint
-             * @description The step after which it goes on if it is interrupted now.
+             * @description If it is interrupted now, it goes on after this step.
              */
             checkpoint?: number | null;
             /** Loss */
@@ -1097,23 +1102,23 @@ export interface components {
             scores?: components["schemas"]["Scores"];
             /**
              * Warnings
-             * @description What its owner should know, each with what to do about it.
+             * @description What its owner should know, with what to do about it.
              * @default []
              */
             warnings?: string[];
             /**
              * Error
-             * @description Why it failed, for a person.
+             * @description Why it failed, as a sentence.
              */
             error?: string | null;
             /**
              * Stopped Because
-             * @description Why it ended before its last step, if nobody cancelled it.
+             * @description Why it ended before its last step, unless somebody cancelled it.
              */
             stopped_because?: string | null;
             /**
              * Causes
-             * @description What ended each earlier attempt, and other troubles.
+             * @description Why each earlier attempt ended, and other problems.
              * @default []
              */
             causes?: string[];
@@ -1125,7 +1130,7 @@ export interface components {
             webhook?: components["schemas"]["WebhookState"] | null;
             /**
              * Result
-             * @description What was said, of a job whose kind is answers, questions, expansion.
+             * @description The words that a job of the kind answers, questions or expansion produced.
              */
             result?: components["schemas"]["Answers"] | components["schemas"]["WrittenQuestions"] | components["schemas"]["ExpandedPrompt"] | null;
             /** Spec */
@@ -1138,12 +1143,12 @@ export interface components {
         JobKind: "optimize" | "images" | "answers" | "questions" | "expansion";
         /**
          * JobLoraSettings
-         * @description What a job has beside what a preset says.
+         * @description The fields that a job has and a preset has not.
          */
         JobLoraSettings: {
             /**
              * Rank
-             * @description How wide the LoRA is; its file grows with it.
+             * @description Rank of the LoRA; a higher rank makes its file larger.
              * @default 16
              */
             rank?: number;
@@ -1155,25 +1160,25 @@ export interface components {
             alpha?: number;
             /**
              * Weight
-             * @description How strong it is while it learns: scale = weight × alpha / rank, which the exported file holds.
+             * @description Strength of the LoRA while it learns: scale = weight × alpha / rank. The exported file includes this scale.
              * @default 5
              */
             weight?: number;
             /**
              * Target Modules
-             * @description Suffixes of the names of layers to adapt.
+             * @description The layers to adapt, by the ends of their names.
              */
             target_modules: string[];
             /**
              * Init
-             * @description How the first half begins; the second is zero: no effect at first.
+             * @description How the first of the two matrices is initialised; the second is zero, so that the LoRA has no effect at first.
              * @default gaussian
              * @enum {string}
              */
             init?: "gaussian" | "kaiming";
             /**
              * Dtype
-             * @description Of the weights in the LoRA's files; it trains in float32. `auto`: bfloat16 where the generator is in it, else float32.
+             * @description Type of the weights in the LoRA's files; it trains in float32. `auto`: bfloat16 if the generator is bfloat16, else float32.
              * @default auto
              * @enum {string}
              */
@@ -1186,7 +1191,7 @@ export interface components {
             jobs: components["schemas"]["Job"][];
             /**
              * Unreadable
-             * @description Jobs of this page that a newer version of the service stored, and that this one can't show.
+             * @description Ids of this page's jobs that this version can't show, since a newer version of the service stored them.
              * @default []
              */
             unreadable?: string[];
@@ -1198,17 +1203,17 @@ export interface components {
         };
         /**
          * JobSpec
-         * @description What a generator should learn. What is left out comes from the presets.
+         * @description What a generator should learn. Fields that are left out come from the presets.
          */
         JobSpec: {
             /**
              * Prompt
-             * @description What the images are of.
+             * @description What the images should show.
              */
             prompt?: string | null;
             /**
              * Prompts
-             * @description In place of prompt: one a step, each as often as the others. The images of the evaluation are of the first.
+             * @description Instead of prompt: each step uses one of them, and all are used equally often. The images of the evaluation use the first.
              */
             prompts?: string[] | null;
             /**
@@ -1218,23 +1223,23 @@ export interface components {
             questions: components["schemas"]["Question"][];
             /**
              * Question Postfix
-             * @description Appended to every question after a space.
+             * @description Added to every question, after a space.
              * @default Answer with Yes or No.
              */
             question_postfix?: string;
             /**
              * Generator
-             * @description Which image generator learns.
+             * @description Preset of the image generator that learns.
              */
             generator: string;
             /**
              * Vlm
-             * @description Who teaches: one VLM, or several with weights.
+             * @description The teacher: one VLM, or several with weights.
              */
             vlm: string | components["schemas"]["VlmUse"][];
             /**
              * Judge
-             * @description A VLM that scores base and LoRA as well, and takes no part in teaching.
+             * @description A VLM that also scores base and LoRA, and does not teach.
              */
             judge?: string | null;
             /** @default {} */
@@ -1244,7 +1249,7 @@ export interface components {
             /** @default {} */
             optimizer?: components["schemas"]["OptimizerOptions"];
             /**
-             * @description What keeps the rest of the picture as the base model draws it.
+             * @description Keeps the rest of the picture as the base model draws it.
              * @default {}
              */
             guard?: "off" | components["schemas"]["GuardOptions"];
@@ -1252,12 +1257,12 @@ export interface components {
             eval?: components["schemas"]["EvalOptions"];
             /**
              * Stop At Score
-             * @description The job succeeds early, once the probability of each right answer was at least this in three steps in a row, each on noise that no step before it saw.
+             * @description The job ends early as succeeded, once the probability of each right answer was at least this in three steps in a row, each with noise that no earlier step had.
              */
             stop_at_score?: number | null;
             /**
              * Deadline
-             * @description Seconds from the submission. Past it a queued job fails; a running one stops after its step, exports what it learned and is cancelled.
+             * @description Seconds from the submission. After that a queued job fails; a running one stops after its current step, exports what it learned and is cancelled.
              */
             deadline?: number | null;
             webhook?: components["schemas"]["Webhook"] | null;
@@ -1265,7 +1270,7 @@ export interface components {
             name?: string | null;
             /**
              * Metadata
-             * @description Yours; handed back as it came.
+             * @description Your own data, returned unchanged.
              * @default {}
              */
             metadata?: {
@@ -1274,7 +1279,7 @@ export interface components {
         };
         /**
          * JudgeScores
-         * @description By a VLM that did not teach: where it disagrees, the LoRA only fooled its teacher.
+         * @description Scores by a VLM that did not teach. If it disagrees, the LoRA only fooled its teacher.
          */
         JudgeScores: {
             /** Vlm */
@@ -1283,7 +1288,7 @@ export interface components {
             lora: components["schemas"]["Score"];
             /**
              * Gap
-             * @description The teacher's probability with the LoRA less the judge's: what is far above 0 pleases the teacher alone.
+             * @description The teacher's probability with the LoRA minus the judge's. Far above 0 the LoRA may only have fooled the teacher.
              */
             gap?: number | null;
         };
@@ -1307,7 +1312,7 @@ export interface components {
         LoraSettings: {
             /**
              * Rank
-             * @description How wide the LoRA is; its file grows with it.
+             * @description Rank of the LoRA; a higher rank makes its file larger.
              * @default 16
              */
             rank?: number;
@@ -1319,25 +1324,25 @@ export interface components {
             alpha?: number;
             /**
              * Weight
-             * @description How strong it is while it learns: scale = weight × alpha / rank, which the exported file holds.
+             * @description Strength of the LoRA while it learns: scale = weight × alpha / rank. The exported file includes this scale.
              * @default 5
              */
             weight?: number;
             /**
              * Target Modules
-             * @description Suffixes of the names of layers to adapt.
+             * @description The layers to adapt, by the ends of their names.
              */
             target_modules: string[];
             /**
              * Init
-             * @description How the first half begins; the second is zero: no effect at first.
+             * @description How the first of the two matrices is initialised; the second is zero, so that the LoRA has no effect at first.
              * @default gaussian
              * @enum {string}
              */
             init?: "gaussian" | "kaiming";
             /**
              * Dtype
-             * @description Of the weights in the LoRA's files; it trains in float32. `auto`: bfloat16 where the generator is in it, else float32.
+             * @description Type of the weights in the LoRA's files; it trains in float32. `auto`: bfloat16 if the generator is bfloat16, else float32.
              * @default auto
              * @enum {string}
              */
@@ -1357,7 +1362,7 @@ export interface components {
             job?: string | null;
             /**
              * Artifact
-             * @description Which of the job's files, if not its LoRA.
+             * @description Which of the job's files to use.
              * @default pytorch_lora_weights.safetensors
              */
             artifact?: string;
@@ -1369,17 +1374,17 @@ export interface components {
         };
         /**
          * LoraUse
-         * @description The LoRA of a finished job, at a weight; 1.0 is what the job itself saw.
+         * @description The LoRA of a finished job, with a weight; at 1.0 it acts as it did in its job.
          */
         LoraUse: {
             /**
              * Job
-             * @description A job that has left a LoRA.
+             * @description A job that has a LoRA.
              */
             job: string;
             /**
              * Weight
-             * @description 1.0 is what the job itself saw; 0 changes nothing.
+             * @description At 1.0 the LoRA acts as it did in its job; at 0 it changes nothing.
              * @default 1
              */
             weight?: number;
@@ -1392,7 +1397,7 @@ export interface components {
             vlms: components["schemas"]["VlmInfo"][];
             /**
              * Writer
-             * @description The service's language model, which writes where a request names no VLM; null without one.
+             * @description The service's language model, which writes if a request names no VLM; null if there is none.
              */
             writer?: string | null;
         };
@@ -1414,7 +1419,7 @@ export interface components {
             seed?: number | null;
             /**
              * Noise Seeds
-             * @description The noise repeats after so many steps; null: never.
+             * @description The noise repeats after this many steps; null: never.
              */
             noise_seeds?: number | null;
             /** Subsample */
@@ -1456,19 +1461,19 @@ export interface components {
             weight_decay?: number;
             /**
              * Max Grad Norm
-             * @description The gradient is clipped to this.
+             * @description The gradient's norm is clipped to this.
              * @default 1
              */
             max_grad_norm?: number;
             /**
              * Seed
-             * @description Of the LoRA's first weights, the noise, the timesteps, the prompts' order.
+             * @description Seed of the LoRA's initial weights, the noise, the timesteps and the order of the prompts.
              * @default 100
              */
             seed?: number;
             /**
              * Noise Seeds
-             * @description The noise repeats after so many steps; null: never.
+             * @description The noise repeats after this many steps; null: never.
              */
             noise_seeds?: number | null;
             /**
@@ -1479,7 +1484,7 @@ export interface components {
             subsample?: boolean;
             /**
              * Checkpoint Every
-             * @description An interrupted job goes on from its last checkpoint; one is made after every so many steps. 0: it begins anew.
+             * @description A checkpoint is made each time this many steps are done. An interrupted job goes on from its last checkpoint; with 0 it starts again from the beginning.
              * @default 20
              */
             checkpoint_every?: number;
@@ -1510,24 +1515,24 @@ export interface components {
         };
         /**
          * Question
-         * @description What the VLM is asked about every image, and what it should answer.
+         * @description A question to the VLM about every image, with the right answer.
          */
         Question: {
             /**
              * Question
-             * @description About the image as a whole.
+             * @description A question about the whole image.
              */
             question: string;
             /**
              * Answer
-             * @description The right one, in the words that the VLM would use.
+             * @description The right answer, in the words that the VLM would use.
              */
             answer: string;
-            /** @description A drawing that this question speaks of. */
+            /** @description A drawing that this question is about. */
             visual_prompt?: components["schemas"]["VisualPrompt"] | null;
             /**
              * Weight
-             * @description How much its loss and its probability count beside the other questions'.
+             * @description How much its loss and its probability count, compared with those of the other questions.
              * @default 1
              */
             weight?: number;
@@ -1536,49 +1541,49 @@ export interface components {
         QuestionsReply: {
             /**
              * Questions
-             * @description The first one restates the prompt; none comes twice. Null until the job is done, which then has it as `result`.
+             * @description The first question restates the prompt; no question comes twice. Null until the job is done; then it is the job's `result`.
              */
             questions: components["schemas"]["DraftQuestion"][] | null;
-            /** @description The VLM's job; null where the service's language model wrote. */
+            /** @description The VLM's job; null if the service's language model wrote. */
             job: components["schemas"]["Job"] | null;
         };
         /**
          * QuestionsRequest
-         * @description Questions to be written about images of a prompt, perhaps under a drawing.
+         * @description A request for questions about images of a prompt, with or without a drawing.
          */
         QuestionsRequest: {
             /** Prompt */
             prompt: string;
             /**
              * Count
-             * @description So many at most; fewer may come.
+             * @description The most questions; there may be fewer.
              * @default 5
              */
             count?: number;
             visual_prompt?: components["schemas"]["VisualPrompt"] | null;
-            /** @description One there is already: it is kept as it stands, and counts. */
+            /** @description A question of your own: it stays unchanged, and counts as one of `count`. */
             first?: components["schemas"]["DraftQuestion"] | null;
             /**
              * Instructions
-             * @description What the writer is told, but for the form of its reply.
+             * @description Instructions to the writer, without the form of its reply, which is always added.
              * @default You help to teach an image generator. From the prompt of an image, write short questions that anyone can answer with Yes or No by looking at the image, each with the answer that is right when the image shows what the prompt means. Ask about one visible thing at a time: an object, a number, a colour, a size, a place, or what common sense expects there and a careless image gets wrong. Ask about nothing that can't be seen, and nothing twice.
              */
             instructions?: string;
             /**
              * Vlm
-             * @description The VLM that writes. Left out, the service's language model does, if it has one: `writer` of GET /v1/models.
+             * @description The VLM that writes. By default the service's language model writes, if it has one: see `writer` of GET /v1/models.
              */
             vlm?: string | null;
             /**
              * Wait
-             * @description Seconds to wait: before a 202 for a VLM, whose job goes on; before a 504 for the service's language model.
+             * @description Seconds to wait. After that the answer is a 202 for a VLM, whose job goes on, and a 504 for the service's language model.
              * @default 60
              */
             wait?: number;
         };
         /**
          * ResolvedAnswersSpec
-         * @description An ``AnswersRequest`` as its job has it: the image is the artifact ``image.png``.
+         * @description An ``AnswersRequest`` as its job stores it: the image is the artifact ``image.png``.
          */
         ResolvedAnswersSpec: {
             /** Vlm */
@@ -1587,18 +1592,18 @@ export interface components {
             questions: string[];
             /**
              * Question Postfix
-             * @description Appended to every question after a space.
+             * @description Added to every question, after a space.
              */
             question_postfix: string;
             /**
              * Max New Tokens
-             * @description How long an answer may get.
+             * @description The longest answer, in tokens.
              */
             max_new_tokens: number;
         };
         /**
          * ResolvedExpansionSpec
-         * @description An ``ExpansionRequest`` as its job has it.
+         * @description An ``ExpansionRequest`` as its job stores it.
          */
         ResolvedExpansionSpec: {
             /** Vlm */
@@ -1609,18 +1614,18 @@ export interface components {
             generator?: string | null;
             /**
              * Most Words
-             * @description About as many as the generator reads.
+             * @description About as many words as the generator can read.
              */
             most_words?: number | null;
             /**
              * Instructions
-             * @description What the writer is told, but for the form of its reply.
+             * @description Instructions to the writer, without the form of its reply, which is always added.
              */
             instructions: string;
         };
         /**
          * ResolvedImagesSpec
-         * @description An ``ImagesRequest`` with nothing left to a default.
+         * @description An ``ImagesRequest`` with all defaults filled in.
          */
         ResolvedImagesSpec: {
             /** Prompt */
@@ -1629,12 +1634,12 @@ export interface components {
             generator: string;
             /**
              * Seeds
-             * @description An image for each.
+             * @description One image for each.
              */
             seeds: number[];
             /**
              * Loras
-             * @description Those to draw with; their effects add up.
+             * @description The LoRAs to use; their effects add up.
              */
             loras: components["schemas"]["LoraUse"][];
             image: components["schemas"]["ImageSettings"];
@@ -1642,7 +1647,7 @@ export interface components {
             questions: components["schemas"]["Question"][];
             /**
              * Question Postfix
-             * @description Appended to every question after a space.
+             * @description Added to every question, after a space.
              */
             question_postfix: string;
             /** Vlm */
@@ -1650,7 +1655,7 @@ export interface components {
         };
         /**
          * ResolvedJobSpec
-         * @description A ``JobSpec`` with nothing left to a default; its webhook is the job's own affair.
+         * @description A ``JobSpec`` with all defaults filled in. Its webhook is part of the job.
          */
         ResolvedJobSpec: {
             /** Prompts */
@@ -1662,7 +1667,7 @@ export interface components {
             questions: components["schemas"]["Question"][];
             /**
              * Question Postfix
-             * @description Appended to every question after a space.
+             * @description Added to every question, after a space.
              */
             question_postfix: string;
             /** Generator */
@@ -1671,7 +1676,7 @@ export interface components {
             vlm: components["schemas"]["VlmUse"][];
             /**
              * Judge
-             * @description A VLM that scores base and LoRA as well, and takes no part in teaching.
+             * @description A VLM that also scores base and LoRA, and does not teach.
              */
             judge: string | null;
             image: components["schemas"]["ImageSettings"];
@@ -1688,19 +1693,19 @@ export interface components {
             eval: components["schemas"]["EvalSettings"];
             /**
              * Stop At Score
-             * @description The job succeeds early, once the probability of each right answer was at least this in three steps in a row, each on noise that no step before it saw.
+             * @description The job ends early as succeeded, once the probability of each right answer was at least this in three steps in a row, each with noise that no earlier step had.
              */
             stop_at_score?: number | null;
             /**
              * Deadline
-             * @description Seconds from the submission. Past it a queued job fails; a running one stops after its step, exports what it learned and is cancelled.
+             * @description Seconds from the submission. After that a queued job fails; a running one stops after its current step, exports what it learned and is cancelled.
              */
             deadline?: number | null;
             /** Name */
             name?: string | null;
             /**
              * Metadata
-             * @description Yours; handed back as it came.
+             * @description Your own data, returned unchanged.
              * @default {}
              */
             metadata?: {
@@ -1709,7 +1714,7 @@ export interface components {
         };
         /**
          * ResolvedQuestionsSpec
-         * @description A ``QuestionsRequest`` as its job has it: a drawing is the artifact ``image.png``.
+         * @description A ``QuestionsRequest`` as its job stores it: a drawing is the artifact ``image.png``.
          */
         ResolvedQuestionsSpec: {
             /** Vlm */
@@ -1718,7 +1723,7 @@ export interface components {
             prompt: string;
             /**
              * Count
-             * @description So many at most; fewer may come.
+             * @description The most questions; there may be fewer.
              */
             count: number;
             /** Drawing */
@@ -1726,13 +1731,14 @@ export interface components {
             first: components["schemas"]["DraftQuestion"] | null;
             /**
              * Instructions
-             * @description What the writer is told, but for the form of its reply.
+             * @description Instructions to the writer, without the form of its reply, which is always added.
              */
             instructions: string;
         };
         /**
          * Score
-         * @description All questions over all images: means of the questions' own, by their weights.
+         * @description All questions over all images: the mean of the questions' values, weighted by the questions'
+         *     weights.
          */
         Score: {
             probability: components["schemas"]["Probability"];
@@ -1743,8 +1749,9 @@ export interface components {
         };
         /**
          * Scores
-         * @description By the VLM that taught; of several, their mean by weight. And what else changed, without
-         *     any VLM: by the autoencoder's latents of the evaluation images.
+         * @description Scores by the VLM that taught; if there are several, their weighted mean. Drift and diversity
+         *     say what else changed; they need no VLM, and compare the autoencoder's latents of the evaluation
+         *     images.
          */
         Scores: {
             base?: components["schemas"]["Score"] | null;
@@ -1752,28 +1759,29 @@ export interface components {
             judge?: components["schemas"]["JudgeScores"] | null;
             /**
              * Drift
-             * @description How far an image with the LoRA is from the base model's of the same seed: 0 is the same picture, about 1 another one.
+             * @description How far an image with the LoRA is from the base model's image of the same seed: 0 is the same picture, about 1 a different one.
              */
             drift?: number | null;
             /**
              * Diversity
-             * @description How far two images with the LoRA are from each other, over that of the base model's: below 1 they have become more alike.
+             * @description How far two images with the LoRA are from each other, divided by the same distance for the base model: below 1 they have become more alike.
              */
             diversity?: number | null;
         };
         /**
          * VisualPrompt
-         * @description A drawing laid over the image before its question is asked. It is resized to the image.
+         * @description A drawing that is laid over the image before its question is asked. It is resized to the
+         *     image's size.
          */
         VisualPrompt: {
             /**
              * Image
-             * @description A PNG, JPEG, GIF, WebP or AVIF file in base64, or a data: URL of one. It is turned as its EXIF orientation says.
+             * @description A PNG, JPEG, GIF, WebP or AVIF file in base64, or a data: URL of one. It is rotated as its EXIF orientation says.
              */
             image: string;
             /**
              * Mode
-             * @description solid: every pixel that is not pure white replaces the image's, and when it is resized a line keeps its colour, however thin; transparent: half drawing, half image, everywhere.
+             * @description solid: every pixel that is not pure white replaces the image's, and a line keeps its colour when the drawing is resized, however thin it is; transparent: every pixel becomes half drawing, half image.
              * @default solid
              * @enum {string}
              */
@@ -1797,40 +1805,41 @@ export interface components {
         };
         /**
          * VlmUse
-         * @description One teacher of several: losses are averaged by weight.
+         * @description One of several teachers; their losses are averaged by weight.
          */
         VlmUse: {
             /**
              * Name
-             * @description Which VLM.
+             * @description Preset of the VLM.
              */
             name: string;
             /**
              * Weight
-             * @description How much its loss counts beside the others'.
+             * @description How much its loss counts, compared with those of the others.
              * @default 1
              */
             weight?: number;
         };
         /**
          * Webhook
-         * @description Who is told when a job has ended, and the secret that proves who tells it.
+         * @description The address that gets a message when a job has ended, and the secret that signs the
+         *     message.
          */
         Webhook: {
             /**
              * Url
-             * @description An https address that the whole internet can reach.
+             * @description An https address on the public internet.
              */
             url: string;
             /**
              * Secret
-             * @description Signs each message; never shown again. Left out, it is the service's.
+             * @description Signs each message; never shown again. By default the service's own secret is used.
              */
             secret?: string | null;
         };
         /**
          * WebhookState
-         * @description How far the message is: waiting for the job's end, pending, delivered, or given up.
+         * @description State of the message: waiting for the job's end, pending, delivered, or given up.
          */
         WebhookState: {
             /** Url */
@@ -1855,7 +1864,7 @@ export interface components {
         WebhookStatus: "waiting" | "pending" | "delivered" | "given_up";
         /**
          * WorkPart
-         * @description What the work of a request is for.
+         * @description The parts of a request's work.
          * @enum {string}
          */
         WorkPart: "training" | "teaching" | "previews" | "evaluation" | "pictures" | "scoring" | "prompts" | "words";
@@ -1863,7 +1872,7 @@ export interface components {
         WrittenQuestions: {
             /**
              * Questions
-             * @description The first one restates the prompt; no question comes twice.
+             * @description The first question restates the prompt; no question comes twice.
              */
             questions: components["schemas"]["DraftQuestion"][];
         };
@@ -1921,11 +1930,11 @@ export interface operations {
     submit_v1_jobs_post: {
         parameters: {
             query?: {
-                /** @description Only check the request and tell its work: nothing is queued. */
+                /** @description Only check the request and tell its work; nothing is queued. */
                 dry_run?: boolean;
             };
             header?: {
-                /** @description The same key and body again give the same job again. */
+                /** @description A second request with the same key and body returns the same result. */
                 "idempotency-key"?: string | null;
             };
             path?: never;
@@ -1937,7 +1946,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description With `dry_run`: nothing was queued. */
+            /** @description The answer to a `dry_run`: nothing was queued. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -2099,11 +2108,11 @@ export interface operations {
     submit_v1_batches_post: {
         parameters: {
             query?: {
-                /** @description Only check the request and tell its work: nothing is queued. */
+                /** @description Only check the request and tell its work; nothing is queued. */
                 dry_run?: boolean;
             };
             header?: {
-                /** @description The same key and body again give the same job again. */
+                /** @description A second request with the same key and body returns the same result. */
                 "idempotency-key"?: string | null;
             };
             path?: never;
@@ -2115,7 +2124,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description With `dry_run`: nothing was queued. */
+            /** @description The answer to a `dry_run`: nothing was queued. */
             200: {
                 headers: {
                     [name: string]: unknown;
@@ -2284,7 +2293,7 @@ export interface operations {
         parameters: {
             query?: never;
             header?: {
-                /** @description Resume behind this event: nothing is missed, nothing comes twice. */
+                /** @description Go on after this event: no event is missed or comes twice. */
                 "Last-Event-ID"?: string | null;
             };
             path: {
@@ -2336,9 +2345,9 @@ export interface operations {
             query?: never;
             header?: {
                 Range?: string | null;
-                /** @description ETags that need no answer, or *. */
+                /** @description ETags for which the file is not sent again, or *. */
                 "If-None-Match"?: string | null;
-                /** @description The ETag that `Range` is about. */
+                /** @description The ETag for which `Range` is meant. */
                 "If-Range"?: string | null;
             };
             path: {
@@ -2362,7 +2371,7 @@ export interface operations {
                     "image/png": unknown;
                 };
             };
-            /** @description The range asked for. */
+            /** @description The requested range. */
             206: {
                 headers: {
                     [name: string]: unknown;
@@ -2413,9 +2422,9 @@ export interface operations {
             query?: never;
             header?: {
                 Range?: string | null;
-                /** @description ETags that need no answer, or *. */
+                /** @description ETags for which the file is not sent again, or *. */
                 "If-None-Match"?: string | null;
-                /** @description The ETag that `Range` is about. */
+                /** @description The ETag for which `Range` is meant. */
                 "If-Range"?: string | null;
             };
             path: {
@@ -2439,7 +2448,7 @@ export interface operations {
                     "image/png": unknown;
                 };
             };
-            /** @description The range asked for. */
+            /** @description The requested range. */
             206: {
                 headers: {
                     [name: string]: unknown;
@@ -2481,7 +2490,7 @@ export interface operations {
     generate_v1_images_post: {
         parameters: {
             query?: {
-                /** @description Only check the request and tell its work: nothing is queued. */
+                /** @description Only check the request and tell its work; nothing is queued. */
                 dry_run?: boolean;
             };
             header?: never;
@@ -2503,7 +2512,7 @@ export interface operations {
                     "application/json": components["schemas"]["Job"] | components["schemas"]["DryRun"];
                 };
             };
-            /** @description Not done within `wait`. */
+            /** @description Not done within `wait` seconds. */
             202: {
                 headers: {
                     [name: string]: unknown;
@@ -2535,7 +2544,7 @@ export interface operations {
     write_v1_questions_post: {
         parameters: {
             query?: {
-                /** @description Only check the request and tell its work: nothing is queued. */
+                /** @description Only check the request and tell its work; nothing is queued. */
                 dry_run?: boolean;
             };
             header?: never;
@@ -2557,7 +2566,7 @@ export interface operations {
                     "application/json": components["schemas"]["QuestionsReply"] | components["schemas"]["DryRun"];
                 };
             };
-            /** @description Not done within `wait`. */
+            /** @description Not done within `wait` seconds. */
             202: {
                 headers: {
                     [name: string]: unknown;
@@ -2589,7 +2598,7 @@ export interface operations {
     expand_v1_prompts_expand_post: {
         parameters: {
             query?: {
-                /** @description Only check the request and tell its work: nothing is queued. */
+                /** @description Only check the request and tell its work; nothing is queued. */
                 dry_run?: boolean;
             };
             header?: never;
@@ -2611,7 +2620,7 @@ export interface operations {
                     "application/json": components["schemas"]["ExpansionReply"] | components["schemas"]["DryRun"];
                 };
             };
-            /** @description Not done within `wait`. */
+            /** @description Not done within `wait` seconds. */
             202: {
                 headers: {
                     [name: string]: unknown;
@@ -2643,7 +2652,7 @@ export interface operations {
     ask_v1_answers_post: {
         parameters: {
             query?: {
-                /** @description Only check the request and tell its work: nothing is queued. */
+                /** @description Only check the request and tell its work; nothing is queued. */
                 dry_run?: boolean;
             };
             header?: never;
@@ -2665,7 +2674,7 @@ export interface operations {
                     "application/json": components["schemas"]["AnswersReply"] | components["schemas"]["DryRun"];
                 };
             };
-            /** @description Not done within `wait`. */
+            /** @description Not done within `wait` seconds. */
             202: {
                 headers: {
                     [name: string]: unknown;
@@ -2773,7 +2782,7 @@ export interface operations {
     readyz_readyz_get: {
         parameters: {
             query?: {
-                /** @description Ask for a live worker as well. */
+                /** @description Check for a live worker as well. */
                 worker?: boolean;
             };
             header?: never;

@@ -1,4 +1,4 @@
-/** Against the service at DUALPROCESS_URL, whose job DUALPROCESS_JOB has succeeded. */
+/** Tests against the service at DUALPROCESS_URL, which has a succeeded job DUALPROCESS_JOB. */
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -16,7 +16,7 @@ async function ids(service: DualProcess): Promise<string[]> {
   return heard;
 }
 
-/** Ends with an error behind so many events. */
+/** Ends with an error after this many events. */
 function cut(body: ReadableStream<Uint8Array<ArrayBuffer>>, events: number): ReadableStream {
   const messages = body
     .pipeThrough(new TextDecoderStream())

@@ -1,5 +1,5 @@
-"""The families of generators, by the layouts their LoRA files have, and what can be said of a file
-without the model."""
+"""The families of generators, with the layouts of their LoRA files, and checks of a file that need
+no model."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from services.common.lora_layouts.targets import more_targets, unnamed
 
 @dataclass(frozen=True)
 class _Family:
-    """``layouts`` beside diffusers' own; ``modules`` of the largest model, and more."""
+    """``layouts`` without diffusers' own; ``modules`` are those of the largest model, and more."""
 
     layouts: tuple[Layout, ...]
     modules: tuple[str, ...]
@@ -66,8 +66,8 @@ def _usual_layers(family: str) -> Layers:
 
 
 def check_family(keys: LoraKeys, family: str, layers: Layers) -> None:
-    """Raises ``InvalidInput`` where no layer of the file is one of ``layers``, with the family
-    whose it is."""
+    """Raises ``InvalidInput`` if no layer of the file is one of ``layers``. The message names the
+    family that the layers belong to."""
     if any(name in layers for name in keys.layers):
         return
     first = next(iter(keys.layers))
@@ -87,9 +87,9 @@ def check_family(keys: LoraKeys, family: str, layers: Layers) -> None:
 
 @dataclass(frozen=True)
 class Examined:
-    """What a file's header tells. ``rank`` is the least that ``lora.rank`` must be, ``unnamed`` the
-    modules that ``lora.target_modules`` doesn't name, as far as it can be known without the
-    model, and ``targets`` what it must be for them."""
+    """What a file's header says. ``rank`` is the least that ``lora.rank`` must be, ``unnamed`` the
+    modules that ``lora.target_modules`` doesn't name, as far as it can be known without the model,
+    and ``targets`` what it must be for them."""
 
     notes: list[str]
     rank: int = 1
@@ -118,7 +118,7 @@ def examine(
         for name, layer in known.items()
     )
     missing = {name: unnamed(layer.modules, targets) for name, layer in known.items()}
-    # A fused layer may hold nothing for some of its modules: only its tensors tell.
+    # A fused layer may change only some of its modules; only its tensors show which.
     certain = any(len(missing[name]) == len(layer.modules) for name, layer in known.items())
     named = [module for modules in missing.values() for module in modules] if certain else []
     named = list(dict.fromkeys(named))

@@ -43,7 +43,7 @@ _OUTER = {
 
 
 def original(modules: Collection[str]) -> Layers:
-    """Names of the original code, as kohya's sd-scripts and ComfyUI have them."""
+    """Names of the original code, which kohya's sd-scripts and ComfyUI use."""
     last = Layer(("norm_out.linear",), swapped=True)
     return {
         **blocks("double_blocks", "transformer_blocks", _DOUBLE, modules),

@@ -26,7 +26,7 @@ _OUTER = {
     "guidance_in.in_layer": "time_guidance_embed.guidance_embedder.linear_1",
     "guidance_in.out_layer": "time_guidance_embed.guidance_embedder.linear_2",
     "final_layer.linear": "proj_out",
-    # Its halves in diffusers' order: so does diffusers read it.
+    # Its halves are in diffusers' order, since diffusers reads it so.
     "final_layer.adaLN_modulation.1": "norm_out.linear",
     "single_stream_modulation.lin": "single_stream_modulation.linear",
     "double_stream_modulation_img.lin": "double_stream_modulation_img.linear",
@@ -35,7 +35,7 @@ _OUTER = {
 
 
 def original(modules: Collection[str]) -> Layers:
-    """Names of the original code, as ai-toolkit and kohya's scripts have them."""
+    """Names of the original code, which ai-toolkit and kohya's scripts use."""
     return {
         **blocks("double_blocks", "transformer_blocks", _DOUBLE, modules),
         **blocks("single_blocks", "single_transformer_blocks", _SINGLE, modules),
@@ -44,7 +44,7 @@ def original(modules: Collection[str]) -> Layers:
 
 
 def cut(modules: Collection[str]) -> Layers:
-    """diffusers' names with the first letters lost, as some exports have them."""
+    """diffusers' names without their first letters, as some exports have them."""
     name = "transformer_blocks."
     return {
         module.removeprefix("tran"): Layer((module,))

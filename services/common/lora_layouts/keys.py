@@ -1,4 +1,5 @@
-"""The tensors of a LoRA file by their names: which layer each belongs to, and as what.
+"""Reads the names of the tensors in a LoRA file: which layer each belongs to, and which part of the
+LoRA it is.
 
 A name is a prefix (the denoiser's in the pipeline, or the trainer's), the layer's name, and the
 part of the LoRA. Every spelling that diffusers, ComfyUI or kohya's scripts read is a row here.
@@ -15,8 +16,8 @@ from services.common.errors import InvalidInput
 
 Part = Literal["A", "B", "alpha"]
 
-#: Ends of names. What stands in the first group belongs to the layer's name; peft puts the
-#: adapter's name before `weight`.
+#: Ends of names. The first group belongs to the layer's name; peft puts the adapter's name before
+#: `weight`.
 _PARTS: tuple[tuple[re.Pattern[str], Part], ...] = (
     (re.compile(r"()\.lora_A(\.\w+)?\.weight$"), "A"),
     (re.compile(r"()\.lora_B(\.\w+)?\.weight$"), "B"),
@@ -31,7 +32,8 @@ _PARTS: tuple[tuple[re.Pattern[str], Part], ...] = (
     (re.compile(r"()\.alpha$"), "alpha"),
 )
 
-#: What is no plain LoRA: what its names have, what it is called, and what to do instead.
+#: Files that are not plain LoRAs: a part of their names, what they are called, and what to do
+#: instead.
 _PLAIN = "or extract a plain LoRA from the merged model"
 _OTHER_KINDS = (
     (
@@ -70,7 +72,7 @@ _PREFIX = re.compile(
     r"(base_model\.model\.)?(model\.diffusion_model\.|diffusion_model\.|transformer\.|unet\."
     r"|lora_unet_|lora_transformer_|lycoris_)?"
 )
-#: What wrappers put into names: torch.compile, and diffusers' attention processors.
+#: Parts that torch.compile and diffusers' attention processors put into names.
 _WRAPPERS = re.compile(r"_orig_mod\.|(?<=\.)processor\.")
 
 _REMEDY = "leave everything else out of the file"
@@ -78,8 +80,8 @@ _REMEDY = "leave everything else out of the file"
 
 @dataclass
 class LoraKeys:
-    """``layers``: of the denoiser, by the layer's name, the name of each part's tensor.
-    ``without_alpha``: saved by peft, which keeps alpha elsewhere."""
+    """``layers`` has, for each layer of the denoiser, the names of its parts' tensors.
+    ``without_alpha``: the file was saved by peft, which keeps alpha in another file."""
 
     layers: dict[str, dict[Part, str]] = field(default_factory=dict)
     text_encoder_layers: set[str] = field(default_factory=set)
@@ -87,24 +89,25 @@ class LoraKeys:
 
     @property
     def notes(self) -> Iterator[str]:
-        """What of the file is not used, or read as something it doesn't say."""
+        """Sentences about what is not used of the file, and about values that it does not
+        contain."""
         if left_out := len(self.text_encoder_layers):
             yield (
-                f"{left_out} of its {left_out + len(self.layers)} LoRAs are of text encoders, "
-                "which this service doesn't adapt: they are left out, and the others alone have "
-                "another effect than all together"
+                f"{left_out} of its {left_out + len(self.layers)} LoRAs are for text encoders, "
+                "which this service doesn't adapt: they are left out, so the file has a "
+                "different effect than with them"
             )
         if self.without_alpha:
             yield (
-                "peft keeps alpha in adapter_config.json, which the file doesn't hold: it is read "
-                "with alpha equal to rank, as diffusers does; if lora_alpha there differs from r, "
-                "multiply the lora_B by lora_alpha / r"
+                "peft keeps alpha in adapter_config.json, and this file doesn't contain it: it "
+                "is read with alpha equal to rank, as diffusers does; if lora_alpha differs from "
+                "r there, multiply the lora_B by lora_alpha / r"
             )
 
 
 def lora_keys(names: Collection[str], metadata: Mapping[str, str]) -> LoraKeys:
-    """The tensors of a file by layer. Raises ``InvalidInput`` for anything that is no plain LoRA,
-    for two tensors of one part, and where one half is missing."""
+    """The tensors of a file by layer. Raises ``InvalidInput`` for anything but a plain LoRA, for
+    two tensors of one part, and for a missing half."""
     found = LoraKeys()
     for name in sorted(names):
         if _TEXT_ENCODER.match(name):
@@ -115,14 +118,14 @@ def lora_keys(names: Collection[str], metadata: Mapping[str, str]) -> LoraKeys:
         if part in parts:
             raise InvalidInput(
                 f"{_shown(parts[part])} and {_shown(name)} are the same part of one layer's LoRA; "
-                "send a file with one LoRA a layer"
+                "send a file with one LoRA for each layer"
             )
         parts[part] = name
     for layer, parts in found.layers.items():
         _check_whole(layer, parts)
     if not found.layers:
         what = "only LoRAs of text encoders" if found.text_encoder_layers else "no LoRA"
-        raise InvalidInput(f"the file holds {what}; send one of the denoiser")
+        raise InvalidInput(f"the file holds {what}; send a LoRA for the denoiser")
     found.without_alpha = (
         all(name.startswith("base_model.model.") for name in names)
         and not any("alpha" in parts for parts in found.layers.values())
@@ -141,7 +144,7 @@ def _split(name: str) -> tuple[str, Part]:
             prefix = _PREFIX.match(whole)
             assert prefix is not None
             return _WRAPPERS.sub("", whole[prefix.end() :]), part
-    raise InvalidInput(f"{_shown(name)} is no part of a LoRA; {_REMEDY}")
+    raise InvalidInput(f"{_shown(name)} is not part of a LoRA; {_REMEDY}")
 
 
 def _check_whole(layer: str, parts: dict[Part, str]) -> None:
@@ -150,7 +153,7 @@ def _check_whole(layer: str, parts: dict[Part, str]) -> None:
     if parts.keys() == {"alpha"}:
         raise InvalidInput(f"{_shown(parts['alpha'])} belongs to no LoRA in the file")
     raise InvalidInput(
-        f"of {_shown(layer)} it has one half; a LoRA has lora_A.weight and lora_B.weight"
+        f"it has only one half for {_shown(layer)}; a LoRA has lora_A.weight and lora_B.weight"
     )
 
 

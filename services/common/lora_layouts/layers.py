@@ -1,4 +1,4 @@
-"""A layer of a LoRA file, and the modules of diffusers' denoiser that it stands for."""
+"""A layer of a LoRA file, and the modules of diffusers' denoiser that it changes."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Layer:
 #: Layers by name.
 Layers = Mapping[str, Layer]
 
-#: A layout: the layers by the names it has for them, from the names of the denoiser's modules.
-#: Names have dots; files may have underscores in their place.
+#: A layout: makes the layers, by the layout's names for them, from the names of the denoiser's
+#: modules. Names have dots; files may have underscores instead.
 Layout = Callable[[Collection[str]], Layers]
 
 
@@ -34,7 +34,8 @@ def fused(*modules: str, shares: tuple[int, ...] | None = None) -> Layer:
 def blocks(
     original: str, diffusers: str, layers: Layers, modules: Collection[str]
 ) -> dict[str, Layer]:
-    """The layers of each block ``<original>.<n>``, which diffusers calls ``<diffusers>.<n>``."""
+    """The layers of each block ``<original>.<n>``, whose name in diffusers is
+    ``<diffusers>.<n>``."""
     numbers = sorted(
         {
             int(number)
@@ -55,13 +56,13 @@ def blocks(
 
 
 def outer(table: Mapping[str, str], modules: Collection[str]) -> dict[str, Layer]:
-    """The layers outside the blocks: those that the model has."""
+    """The layers outside the blocks, as far as the model has them."""
     known = frozenset(modules)
     return {name: Layer((module,)) for name, module in table.items() if module in known}
 
 
 def held(layers: Layers) -> list[str]:
-    """The modules of all of them."""
+    """The modules of all these layers."""
     return [module for layer in layers.values() for module in layer.modules]
 
 

@@ -1,5 +1,5 @@
-"""Which files are taken, for the documentation; ``tests/generator/test_layouts.py`` tries each row
-with each family."""
+"""Which files are accepted, for the documentation; ``tests/generator/test_layouts.py`` tries each
+row with each family."""
 
 from __future__ import annotations
 

@@ -8,14 +8,14 @@ from functools import cache
 
 
 def unnamed(modules: Iterable[str], targets: Sequence[str]) -> list[str]:
-    """Those that no target is a suffix of, as peft compares them."""
+    """The modules that no target is a suffix of, compared as peft does it."""
     endings = tuple(f".{target}" for target in targets)
     return [module for module in modules if not f".{module}".endswith(endings)]
 
 
 def more_targets(missing: Sequence[str], targets: Sequence[str], modules: Iterable[str]) -> str:
-    """``lora.target_modules`` with what is missing, to be pasted. ``modules`` are all that can be
-    adapted: a suffix that also names a part of another's path would name what can't."""
+    """``lora.target_modules`` with the missing modules added, as a text to paste. ``modules`` are
+    all that can be adapted; each suffix must fit only them."""
     paths = [f".{module}" for module in modules]
 
     @cache

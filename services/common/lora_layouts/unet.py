@@ -46,8 +46,8 @@ def _original_names(modules: Collection[str]) -> Iterator[tuple[str, str]]:
                 yield module, f"middle_block.{2 * int(index)}.{_RESNET[rest]}"
         elif match := _BLOCK.fullmatch(module):
             way, block, kind, index, rest = match.groups()
-            # The original numbers all resnets of one way through; a downsampler counts as one,
-            # an upsampler belongs to the last resnet of its block.
+            # The original code counts all resnets, down or up, in one sequence; a downsampler
+            # counts as one, an upsampler belongs to the last resnet of its block.
             position = (resnets + 1) * int(block)
             if way == "down":
                 place = f"input_blocks.{1 + position + int(index)}"

@@ -19,7 +19,7 @@ _KINDS = ("layers", "noise_refiner", "context_refiner")
 
 
 def original(modules: Collection[str]) -> Layers:
-    """Names of the original code, where query, key and value are one."""
+    """Names of the original code, in which query, key and value are one layer."""
     found = dict(outer(_OUTER, modules))
     for kind in _KINDS:
         found |= blocks(kind, kind, _BLOCK, modules)

@@ -30,10 +30,10 @@ from services.common.reading import (
 )
 from services.common.torch_tensors import DTYPES_BY_NAME
 
-#: What the denoiser receives for one prompt, by its own argument names; batch size 1.
+#: The denoiser's arguments for one prompt, by their names; batch size 1.
 Conditioning = Mapping[str, torch.Tensor]
 
-#: Encoded prompts that stay on the device: a long one of FLUX is 4 MiB.
+#: How many encoded prompts stay on the device; a long one of FLUX has 4 MiB.
 _ENCODINGS_KEPT = 64
 
 _Text = tuple[str, str | None]
@@ -43,9 +43,9 @@ _Text = tuple[str, str | None]
 class Schedule:
     """The noise levels of one sampling run. Sampling and training use the same one.
 
-    ``timesteps`` [n] is what the denoiser is told at index i. ``sigmas`` [n + 1], float32, is the
+    ``timesteps`` [n] are the denoiser's inputs at index i. ``sigmas`` [n + 1], float32, is the
     noise level at index i; the last entry is that of the finished image. ``ends`` [n] is the level
-    that the step at index i goes to, where a sampler takes another for it than the next one.
+    that the step at index i goes to, if that is not the next one.
     """
 
     image: pb.ImageSpec
@@ -63,7 +63,7 @@ class Schedule:
 class GeneratorFamily(ABC):
     """One frozen image generator, loaded on a device. Every method runs on the device's thread."""
 
-    #: The pipeline's class in diffusers, and what its loading needs to be told beside the usual.
+    #: The pipeline's class in diffusers, and extra arguments for loading it.
     pipeline_class: ClassVar[str]
     load_options: ClassVar[Mapping[str, Any]] = {}
     #: Name of the denoiser in its pipeline, and so the prefix of LoRA keys in files.
@@ -71,7 +71,8 @@ class GeneratorFamily(ABC):
     text_encoder_names: ClassVar[tuple[str, ...]] = ("text_encoder",)
     #: `modelspec.architecture` of LoRA files.
     architecture: ClassVar[str]
-    #: What kohya-like LoRA files put before a module's name, where tools read such of this family.
+    #: The prefix of a module's name in kohya-like LoRA files, if tools read such files of this
+    #: family.
     kohya_prefix: ClassVar[str | None] = None
     #: Whether a guidance scale above 1 means classifier-free guidance.
     classifier_free: ClassVar[bool] = False
@@ -105,13 +106,13 @@ class GeneratorFamily(ABC):
         return cls(pipeline, preset, device)
 
     def encode(self, prompt: str, image: pb.ImageSpec) -> Conditioning:
-        """As ``encode_all``, for one prompt."""
+        """Like ``encode_all``, for one prompt."""
         return self.encode_all([prompt], image)[0]
 
     def encode_all(self, prompts: Sequence[str], image: pb.ImageSpec) -> list[Conditioning]:
-        """What the denoiser is told of each prompt, and of ``image``'s negative prompt where it
-        takes part. The text encoders come to the device once, and only for a prompt that is new;
-        the last encodings are kept by their content."""
+        """The conditioning for each prompt, with ``image``'s negative prompt if it is used. The
+        text encoders are moved to the device once, and only for new prompts; the last encodings are
+        cached by their texts."""
         negative_prompt = image.negative_prompt if self.guided(image) else None
         texts = [(prompt, negative_prompt) for prompt in prompts]
         found = {text: self._encodings[text] for text in texts if text in self._encodings}
@@ -141,8 +142,8 @@ class GeneratorFamily(ABC):
         ]
 
     def unread(self, prompts: Sequence[str], image: pb.ImageSpec) -> list[str]:
-        """A sentence for each prompt, and negative prompt where it takes part, whose end no text
-        encoder reads. Runs tokenizers only."""
+        """A sentence for each prompt, and for the negative prompt if it is used, whose end no text
+        encoder reads. Runs only tokenizers."""
         name = self.preset.name
         told = unread(name, self.readers(negative=False), fields(prompts))
         if self.guided(image):
@@ -185,18 +186,18 @@ class GeneratorFamily(ABC):
 
     @abstractmethod
     def noise(self, seeds: Sequence[int], image: pb.ImageSpec) -> torch.Tensor:
-        """Starting latents, one row a seed: what the plain pipeline draws for that seed."""
+        """Starting latents, one row for each seed: what the plain pipeline draws for that seed."""
 
     def schedule(self, image: pb.ImageSpec) -> Schedule:
-        """The plain pipeline's own schedule for this image. Raises ``InvalidInput`` for a number
-        of steps that the model's sampler can't do."""
+        """The plain pipeline's own schedule for this image. Raises ``InvalidInput`` for a number of
+        steps that the model's sampler does not support."""
         steps = image.num_inference_steps
         try:
             with np.errstate(divide="ignore", invalid="ignore"):
                 schedule = self._schedule(image)
         except (ValueError, IndexError) as error:
             raise InvalidInput(
-                f"image.num_inference_steps: the model's sampler can't do {steps}: {error}"
+                f"image.num_inference_steps: the model's sampler does not support {steps}: {error}"
             ) from error
         if schedule.sigmas.isnan().any():
             raise InvalidInput(
@@ -207,7 +208,7 @@ class GeneratorFamily(ABC):
 
     @abstractmethod
     def _schedule(self, image: pb.ImageSpec) -> Schedule:
-        """As ``schedule``; what the sampler raises, it may raise."""
+        """Like ``schedule``; it may raise whatever the sampler raises."""
 
     @abstractmethod
     def denoise(
@@ -238,9 +239,10 @@ class GeneratorFamily(ABC):
         contiguous."""
 
     def decoded(self, latents_BCHW: torch.Tensor) -> torch.Tensor:
-        """What the autoencoder makes of latents in its own scale."""
+        """The image that the autoencoder makes of latents in its own scale."""
         images: torch.Tensor = self.vae.decode(latents_BCHW, return_dict=False)[0]
-        # As they travel: memory layout decides how a convolution rounds, here and at the VLM.
+        # In the layout in which they are sent: a convolution rounds differently in another layout,
+        # here and at the VLM.
         return images.contiguous()
 
     def sample(

@@ -9,7 +9,7 @@ from services.common.reading import Framed, between
 
 
 def chat_frame(tokenizer: Any, *, enable_thinking: bool) -> Callable[[str], Framed]:
-    """As FLUX.2's and Z-Image's pipelines put a prompt to Qwen3."""
+    """The prompt in Qwen3's chat format, as in FLUX.2's and Z-Image's pipelines."""
 
     def frame(prompt: str) -> Framed:
         text: str = tokenizer.apply_chat_template(

@@ -21,7 +21,7 @@ from services.generator.families.base import Conditioning, GeneratorFamily, Sche
 from services.generator.families.noise import drawn
 from services.generator.families.sampler_settings import check_class, check_unknown
 
-#: Samplers of the same noise levels: the family's own takes their place, with their settings.
+#: Samplers with the same noise levels: the family's own sampler replaces them, with their settings.
 _REPLACED = [name for name in KarrasDiffusionSchedulers.__members__ if name != "EDMEulerScheduler"]
 
 
@@ -37,7 +37,7 @@ class EpsilonFamily(GeneratorFamily):
     classifier_free = True
     #: diffusers' class of the sampler; its settings are the model's own.
     sampler: ClassVar[Any]
-    #: Settings of the sampler where the model says nothing, if they aren't diffusers' defaults.
+    #: Settings of the sampler that the model does not set, if they aren't diffusers' defaults.
     sampler_defaults: ClassVar[Mapping[str, Any]] = {}
 
     def __init__(self, pipeline: Any, preset: GeneratorPreset, device: torch.device) -> None:
@@ -84,7 +84,7 @@ class EpsilonFamily(GeneratorFamily):
     def _added_conditions(
         self, rows: Mapping[str, torch.Tensor], image: pb.ImageSpec
     ) -> dict[str, torch.Tensor] | None:
-        """What the U-Net is told beside the text, from the conditioning in the batch's rows."""
+        """The U-Net's inputs besides the text, from the conditioning in the batch's rows."""
 
     def advance(
         self, latents: torch.Tensor, model_pred: torch.Tensor, schedule: Schedule, index: int

@@ -17,7 +17,8 @@ class FlowFamily(GeneratorFamily):
     """Euler sampling, in float32 as diffusers' ``FlowMatchEulerDiscreteScheduler`` does it; its
     settings for the noise levels are followed, since it makes them itself."""
 
-    #: What may stand in the sampler's file, since neither pipeline nor sampler looks at it.
+    #: Settings that are allowed in the sampler's file, since neither pipeline nor sampler uses
+    #: them.
     unread_settings: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, pipeline: Any, preset: GeneratorPreset, device: torch.device) -> None:

@@ -1,6 +1,5 @@
-"""Settings of a model's own sampler (``scheduler/scheduler_config.json``): those that nothing here
-follows are refused when the model is loaded, so that no picture silently differs from the plain
-pipeline's."""
+"""Settings of a model's own sampler (``scheduler/scheduler_config.json``): unsupported ones are
+refused when the model is loaded, so that no picture silently differs from the plain pipeline's."""
 
 from __future__ import annotations
 
@@ -12,7 +11,7 @@ from services.common.presets import GeneratorPreset, PresetError
 
 _FILE = "scheduler/scheduler_config.json"
 
-#: What changes noise levels, times or x0, and the values at which it does not.
+#: The settings that change noise levels, times or x0, with the values at which they change nothing.
 _OFF: Mapping[str, tuple[Any, ...]] = {
     "clip_sample": (None, False),
     "interpolation_type": (None, "linear"),
@@ -34,9 +33,9 @@ def check_class(preset: GeneratorPreset, scheduler: Any, known: Collection[str])
     name = type(scheduler).__name__
     if name not in known:
         raise PresetError(
-            f"preset {preset.name}: the sampler of {preset.model} is {name}, which is not known "
-            f"here: name one of {', '.join(known)} in its {_FILE} and model_index.json, if the "
-            "model was made for it, or choose another model"
+            f"preset {preset.name}: the sampler of {preset.model} is {name}, which is not "
+            f"supported here: name one of {', '.join(known)} in its {_FILE} and model_index.json, "
+            "if the model was made for it, or choose another model"
         )
 
 
@@ -47,20 +46,21 @@ def check_unknown(
     *,
     known: Collection[str] = (),
 ) -> None:
-    """Raises ``PresetError`` for a setting that is on and that ``sampler``, which takes the place
-    of the model's own, has not; but for those ``known`` to be taken over otherwise."""
+    """Raises ``PresetError`` for a setting that is on and that ``sampler``, which replaces the
+    model's own, has not, except for those that are ``known``."""
     has = {*inspect.signature(sampler).parameters, *known}
     for setting, off in _OFF.items():
         value = config.get(setting)
         if setting not in has and value not in off:
-            why = f"which {sampler.__name__}, the sampler here, does not know"
+            why = f"which {sampler.__name__}, the sampler here, does not have"
             raise refusal(preset, setting, value, why)
 
 
 def refusal(
     preset: GeneratorPreset, setting: str, value: object, why: str, remedy: str = ""
 ) -> PresetError:
-    """What to raise for one setting. ``remedy`` where taking the setting out is none."""
+    """The error for one setting. ``remedy`` replaces the usual one, which is to take the setting
+    out."""
     remedy = remedy or "take it out, or choose another model"
     return PresetError(
         f"preset {preset.name}: {preset.model} has {setting} {value!r} in its {_FILE}, {why}: "

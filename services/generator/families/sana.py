@@ -23,7 +23,7 @@ _SAMPLERS = [DPMSolverMultistepScheduler.__name__, FlowMatchEulerDiscreteSchedul
 
 
 class SanaModel(GeneratorFamily):
-    """What Sana and its distilled variants share: everything but the way to sample.
+    """What Sana and its distilled variants share: everything but the sampling.
 
     Latents are float32 whatever the model's dtype, as the pipelines keep them.
     """
@@ -44,7 +44,8 @@ class SanaModel(GeneratorFamily):
         most = self.max_sequence_length
         instruction = "" if negative else "\n".join(self._instruction)
         if instruction:
-            # As the pipelines count: two tokens of the instruction's are two less for the prompt.
+            # Counted as the pipelines do: two tokens of the instruction leave two fewer for the
+            # prompt.
             most += len(self.pipeline.tokenizer.encode(instruction)) - 2
 
         def frame(prompt: str) -> Framed:
@@ -75,14 +76,18 @@ class Sana(SanaModel, FlowFamily):
     unread_settings = ("use_flow_sigmas",)
 
     def __init__(self, pipeline: Any, preset: GeneratorPreset, device: torch.device) -> None:
-        # The hub's own sampler is a DPM solver, whose steps look back: a prediction at one index
-        # would not say where it goes next. Its shift belongs to the model and stays.
+        # The hub's own sampler is a DPM solver, whose steps depend on earlier predictions, so one
+        # prediction alone would not determine the next latents. Its shift belongs to the model and
+        # is kept.
         own = pipeline.scheduler
         check_class(preset, own, _SAMPLERS)
         config = own.config
         if config.get("use_dynamic_shifting"):
             raise refusal(
-                preset, "use_dynamic_shifting", True, "and the pipeline knows no shift for an image"
+                preset,
+                "use_dynamic_shifting",
+                True,
+                "and the pipeline has no such shift for an image",
             )
         if isinstance(own, DPMSolverMultistepScheduler):
             check_unknown(
@@ -146,7 +151,8 @@ class Sana(SanaModel, FlowFamily):
 
 
 def _before_lowering(prompt: str, places: Sequence[int]) -> list[int]:
-    """Places in ``prompt.lower().strip()``, as places in ``prompt``: some letters become two."""
+    """For each place in ``prompt.lower().strip()`` the place in ``prompt``: some letters become two
+    in lower case."""
     origins = [index for index, letter in enumerate(prompt) for _ in letter.lower()]
     lowered = prompt.lower()
     skipped = len(lowered) - len(lowered.lstrip())

@@ -39,7 +39,9 @@ class SanaSprint(SanaModel):
         check_class(preset, pipeline.scheduler, [SCMScheduler.__name__])
         prediction = pipeline.scheduler.config.prediction_type
         if prediction != "trigflow":
-            raise refusal(preset, "prediction_type", prediction, 'where only "trigflow" is known')
+            raise refusal(
+                preset, "prediction_type", prediction, 'where only "trigflow" is supported'
+            )
         super().__init__(pipeline, preset, device)
 
     def _encode(self, prompt: str, negative_prompt: str | None) -> Conditioning:  # noqa: ARG002

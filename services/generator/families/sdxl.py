@@ -54,7 +54,7 @@ class StableDiffusionXL(EpsilonFamily):
 
     def _schedule(self, image: pb.ImageSpec) -> Schedule:
         self._scheduler.set_timesteps(image.num_inference_steps, device=self.device)
-        # With one kind of interpolation there is a level more than steps.
+        # One kind of interpolation gives one level more than steps.
         sigmas = self._scheduler.sigmas[: image.num_inference_steps + 1]
         timesteps = self._scheduler.timesteps.clone()
         return Schedule(image, timesteps, sigmas.to(self.device, copy=True))

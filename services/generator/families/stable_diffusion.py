@@ -27,7 +27,7 @@ class StableDiffusion(EpsilonFamily):
         "requires_safety_checker": False,
     }
     sampler = DDIMScheduler
-    # Samplers that never clip don't say so; x0 of latents was never meant for a clip at 1.
+    # Samplers that never clip don't have this setting; x0 of latents must not be clipped at 1.
     sampler_defaults: ClassVar[Mapping[str, Any]] = {"clip_sample": False}
 
     def __init__(self, pipeline: Any, preset: GeneratorPreset, device: torch.device) -> None:
@@ -66,8 +66,9 @@ class StableDiffusion(EpsilonFamily):
         timesteps = scheduler.timesteps.clone()
         alphas_bar = scheduler.alphas_cumprod
         final = scheduler.final_alpha_cumprod
-        # One spacing's step is taken for all: what it ends at is that of a trained timestep, for
-        # many models also at the last step, and with some spacings not that of the next.
+        # DDIM computes the end of a step with one formula for all spacings. So a step ends at the
+        # level of a trained timestep, for many models also the last step, and with some spacings
+        # not at the next step's level.
         stride = scheduler.config.num_train_timesteps // steps
         ends = [alphas_bar[end] if end >= 0 else final for end in (timesteps - stride).tolist()]
         ends_N = _sigma(torch.stack(ends)).to(self.device)
@@ -92,7 +93,7 @@ class StableDiffusion(EpsilonFamily):
     def _limited(self, x0: torch.Tensor) -> torch.Tensor:
         config = self._scheduler.config
         if config.thresholding:
-            # As in Imagen (Saharia et al., 2022), by diffusers' own hand.
+            # Thresholding as in Imagen (Saharia et al., 2022), by diffusers' own function.
             limited: torch.Tensor = self._scheduler._threshold_sample(x0)
             return limited
         if config.clip_sample:

@@ -27,7 +27,8 @@ class ZImage(FlowFamily):
     classifier_free = True
 
     def guided(self, image: pb.ImageSpec) -> bool:
-        """From any scale above 0: the pipeline counts it from the conditional prediction."""
+        """Guidance is on at any scale above 0, since the pipeline adds it to the conditional
+        prediction."""
         return image.guidance_scale > 0
 
     def _encode(self, prompt: str, negative_prompt: str | None) -> Conditioning:

@@ -32,8 +32,8 @@ class LoraAdapter:
     """A trainable LoRA on ``family.denoiser``, float32 over any base dtype.
 
     y = W x + s B(A(x)) with s = weight * alpha / rank (Hu et al., 2021). The same ``seed`` gives
-    the same initial weights. ``start`` is a LoRA to begin with: s B(A(x)) is its own effect, and
-    what it lacks of rank and modules is initialised as without it. Raises ``InvalidInput`` for
+    the same initial weights. ``start`` is a LoRA to begin with: at first s B(A(x)) is its effect.
+    Ranks and modules that it lacks are initialised as without it. Raises ``InvalidInput`` for
     target modules the denoiser lacks, and for a start that doesn't fit them.
     """
 
@@ -76,8 +76,8 @@ class LoraAdapter:
     def active(self) -> Iterator[None]:
         """The denoiser runs with this LoRA, and only its parameters take gradients.
 
-        A backward pass belongs inside as well: gradients stop at parameters of idle adapters,
-        and gradient checkpointing runs the forward pass again.
+        Run the backward pass inside as well: parameters of inactive adapters get no gradient, and
+        gradient checkpointing runs the forward pass again.
         """
         for layer in self._layers.values():
             layer.set_adapter([self._name])
@@ -87,7 +87,7 @@ class LoraAdapter:
             silence(self._family.denoiser)
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """The LoRA in the diffusers layout, on the CPU, the scale s folded into ``lora_B``."""
+        """The LoRA in the diffusers layout, on the CPU, the scale s multiplied into ``lora_B``."""
         scale = _scale(self._spec)
         tensors: dict[str, torch.Tensor] = {}
         for module, layer in self._layers.items():
@@ -99,7 +99,8 @@ class LoraAdapter:
         return tensors
 
     def remove(self) -> None:
-        """Takes the LoRA off the denoiser and frees it. Graphs in flight keep what they need."""
+        """Takes the LoRA off the denoiser and frees it. Autograd graphs that still exist keep what
+        they need."""
         detach(self._family.denoiser, self._name)
         self._layers.clear()
         self.parameters.clear()
@@ -107,7 +108,7 @@ class LoraAdapter:
 
 
 def _check_targets(denoiser: torch.nn.Module, targets: Sequence[str]) -> None:
-    """peft stops half-way at a layer it can't adapt: nothing may reach it unchecked."""
+    """Checks the target modules first, since peft stops half-way at a layer that it can't adapt."""
     layers = base_modules(denoiser)
     for target in targets:
         matches = [
@@ -120,8 +121,8 @@ def _check_targets(denoiser: torch.nn.Module, targets: Sequence[str]) -> None:
             )
         if any(map(in_groups, matches)):
             raise InvalidInput(
-                f"lora.target_modules: {target!r} names a convolution in groups, which diffusers "
-                "loads no LoRA of; leave it out"
+                f"lora.target_modules: {target!r} names a convolution with groups, for which "
+                "diffusers can't load a LoRA; leave it out"
             )
 
 
@@ -145,7 +146,7 @@ def _begin_with(
     spec: pb.LoraSpec,
     family: GeneratorFamily,
 ) -> None:
-    """The layers compute what ``start`` does; its rows of A and columns of B come first."""
+    """Puts ``start`` into the layers; its rows of A and columns of B come first."""
     if missing := unnamed(start, spec.target_modules):
         targets = more_targets(missing, spec.target_modules, adaptable(family.denoiser))
         raise InvalidInput(

@@ -33,7 +33,7 @@ def diffusers_file(tensors: Tensors, family: GeneratorFamily, *, rank: int, titl
 
 
 def kohya_file(tensors: Tensors, family: GeneratorFamily, *, rank: int, title: str) -> bytes | None:
-    """The same with names like kohya's, which ComfyUI reads, where every layer has such a name."""
+    """The same with names like kohya's, which ComfyUI reads, if every layer has such a name."""
     if family.kohya_prefix is None:
         return None
     converted = to_kohya(tensors, family.lora_prefix, family.kohya_prefix)
@@ -44,7 +44,7 @@ def kohya_file(tensors: Tensors, family: GeneratorFamily, *, rank: int, title: s
 
 
 def _metadata(family: GeneratorFamily, rank: int, title: str) -> dict[str, str]:
-    """What tools show of a file."""
+    """The metadata that tools show of a file."""
     return {
         "format": "pt",
         "modelspec.architecture": f"{family.architecture}/lora",

@@ -1,7 +1,7 @@
 """Adapters on a denoiser's layers: attach, fill, switch off, take off.
 
-Several jobs share one frozen denoiser. No adapter takes part in its forward pass but those that
-somebody made active: whoever runs the denoiser says which LoRA it means.
+Several jobs share one frozen denoiser. Only active adapters take part in its forward pass: whoever
+runs the denoiser activates the LoRA first.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from services.common.errors import InvalidInput
 
 
 class Lora(NamedTuple):
-    """Of one module, y = B(A(x)): A [rank, in, …] and B [out, rank, …], float32, on the CPU."""
+    """The LoRA of one module, y = B(A(x)): A [rank, in, …] and B [out, rank, …], float32, on the
+    CPU."""
 
     A: torch.Tensor
     B: torch.Tensor
@@ -43,12 +44,12 @@ def can_be_adapted(module: torch.nn.Module) -> bool:
 
 
 def in_groups(module: torch.nn.Module) -> bool:
-    """Convolutions that diffusers loads no LoRA of."""
+    """Whether this is a convolution for which diffusers can't load a LoRA."""
     return getattr(module, "groups", 1) > 1
 
 
 def adaptable(denoiser: torch.nn.Module) -> list[str]:
-    """Names of the modules that a LoRA file may be about."""
+    """Names of the modules that a LoRA file may change."""
     return [
         name
         for name, module in base_modules(denoiser).items()
@@ -57,8 +58,9 @@ def adaptable(denoiser: torch.nn.Module) -> list[str]:
 
 
 def attach(denoiser: Any, name: str, config: LoraConfig) -> dict[str, LoraLayer]:
-    """Adds an adapter, silent and in float32 whatever the base: in bfloat16 most updates at usual
-    learning rates round to nothing. The adapted layers by their place in the denoiser."""
+    """Adds an inactive adapter, in float32 whatever the base's dtype is: in bfloat16 most updates
+    at usual learning rates are rounded away. Returns the adapted layers by their names in the
+    denoiser."""
     try:
         with _several_adapters():
             denoiser.add_adapter(config, name)
@@ -78,10 +80,10 @@ def attach(denoiser: Any, name: str, config: LoraConfig) -> dict[str, LoraLayer]
 
 
 def detach(denoiser: Any, name: str) -> None:
-    """Takes the adapter off, also where it is on some layers only."""
+    """Takes the adapter off, even if it is on some layers only."""
     denoiser.delete_adapters(name)
     if not hasattr(denoiser, "peft_config"):
-        # diffusers says that there are adapters before there is the first one.
+        # diffusers reports adapters even before the first one is added.
         denoiser._hf_peft_config_loaded = False
     silence(denoiser)
 
@@ -98,7 +100,7 @@ def fill(layer: LoraLayer, name: str, lora: Lora, module: str, *, scale: float =
     of B. Raises ``InvalidInput`` where it doesn't fit ``module``."""
     weights = layer.lora_A[name].weight, layer.lora_B[name].weight
     A, B = (_as_layer(matrix, weight) for matrix, weight in zip(lora, weights, strict=True))
-    # Only the rank may be smaller.
+    # Only the rank may differ, by being smaller.
     fits = A.shape[1:] == weights[0].shape[1:] and (
         (B.shape[0], *B.shape[2:]) == (weights[1].shape[0], *weights[1].shape[2:])
     )
@@ -113,7 +115,7 @@ def fill(layer: LoraLayer, name: str, lora: Lora, module: str, *, scale: float =
 
 
 def _as_layer(matrix: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """A linear layer and a convolution of 1 × 1 are one; files may have either."""
+    """A linear layer and a convolution of 1 × 1 are the same; files may have either."""
     if matrix.ndim > weight.ndim:
         return matrix.reshape(matrix.shape[:2]) if matrix.shape[2:].numel() == 1 else matrix
     return matrix.reshape(*matrix.shape, *[1] * (weight.ndim - matrix.ndim))
@@ -121,7 +123,7 @@ def _as_layer(matrix: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
 
 @contextlib.contextmanager
 def _several_adapters() -> Iterator[None]:
-    """One denoiser may get one more adapter: no reason for peft to warn."""
+    """A denoiser may get several adapters, so peft's warning about that is not needed."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Already found a `peft_config` attribute")
         yield

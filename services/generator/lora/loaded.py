@@ -43,10 +43,10 @@ class LoadedLoras:
     def _load(self, adapter: str, file: bytes, weight: float) -> None:
         read = read_lora(file, self._family)
         if read.left_out:
-            # There is no job here that could be told.
+            # There is no job here whose warnings could say this, so it is an error.
             raise InvalidInput(
-                f"it has what this model can't use ({', '.join(read.left_out[:3])}); leave that "
-                "out of the file"
+                f"it has parts that this model can't use ({', '.join(read.left_out[:3])}); remove "
+                "them from the file"
             )
         layers = attach(self._family.denoiser, adapter, _config(read.loras))
         self._layers[adapter] = layers
@@ -75,7 +75,7 @@ class LoadedLoras:
 
 
 def _config(loras: Mapping[str, Lora]) -> LoraConfig:
-    """An adapter on these modules alone, each with its own rank: alpha equals rank."""
+    """An adapter on these modules only, each with its own rank; alpha equals rank."""
     by_rank: defaultdict[int, list[str]] = defaultdict(list)
     for module, lora in loras.items():
         by_rank[lora.rank].append(re.escape(module))
@@ -83,7 +83,7 @@ def _config(loras: Mapping[str, Lora]) -> LoraConfig:
     return LoraConfig(
         r=1,
         lora_alpha=1,
-        # Patterns, since peft takes names for suffixes.
+        # Patterns, since peft treats names as suffixes.
         target_modules="|".join(map(re.escape, loras)),
         rank_pattern=ranks,
         alpha_pattern=ranks,

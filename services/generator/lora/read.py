@@ -24,8 +24,8 @@ from services.generator.lora.safetensors_header import metadata
 
 @dataclass(frozen=True)
 class LoraFile:
-    """``loras`` by the denoiser's module; ``left_out`` says what of the file is not among them,
-    ``notes`` that and what else is to be told."""
+    """``loras`` by the denoiser's module; ``left_out`` lists what was left out of the file;
+    ``notes`` are sentences about that, and other warnings."""
 
     loras: Mapping[str, Lora]
     left_out: tuple[str, ...] = ()
@@ -36,8 +36,8 @@ def read_lora(file: bytes, family: GeneratorFamily) -> LoraFile:
     """The LoRAs of the denoiser's modules.
 
     Wherever the file says its alpha (a tensor beside the matrices, or peft's configuration in the
-    metadata), alpha / rank goes into B. Raises ``InvalidInput`` for a file that is broken, that
-    holds anything but LoRAs, or none of this denoiser.
+    metadata), alpha / rank goes into B. Raises ``InvalidInput`` for a file that is broken, holds
+    anything but LoRAs, or has no LoRA for this denoiser.
     """
     try:
         tensors = {key: tensor.float() for key, tensor in load(file).items()}
@@ -83,7 +83,7 @@ def _scaled(
 
 
 def _by_module(found: Mapping[str, Lora], layers: Layers) -> tuple[dict[str, Lora], list[str]]:
-    """And the fused layers that repeat what others say of each of their modules."""
+    """Also the fused layers that only repeat the LoRAs of their single modules."""
     loras: dict[str, Lora] = {}
     repeated = []
     for name in sorted(found, key=lambda name: len(layers[name].modules)):
@@ -93,13 +93,13 @@ def _by_module(found: Mapping[str, Lora], layers: Layers) -> tuple[dict[str, Lor
             continue
         for module, lora in _split(name, found[name], layer):
             if module in loras:
-                raise InvalidInput(f"it has two LoRAs of {module}; send a file with one")
+                raise InvalidInput(f"it has two LoRAs for {module}; send a file with one")
             loras[module] = lora
     return loras, repeated
 
 
 def _split(name: str, lora: Lora, layer: Layer) -> Iterator[tuple[str, Lora]]:
-    """The LoRA of each of the layer's modules that has one."""
+    """The LoRAs of the layer's modules, as far as they have one."""
     count, total = len(layer.modules), sum(layer.shares)
     A, B = lora
     if layer.swapped:
@@ -135,8 +135,8 @@ def _told(left_out: list[str], total: int) -> Iterator[str]:
     names = [name for name in left_out if name != "text encoders"]
     if names:
         yield (
-            f"{len(names)} of its {total} layers are none that this model can adapt, or repeat "
-            f"others: they are left out ({', '.join(names[:3])}{', …' if names[3:] else ''})"
+            f"{len(names)} of its {total} layers don't exist in this model, or repeat others: "
+            f"they are left out ({', '.join(names[:3])}{', …' if names[3:] else ''})"
         )
 
 

@@ -1,5 +1,5 @@
-"""The header of a safetensors file: 8 bytes its length, little-endian; JSON padded with spaces so
-that the data behind it begins on a multiple of 8."""
+"""The header of a safetensors file: its length in 8 bytes, little-endian, then JSON, padded with
+spaces so that the data after it begin at a multiple of 8."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from typing import Any
 
 
 def metadata(file: bytes) -> dict[str, str]:
-    """What the file says of itself. ``file`` is one that the library reads."""
+    """The file's metadata. The library must be able to read ``file``."""
     found: dict[str, str] = _header(file).get("__metadata__", {})
     return found
 
 
 def canonical(file: bytes) -> bytes:
-    """The same file with its metadata sorted by name: the library writes them in a random order."""
+    """The same file with its metadata sorted by name, since the library writes them in a random
+    order."""
     header = _header(file)
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()

@@ -40,8 +40,8 @@ if __name__ == "__main__":
         settings.refuse("artifacts", str(error))
     except PresetError as error:
         sys.exit(printable.lines(f"api: {error}"))
-    # A full collection takes a tenth of a second, in which nobody is answered, if it looks through
-    # what the imports made.
+    # Objects made by imports are excluded from garbage collection: a full collection of them takes
+    # a tenth of a second, during which no request is answered.
     gc.freeze()
     allow_files(settings.connections)
     # Open event streams would keep a server alive for as long as their jobs run.
@@ -53,7 +53,7 @@ if __name__ == "__main__":
         h11_max_incomplete_event_size=MAX_HEAD,
         log_config=None,
         access_log=False,
-        # ``Proxied`` does it, and knows the host as well.
+        # ``Proxied`` does this, and also sets the host.
         proxy_headers=False,
         limit_concurrency=settings.connections,
         timeout_keep_alive=settings.keep_alive,

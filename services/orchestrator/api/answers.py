@@ -27,7 +27,7 @@ router = APIRouter(prefix="/v1/answers", tags=["words"], route_class=JsonRoute)
 
 @router.post(
     "",
-    responses={202: {"model": AnswersReply, "description": "Not done within `wait`."}},
+    responses={202: {"model": AnswersReply, "description": "Not done within `wait` seconds."}},
     dependencies=[SUBMIT],
 )
 async def ask(
@@ -37,7 +37,7 @@ async def ask(
     response: Response,
     is_dry: IsDry = False,
 ) -> AnswersReply | DryRun:
-    """A VLM's answer to each question about an image; 202 when they are not there in time."""
+    """A VLM's answer to each question about an image; 202 if they are not done in time."""
     check_vlm(request.vlm, state.presets)
     image = await checked_picture(request.image, "image")
     spec = ResolvedAnswersSpec(

@@ -1,4 +1,4 @@
-"""The REST API. It knows Redis and the artifact store, and no GPU service."""
+"""The REST API. It uses Redis and the artifact store, and calls no GPU service."""
 
 from __future__ import annotations
 
@@ -53,9 +53,10 @@ from services.orchestrator.store.uploads import Uploads
 from services.orchestrator.store.workers import Workers
 from services.orchestrator.webhooks.addresses import AddressPolicy
 
-#: A request waits for Redis about as long as a person would before it answers 503.
+#: How often a request tries Redis again before it answers 503.
 _REDIS_RETRIES = 2
-#: What pages of another origin may send and read, beside what every page may.
+#: The headers that pages of another origin may send and read, besides those that are always
+#: allowed.
 _CORS_SENT = [
     "Authorization",
     "Content-Type",
@@ -126,7 +127,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         lifespan=lifespan,
         responses={"4XX": {"model": Problem}, "5XX": {"model": Problem}},
     )
-    # The last one is the outermost: who asks is known before a body is looked at.
+    # The last one is the outermost, so the caller is known before a body is read.
     app.add_middleware(JsonBodies, keys=settings.auth)
     app.add_middleware(BodyLimit, limit=settings.body_limit)
     app.add_middleware(StreamLimit)
@@ -158,14 +159,15 @@ def create_app(settings: ApiSettings) -> FastAPI:
     ):
         app.include_router(resource.router)
     if settings.ui:
-        # Gradio takes seconds to import: nobody else waits for it.
+        # Imported here, since Gradio takes seconds to import and not everyone needs it.
         from services.orchestrator.ui.mount import mount
 
         mount(app, auth=settings.auth, owner=owner_of)
     if not settings.auth:
         app.add_middleware(OwnPages, origins=settings.origins)
-    # Outside of all others, the page's too: they know the service's own paths only. Pages can send
-    # what a proxy would: the name that was asked for counts as well as the one that is told.
+    # Outside of all others, including the page's: those know only the service's own paths. A web
+    # page can send the headers of a proxy, so the name in Host is checked as well as the name that
+    # a proxy reports.
     names = Names(settings.names)
     app.add_middleware(AskedHost, names=names)
     app.add_middleware(

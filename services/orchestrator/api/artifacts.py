@@ -17,7 +17,8 @@ from services.orchestrator.store.artifacts import MEDIA_TYPES, attachment
 
 router = APIRouter(prefix="/v1/jobs", tags=["artifacts"])
 
-# No file has more bytes than 18 digits say; Python refuses to read some thousands of them.
+# No file has a size of more than 18 digits, and Python refuses to parse a number with thousands of
+# digits.
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 _COMPARING = ("if-match", "if-range")
 _CONTENT: dict[str, dict[str, Any]] = {
@@ -25,7 +26,7 @@ _CONTENT: dict[str, dict[str, Any]] = {
 }
 _RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {"content": _CONTENT, "description": "The file."},
-    206: {"content": _CONTENT, "description": "The range asked for."},
+    206: {"content": _CONTENT, "description": "The requested range."},
     304: {"description": "`If-None-Match` names it."},
 }
 _ELSEWHERE: dict[int | str, dict[str, Any]] = {
@@ -52,17 +53,20 @@ async def artifact(
     state: StateDep,
     range_header: Annotated[str | None, Header(alias="Range")] = None,
     _if_none_match: Annotated[
-        str | None, Header(alias="If-None-Match", description="ETags that need no answer, or *.")
+        str | None,
+        Header(
+            alias="If-None-Match", description="ETags for which the file is not sent again, or *."
+        ),
     ] = None,
     _if_range: Annotated[
-        str | None, Header(alias="If-Range", description="The ETag that `Range` is about.")
+        str | None, Header(alias="If-Range", description="The ETag for which `Range` is meant.")
     ] = None,
 ) -> Response:
-    """A file that the job left. One range of bytes may be asked for."""
+    """A file of the job. A request can ask for one range of bytes."""
     found = await state.jobs.artifact_path(job.id, name)
     if found is None:
         have = ", ".join(artifact.name for artifact in job.artifacts) or "none yet"
-        raise ProblemError(404, f"Job {job.id} has no artifact {name!r}", f"It has: {have}.")
+        raise ProblemError(404, f"Job {job.id} has no artifact {name!r}", f"Its files: {have}.")
     described, path = found
     headers = {
         "ETag": f'"{described.sha256}"',
@@ -71,7 +75,7 @@ async def artifact(
         "X-Content-Type-Options": "nosniff",
     }
     if is_another(request.headers, headers["ETag"]):
-        title = f"{name} of job {job.id} is another file than If-Match names"
+        title = f"{name} of job {job.id} is not the file that If-Match names"
         raise ProblemError(412, title, f"Its ETag is {headers['ETag']}.")
     if is_known(request.headers, headers["ETag"]):
         return Response(status_code=304, headers=headers)
@@ -88,11 +92,11 @@ async def artifact(
         headers["Content-Range"] = f"bytes {begin}-{end - 1}/{described.bytes}"
     headers["Content-Length"] = str(end - begin)
     try:
-        # Before the answer begins: its status can't be taken back.
+        # Before the answer begins, since its status can't be changed later.
         content = await state.artifacts.open(path, begin, end)
     except FileNotFoundError as error:
         title = f"{name} of job {job.id} is gone from the artifact store"
-        raise ProblemError(404, title, "Nothing brings it back; submit the job again.") from error
+        raise ProblemError(404, title, "It is lost; submit the job again.") from error
     if request.method == "HEAD":
         return Response(status_code=status, headers=headers, media_type=described.media_type)
     return StreamingResponse(
@@ -104,7 +108,8 @@ async def artifact(
 
 
 def _asked_range(header: str | None, size: int) -> tuple[int, int]:
-    """First byte and the one behind the last. An unreadable or multiple range means everything."""
+    """The first byte, and the one after the last. An unreadable range, or several, mean the whole
+    file."""
     match = _RANGE.fullmatch(header or "")
     if match is None or match.groups() == ("", ""):
         return 0, size
@@ -112,5 +117,5 @@ def _asked_range(header: str | None, size: int) -> tuple[int, int]:
     begin = int(first) if first else max(size - int(last), 0)
     end = min(int(last) + 1, size) if first and last else size
     if begin >= end:
-        raise ProblemError(416, "The range lies outside the file", f"It has {size} bytes.")
+        raise ProblemError(416, "The range is outside the file", f"It has {size} bytes.")
     return begin, end

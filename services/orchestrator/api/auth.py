@@ -1,7 +1,7 @@
-"""Who asks, and what they may do.
+"""The caller of a request, and what the caller may do.
 
-A request that opens no door of ``OPEN_PATHS`` is turned away before its body is read, unless it
-carries a key; which scope it needs, its route says with ``SUBMIT``, ``READ`` or ``ADMIN``.
+Without a key a request is refused before its body is read, unless its path is in ``OPEN_PATHS``.
+Its route says with ``SUBMIT``, ``READ`` or ``ADMIN`` which scope it needs.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from services.orchestrator.store.keys import ApiKeys, Scope
 from services.orchestrator.store.quotas import Quotas
 from services.orchestrator.ui import paths
 
-#: What needs no key: is the service there, and how is it used.
+#: Paths that need no key: health checks and documentation.
 OPEN_PATHS = frozenset(
     {"/healthz", "/readyz", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"}
 )
@@ -40,28 +40,28 @@ _SCHEME = HTTPBearer(
     scheme_name="API key",
     bearerFormat="dp_<id>_<secret>",
     description="Made on the server: `dualprocess keys create --name me --scope submit`.",
-    # ``Doors`` has refused already; here it only documents.
+    # ``Doors`` has already refused; this only documents the key.
     auto_error=False,
 )
 _REALM = 'Bearer realm="dualprocess"'
 _INVALID = f'{_REALM}, error="invalid_token"'
-#: As many as the longest method has that anybody uses.
+#: Letters of a method that the log shows; no method that is used has more.
 _METHOD_LETTERS = 10
 
 
 @dataclass(frozen=True)
 class Caller:
-    """Whoever sent the request: the holder of a key, or anyone while none is asked for."""
+    """The sender of the request: the holder of a key, or anyone if the service needs no keys."""
 
     owner: str
     scopes: frozenset[Scope]
     quotas: Quotas | None
-    #: What identified the caller, to ask again whether it still does.
+    #: The caller's key, to check later whether it is still valid.
     key: str | None
 
     @property
     def key_id(self) -> str | None:
-        """Of the key, where there is one: what has a limit a key is counted under it."""
+        """The id of the key, if there is one. Limits for each key are counted under it."""
         return None if self.key is None else self.owner
 
     @property
@@ -70,7 +70,7 @@ class Caller:
 
     @property
     def sees(self) -> str | None:
-        """The owner whose jobs are there for the caller; ``None`` for everyone's."""
+        """The owner whose jobs the caller may see; ``None`` for all owners."""
         return None if self.is_admin else self.owner
 
     def may_see(self, job: Job) -> bool:
@@ -81,8 +81,8 @@ _ANYONE = Caller(ANONYMOUS, frozenset({Scope.ADMIN}), quotas=None, key=None)
 
 
 class Doors:
-    """ASGI middleware: 401 without a good key, where one is ``required``; 429 for a wrong key from
-    an address that has to wait."""
+    """ASGI middleware: 401 without a valid key, if one is ``required``; 429 for a wrong key from an
+    address that has to wait."""
 
     def __init__(self, app: ASGIApp, *, required: bool, wrong_keys: WrongKeys) -> None:
         self._app = app
@@ -129,7 +129,7 @@ class Doors:
 
 
 def owner_of(scope: Connection) -> str:
-    """Who asks, once ``Doors`` has let the request in."""
+    """The owner of a request that ``Doors`` has let in."""
     caller: Caller = scope["state"]["caller"]
     return caller.owner
 
@@ -143,14 +143,14 @@ def _key(scope: Connection) -> str | None:
     scheme, _, key = Headers(scope=scope).get("authorization", "").partition(" ")
     if scheme.lower() == "bearer":
         return key.strip()
-    # The page's own requests, and no others, carry it as a cookie: scripts can't add a header.
+    # Only the page's own requests send it as a cookie, since they can't add a header.
     if paths.is_page(route_path(scope)):
         return unquote(HTTPConnection(scope).cookies.get(paths.KEY_COOKIE, ""))
     return None
 
 
 async def _identify(keys: ApiKeys, key: str) -> Caller:
-    """The key's holder. Raises ``_WrongKey`` for a key that opens nothing."""
+    """The key's holder. Raises ``_WrongKey`` for a key that is not valid."""
     found = await keys.find(key)
     if found is None:
         raise _WrongKey("is unknown", "is unknown")
@@ -160,7 +160,7 @@ async def _identify(keys: ApiKeys, key: str) -> Caller:
 
 
 class _WrongKey(Exception):
-    """``fault`` tells nothing of the key; ``told`` is for who sent it."""
+    """``fault`` says nothing about the key; ``told`` is for the one who sent it."""
 
     def __init__(self, fault: str, told: str) -> None:
         super().__init__(fault)
@@ -168,8 +168,8 @@ class _WrongKey(Exception):
         self.problem = ProblemError(
             401,
             f"The API key {told}",
-            "Authorization must carry a key as `dualprocess keys create` showed it, whole and "
-            "not revoked; ask for a new one.",
+            "Authorization must have a complete key, as `dualprocess keys create` showed it; if "
+            "it is revoked, ask for a new one.",
             {"WWW-Authenticate": _INVALID},
         )
 
@@ -178,8 +178,8 @@ def _too_many(seconds: int) -> ProblemError:
     return ProblemError(
         429,
         "The API key is wrong, and so were many before it",
-        f"They came from your address. The next wrong one is looked at in {seconds} s; a right one "
-        "gets in at any time. Ask whoever runs the service for a new key.",
+        f"They came from your address. The next wrong key is checked in {seconds} s; a right one "
+        "is accepted at any time. Ask whoever runs the service for a new key.",
         {"WWW-Authenticate": _INVALID, "Retry-After": str(seconds)},
     )
 

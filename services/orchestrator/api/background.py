@@ -1,4 +1,4 @@
-"""What an API process does beside answering: it sends messages and keeps house."""
+"""What an API process does besides answering: it sends messages, and cleans up."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from services.orchestrator.webhooks.post import Poster
 
 @contextlib.asynccontextmanager
 async def background(settings: ApiSettings, state: State) -> AsyncIterator[None]:
-    """Both go on until the context ends."""
+    """Both run until the context ends."""
     courier = Courier(
         Outbox(state.redis),
         state.jobs,

@@ -1,4 +1,4 @@
-"""``/v1/batches``: many jobs in one request; how far they are; their end."""
+"""``/v1/batches``: many jobs in one request: submit, read, cancel."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from services.orchestrator.work import together
 
 router = APIRouter(prefix="/v1/batches", tags=["batches"], route_class=JsonRoute)
 
-#: What the specs of one batch may be together, as they are stored: all go to Redis at once.
+#: Bytes of all specs of one batch, as they are stored: they are sent to Redis at once.
 MAX_STORED_BYTES = 64 * 1024 * 1024
 
 
@@ -36,12 +36,14 @@ async def _batch(
 ) -> Batch:
     batch = await state.batches.read(batch_id)
     if batch is None or caller.sees not in (None, batch.owner):
-        detail = "POST /v1/batches answered with the id; a batch goes with the last of its jobs."
+        detail = (
+            "POST /v1/batches answers with the id; a batch is deleted with the last of its jobs."
+        )
         raise ProblemError(404, f"There is no batch {batch_id}", detail)
     return batch
 
 
-#: The batch of the path, or a 404: for another owner's as for none.
+#: The batch in the path, or a 404, also for a batch of another owner.
 BatchDep = Annotated[Batch, Depends(_batch)]
 
 
@@ -54,7 +56,7 @@ async def submit(
     idempotency_key: IdempotencyKey = None,
     is_dry: IsDry = False,
 ) -> Batch | JSONResponse:
-    """Checks every spec and queues all of them, or none: a 422 names each fault by its place."""
+    """Checks every spec, and queues all of them or none: a 422 names the place of each fault."""
     ready = await expand(request, state, caller)
     work = together(one.work for one in ready)
     jobs = await asyncio.to_thread(_new_jobs, ready)
@@ -73,12 +75,12 @@ async def submit(
             idempotency=(idempotency_key, digest) if idempotency_key else None,
         )
     if known_id != batch_id and known_digest != digest:
-        message = f"stands for another request, {known_id}; take a new key"
+        message = f"stands for another request, {known_id}; use a new key"
         raise InvalidSpec(FieldError(field="Idempotency-Key", message=message))
     response.headers["Location"] = f"/v1/batches/{known_id}"
     batch = await state.batches.read(known_id)
     if batch is None:
-        raise ProblemError(410, f"Batch {known_id} was deleted meanwhile", "Take a new key.")
+        raise ProblemError(410, f"Batch {known_id} has been deleted since", "Use a new key.")
     return batch
 
 
@@ -96,13 +98,15 @@ async def list_jobs(
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
     status: JobStatus | None = None,
 ) -> JobPage:
-    """Its jobs, the last submitted first. `next` of one page is `cursor` of the one behind it."""
+    """Its jobs, the last submitted first. Send `next` of one page as `cursor` to get the following
+    page."""
     return await state.jobs.page(cursor=cursor, limit=limit, status=status, batch=batch.id)
 
 
 @router.post("/{batch_id}/cancel", dependencies=[SUBMIT])
 async def cancel(batch: BatchDep, state: StateDep) -> Batch:
-    """Ends its queued jobs; stops the running ones after their step, with what they learned."""
+    """Ends its queued jobs, and stops the running ones after their current step; they export what
+    they learned."""
     await state.batches.cancel(batch.id)
     return await state.batches.read(batch.id) or batch
 
@@ -112,15 +116,15 @@ def _digest(request: BatchRequest) -> str:
 
 
 def _new_jobs(ready: list[Ready]) -> list[NewJob]:
-    """Raises ``InvalidSpec`` when they are too large together."""
+    """Raises ``InvalidSpec`` if the specs are too large together."""
     jobs, stored = [], 0
     for job_id, one in zip(new_job_ids(len(ready)), ready, strict=True):
         fields = optimize_fields(one.spec, one.work, one.webhook, one.warnings)
         stored += sum(len(value) for value in fields.values())
         if stored > MAX_STORED_BYTES:
             message = (
-                f"take more than {MAX_STORED_BYTES >> 20} MiB with their drawings; make these "
-                "smaller, or several batches"
+                f"have more than {MAX_STORED_BYTES >> 20} MiB with their drawings; send smaller "
+                "drawings, or several batches"
             )
             raise InvalidSpec(FieldError(field="specs", message=message))
         jobs.append(NewJob(job_id, one.spec.generator, needed_vlms(one.spec), fields))

@@ -1,5 +1,5 @@
-"""Bodies that are not JSON as they are sent are refused before anything reads them; so is what
-would change something and could come from any web page."""
+"""Refuses bodies that are compressed or not declared as JSON, before anything reads them; and
+requests that would change something and could come from any web page."""
 
 from __future__ import annotations
 
@@ -16,22 +16,23 @@ _Fault = tuple[str, str, dict[str, str]]
 
 #: Methods that change nothing.
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
-#: A page of another origin can send this, or JSON's type, only where ``cors_origins`` lets it.
+#: A page of another origin can send this header, or JSON's type, only if ``cors_origins`` allows
+#: its origin.
 _HEADER = "X-Requested-With"
 _UNTOLD: _Fault = (
     "The request must say that no web page sent it",
-    f"Send the header {_HEADER}, with any value, like {_HEADER}: curl; or Content-Type: "
-    "application/json. The service asks nobody for a key, and pages of other origins can send "
-    "neither.",
+    f"Send the header {_HEADER}, with any value, like {_HEADER}: curl; or send JSON with "
+    "Content-Type: application/json. This service needs no key, so it must know that the request "
+    "is not from a page of another origin: such a page can send neither header.",
     {"Accept": "application/json"},
 )
 
 
 class JsonBodies:
-    """ASGI middleware: 415 for another body of a request to ``/v1``.
+    """ASGI middleware: 415 for such a body of a request to ``/v1``.
 
-    And, unless ``keys`` are asked for, for a request that would change something and has neither
-    JSON's type nor the header.
+    If no ``keys`` are needed, also for a request that would change something and has neither JSON's
+    type nor the header.
     """
 
     def __init__(self, app: ASGIApp, *, keys: bool) -> None:
@@ -53,7 +54,7 @@ class JsonBodies:
         fault = _fault(headers) if path.startswith("/v1/") else None
         if fault or self._keys or scope["method"] in _SAFE or _tells(headers):
             return fault
-        # What nobody may ask for says so itself.
+        # A method that the route does not have gets its own refusal.
         changes = paths.is_work(path) or scope["method"] in methods_at(scope["app"], path)
         return _UNTOLD if changes else None
 
@@ -69,8 +70,8 @@ def _fault(headers: Headers) -> _Fault | None:
     if encoding not in ("", "identity"):
         return (
             "The body is compressed",
-            f"Content-Encoding is {encoding[:40]!r}; send the JSON as it is, and leave that header "
-            "out.",
+            f"Content-Encoding is {encoding[:40]!r}; send the JSON uncompressed, without this "
+            "header.",
             {"Accept-Encoding": "identity"},
         )
     if _is_json(headers):
@@ -78,7 +79,7 @@ def _fault(headers: Headers) -> _Fault | None:
     kind = _kind(headers)
     what = f"is {kind[:60]!r}" if kind else "is missing"
     return (
-        "The body must be JSON that says so",
+        "The body must be declared as JSON",
         f"Content-Type {what}; send JSON and the header Content-Type: application/json.",
         {"Accept": "application/json"},
     )

@@ -1,4 +1,4 @@
-"""Requests whose body is too large are refused before anything parses them."""
+"""Refuses requests with too large a body, before anything parses them."""
 
 from __future__ import annotations
 

@@ -14,12 +14,13 @@ Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 #: Some proxies add the port.
 _WITH_PORT = re.compile(r"(?:\[([^\]]+)\]|([^:]+))(?::\d+)?")
-#: What one customer of a provider has at least.
+#: The smallest network that a provider gives to a customer.
 _IPV6_PREFIX = 64
 
 
 def address_of(text: str) -> Address | None:
-    """IPv4 in IPv6's clothes as IPv4; without zone. ``None`` for what is no address."""
+    """The address without its zone; an IPv4 address that is written as IPv6 becomes IPv4. ``None``
+    if the text is not an address."""
     try:
         found = ipaddress.ip_address(text.strip())
     except ValueError:
@@ -34,11 +35,11 @@ def is_in(address: Address | None, networks: Sequence[Network]) -> bool:
 
 
 def sender(peer: str, forwarded_for: str, trusted: Sequence[Network]) -> str:
-    """The nearest address that is no trusted proxy's; the farthest, where all are.
+    """The nearest address that is not a trusted proxy; the farthest one if all of them are.
 
-    ``forwarded_for`` is what ``X-Forwarded-For`` says to a ``peer`` that is trusted: each proxy
-    adds at the end who asked it, so what stands before a stranger's address is the stranger's own
-    word.
+    ``forwarded_for`` is ``X-Forwarded-For`` as a trusted ``peer`` sent it. Each proxy adds the
+    address of its caller at the end. So what comes before the address of a stranger was written by
+    that stranger, and is not believed.
     """
     nearest = peer
     for said in reversed(forwarded_for.split(",")):
@@ -53,7 +54,7 @@ def sender(peer: str, forwarded_for: str, trusted: Sequence[Network]) -> str:
 
 
 def customer(scope: Scope) -> str:
-    """Who asks, as far as an address can tell: of an IPv6 address its network."""
+    """The sender's address, or its whole network if it is IPv6."""
     address = address_of(scope["client"][0]) if scope.get("client") else None
     if isinstance(address, ipaddress.IPv6Address):
         return str(ipaddress.ip_network((address, _IPV6_PREFIX), strict=False))

@@ -10,17 +10,18 @@ _TAG = re.compile(r'(?:W/)?"[^"]*"')
 
 
 def is_known(headers: Headers, etag: str) -> bool:
-    """Whether who asks has the file, by ``If-None-Match``: an answer of 304 is enough."""
+    """Whether the caller already has the file, by ``If-None-Match``: the answer is 304."""
     return _names(headers, "if-none-match", etag, weakly=True)
 
 
 def is_another(headers: Headers, etag: str) -> bool:
-    """Whether only another file is wanted, by ``If-Match``: the answer is 412."""
+    """Whether the caller wants only a different file, by ``If-Match``: the answer is 412."""
     return "if-match" in headers and not _names(headers, "if-match", etag, weakly=False)
 
 
 def wants_range(headers: Headers, etag: str) -> bool:
-    """Whether a ``Range`` holds, by ``If-Range``. Nothing here has a date: another file's."""
+    """Whether ``Range`` applies, by ``If-Range``. A date never matches, since files here have
+    none."""
     return headers.get("if-range", etag).strip() == etag
 
 

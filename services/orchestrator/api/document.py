@@ -1,4 +1,5 @@
-"""The OpenAPI document: FastAPI's, with true errors and keys, events, and bodies to begin with."""
+"""The OpenAPI document: FastAPI's, with the real errors and keys, the events, and example
+bodies."""
 
 from __future__ import annotations
 
@@ -24,7 +25,7 @@ _PICTURE = (
     "iVBORw0KGgoAAAANSUhEUgAAABAAAAAQCAIAAACQkWg2AAAAFklEQVR42mP8z0AaYGIY1TCqYdhqAABALgEfFO4+"
     "AgAAAABJRU5ErkJggg=="
 )
-#: Bodies that the pair of models which comes along can do, by path; writing takes a larger VLM.
+#: Example bodies by path. They work with the tiny pair; writing needs a larger VLM.
 _EXAMPLES: dict[str, dict[str, Any]] = {
     "/v1/jobs": _SPEC,
     "/v1/batches": {"specs": [_SPEC, _SPEC | {"prompt": "a square"}]},
@@ -38,13 +39,13 @@ _EXAMPLES: dict[str, dict[str, Any]] = {
     },
 }
 _REF = "#/components/schemas/{model}"
-#: What the `data` of a server-sent event holds.
+#: The schema of a server-sent event's `data`.
 _EVENTS: tuple[type[BaseModel], ...] = get_args(get_args(Event)[0])
 _PROBLEM = {"schema": {"$ref": "#/components/schemas/Problem"}}
 
 
 def install(app: FastAPI, *, auth: bool) -> None:
-    """Errors are documented in the media type they have, and keys only where they are asked for."""
+    """Documents errors with their real media type, and keys only if the service needs them."""
     plain = app.openapi
 
     def document() -> dict[str, Any]:
@@ -75,7 +76,7 @@ def template_at(app: FastAPI, path: str) -> str | None:
 
 
 def methods_at(app: FastAPI, path: str) -> list[str]:
-    """All that may be asked of a documented path; none of another."""
+    """The methods of the documented path that this one is an instance of; empty without one."""
     return [
         method.upper()
         for template, operations in app.openapi()["paths"].items()
@@ -85,7 +86,7 @@ def methods_at(app: FastAPI, path: str) -> list[str]:
 
 
 def _describe_events(described: dict[str, Any]) -> None:
-    """FastAPI knows only that it is a stream."""
+    """Describes the events of a stream; FastAPI knows only that it is one."""
     _, defined = models_json_schema(
         [(event, "serialization") for event in _EVENTS], ref_template=_REF
     )
@@ -99,7 +100,7 @@ def _describe_events(described: dict[str, Any]) -> None:
                 "contentMediaType": "application/json",
                 "contentSchema": {"oneOf": refs},
             }
-            # The format's own fields that are used: no `retry`.
+            # The fields of the format that are used; `retry` is not.
             text = {"type": "string"}
             properties = {"data": data, "event": text, "id": text}
             item = {"type": "object", "properties": properties}

@@ -1,4 +1,4 @@
-"""``?dry_run=true``: a request is checked, and tells its work; nothing is queued."""
+"""``?dry_run=true``: the request is checked, and answered with its work; nothing is queued."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from services.orchestrator.work import MEGAPIXEL, Work
 IsDry = Annotated[
     bool,
     Query(
-        alias="dry_run", description="Only check the request and tell its work: nothing is queued."
+        alias="dry_run", description="Only check the request and tell its work; nothing is queued."
     ),
 ]
 
@@ -24,7 +24,7 @@ IsDry = Annotated[
 async def dry_run(
     work: Work, state: State, caller: Caller, *, jobs: int = 1, warnings: Sequence[str] = ()
 ) -> DryRun:
-    """What is told of a request that passed all checks."""
+    """The answer to a request that passed all checks."""
     quota = caller.quotas.work if caller.quotas else None
     left = None
     if quota is not None:
@@ -40,11 +40,11 @@ async def dry_run(
 
 
 def answer(told: DryRun) -> JSONResponse:
-    """A 200, of a route that answers a real request otherwise."""
+    """A 200, for routes that answer a real request with another status."""
     return JSONResponse(told.model_dump(mode="json"))
 
 
-#: What such a route documents.
+#: How such a route documents it.
 ANSWERED: dict[int | str, dict[str, Any]] = {
-    200: {"model": DryRun, "description": "With `dry_run`: nothing was queued."}
+    200: {"model": DryRun, "description": "The answer to a `dry_run`: nothing was queued."}
 }

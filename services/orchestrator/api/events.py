@@ -18,9 +18,9 @@ from services.orchestrator.store.events import Told
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
-#: A stream asks so often whether its key still opens it.
+#: Seconds between two checks of whether a stream's key is still valid.
 _KEY_SECONDS = 3.0
-#: A proxy must hold nothing back.
+#: A proxy must not buffer events.
 _HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 _SIGN_OF_LIFE = format_sse_event(comment="still here")
 
@@ -28,19 +28,19 @@ LastEventId = Annotated[
     str | None,
     Header(
         alias="Last-Event-ID",
-        # Redis counts in 64 bits: 19 digits always fit.
+        # Redis counts in 64 bits, which hold every number of 19 digits.
         pattern=r"^(\d{1,19}(-\d{1,19})?)?$",
-        description="Resume behind this event: nothing is missed, nothing comes twice.",
+        description="Go on after this event: no event is missed or comes twice.",
     ),
 ]
 
 
 class _AllTold(Exception):
-    """The job's last event is known to who asks."""
+    """The caller already has the job's last event."""
 
 
 def install(app: FastAPI) -> None:
-    """A browser's EventSource asks again whatever ends its stream, but for a 204."""
+    """A browser's EventSource always connects again, except after a 204."""
 
     @app.exception_handler(_AllTold)
     async def _all_told(_: Request, __: Exception) -> Response:
@@ -54,7 +54,7 @@ async def _after(job: JobDep, state: StateDep, last_event_id: LastEventId = None
 
 
 class _Stream(StreamingResponse):
-    """Lets go of what it listens to as soon as nobody reads it any more."""
+    """Stops listening to the job as soon as nobody reads the stream any more."""
 
     media_type = "text/event-stream"
 
@@ -73,10 +73,10 @@ class _Stream(StreamingResponse):
 async def events(
     job: JobDep, state: StateDep, caller: CallerDep, after: Annotated[str, Depends(_after)]
 ) -> _Stream:
-    """`status`, `step`, `preview`, `artifact`; ends with the status that ends the job.
+    """Events like `status`, `step`, `preview` and `artifact`; the stream ends with the status that
+    ends the job.
 
-    Ends earlier, within seconds, when the key is revoked. A `429` says that no more streams may be
-    open.
+    If the key is revoked, it ends within seconds. A `429` says that no more streams may be open.
     """
     return _Stream(_parts(job.id, after, state, caller), headers=_HEADERS)
 
@@ -91,7 +91,7 @@ async def _parts(
                 if not await state.rechecks.still_opens(caller):
                     return
                 checked = time.monotonic()
-            # Those that come together are sent together.
+            # Events that come together are sent together.
             yield b"".join(map(_framed, batch)) or _SIGN_OF_LIFE
 
 

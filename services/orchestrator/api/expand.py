@@ -1,4 +1,5 @@
-"""What a batch's request asks for: each of its jobs' specs, complete, or all that is wrong."""
+"""Expands a batch's request into the complete spec of each job, or reports everything that is
+wrong."""
 
 from __future__ import annotations
 
@@ -23,13 +24,13 @@ from services.orchestrator.api.state import State
 from services.orchestrator.api.webhooks import complete_webhook
 from services.orchestrator.work import Work, job_work, together
 
-#: How much of a prompt goes into a job's name.
+#: How many characters of a prompt go into a job's name.
 _NAME_CHARACTERS = 80
 
 
 @dataclass
 class Ready:
-    """A spec that can be queued, and what its owner should know of it."""
+    """A spec that can be queued, with the warnings for its owner."""
 
     spec: ResolvedJobSpec
     work: Work
@@ -38,7 +39,8 @@ class Ready:
 
 
 async def expand(request: BatchRequest, state: State, caller: Caller) -> list[Ready]:
-    """A spec for each job. Raises ``InvalidSpec`` with everything that is wrong, by place."""
+    """A spec for each job. Raises ``InvalidSpec``, which lists everything that is wrong, with its
+    place."""
     _check_form(request)
     asked = dict(_places(request))
     faults: list[FieldError] = []
@@ -46,7 +48,7 @@ async def expand(request: BatchRequest, state: State, caller: Caller) -> list[Re
     checks = _Checks(state, caller)
     for place, spec in asked.items():
         try:
-            # Drawings are decoded on the way: off the event loop.
+            # Drawings are decoded here, so it runs outside of the event loop.
             resolved = await asyncio.to_thread(resolve_job, spec, state.presets)
             ready.append(await checks.passed(spec, resolved))
         except InvalidSpec as error:
@@ -64,7 +66,7 @@ async def expand(request: BatchRequest, state: State, caller: Caller) -> list[Re
 
 
 def _warned(jobs: list[Ready], state: State) -> list[Ready]:
-    """What differs only in its seed is told the same."""
+    """Specs that differ only in the seed have the same warnings."""
     known: dict[tuple[str, ...], list[str]] = {}
     for job in jobs:
         spec = job.spec
@@ -80,18 +82,18 @@ def _check_form(request: BatchRequest) -> None:
     if (request.specs is None) == (request.spec is None):
         fault = "spec", "is missing; write either specs, or spec with prompts and seeds"
         if request.spec:
-            fault = "specs", "can't stand beside spec; leave one of them out"
+            fault = "specs", "can't be used together with spec; leave one of them out"
         raise InvalidSpec(FieldError(field=fault[0], message=fault[1]))
     faults = [
-        FieldError(field=field, message="goes with spec; with specs write it into each of them")
+        FieldError(field=field, message="is for spec only; with specs write it into each of them")
         for field in ("prompts", "seeds", "repeats")
         if request.specs and getattr(request, field) is not None
     ]
     if request.seeds is not None and request.repeats is not None:
-        message = "can't stand beside seeds; leave one of them out"
+        message = "can't be used together with seeds; leave one of them out"
         faults.append(FieldError(field="repeats", message=message))
     if request.spec and request.prompts and (request.spec.prompt or request.spec.prompts):
-        message = "can't stand beside spec's own; leave one of them out"
+        message = "can't be used together with the spec's own prompt; leave one of them out"
         faults.append(FieldError(field="prompts", message=message))
     seeds = len(request.seeds) if request.seeds else request.repeats or 1
     if (jobs := len(request.prompts or [""]) * seeds) > MAX_BATCH_JOBS:
@@ -102,7 +104,7 @@ def _check_form(request: BatchRequest) -> None:
 
 
 def _places(request: BatchRequest) -> Iterator[tuple[str, JobSpec]]:
-    """Each spec that is to be checked, and what the request calls it."""
+    """Each spec to check, with its place in the request."""
     for index, spec in enumerate(request.specs or []):
         yield f"specs.{index}", spec
     if request.spec:
@@ -111,7 +113,7 @@ def _places(request: BatchRequest) -> Iterator[tuple[str, JobSpec]]:
 
 
 def _spread(ready: Ready, request: BatchRequest) -> Iterator[Ready]:
-    """The spec with each prompt, and each of these with each seed."""
+    """The spec with each prompt and each seed."""
     spec = ready.spec
     first = spec.optimizer.seed
     seeds = request.seeds or [(first + more) % 2**32 for more in range(request.repeats or 1)]
@@ -126,12 +128,12 @@ def _spread(ready: Ready, request: BatchRequest) -> Iterator[Ready]:
                 "optimizer": spec.optimizer.model_copy(update={"seed": seed}),
                 "name": ", ".join(parts) or None,
             }
-            # Which prompt it is, or seed, changes nothing of the work.
+            # The work does not depend on which prompt or seed it is.
             yield Ready(spec.model_copy(update=changes), ready.work, ready.webhook)
 
 
 class _Checks:
-    """What asks Redis or the network about a spec: once for all specs that ask the same."""
+    """Checks that need Redis or the network; done once for all specs that need the same check."""
 
     def __init__(self, state: State, caller: Caller) -> None:
         self._state = state
@@ -147,7 +149,7 @@ class _Checks:
         start = resolved.lora.start
         if start is not None and start.file is not None:
             message = (
-                "can't come with a batch; submit one job with it, then name that job in "
+                "can't be sent with a batch; submit one job with it, then name that job in "
                 "lora.start.job"
             )
             raise InvalidSpec(FieldError(field="lora.start.file", message=message))

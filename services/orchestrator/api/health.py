@@ -1,4 +1,4 @@
-"""For what watches the service: is it alive, can it work, how much waits."""
+"""Health checks and metrics: whether the service lives and can work, and how many jobs wait."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ router = APIRouter(tags=["health"])
 @router.head("/healthz", response_class=PlainTextResponse, include_in_schema=False)
 @router.get("/healthz", response_class=PlainTextResponse)
 async def healthz() -> str:
-    """This process answers."""
+    """Says that this process answers."""
     return "ok"
 
 
@@ -27,22 +27,22 @@ async def healthz() -> str:
 @router.get("/readyz", response_class=PlainTextResponse)
 async def readyz(
     state: StateDep,
-    worker: Annotated[bool, Query(description="Ask for a live worker as well.")] = False,
+    worker: Annotated[bool, Query(description="Check for a live worker as well.")] = False,
 ) -> str:
-    """Redis answers as well; 503 while it is away. Behind `ok`, a line for all of it that may
-    lose jobs."""
+    """Says that Redis answers as well; 503 while it is away. After `ok` there is a line for each
+    setting of Redis that may lose jobs."""
     seen = await look(state.redis)
     if seen.refusal:
-        raise ProblemError(503, "This Redis will not do", seen.refusal)
+        raise ProblemError(503, "This Redis can't be used", seen.refusal)
     if worker and not await state.workers.live():
-        raise ProblemError(503, "No worker is alive", "Start one; jobs wait for it meanwhile.")
+        raise ProblemError(503, "No worker is alive", "Start one; until then jobs wait.")
     return "\n".join(["ok", *seen.findings])
 
 
 @router.head("/metrics", dependencies=[ADMIN], include_in_schema=False)
 @router.get("/metrics", response_class=PlainTextResponse, dependencies=[ADMIN])
 async def metrics(state: StateDep) -> Response:
-    """In Prometheus's text format."""
+    """The service's metrics, in Prometheus's text format."""
     registry = CollectorRegistry()
     for name, what, counts in (
         ("depth", "Jobs that wait.", await state.jobs.queue_depths()),

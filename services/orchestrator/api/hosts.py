@@ -1,7 +1,7 @@
 """The names that this service answers to.
 
-A web page can have a name of its own lead to this machine (DNS rebinding): to the browser, page and
-service are of one origin then. An address can't be made to lead elsewhere.
+A web page can make its own host name point to this machine (DNS rebinding). Then the browser takes
+page and service for one origin. An IP address can't be misused like that.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from dualprocess.schemas import Problem
 from services.orchestrator.api.refusals import refuse
 
-#: Of a Host header: a name or an address, perhaps with a port.
+#: The form of a Host header: a name or an address, with or without a port.
 AUTHORITY = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?")
-#: Of the setting.
+#: The form of a name in the setting.
 NAME = re.compile(r"(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 
 
 class Names:
-    """Addresses, this machine's own names, and those of ``more``: ``*.example.org`` for all below
-    it, ``*`` for every name."""
+    """IP addresses, localhost, and the names in ``more``, where ``*.example.org`` means all names
+    below it and ``*`` every name."""
 
     def __init__(self, more: Collection[str]) -> None:
         self._more = {name.lower() for name in more if name}
@@ -42,9 +42,9 @@ class Names:
 
 
 class AskedHost:
-    """ASGI middleware: 421 for a name that is none of ``names``, 400 for what is no name.
+    """ASGI middleware: 421 for a host that is not in ``names``, 400 for one that is not a host.
 
-    Every browser says by which name it asks; who says nothing is none.
+    Every browser sends a Host header, so a request without one is not from a web page.
     """
 
     def __init__(self, app: ASGIApp, names: Names) -> None:
@@ -65,8 +65,8 @@ class AskedHost:
         if len(asked) > 1 or not AUTHORITY.fullmatch(host):
             return Problem(
                 status=400,
-                title="The Host header names no host",
-                detail="Host must be there once: a name or an address, perhaps with a port, like "
+                title="The Host header does not name a host",
+                detail="Send one Host header: a name or an address, with or without a port, like "
                 "127.0.0.1:8000.",
             )
         if self._names.have(host):
@@ -74,8 +74,8 @@ class AskedHost:
         return Problem(
             status=421,
             title=f"This service does not answer to the name {host}",
-            detail="Ask by its address, or by localhost. Whoever runs it lets it answer to more "
-            "names by --allowed-hosts (DUALPROCESS_ALLOWED_HOSTS).",
+            detail="Use its IP address, or localhost. Whoever runs the service can add names with "
+            "--allowed-hosts (DUALPROCESS_ALLOWED_HOSTS).",
         )
 
 

@@ -1,4 +1,4 @@
-"""``/v1/images``: a short job of higher priority through the same queue."""
+"""``/v1/images``: a short job with a higher priority in the same queue."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ router = APIRouter(prefix="/v1/images", tags=["images"], route_class=JsonRoute)
 
 @router.post(
     "",
-    responses={202: {"model": Job, "description": "Not done within `wait`."}},
+    responses={202: {"model": Job, "description": "Not done within `wait` seconds."}},
     dependencies=[SUBMIT],
 )
 async def generate(
@@ -41,7 +41,8 @@ async def generate(
     response: Response,
     is_dry: IsDry = False,
 ) -> Job | DryRun:
-    """Images as a job's artifacts `image-SEED.png`; 202 when they are not ready in time."""
+    """Makes images, which are a job's artifacts `image-SEED.png`; 202 if they are not done in
+    time."""
     spec = await asyncio.to_thread(resolve_images, request, state.presets)
     preset = state.presets.generator(spec.generator)
     work = images_work(spec, preset)

@@ -1,4 +1,4 @@
-"""A request that the end of this process interrupts is one to ask again, not a mistake."""
+"""A request that is interrupted because this process stops gets a 503, not a 500."""
 
 from __future__ import annotations
 
@@ -38,7 +38,8 @@ class Interrupted:
             problem = Problem(
                 status=503,
                 title="The server is stopping",
-                detail="Ask again in a moment; the same Idempotency-Key makes nothing twice.",
+                detail="Ask again in a moment; with the same Idempotency-Key nothing is done "
+                "twice.",
             )
             headers = {"Retry-After": str(RETRY_AFTER_SECONDS), "Connection": "close"}
             await respond(problem, headers)(scope, receive, send)

@@ -30,7 +30,10 @@ OPTIMIZE_PRIORITY = 0
 
 IdempotencyKey = Annotated[
     str | None,
-    Header(max_length=200, description="The same key and body again give the same job again."),
+    Header(
+        max_length=200,
+        description="A second request with the same key and body returns the same result.",
+    ),
 ]
 
 
@@ -73,7 +76,7 @@ async def submit(
         raise InvalidSpec(
             FieldError(
                 field="Idempotency-Key",
-                message=f"stands for another request, job {known_id}; take a new key",
+                message=f"stands for another request, job {known_id}; use a new key",
             )
         )
     response.headers["Location"] = f"/v1/jobs/{known_id}"
@@ -90,7 +93,7 @@ async def list_jobs(
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
     status: JobStatus | None = None,
 ) -> JobPage:
-    """Newest first. `next` of one page is `cursor` of the one behind it."""
+    """Newest first. Send `next` of one page as `cursor` to get the following page."""
     return await state.jobs.page(cursor=cursor, limit=limit, status=status, owner=caller.sees)
 
 
@@ -130,7 +133,7 @@ def _digest(spec: JobSpec) -> str:
 
 
 async def with_wait(job: Job, state: State) -> Job:
-    """A queued job that no live worker can take says so."""
+    """Says so in a queued job that no live worker can take."""
     if job.status != JobStatus.QUEUED or job.waiting_for is not None:
         return job
     if any(worker.serves(job.generator, job.vlms) for worker in await state.workers.lately()):

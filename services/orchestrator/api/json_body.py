@@ -1,4 +1,4 @@
-"""A body of JSON as it comes in, piece by piece, and what it holds."""
+"""Collects a JSON body piece by piece, and parses it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from pydantic_core import from_json
 from dualprocess.schemas.fields import LongText
 from services.orchestrator.json_outline import Outline, TooMuch
 
-#: Bytes of a body but for its files.
+#: Bytes of a body without its files.
 MAX_BESIDE_FILES = 16 * 1024 * 1024
-#: Characters, of which only a file has as many.
+#: Longer texts can only be files.
 _LONG = 1 << 16
-#: How programs write some of base64's characters, and the ends of its lines, in JSON.
+#: How some programs write characters of base64, and its line ends, in JSON.
 _ESCAPES = (
     (rb"\/", b"/"),
     (rb"\n", b"\n"),
@@ -25,21 +25,24 @@ _ESCAPES = (
     (rb"\u003D", b"="),
     (rb"\u003d", b"="),
 )
-#: An escape whose end is yet to come, as far as it can have come.
+#: The beginning of an escape that goes on in the next piece.
 _UNFINISHED = re.compile(rb"\\u[0-9A-Fa-f]{0,3}\Z")
 _ESCAPE = 5
 _BOM = b"\xef\xbb\xbf"
 
 
 class JsonBody:
-    """Pieces that lie within one text, as most of a file's do, are kept aside: whatever reads JSON
-    reads it in one go, and everybody waits meanwhile."""
+    """A body in pieces.
+
+    A JSON parser holds the interpreter until it is done. So pieces that are wholly inside one text,
+    as most pieces of a file are, are kept apart, and only the rest is parsed.
+    """
 
     def __init__(self) -> None:
         self._outline = Outline()
         self._text = bytearray()
         self._aside: list[bytes] = []
-        # Stands in the text for pieces that are kept aside; nobody who sends a body knows it.
+        # Takes the place of such pieces in the text. It is random, so no sender can know it.
         self._mark = secrets.token_hex(16)
 
     @property
@@ -58,12 +61,12 @@ class JsonBody:
             self._text += piece
         if len(self._text) > MAX_BESIDE_FILES:
             raise TooMuch(
-                f"has more than {MAX_BESIDE_FILES >> 20} MiB beside its files; send several "
+                f"has more than {MAX_BESIDE_FILES >> 20} MiB without its files; send several "
                 "requests"
             )
 
     def read(self) -> Any:
-        """What it holds. Raises ``ValueError`` for what is no JSON in UTF-8."""
+        """The parsed body. Raises ``ValueError`` if it is not JSON in UTF-8."""
         if self._text.startswith(_BOM):
             del self._text[: len(_BOM)]
         value = from_json(self._text)
@@ -77,9 +80,9 @@ class JsonBody:
         return [self._whole(part) for part in value] if isinstance(value, list) else value
 
     def _joined(self, text: str) -> str:
-        """The text with the pieces that were kept aside of it."""
+        """The text with its pieces put back."""
         parts = re.split(f"<{self._mark}:(\\d+)>", text)
-        # Every other one is a piece's number.
+        # Every second part is the number of a piece.
         pieces = [
             self._aside[int(part)].decode() if index % 2 else part
             for index, part in enumerate(parts)
@@ -89,11 +92,11 @@ class JsonBody:
 
 
 def _plain(piece: bytes) -> bytes | None:
-    """What a piece from within a text stands for; ``None`` where the text may end in it."""
+    """The characters that a piece inside a text means; ``None`` if the text may end in it."""
     if not piece.isascii() or b'"' in piece:
         return None
     if b"\\" in piece:
         for written, meant in _ESCAPES:
             piece = piece.replace(written, meant)
-    # A control character is no JSON, unless it was an escape: then it is none any more.
+    # A backslash that is left belongs to another escape, which the parser has to read.
     return None if b"\\" in piece else piece

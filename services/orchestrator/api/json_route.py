@@ -1,4 +1,4 @@
-"""Routes whose body is read and checked, and whose answer is written, beside the event loop."""
+"""Routes that parse and check bodies, and write answers, outside of the event loop."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ from services.orchestrator.api.json_body import JsonBody
 from services.orchestrator.api.problems import InvalidSpec
 from services.orchestrator.json_outline import TooMuch
 
-#: Of one object; the largest has 32 fields, of a user's own.
+#: The most fields of one object. The largest object of any request has 32.
 MAX_NAMES = 100
-#: Of their own, and few: each takes its turn with the event loop.
+#: Threads of their own, and few of them: they share the interpreter with the event loop.
 _READERS = ThreadPoolExecutor(2, "bodies")
-#: Faults that are told at once; of more, those of each list's first items are looked for.
+#: More faults than these take long to list; then only the first items of each list are checked.
 _MANY_FAULTS = 1000
 
 _Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
 class JsonRoute(APIRoute):
-    """FastAPI's route, which would do all of that on the event loop."""
+    """FastAPI's route; FastAPI itself would do all of this on the event loop."""
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
         super().__init__(path, self._written(endpoint), **options)
 
     def _written(self, endpoint: Callable[..., Any]) -> Callable[..., Any]:
-        """The endpoint, with an answer in place of the model that it returns."""
+        """The endpoint, which now returns a response instead of a model."""
         if not inspect.iscoroutinefunction(endpoint):
             return endpoint
 
@@ -74,7 +74,7 @@ class JsonRoute(APIRoute):
                 faults = error
             else:
                 return await handle(_Read(request.scope, request.receive, b"{}", value))
-            # Who may not ask this at all is told that; then all that is wrong, in one answer.
+            # Checks of keys and headers come first. If they pass, one answer has all faults.
             refused = _Read(request.scope, request.receive, b"{}", _NO_REQUEST)
             try:
                 return await handle(refused)
@@ -87,12 +87,12 @@ class JsonRoute(APIRoute):
         return read_first
 
 
-#: No model takes it for one of its own.
+#: A body that no model accepts.
 _NO_REQUEST = False
 
 
 class _Read(Request):
-    """A request whose body is what was made of it already."""
+    """A request whose body was parsed already."""
 
     def __init__(self, scope: Scope, receive: Receive, body: bytes, value: Any) -> None:
         super().__init__(scope, receive)
@@ -106,7 +106,8 @@ class _Read(Request):
 
 
 async def _whole(request: Request) -> JsonBody:
-    """The body. Raises ``InvalidSpec`` once all of it came: who still sends hears no answer."""
+    """The body. Raises ``InvalidSpec`` only after all of it came, since a client that is still
+    sending does not read answers."""
     body = JsonBody()
     fault: TooMuch | None = None
     async for piece in request.stream():
@@ -121,7 +122,7 @@ async def _whole(request: Request) -> JsonBody:
 
 
 def _checked(body: JsonBody, adapter: TypeAdapter[Any]) -> Any:
-    """Raises ``InvalidSpec``."""
+    """The parsed and checked body. Raises ``InvalidSpec``."""
     try:
         value = body.read()
     except ValueError as error:
@@ -137,10 +138,12 @@ def _checked(body: JsonBody, adapter: TypeAdapter[Any]) -> Any:
 
 
 def _crowded(value: Any, place: str = "") -> Iterator[FieldError]:
-    """Objects with more fields than any has."""
+    """A fault for each object with too many fields."""
     if isinstance(value, dict):
         if len(value) > MAX_NAMES:
-            message = f"has {len(value):,} fields; no part of a request has more than {MAX_NAMES}"
+            message = (
+                f"has {len(value):,} fields; no part of a request may have more than {MAX_NAMES}"
+            )
             yield FieldError(field=place or "body", message=message)
             return
         parts: Any = value.items()
@@ -152,7 +155,7 @@ def _crowded(value: Any, place: str = "") -> Iterator[FieldError]:
 
 
 def _few(value: Any, adapter: TypeAdapter[Any], error: ValidationError) -> ValidationError:
-    """The error, or one with the first faults of so many that to list them would take long."""
+    """The error; or one with fewer faults, if there are so many that listing them takes long."""
     items = 1
     while error.error_count() > _MANY_FAULTS:
         try:
@@ -165,7 +168,7 @@ def _few(value: Any, adapter: TypeAdapter[Any], error: ValidationError) -> Valid
 
 
 def _cut(value: Any, items: int) -> Any:
-    """The value with no more than so many items of each list."""
+    """The value with at most ``items`` items of each list."""
     if isinstance(value, dict):
         return {name: _cut(part, items) for name, part in value.items()}
     return [_cut(part, items) for part in value[:items]] if isinstance(value, list) else value

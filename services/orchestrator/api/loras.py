@@ -10,7 +10,7 @@ from services.orchestrator.store.artifacts import LORA_FILE
 async def lora_fault(
     job_id: str, generator: str, state: State, caller: Caller, *, artifact: str = LORA_FILE
 ) -> str | None:
-    """Why not, if not."""
+    """Why it can't be used; ``None`` if it can."""
     job = await state.job(job_id, caller)
     if job is None:
         return f"there is no job {job_id}"
@@ -18,5 +18,5 @@ async def lora_fault(
         missing = "LoRA" if artifact == LORA_FILE else artifact
         return f"job {job_id} is {job.status} and has no {missing}; name one that has"
     if job.generator != generator:
-        return f"job {job_id} trained {job.generator}; its LoRA fits no {generator}"
+        return f"job {job_id} trained {job.generator}; its LoRA does not fit {generator}"
     return None

@@ -1,4 +1,5 @@
-"""``/v1/models``: which generators and VLMs can be named, and which have live workers."""
+"""``/v1/models``: the generators and VLMs that can be named, with the number of their live
+workers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The files that this process may have open: every connection is one."""
+"""The limit of open files of this process. Every connection is an open file."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import resource
 
 log = logging.getLogger(__name__)
 
-#: For Redis, the store, libraries and logs.
+#: Files for other uses: Redis, the store, libraries and logs.
 _OTHERS = 200
 
 
 def allow_files(connections: int) -> None:
-    """Raises this process's own limit as far as it must and may; warns where that is too low."""
+    """Raises the limit for this many connections, as far as it may; warns if that is not enough."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = connections + _OTHERS
     unlimited = resource.RLIM_INFINITY
@@ -22,8 +22,8 @@ def allow_files(connections: int) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
     if allowed < needed:
         log.warning(
-            "this process may open %d files, and --connections %d needs %d: raise the limit "
-            "(ulimit -n, LimitNOFILE), or give fewer --connections",
+            "this process may open %d files, but --connections %d needs %d: raise the limit "
+            "(ulimit -n, LimitNOFILE), or lower --connections",
             allowed,
             connections,
             needed,

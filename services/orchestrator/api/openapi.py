@@ -12,7 +12,7 @@ from services.orchestrator.api.settings import ApiSettings
 
 
 def openapi() -> dict[str, Any]:
-    """As the API serves it at ``/openapi.json`` where no keys are asked for."""
+    """The document that the API serves at ``/openapi.json`` if it needs no keys."""
     with tempfile.TemporaryDirectory() as folder:
         settings = ApiSettings(artifacts=Path(folder).as_uri(), auth=False)
         return create_app(settings).openapi()

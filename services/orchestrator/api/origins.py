@@ -1,6 +1,6 @@
-"""From whose web pages this service takes requests, where it asks nobody for a key.
+"""Refuses requests from web pages of other origins, if the service needs no keys.
 
-Browsers send some requests of any page to anywhere, and only keep the answer from it.
+A browser sends some requests of a page to any address; it only hides the answer from the page.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ _PORTS = {"http": ":80", "https": ":443"}
 
 
 class OwnPages:
-    """ASGI middleware: 403 for a page that is neither this service's nor of ``origins``.
+    """ASGI middleware: 403 for a page whose origin is neither the service's own nor in ``origins``.
 
-    What names no origin comes from no page, or could not change anything: see ``JsonBodies``.
+    A request without an origin is not from a page, or can't change anything: see ``JsonBodies``.
     """
 
     def __init__(self, app: ASGIApp, origins: Collection[str]) -> None:
@@ -34,9 +34,10 @@ class OwnPages:
                 problem = Problem(
                     status=403,
                     title="Pages of this origin may not use this service",
-                    detail=f"Origin is {origins[0][:100]!r}, and is not the service's own. Whoever "
-                    "runs it lets it in by --cors-origins (DUALPROCESS_CORS_ORIGINS); a proxy in "
-                    "front of the service must pass Host on, or set X-Forwarded-Host.",
+                    detail=f"The origin {origins[0][:100]!r} is not the service's own. Whoever "
+                    "runs the service can allow it with --cors-origins (DUALPROCESS_CORS_ORIGINS). "
+                    "If a proxy is in front of the service, the proxy must pass on Host, or set "
+                    "X-Forwarded-Host.",
                 )
                 await refuse(problem, scope, receive, send)
                 return

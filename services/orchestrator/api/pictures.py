@@ -11,18 +11,18 @@ from services.common.errors import InvalidInput
 
 #: An upload, encoded.
 MAX_BYTES = 10 * 1024 * 1024
-#: Of the drawings of one spec together: each is decoded and encoded again.
+#: Pixels of all drawings of one spec: each is decoded and encoded again.
 MAX_DRAWN_PIXELS = 4 * pictures.MAX_PIXELS
-#: And as PNGs: so much lies in Redis, and is read with the job.
+#: Bytes of all of them as PNGs: they are stored in Redis, and read with the job.
 MAX_DRAWN_BYTES = 16 * 1024 * 1024
 
 
 class DrawingsTooLarge(Exception):
-    """The message says what they come to together, and what would do."""
+    """The message says how large they are together, and what is allowed."""
 
 
 class Drawings:
-    """Those of one spec, one behind the other."""
+    """Decodes the drawings of one spec, one after the other."""
 
     def __init__(self) -> None:
         self._pixels = 0
@@ -48,7 +48,7 @@ class Drawings:
 
 
 def plain_png(data: bytes, field: str) -> bytes:
-    """The pixels and nothing else: metadata of an upload goes no further.
+    """A PNG with the pixels and nothing else: metadata of an upload is dropped.
 
     Raises ``InvalidInput`` that begins with ``field``.
     """
@@ -56,7 +56,7 @@ def plain_png(data: bytes, field: str) -> bytes:
 
 
 def pixels_of(png: bytes) -> int:
-    """Of a PNG that ``plain_png`` made; it is not decoded."""
+    """The number of pixels of a PNG that ``plain_png`` made. The PNG is not decoded."""
     with Image.open(io.BytesIO(png)) as image:
         return image.width * image.height
 

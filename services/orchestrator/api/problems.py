@@ -30,17 +30,17 @@ from services.orchestrator.store.quotas import QuotaExceeded
 
 log = logging.getLogger(__name__)
 
-#: A client may ask again after so many seconds while Redis is away.
+#: Seconds after which a client may ask again while Redis is away.
 RETRY_AFTER_SECONDS = 2
-#: And after so many while a quota is used up: a job rarely ends sooner.
+#: The same while a quota is used up: a job rarely ends sooner.
 QUOTA_RETRY_AFTER_SECONDS = 10
-#: And after so many while all event streams are taken.
+#: The same while too many event streams are open.
 PLACE_RETRY_AFTER_SECONDS = 5
 
-#: Of a sentence, which can repeat what was sent.
+#: The longest sentence; a sentence can repeat a part of the request.
 _CHARACTERS = 1000
 
-#: Redis takes no writes. Before 7 the word stands in the midst of what it says of a script.
+#: Redis takes no writes. Before Redis 7 this word is in the middle of an error about a script.
 _NO_WRITES = re.compile(r"\b(?:OOM|MISCONF|READONLY)\b")
 
 
@@ -60,7 +60,7 @@ class ProblemError(Exception):
 
 
 class InvalidSpec(Exception):
-    """Ends a request with 422: the things that are wrong, by field, and how many ``more`` are."""
+    """Ends a request with 422: the faults, each with its field, and how many ``more`` there are."""
 
     def __init__(self, *errors: FieldError, more: int = 0) -> None:
         super().__init__(errors)
@@ -102,7 +102,7 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(UnreadableJob)
     async def _newer(_: Request, error: UnreadableJob) -> JSONResponse:
         title = f"Job {error.job_id} was stored by a newer version of the service"
-        detail = "This version can't read it: upgrade this one, or ask an API of that version."
+        detail = "This version can't read it. Upgrade this service, or ask one of that version."
         return respond(Problem(status=501, title=title, detail=detail))
 
     @app.exception_handler(StoreUnavailable)
@@ -128,8 +128,8 @@ def install(app: FastAPI) -> None:
         problem = Problem(
             status=503,
             title="Redis takes no writes",
-            detail="It is out of memory, can't save or is a replica; its log says which. What was "
-            "accepted is kept. Ask again later.",
+            detail="Redis is full, cannot save, or is read-only; its log says which. Accepted "
+            "jobs are kept. Ask again later.",
         )
         return respond(problem, {"Retry-After": str(RETRY_AFTER_SECONDS)})
 
@@ -157,7 +157,8 @@ def respond(problem: Problem, headers: Mapping[str, str] | None = None) -> JSONR
 def redis_is_away(error: Exception) -> JSONResponse:
     if isinstance(error, AuthenticationError):
         log.error("Redis refuses this service's user or password: %s", error)
-        title, detail = "Redis refuses this service", "Whoever runs it mends its Redis address."
+        title = "Redis refuses this service"
+        detail = "Whoever runs the service must correct the address of Redis."
     else:
         log.warning("Redis is away: %s", error)
         title, detail = "Redis is away", "Ask again in a moment."
@@ -174,31 +175,32 @@ def _over(error: QuotaExceeded) -> Problem:
     return Problem(
         status=429,
         title=f"The quota of {error.quota} jobs is used up",
-        detail=f"This key may have {error.limit} {error.quota} jobs; wait until one of them goes "
-        "on, cancel one, or ask for a key with a higher quota.",
+        detail=f"This key may have {error.limit} {error.quota} jobs; wait until one of them "
+        "leaves this state, cancel one, or ask for a key with a higher quota.",
     )
 
 
 def respond_full(error: NoPlace) -> JSONResponse:
     whose = "this key" if error.of_key else "this server"
-    remedy = "close one" if error.of_key else "let whoever runs it raise --streams"
+    remedy = "Close one" if error.of_key else "Whoever runs the service can raise --streams"
     problem = Problem(
         status=429,
         title=f"All event streams of {whose} are taken",
-        detail=f"There can be {error.limit:,} at once, requests that wait for their job included: "
-        f"{remedy}, or read GET /v1/jobs/{{id}} now and then instead; a request takes `wait`: 0.",
+        detail=f"At most {error.limit:,} may be open at once; requests that wait for their job "
+        f"count as well. {remedy}; or read GET /v1/jobs/{{id}} from time to time, and send `wait`: "
+        "0 in requests.",
     )
-    # Else each refused one keeps its connection, and these are limited as well.
+    # A refused client must not keep its connection, since connections are limited as well.
     headers = {"Retry-After": str(PLACE_RETRY_AFTER_SECONDS), "Connection": "close"}
     return respond(problem, headers)
 
 
 def _invalid(errors: list[FieldError], more: int = 0) -> Problem:
-    """With the first faults only, and no more of what was sent than shows which is meant."""
+    """The problem with the first faults only, whose messages are cut if they are long."""
     count = len(errors) + more
     detail = f"{count:,} field{'s' if count > 1 else ''} can't be used as sent"
     if count > MAX_FAULTS:
-        detail += f"; these are the first {min(len(errors), MAX_FAULTS)}, mend them first"
+        detail += f"; these are the first {min(len(errors), MAX_FAULTS)}; correct them first"
     shown = [FieldError(field=one.field, message=_cut(one.message)) for one in errors[:MAX_FAULTS]]
     return Problem(status=422, title="The request is not valid", detail=detail, errors=shown)
 

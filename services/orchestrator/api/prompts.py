@@ -1,4 +1,4 @@
-"""``/v1/prompts/expand``: a prompt, written out."""
+"""``/v1/prompts/expand``: writes a longer prompt."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ router = APIRouter(prefix="/v1/prompts", tags=["words"], route_class=JsonRoute)
 
 @router.post(
     "/expand",
-    responses={202: {"model": ExpansionReply, "description": "Not done within `wait`."}},
+    responses={202: {"model": ExpansionReply, "description": "Not done within `wait` seconds."}},
     dependencies=[SUBMIT],
 )
 async def expand(
@@ -96,7 +96,7 @@ async def _reply(
     preset: GeneratorPreset | None,
     job: Job | None = None,
 ) -> ExpansionReply:
-    """With the exact place, where the tokenizer is here, instead of a count of words."""
+    """If the tokenizer is here, the warning names the exact place instead of a number of words."""
     told = await asyncio.to_thread(warnings, preset, [written.prompt]) if preset else []
     if not told and (doubt := task.doubt(written)):
         told = [doubt]

@@ -1,5 +1,5 @@
-"""What a proxy in front of the service changes: the path's prefix, the host, the scheme, and who
-asks."""
+"""Reads what a proxy in front of the service reports: the path's prefix, the host, the scheme, and
+the client's address."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from services.orchestrator.api.client_address import Network, address_of, is_in,
 from services.orchestrator.api.hosts import AUTHORITY
 
 PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)*")
-#: Anybody can send these. Gradio believes some of them, so nobody behind here gets to see them.
+#: Anybody can send these headers, and Gradio believes some of them, so they are removed.
 _HEADERS = frozenset(
     {
         b"forwarded",
@@ -29,7 +29,8 @@ _HEADERS = frozenset(
 
 
 def networks(text: str) -> list[Network]:
-    """Of addresses and networks with commas between; ``*`` is all. Raises ``ValueError``."""
+    """The networks in a list of addresses and networks, separated by commas; ``*`` is all. Raises
+    ``ValueError``."""
     names = [name.strip() for name in text.split(",") if name.strip()]
     every = ["0.0.0.0/0", "::/0"] if "*" in names else []
     return [ipaddress.ip_network(name, strict=False) for name in every or names]
@@ -101,13 +102,13 @@ def _first(headers: Headers, name: str) -> str:
 
 
 def _relocate(headers: MutableHeaders, prefix: str) -> None:
-    """Routes name their own paths, and Starlette's redirects whole addresses: none leads to another
-    host, so none is named."""
+    """Makes the addresses in Starlette's redirects relative, and adds the prefix to paths. No
+    redirect leads to another host, so none needs to name one."""
     if "location" not in headers:
         return
     location = urlsplit(headers["location"])
     if location.scheme or location.netloc:
-        # Two slashes in front would name a host again.
+        # A path that begins with two slashes would name a host again.
         path = "/" + location.path.lstrip("/")
         headers["location"] = location._replace(scheme="", netloc="", path=path).geturl()
     elif prefix and location.path.startswith("/"):

@@ -30,7 +30,7 @@ router = APIRouter(prefix="/v1/questions", tags=["words"], route_class=JsonRoute
 
 @router.post(
     "",
-    responses={202: {"model": QuestionsReply, "description": "Not done within `wait`."}},
+    responses={202: {"model": QuestionsReply, "description": "Not done within `wait` seconds."}},
     dependencies=[SUBMIT],
 )
 async def write(

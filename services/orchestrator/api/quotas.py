@@ -1,4 +1,4 @@
-"""What a key's quotas say about one request. Those that count jobs are the queue's."""
+"""Checks one request against its key's quotas. The queue checks the quotas that count jobs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from services.orchestrator.api.problems import (
 from services.orchestrator.store.quotas import WorkExceeded
 from services.orchestrator.work import Work
 
-#: The first field to look at for each part of the work, and all that makes the part smaller.
+#: For each part of the work: the most important field, and how to make the part smaller.
 _SMALLER: Mapping[WorkPart, tuple[str, str]] = {
     WorkPart.TRAINING: (
         "optimizer.steps",
@@ -24,10 +24,10 @@ _SMALLER: Mapping[WorkPart, tuple[str, str]] = {
     ),
     WorkPart.TEACHING: (
         "questions",
-        "ask fewer questions, name fewer VLMs in vlm, write 0 for guard.worst_case, or lower "
+        "ask fewer questions, name fewer VLMs in vlm, set guard.worst_case to 0, or lower "
         "optimizer.steps, optimizer.accumulate or optimizer.batch",
     ),
-    WorkPart.PREVIEWS: ("eval.every", "raise eval.every, or write 0 there for no previews"),
+    WorkPart.PREVIEWS: ("eval.every", "raise eval.every, or set it to 0 for no previews"),
     WorkPart.EVALUATION: (
         "eval.images",
         "lower eval.images or image.num_inference_steps, or ask for a smaller image.width and "
@@ -45,8 +45,8 @@ _SMALLER: Mapping[WorkPart, tuple[str, str]] = {
     WorkPart.PROMPTS: ("prompts", "send fewer prompts"),
     WorkPart.WORDS: (
         "vlm",
-        "ask fewer questions, lower max_new_tokens or send a smaller image, where the request has "
-        "these; what a VLM writes has a length of its own",
+        "ask fewer questions, lower max_new_tokens or send a smaller image, if the request has "
+        "these fields; the length of questions and prompts that a VLM writes is fixed",
     ),
 }
 
@@ -62,54 +62,58 @@ def check_batch(caller: Caller, jobs: int, field: str) -> None:
 
 
 def check_steps(caller: Caller, steps: int) -> None:
-    """Raises ``InvalidSpec`` for more steps than the key may ask for: no waiting helps."""
+    """Raises ``InvalidSpec`` for more steps than the key may ask for; waiting would not help."""
     if caller.quotas and steps > caller.quotas.steps:
         message = f"is {steps}; the quota steps of this key is {caller.quotas.steps}: ask for fewer"
         raise InvalidSpec(FieldError(field="optimizer.steps", message=message))
 
 
 def check_work(caller: Caller, work: Work, most: int) -> None:
-    """Raises ``InvalidSpec`` for one job of more work than the key may ever have, or than the
-    service takes, ``most``, if that is not 0."""
+    """Raises ``InvalidSpec`` for a job with more work than the key's whole quota, or than ``most``,
+    the service's own limit, if that is not 0."""
     limits = [
-        ("this service takes at most", most),
-        ("the quota work of this key is", _quota(caller)),
+        ("this service", most),
+        ("the quota of this key", _quota(caller)),
     ]
     for whose, limit in limits:
         if limit and work.total > limit:
-            message = f"the job comes to {work.total:,} of work; {whose} {limit:,}. {smaller(work)}"
+            message = (
+                f"the job has {work.total:,} of work; {whose} allows at most {limit:,}. "
+                f"{smaller(work)}"
+            )
             raise InvalidSpec(FieldError(field=_SMALLER[work.largest][0], message=message))
 
 
 def check_batch_work(caller: Caller, work: Work, field: str) -> None:
-    """Raises ``InvalidSpec`` for jobs that together are more work than the key may ever have."""
+    """Raises ``InvalidSpec`` for jobs that together have more work than the key's whole quota."""
     if (limit := _quota(caller)) and work.total > limit:
         message = (
-            f"come to {work.total:,} of work together; the quota work of this key is {limit:,}: "
-            f"send several batches, one behind the other, or smaller jobs. {smaller(work)}"
+            f"have {work.total:,} of work together; the quota of this key allows at most "
+            f"{limit:,}. Send several batches, one after the other, or smaller jobs. "
+            f"{smaller(work)}"
         )
         raise InvalidSpec(FieldError(field=field, message=message))
 
 
 @contextlib.contextmanager
 def admitting(work: Work) -> Iterator[None]:
-    """Around a submission: one that doesn't fit into what the key's quota of work leaves is a 429
-    that says how much that is, and what would be less."""
+    """Wraps a submission. If it has more work than is left of the key's quota, it becomes a 429
+    that says how much is left, and how to ask for less."""
     try:
         yield
     except WorkExceeded as error:
         raise ProblemError(
             429,
             "The quota of work is used up",
-            f"This request comes to {work.total:,} of work; of this key's {error.limit:,} there is "
-            f"{error.left:,.3f} left until one of its jobs ends. Wait for that, cancel one, or ask "
-            f"for less. {smaller(work)}",
+            f"This request has {work.total:,} of work. This key's quota is {error.limit:,}, of "
+            f"which {error.left:,.3f} is left now. Wait until one of its jobs ends, cancel one, "
+            f"or ask for less. {smaller(work)}",
             {"Retry-After": str(QUOTA_RETRY_AFTER_SECONDS)},
         ) from error
 
 
 def smaller(work: Work) -> str:
-    """What most of the work is for, and what makes it less."""
+    """A sentence with the largest part of the work, and how to make it smaller."""
     part = work.largest
     return f"{work.share(part):.0%} of it is {part}: {_SMALLER[part][1]}."
 

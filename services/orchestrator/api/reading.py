@@ -21,8 +21,9 @@ from services.common.reading import TEXT_ENCODERS, Reader, TextEncoder, fields, 
 def warnings(
     preset: GeneratorPreset, prompts: Sequence[str], image: ImageSettings | None = None
 ) -> list[str]:
-    """A sentence for each prompt, and the image's negative prompt, whose end is not read. None
-    where the tokenizer is not here. Reads files the first time: not for the event loop."""
+    """A sentence for each prompt, and for the image's negative prompt, whose end is not read. None
+    if the tokenizer is not here. Reads files the first time, so it must not run in the event
+    loop."""
     readers = _readers(preset.family, preset.model, preset.max_sequence_length)
     if not readers:
         return []
@@ -36,7 +37,7 @@ def warnings(
 def _readers(family: str, model: str, max_sequence_length: int) -> tuple[Reader, ...]:
     encoders = TEXT_ENCODERS.get(family, ())
     files = [Path(model) / encoder.tokenizer / "tokenizer.json" for encoder in encoders]
-    # What stands around a prompt is the pipeline's knowledge.
+    # Only the pipeline knows the text around a prompt.
     if not all(encoder.alone for encoder in encoders) or not all(map(Path.is_file, files)):
         return ()
     found = [
@@ -48,7 +49,7 @@ def _readers(family: str, model: str, max_sequence_length: int) -> tuple[Reader,
 
 def _reader(encoder: TextEncoder, file: Path, max_sequence_length: int) -> Reader | None:
     tokenizer = Tokenizer.from_file(str(file))
-    # A file may hold its last use.
+    # The tokenizer's file may contain the settings of its last use.
     tokenizer.no_truncation()
     tokenizer.no_padding()
     most = max_sequence_length

@@ -1,4 +1,4 @@
-"""Whether the keys of open streams still open them."""
+"""Checks whether the keys of open streams are still valid."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ import time
 from services.orchestrator.api.auth import Caller
 from services.orchestrator.store.keys import ApiKeys
 
-#: An answer holds so long, for all streams of the key.
+#: How long an answer is used, for all streams of the key.
 _SECONDS = 1.0
 
 
 class Rechecks:
-    """Asks Redis about a key once, however many streams ask together."""
+    """Asks Redis about a key once for all streams that ask at the same time."""
 
     def __init__(self, keys: ApiKeys) -> None:
         self._keys = keys
-        #: Key id → when it was asked about, and the answer.
+        #: Key id → the time of the last check, and its answer.
         self._asked: dict[str, tuple[float, asyncio.Task[bool]]] = {}
 
     async def still_opens(self, caller: Caller) -> bool:
-        """Whether the caller's key would be let in once more."""
+        """Whether the caller's key is still valid."""
         if caller.key is None:
             return True
         asked, answer = self._asked.get(caller.owner, (0.0, None))
@@ -29,7 +29,7 @@ class Rechecks:
         if answer is None or now - asked > _SECONDS:
             answer = asyncio.create_task(self._opens(caller.key))
             self._asked[caller.owner] = now, answer
-        # Whoever leaves meanwhile takes the answer from nobody.
+        # If one stream ends meanwhile, the others still get the answer.
         return await asyncio.shield(answer)
 
     async def _opens(self, key: str) -> bool:

@@ -1,4 +1,4 @@
-"""Refusals of middleware, which stands before everything that knows routes."""
+"""Refusals of middleware, which runs before there is a route."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from starlette.types import Receive, Scope, Send
 from dualprocess.schemas import Problem
 from services.orchestrator.api.problems import respond
 
-#: WebSocket's own word for a request that breaks a rule.
+#: WebSocket's status for a request that breaks a rule.
 _POLICY_VIOLATION = 1008
 
 
 async def refuse(problem: Problem, scope: Scope, receive: Receive, send: Send) -> None:
-    """Ends the request; of a WebSocket, before it is opened."""
+    """Ends the request with the problem. A WebSocket is closed before it is opened."""
     if scope["type"] == "websocket":
         await send(
             {"type": "websocket.close", "code": _POLICY_VIOLATION, "reason": problem.title[:100]}

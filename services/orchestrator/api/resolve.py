@@ -1,4 +1,5 @@
-"""What a user left out comes from the presets; what a preset can't do is refused by name."""
+"""Fills in what a user left out from the presets, and refuses what a preset can't do, naming the
+field."""
 
 from __future__ import annotations
 
@@ -26,7 +27,7 @@ from services.common.presets import GeneratorPreset, PresetError, Presets
 from services.orchestrator.api.pictures import Drawings, DrawingsTooLarge
 from services.orchestrator.api.problems import InvalidSpec
 
-#: Of the questions and answers of one spec together: each step's event repeats them.
+#: Characters of all questions and answers of one spec: each step's event repeats them.
 _QUESTIONS_CHARACTERS = 20_000
 
 SettingsT = TypeVar("SettingsT", bound=BaseModel)
@@ -40,7 +41,7 @@ class _Asks(Protocol):
 def resolve_job(spec: JobSpec, presets: Presets) -> ResolvedJobSpec:
     """The complete spec. Raises ``InvalidSpec`` with everything that is wrong.
 
-    Drawings are decoded on the way: not for the event loop.
+    Drawings are decoded here, so it must not run in the event loop.
     """
     faults = list(_prompt_faults(spec))
     teachers = [VlmUse(name=spec.vlm)] if isinstance(spec.vlm, str) else spec.vlm
@@ -60,7 +61,7 @@ def resolve_job(spec: JobSpec, presets: Presets) -> ResolvedJobSpec:
     lora = _lora(preset, spec.lora)
     if lora.weight == 0:
         usual = f"{spec.generator}'s own is {preset.lora.weight:g}"
-        message = f"must not be 0: then nothing is learned; {usual}"
+        message = f"must not be 0: with 0 nothing is learned; {usual}"
         faults.append(FieldError(field="lora.weight", message=message))
     guard = _guard(preset, spec)
     if spec.stop_at_score is not None and guard.margin < 1 and guard.margin <= spec.stop_at_score:
@@ -71,7 +72,7 @@ def resolve_job(spec: JobSpec, presets: Presets) -> ResolvedJobSpec:
         faults.append(FieldError(field="guard.margin", message=message))
     seeds = optimizer.noise_seeds
     if spec.stop_at_score is not None and seeds is not None and seeds < optimizer.steps:
-        message = f"needs fresh noise at each step; leave optimizer.noise_seeds ({seeds}) out"
+        message = f"needs new noise at each step; leave optimizer.noise_seeds ({seeds}) out"
         faults.append(FieldError(field="stop_at_score", message=message))
     if faults:
         raise InvalidSpec(*faults)
@@ -97,7 +98,7 @@ def resolve_job(spec: JobSpec, presets: Presets) -> ResolvedJobSpec:
 def resolve_images(request: ImagesRequest, presets: Presets) -> ResolvedImagesSpec:
     """The complete spec. Raises ``InvalidSpec`` with everything that is wrong.
 
-    Not for the event loop either.
+    It must not run in the event loop either.
     """
     faults = list(_generator_faults(presets, request.generator))
     if request.vlm is not None:
@@ -121,7 +122,7 @@ def resolve_images(request: ImagesRequest, presets: Presets) -> ResolvedImagesSp
         image=image,
         questions=questions,
         question_postfix=request.question_postfix,
-        # Without questions the images wait for no VLM.
+        # Without questions no VLM is needed.
         vlm=request.vlm if questions else None,
     )
 
@@ -131,7 +132,7 @@ def _merged(defaults: SettingsT, options: BaseModel) -> SettingsT:
 
 
 def _guard(preset: GeneratorPreset, spec: JobSpec) -> GuardSettings:
-    """A margin that nobody wrote makes room for ``stop_at_score``."""
+    """A margin that the user left out is chosen so that it is above ``stop_at_score``."""
     guard = _merged(preset.guard, spec.guard)
     if spec.guard.margin is None and spec.stop_at_score is not None:
         guard.margin = max(guard.margin, (1 + spec.stop_at_score) / 2)
@@ -148,7 +149,7 @@ def _prompt_faults(spec: JobSpec) -> Iterator[FieldError]:
         yield FieldError(field="prompt", message="is missing; write one, or several in prompts")
     if spec.prompt is not None and spec.prompts is not None:
         yield FieldError(
-            field="prompts", message="can't stand beside prompt; leave one of them out"
+            field="prompts", message="can't be used together with prompt; leave one of them out"
         )
 
 
@@ -174,12 +175,14 @@ def _teacher_faults(
         field = "vlm" if isinstance(spec.vlm, str) else f"vlm.{index}.name"
         yield from _vlm_faults(presets, field, name)
         if name in names[:index]:
-            message = f"{name} teaches already; give it one weight"
+            message = f"{name} is named twice; name it once, with one weight"
             yield FieldError(field=field, message=message)
     if spec.judge is not None:
         yield from _vlm_faults(presets, "judge", spec.judge)
         if spec.judge in names:
-            message = f"{spec.judge} teaches, so it can't judge; choose another VLM, or none"
+            message = (
+                f"{spec.judge} is a teacher, so it can't be the judge; choose another VLM, or none"
+            )
             yield FieldError(field="judge", message=message)
 
 

@@ -1,4 +1,4 @@
-"""Jobs that a request waits for: few seconds of work, ahead of what trains."""
+"""Jobs that a request waits for: some seconds of work, with a higher priority than training."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ async def run(
     wait: float,
     image: bytes | None = None,
 ) -> Job:
-    """Queues a job of these ``fields`` and this ``work``; the job when it has ended, or after
-    ``wait`` seconds: then the response is a 202. ``image`` is its artifact ``image.png`` from the
-    start. Raises ``NoPlace``, and queues nothing, where no more may wait."""
+    """Queues a job with these ``fields`` and this ``work``. Returns the job when it has ended, or
+    after ``wait`` seconds; then the response is a 202. ``image`` is its artifact ``image.png`` from
+    the start. Raises ``NoPlace``, and queues nothing, if no more requests may wait."""
     job_id = new_job_id()
     files = {} if image is None else {IMAGE_FILE: image}
-    # Before the job is queued: who is refused has none.
+    # Before the job is queued, so that a refused request leaves no job.
     with state.places.take(caller.key_id) if wait else contextlib.nullcontext():
         with admitting(work):
             async with state.uploads.submission(job_id, files):

@@ -16,13 +16,13 @@ from services.orchestrator.store.artifacts import START_FILE
 
 
 async def check_start(spec: ResolvedJobSpec, state: State, caller: Caller) -> list[str]:
-    """What is to be told of the job's start. Raises ``InvalidSpec`` for one that can't be."""
+    """The warnings about the job's start. Raises ``InvalidSpec`` for one that can't be used."""
     start = spec.lora.start
     if start is None:
         return []
     if start.file is not None:
         family = state.presets.generator(spec.generator).family
-        # A header of 16 MiB is seconds of work: off the event loop.
+        # Outside of the event loop, since a header of 16 MiB takes seconds.
         return await asyncio.to_thread(_check_file, start.file, spec.lora, family)
     if start.job is not None:
         artifact = start.artifact
@@ -34,8 +34,8 @@ async def check_start(spec: ResolvedJobSpec, state: State, caller: Caller) -> li
 
 
 def kept_start(spec: ResolvedJobSpec, job_id: str) -> tuple[ResolvedJobSpec, dict[str, bytes]]:
-    """The spec as it is stored, and the job's files: one that came with the spec is an artifact
-    from now on."""
+    """The spec as it is stored, and the job's files: a file that came with the spec becomes an
+    artifact."""
     start = spec.lora.start
     if start is None or start.file is None:
         return spec, {}

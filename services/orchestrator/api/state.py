@@ -53,7 +53,7 @@ class State:
     webhook_secret: str | None = field(repr=False)
 
     async def job(self, job_id: str, caller: Caller) -> Job | None:
-        """The job; ``None`` when there is none, or it is not for the caller to see."""
+        """The job; ``None`` if it does not exist or the caller may not see it."""
         try:
             job = await self.jobs.read(job_id)
         except UnreadableJob as error:
@@ -78,9 +78,11 @@ async def _job(
 ) -> Job:
     job = await state.job(job_id, caller)
     if job is None:
-        raise ProblemError(404, f"There is no job {job_id}", "GET /v1/jobs lists those there are.")
+        raise ProblemError(
+            404, f"There is no job {job_id}", "GET /v1/jobs lists the existing ones."
+        )
     return job
 
 
-#: The job of the path, or a 404: for another owner's as for none.
+#: The job in the path, or a 404, also for a job of another owner.
 JobDep = Annotated[Job, Depends(_job)]

@@ -1,4 +1,4 @@
-"""Event streams, and those of the page, are limited before anything else is done for them."""
+"""Limits event streams, and those of the page, before anything else is done for them."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from services.orchestrator.following.places import NoPlace, Places
 from services.orchestrator.route_path import route_path
 from services.orchestrator.ui import paths
 
-#: Many that come at once are opened one after the other: other requests go on meanwhile.
+#: The most streams that are opened at the same time, so that other requests go on meanwhile.
 _OPENED_TOGETHER = 8
 
 _EVENTS = re.compile(r"/v1/jobs/[^/]+/events")
 
 
 class StreamLimit:
-    """ASGI middleware: each stream holds a place until it ends; 429 where none is free."""
+    """ASGI middleware: each stream takes a place until it ends; 429 if there is none."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

@@ -1,4 +1,4 @@
-"""Whether a job's webhook can be what it is, before the job is taken."""
+"""Checks a job's webhook before the job is accepted."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ async def complete_webhook(
     webhook: Webhook | None, policy: AddressPolicy, secret: str | None
 ) -> Webhook | None:
     """The webhook with a secret: its own, else ``secret``. Raises ``InvalidSpec`` for an address
-    that is refused now (it is checked again at each delivery), and where there is no secret."""
+    that is refused now (it is checked again at each delivery), and if there is no secret."""
     if webhook is None:
         return None
     try:
@@ -22,8 +22,8 @@ async def complete_webhook(
         raise InvalidSpec(FieldError(field="webhook.url", message=str(error))) from error
     if webhook.secret is None and secret is None:
         message = (
-            "is missing, and this service has none of its own; send whsec_ and 24 to 64 random "
-            "bytes in base64"
+            "is missing, and this service has no secret of its own; send whsec_ and 24 to 64 "
+            "random bytes in base64"
         )
         raise InvalidSpec(FieldError(field="webhook.secret", message=message))
     return webhook.model_copy(update={"secret": webhook.secret or secret})

@@ -1,4 +1,4 @@
-"""What the routes have in common that ask for words: who says them, and what becomes of it."""
+"""What the routes that ask for words have in common: choosing the writer, and answering."""
 
 from __future__ import annotations
 
@@ -57,21 +57,23 @@ def check_vlm(name: str, presets: Presets) -> None:
 
 
 def check_writing_vlm(name: str, state: State, task: Task[WordsT]) -> None:
-    """Raises ``InvalidSpec`` where the VLM can't write, or not for so long a task."""
+    """Raises ``InvalidSpec`` if the VLM can't write, or the task is too long for it."""
     check_vlm(name, state.presets)
     if not state.presets.vlm(name).writes:
         able = _writing_vlms(state.presets)
-        other = "leave it out" if state.endpoint else "let the service have a language model"
+        other = "leave it out" if state.endpoint else "set up a language model for the service"
         message = f"{name} is too small a model to write: name one of {able}, or {other}"
         raise InvalidSpec(FieldError(field="vlm", message=message))
     over = len(task.text) + NOTE_CHARACTERS - MAX_TEXT
     if over > 0:
-        message = f"is, with the instructions, {over} characters too long for a VLM; shorten it"
+        message = (
+            f"is, together with the instructions, {over} characters too long for a VLM; shorten it"
+        )
         raise InvalidSpec(FieldError(field="prompt", message=message))
 
 
 def endpoint_of(state: State) -> Endpoint:
-    """The service's language model. Raises ``InvalidSpec`` where there is none."""
+    """The service's language model. Raises ``InvalidSpec`` if there is none."""
     if state.endpoint is None:
         message = (
             "is missing, and this service has no language model (DUALPROCESS_LLM_BASE_URL): name "
@@ -84,8 +86,8 @@ def endpoint_of(state: State) -> Endpoint:
 async def words_dry_run(
     spec: WordsSpec | None, state: State, caller: Caller, *, image: bytes | None = None
 ) -> DryRun:
-    """What a request for words comes to. Without a spec the service's language model writes: no
-    job, and no work for a VLM."""
+    """The dry run of a request for words. Without a spec the service's language model writes: then
+    there is no job, and no work for a VLM."""
     if spec is None:
         return await dry_run(Work({}), state, caller, jobs=0)
     return await dry_run(_checked_work(spec, state, caller, image), state, caller)
@@ -106,8 +108,8 @@ async def said_by_vlm(
     wait: float,
     image: bytes | None = None,
 ) -> tuple[Job, Answers | WrittenQuestions | ExpandedPrompt | None]:
-    """The job and its words, ``None`` while there are none. Raises ``ProblemError`` when it ended
-    without, ``InvalidSpec`` for more work than may be asked for."""
+    """The job and its words; ``None`` while there are none. Raises ``ProblemError`` if the job
+    ended without words, ``InvalidSpec`` for more work than is allowed."""
     work = _checked_work(spec, state, caller, image)
     job = await short_jobs.run(
         words_fields(spec, work),
@@ -121,9 +123,9 @@ async def said_by_vlm(
         image=image,
     )
     if job.status == JobStatus.CANCELLED:
-        raise ProblemError(409, f"Job {job.id} was cancelled meanwhile", "Ask again.")
+        raise ProblemError(409, f"Job {job.id} was cancelled", "Ask again.")
     if job.status == JobStatus.FAILED:
-        # It failed at once, and there was no reply to be judged: it is the request that can't be.
+        # It failed at once and without a reply, so the request itself is wrong.
         refused = isinstance(spec, ResolvedAnswersSpec) and not job.causes
         title = f"The VLM {spec.vlm} {'refuses this' if refused else 'did not do it'}"
         raise ProblemError(422 if refused else 502, title, f"Job {job.id}: {job.error}")
@@ -139,9 +141,9 @@ async def written_by_endpoint(
     wait: float,
     image: bytes | None = None,
 ) -> WordsT:
-    """What the service's language model writes. Raises ``ProblemError`` when it can't within
-    ``wait`` seconds, ``QuotaExceeded`` while it writes as much for the caller as a key may have
-    running."""
+    """The text that the service's language model writes. Raises ``ProblemError`` if it can't within
+    ``wait`` seconds, ``QuotaExceeded`` while the caller already has as many of these requests as a
+    key may have running jobs."""
 
     async def ask(text: str) -> str:
         return await endpoint.reply(text, image)
@@ -152,7 +154,7 @@ async def written_by_endpoint(
         async with state.turns.held(caller.owner, running, seconds=wait), asyncio.timeout(wait):
             return await carried_out(task, ask)
     except TimeoutError as error:
-        detail = "Ask again with a longer `wait`, or for less."
+        detail = "Ask again with a longer `wait`, or ask for less."
         raise ProblemError(504, f"{name} took more than {wait:g} seconds", detail) from error
     except EndpointBusy as error:
         headers = {} if error.seconds is None else {"Retry-After": str(error.seconds)}

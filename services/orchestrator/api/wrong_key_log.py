@@ -1,4 +1,4 @@
-"""What the log says of wrong API keys: who sent one where, and never what it was."""
+"""Logs wrong API keys: the sender and the route, never the key."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 log = logging.getLogger(__name__)
 
-#: So many lines a minute, from however many addresses: nobody fills a disk with them.
+#: The most lines in a minute, so that nobody can fill a disk with them.
 _LINES = 30
 _MINUTE = 60.0
 
@@ -21,9 +21,9 @@ class WrongKeyLog:
         self._left_out = 0
 
     def write(self, fault: str, address: str, route: str, *, unseen: int) -> None:
-        """A line, unless there were many just now: a later line counts those that have none.
+        """Logs one wrong key, unless there were many just now. A later line counts those left out.
 
-        ``unseen`` keys came from the address before, while it had to wait.
+        ``unseen`` is how many keys the address sent before, while it had to wait.
         """
         now = self._clock()
         if now - self._since >= _MINUTE:

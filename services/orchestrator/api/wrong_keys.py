@@ -1,4 +1,4 @@
-"""Who sends wrong API keys has to wait before the next one is looked at."""
+"""Makes an address that sends wrong API keys wait before its next one is checked."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
-#: Addresses that are remembered; the one whose last wrong key is longest ago is forgotten first.
+#: The most addresses that are remembered. The one with the oldest wrong key is forgotten first.
 _ADDRESSES = 10_000
 
 
 @dataclass(frozen=True)
 class Counted:
-    """``waits``: seconds that the address still has to wait; 0: this one was looked at, and
-    ``unseen`` before it were not."""
+    """``waits``: seconds that the address still has to wait; 0 if this key was checked. Then
+    ``unseen`` is how many keys before it were not."""
 
     waits: float
     unseen: int
@@ -25,21 +25,20 @@ class _Record:
     wrong: int = 0
     #: Until when the address has to wait.
     until: float = 0.0
-    #: Wrong keys that came meanwhile.
+    #: Wrong keys that came while it had to wait.
     unseen: int = 0
 
 
 class WrongKeys:
-    """The wrong keys of each address, in the memory of this process.
+    """Counts the wrong keys of each address, in the memory of this process.
 
-    An address has ``free`` of them. From then on each makes it wait: a second, then twice as long
-    each time, ``seconds`` at most. Those that come while it waits don't count. After ``seconds``
-    without a wait and a wrong key it begins anew.
+    An address may send ``free`` wrong keys. Each further one makes it wait: one second, then twice
+    as long each time, at most ``seconds``. Keys that come during a wait are not counted. After
+    ``seconds`` without a wait and without a wrong key, the count begins anew.
 
-    A right key never has to wait: whoever shares an address with a guesser still gets in. So each
-    guess costs Redis one read, as a right key does, and never a write. Guessing leads nowhere: a
-    key has 260 random bits. What waiting saves is the log, and the time of who runs a loop with an
-    old key.
+    A right key never has to wait, so others at the same address still get in. Each wrong key costs
+    Redis one read, as a right key does, and never a write. Nobody can guess a key, since it has 260
+    random bits. The waits only keep the log short, and slow down programs with an old key.
     """
 
     def __init__(
@@ -51,11 +50,11 @@ class WrongKeys:
         self._records: OrderedDict[str, _Record] = OrderedDict()
 
     def __len__(self) -> int:
-        """Addresses that are remembered."""
+        """How many addresses are remembered."""
         return len(self._records)
 
     def count(self, address: str) -> Counted:
-        """Takes note of a wrong key."""
+        """Counts a wrong key, and says how long the address has to wait."""
         now = self._clock()
         record = self._records.pop(address, None)
         if record is None or now > record.until + self._seconds:

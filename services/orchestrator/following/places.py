@@ -1,4 +1,4 @@
-"""How many may listen at once: to one process, and of them with one key."""
+"""Limits how many listen at once, in all and with one key."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from collections.abc import Iterator
 
 
 class NoPlace(Exception):
-    """Whoever asks has to wait until somebody stops listening."""
+    """No place is free until somebody stops listening."""
 
     def __init__(self, limit: int, *, of_key: bool) -> None:
         super().__init__(f"all {limit} places are taken")
         self.limit = limit
-        #: Whether it is the key's own limit, and not everybody's.
+        #: Whether it is the limit of the key, and not the one of all together.
         self.of_key = of_key
 
 
@@ -25,8 +25,8 @@ class Places:
         self._taken_with: Counter[str] = Counter()
 
     def take(self, key: str | None) -> contextlib.AbstractContextManager[None]:
-        """A place, for the holder of a key, or for anyone while none is asked for: enter it, and
-        leave it to give it back. Raises ``NoPlace`` at once where none is free."""
+        """A place, as a context manager that gives it back. ``key`` is the id of the caller's key,
+        if there is one. Raises ``NoPlace`` at once if none is free."""
         if key is not None and self._taken_with[key] >= self._per_key:
             raise NoPlace(self._per_key, of_key=True)
         if self._taken >= self._total:

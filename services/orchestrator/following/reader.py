@@ -1,4 +1,4 @@
-"""One reader of Redis for all who listen to jobs, however many they are."""
+"""Reads the events of jobs from Redis, over one connection for any number of listeners."""
 
 from __future__ import annotations
 
@@ -18,32 +18,33 @@ from services.orchestrator.store.events import Events, Told, told
 
 log = logging.getLogger(__name__)
 
-#: How long one read waits for news, and so a job that nobody listened to yet for the next one.
+#: How long one read waits for events. A job with its first listener waits for the next read.
 _BLOCK_MS = 100
-#: Between reads that bring something: events that come together are read together.
+#: The pause after a read with events, so that events that come together are read together.
 _PAUSE_SECONDS = 0.01
-#: More for each job, since a read names them all.
+#: An additional pause for each job, since a read names all jobs.
 _PAUSE_SECONDS_A_JOB = 0.00005
-#: Of one job, in one read.
+#: The most events of one job in one read.
 _BATCH = 16
-#: Between looks whether silent jobs are still there, and between signs of life.
+#: Between two checks whether silent jobs still exist, and between two signs of life.
 _QUIET_SECONDS = 5.0
-#: Who is behind the tail reads Redis, so many at once: the other connections are everyone's.
+#: The most listeners that read older events from Redis at once; other requests need connections,
+#: too.
 _CATCHING_UP = 8
 
 
 class Following:
-    """Tells of jobs what happens to them. ``close`` it before its Redis."""
+    """Follows the events of jobs. ``close`` it before its Redis client."""
 
     def __init__(self, redis: keys.Client) -> None:
         self._events = Events(redis)
-        #: Of the jobs that somebody listens to.
+        #: Job id → its newest events, for each job that somebody listens to.
         self._tails: dict[str, Tail] = {}
         self._reading: asyncio.Task[None] | None = None
         self._catching_up = asyncio.Semaphore(_CATCHING_UP)
 
     async def close(self) -> None:
-        """Ends the reading, and so whatever still listens."""
+        """Stops reading, and ends all streams."""
         for tail in self._tails.values():
             tail.fails(ConnectionError("the server is stopping"))
         self._tails.clear()
@@ -53,18 +54,17 @@ class Following:
     async def follow(
         self, job_id: str, after: str = "0-0", *, seconds: float = math.inf
     ) -> AsyncGenerator[list[Told], None]:
-        """Every event behind ``after`` once, in order, as they come, up to the one that ends the
-        job.
+        """Every event after ``after`` once, in order, as they come, up to the job's last one.
 
-        Yields an empty list now and then while nothing happens. Ends where ``after`` is already the
-        end, when the job is deleted, and after ``seconds``. Raises ``ConnectionError`` when Redis
-        is lost.
+        Yields an empty list from time to time while nothing happens. Ends at once if ``after`` is
+        the last event; ends when the job is deleted, and after ``seconds``. Raises
+        ``ConnectionError`` when Redis is lost.
         """
         end = time.monotonic() + seconds
         last = after
         with self._listening(job_id) as tail:
             while (left := end - time.monotonic()) > 0:
-                # Before the look: a change behind it is no change missed.
+                # Taken before the events are read, so that a later change is noticed.
                 known = tail.changes
                 if tail.fault is not None:
                     raise ConnectionError(f"the job's events can't be read: {tail.fault}")
@@ -97,7 +97,7 @@ class Following:
                 del self._tails[job_id]
 
     async def _read(self) -> None:
-        """For as long as somebody listens."""
+        """Reads events as long as somebody listens."""
         looked = time.monotonic()
         while self._tails:
             await self._begin([job_id for job_id, tail in self._tails.items() if not tail.last])
@@ -106,12 +106,12 @@ class Following:
                 await self._look_for_gone()
             known = {job_id: tail.last for job_id, tail in self._tails.items() if tail.last}
             if not known:
-                # Jobs that are gone, until those who listen know.
+                # All these jobs were deleted; their listeners will leave.
                 await asyncio.sleep(_PAUSE_SECONDS)
                 continue
             news = await self._events.news(known, count=_BATCH, block_ms=_BLOCK_MS)
             for job_id, entries in news.items():
-                # Left, or left and come again, meanwhile: then it begins anew.
+                # Skipped if the listeners left meanwhile. If some came back, their tail is new.
                 if (tail := self._tails.get(job_id)) and tail.last == known[job_id]:
                     with self._own_faults(job_id, tail):
                         tail.take([told(*entry) for entry in entries])
@@ -136,7 +136,7 @@ class Following:
 
     @contextlib.contextmanager
     def _own_faults(self, job_id: str, tail: Tail) -> Iterator[None]:
-        """A job's event that can't be read is nothing to the other jobs."""
+        """If an event can't be read, only the streams of its job fail."""
         try:
             yield
         except ValidationError as error:

@@ -1,4 +1,4 @@
-"""The newest events of one job, kept for all who listen to it."""
+"""Keeps the newest events of one job for all its listeners."""
 
 from __future__ import annotations
 
@@ -8,37 +8,37 @@ from collections.abc import Iterable
 
 from services.orchestrator.store.events import Place, Told, place_of
 
-#: Of JSON that a tail keeps, beside the newest event. Who is further behind reads Redis.
+#: Characters of JSON that a tail keeps, besides the newest event. Slower listeners read Redis.
 _CHARACTERS = 64 * 1024
 _WOKEN_TOGETHER = 25
 
 
 class Tail:
-    """Holds every event behind a place, which moves on as events come.
+    """Has all events after some place. The place moves forward as events come.
 
-    A listener keeps the id of its last event, and nothing here knows it: so one that reads slowly,
-    or not at all, costs nothing.
+    Only the listener itself remembers its last event. So a listener that reads slowly, or not at
+    all, costs nothing here.
     """
 
     def __init__(self) -> None:
         self.listeners = 0
         #: The newest event's id; ``None`` until it is known.
         self.last: str | None = None
-        #: Counts what changed here: who knows the number can wait for the next one.
+        #: Counts the changes of this tail; ``changed`` waits until it is higher.
         self.changes = 0
-        #: What ended the reading, if something did.
+        #: The error that ended the reading, if there was one.
         self.fault: BaseException | None = None
         self._told: deque[Told] = deque()
         self._characters = 0
-        #: All events behind this one are held.
+        #: All events after this place are here.
         self._begin: Place | None = None
         self._end: Place | None = None
         self._is_gone = False
-        #: In the order of their coming.
+        #: In the order in which they came.
         self._waiting: dict[asyncio.Future[None], None] = {}
 
     def begins(self, newest: Told | None) -> None:
-        """The job's newest event when the reading began; ``None``: the job is gone."""
+        """Sets the job's newest event when the reading begins; ``None`` if the job was deleted."""
         if newest is None:
             self.is_gone()
             return
@@ -48,7 +48,7 @@ class Tail:
         self.changes += 1
 
     def take(self, told: Iterable[Told]) -> None:
-        """The next events, without a gap."""
+        """Adds the next events. There must be no gap."""
         for one in told:
             self._told.append(one)
             self._characters += len(one.json)
@@ -62,19 +62,19 @@ class Tail:
         self.changes += 1
 
     def is_gone(self) -> None:
-        """The job was deleted."""
+        """Notes that the job was deleted."""
         self._is_gone = True
         self.changes += 1
 
     def fails(self, fault: BaseException) -> None:
-        """Nothing more will be read, and nobody is woken any more: all are now."""
+        """Notes that nothing more will be read, and wakes all listeners for the last time."""
         self.fault = fault
         self.changes += 1
         for waiting in self._taken_from_waiting():
             _wake(waiting)
 
     def behind(self, last: str) -> list[Told] | None:
-        """All events behind ``last``; ``None`` where that is further back than is held."""
+        """All events after ``last``; ``None`` if some of them are no longer here."""
         place = place_of(last)
         if self._begin is None or place < self._begin:
             return None
@@ -86,11 +86,11 @@ class Tail:
         return found[::-1]
 
     def is_over(self, last: str) -> bool:
-        """No event can come any more for who has read up to ``last``."""
+        """Whether no event can come any more after ``last``."""
         return self._is_gone or (self._end is not None and self._end <= place_of(last))
 
     async def changed(self, known: int, seconds: float) -> bool:
-        """Whether something changed since ``changes`` was ``known``, within so many seconds."""
+        """Waits at most ``seconds`` until ``changes`` is not ``known``. Whether it changed."""
         if self.changes == known:
             waiting = asyncio.get_running_loop().create_future()
             self._waiting[waiting] = None
@@ -104,7 +104,7 @@ class Tail:
         return self.changes != known
 
     async def wake(self) -> None:
-        """Tells who waits, few at a time: other requests have their turns between them."""
+        """Wakes all listeners, few at a time, so that other requests go on meanwhile."""
         for number, waiting in enumerate(self._taken_from_waiting(), 1):
             _wake(waiting)
             if number % _WOKEN_TOGETHER == 0:
@@ -116,6 +116,6 @@ class Tail:
 
 
 def _wake(waiting: asyncio.Future[None]) -> None:
-    # One that left meanwhile is cancelled.
+    # It is done if the listener left meanwhile.
     if not waiting.done():
         waiting.set_result(None)

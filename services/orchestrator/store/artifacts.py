@@ -1,4 +1,4 @@
-"""Files that jobs leave, in one object store: a folder by default, S3 in production."""
+"""The files of jobs, in one object store: a folder by default, S3 in production."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from services.orchestrator.store.store_faults import is_bucket_gone, reason
 
 log = logging.getLogger(__name__)
 
-#: What an artifact may be called: never a path.
+#: Allowed names of artifacts, which are never paths.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 #: The LoRA of an optimise job, as diffusers calls it.
 LORA_FILE = "pytorch_lora_weights.safetensors"
 #: The LoRA that came with a job's spec, to begin with.
 START_FILE = "start.safetensors"
-#: The picture that a job of words is about.
+#: The picture of a job of questions, answers or expansion.
 IMAGE_FILE = "image.png"
 
 MEDIA_TYPES = {
@@ -51,11 +51,13 @@ _RETRIES = 3
 
 
 class StoreUnavailable(Exception):
-    """The store does not do it now: full, read-only, away, or it hangs. The message says which."""
+    """The store can't do this now: it is full, read-only, away, or does not answer. The message
+    says which."""
 
 
 class StoreRefused(ValueError):
-    """No store can be at this address. The message says why, and never repeats it."""
+    """There can be no store at this address. The message says why, and never repeats the
+    address."""
 
 
 class ArtifactStore:
@@ -80,7 +82,7 @@ class ArtifactStore:
         except OSError as error:
             raise StoreRefused(f"can't be the folder ({error.strerror}); choose another") from error
         except (BaseError, ValueError):
-            # Not the cause: what can't be read may hold a secret.
+            # Without the cause: the unreadable part may be a secret.
             raise StoreRefused("must be file:///folder or s3://bucket/prefix") from None
 
     async def put(self, job_id: str, token: str, name: str, data: bytes) -> tuple[Artifact, str]:
@@ -90,7 +92,7 @@ class ArtifactStore:
         job's next owner stored. Raises ``ValueError`` for a name that is not one.
         """
         if not NAME.fullmatch(name):
-            raise ValueError(f"{name!r} is no name for an artifact")
+            raise ValueError(f"{name!r} can't be the name of an artifact")
         path = f"jobs/{job_id}/{token}/{name}"
         media_type = MEDIA_TYPES.get(Path(name).suffix, "application/octet-stream")
         # For who fetches it from the store itself.
@@ -103,8 +105,9 @@ class ArtifactStore:
     async def put_checkpoint(
         self, job_id: str, token: str, step: int, data: bytes
     ) -> StoredCheckpoint:
-        """Stores a checkpoint, whole or not at all: a folder's store writes under another name and
-        renames, S3 shows an object once all of it is there. Raises ``StoreUnavailable``."""
+        """Stores a checkpoint completely or not at all: in a folder it is written under another
+        name and renamed, and S3 shows an object only once it is complete. Raises
+        ``StoreUnavailable``."""
         path = f"jobs/{job_id}/{token}/checkpoints/{step:06d}.safetensors"
         await self._put(path, data)
         return StoredCheckpoint(step=step, path=path, sha256=await _sha256(data))
@@ -138,7 +141,7 @@ class ArtifactStore:
             paths = [file["path"] async for files in listed for file in files]
         await self.delete(paths)
         if self._folder is not None:
-            # Empty folders, and what a process left that died while it wrote.
+            # Removes empty folders, and files of a process that died while writing.
             await asyncio.to_thread(shutil.rmtree, self._folder / "jobs" / job_id, True)
 
     async def _put(self, path: str, data: bytes, attributes: dict[str, str] | None = None) -> None:

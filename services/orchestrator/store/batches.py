@@ -46,8 +46,8 @@ class Batches:
     ) -> tuple[str, str]:
         """Stores and queues all jobs or none, in one round trip.
 
-        ``idempotency`` is a client's key and the hash of its request. Returns the id that the key
-        stands for, perhaps an earlier one, and the hash of what made it.
+        ``idempotency`` is a client's key and the hash of its request. Returns the id that belongs
+        to the key, which may be an earlier batch's, and the hash of the request that made it.
         Raises as ``Queue.submit`` does, for all jobs together.
         """
         key, digest = idempotency or (batch_id, "")
@@ -96,20 +96,21 @@ class Batches:
             jobs=[
                 BatchEntry(id=job_id, name=name or None, status=JobStatus(status))
                 for job_id, (name, status) in zip(ids, described, strict=True)
-                # A newer version may have others.
+                # A newer version may have other statuses.
                 if status in set(JobStatus)
             ],
         )
 
     async def cancel(self, batch_id: str) -> None:
-        """Ends those of its jobs that are queued and stops those that run, in two round trips."""
+        """Ends its queued jobs and stops its running ones, in two round trips."""
         async with self._redis.pipeline(transaction=True) as pipe:
             # Jobs move from queued to running, so none is in neither.
             for status in (JobStatus.QUEUED, JobStatus.RUNNING):
                 pipe.zrange(keys.jobs_key(batch=batch_id, status=status), 0, -1)
             queued, running = await pipe.execute()
         async with self._redis.pipeline(transaction=False) as pipe:
-            # The last first: a worker that is freed meanwhile takes none that is about to end.
+            # The last first, so that a worker that becomes free takes none that is about to be
+            # cancelled.
             for job_id in (queued + running)[::-1]:
                 job_keys = [keys.job_key(job_id), keys.DELAYED, keys.events_key(job_id), keys.JOBS]
                 await self._cancel(keys=job_keys, args=[job_id], client=pipe)

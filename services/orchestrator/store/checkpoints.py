@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel, TypeAdapter
 
-#: So many of a job are kept: one is in use while the next is written, and one may be damaged.
+#: How many checkpoints of a job are kept: one is in use while the next is written, and one may be
+#: damaged.
 KEPT = 2
 
 

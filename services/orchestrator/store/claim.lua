@@ -1,22 +1,26 @@
 -- Takes the first job of several queues under a lease, of those whose owners may run one more.
--- KEYS: leases, fence, jobs, last claim of this worker, who waits for jobs, then the queues
+-- KEYS: leases, fence, jobs, last claim of this worker, waiting workers, recently seen devices, then
+--   the queues
 -- ARGV: worker, lease in ms, prefix of job keys, prefix of API keys, how many jobs the worker runs,
---   a random name of this call, how long a worker counts as waiting after it asked in ms
+--   a random name of this call, how many ms a worker counts as waiting after it asked, the worker's
+--   device, for how many seconds a device that went away is expected back
 -- Returns {id, token, 1 if it must run alone}, or nothing when all queues are empty. While the first
--- job must run alone, nothing is there for a worker that runs others: so its turn comes. While a
--- worker that runs fewer jobs waits for the same queue, the first job is left to it.
+-- job must run alone, a worker that runs others gets nothing, so that the job's turn comes. While a
+-- worker that runs fewer jobs waits for the same queue, the first job is left to it. A job that failed
+-- on the worker's device is skipped while another device, present or expected back, could do it.
 local now, running = milliseconds(), tonumber(ARGV[5])
 
--- The client sends a command again when the connection broke before the answer came.
+-- The client sends a command again if the connection broke before the answer came.
 local claimed = redis.call('HMGET', KEYS[4], 'call', 'id', 'token')
 if claimed[1] == ARGV[6] and redis.call('ZSCORE', KEYS[1], claimed[2])
     and redis.call('HGET', ARGV[3] .. claimed[2], 'token') == claimed[3] then
   return {claimed[2], claimed[3], redis.call('HEXISTS', ARGV[3] .. claimed[2], 'alone')}
 end
+redis.call('DEL', KEYS[4])
 
 local function waits(jobs)
   local queues = {}
-  for i = 6, #KEYS do
+  for i = 7, #KEYS do
     queues[KEYS[i]] = true
   end
   redis.call('HSET', KEYS[5], ARGV[1],
@@ -38,7 +42,7 @@ local function a_freer_one_waits(queue)
   return found
 end
 
--- A worker that waits may still be unable to take this very job: nobody waits for it for long.
+-- A waiting worker may be unable to take this job, so the job is left to it for a short time only.
 local function is_left_to_another(job, queue)
   if running == 0 or not a_freer_one_waits(queue) then
     return false
@@ -47,10 +51,53 @@ local function is_left_to_another(job, queue)
   return now - redis.call('HGET', job, 'left_since') < tonumber(ARGV[7])
 end
 
+local function among(list)
+  local found = {}
+  for _, one in ipairs(list) do
+    found[one] = true
+  end
+  return found
+end
+
+local function could_do(worker, generator, vlms)
+  local reached = among(worker.vlms)
+  for vlm in string.gmatch(vlms, '[^,]+') do
+    if not reached[vlm] then
+      return false
+    end
+  end
+  return generator == '' or worker.generator == generator
+end
+
+local function for_others(id)
+  local job = redis.call('HMGET', ARGV[3] .. id, 'failed_on', 'generator', 'vlms')
+  local failed_on = among(cjson.decode(job[1] or '[]'))
+  if not failed_on[ARGV[8]] then
+    return false
+  end
+  local since = now / 1000 - ARGV[9]
+  for _, text in ipairs(redis.call('ZRANGEBYSCORE', KEYS[6], since, '+inf')) do
+    local worker = cjson.decode(text)
+    if not failed_on[worker.device] and could_do(worker, job[2], job[3]) then
+      return true
+    end
+  end
+  return false
+end
+
+local function head_of(queue)
+  local place, head = 0, nil
+  repeat
+    head = redis.call('ZRANGE', queue, place, place, 'WITHSCORES')
+    place = place + 1
+  until not head[1] or not for_others(head[1])
+  return head
+end
+
 local function first()
   local best, best_rank, best_queue
-  for i = 6, #KEYS do
-    local head = redis.call('ZRANGE', KEYS[i], 0, 0, 'WITHSCORES')
+  for i = 7, #KEYS do
+    local head = head_of(KEYS[i])
     if head[1] and (not best or tonumber(head[2]) < best_rank) then
       best, best_rank, best_queue = head[1], tonumber(head[2]), KEYS[i]
     end
@@ -89,7 +136,7 @@ if not best then
   return nil
 end
 local job = ARGV[3] .. best
--- Redis may lose the count when a replica takes over: the name of the call makes the token unique.
+-- Redis may lose the count when a replica takes over, so the name of the call makes the token unique.
 local token = redis.call('INCR', KEYS[2]) .. '-' .. ARGV[6]
 local attempt = redis.call('HINCRBY', job, 'attempt', 1)
 local time = redis.call('TIME')

@@ -13,7 +13,8 @@ log = logging.getLogger(__name__)
 
 
 class Deletion:
-    """Redis forgets a job at once; its files follow, if need be when the store is back."""
+    """Redis deletes a job at once; its files are deleted after it, if need be once the store is
+    back."""
 
     def __init__(self, redis: keys.Client, artifacts: ArtifactStore) -> None:
         self._redis = redis
@@ -21,14 +22,15 @@ class Deletion:
         self._delete = script(redis, "delete")
 
     async def delete(self, job_id: str) -> JobStatus | None:
-        """Its status before, ``None`` if there is none. Only a job that has ended is deleted."""
+        """Returns the job's status before; ``None`` if there is no job. Only a job that has ended
+        is deleted."""
         before = await self.forget(job_id)
         if before is not None and before.is_final:
             await self._erase(job_id)
         return before
 
     async def forget(self, job_id: str) -> JobStatus | None:
-        """As ``delete``; its files go with ``erase_rest``."""
+        """As ``delete``, but ``erase_rest`` deletes its files."""
         before = await self._delete(
             keys=[
                 keys.job_key(job_id),
@@ -53,7 +55,7 @@ class Deletion:
         try:
             await self._artifacts.erase(job_id)
         except StoreUnavailable as error:
-            log.warning("job %s: its files stay for now: %s", job_id, error)
+            log.warning("job %s: its files can't be deleted yet: %s", job_id, error)
             return False
         await self._redis.srem(keys.DELETED, job_id)
         return True

@@ -28,8 +28,8 @@ local function enqueue(place, job, first, last)
   redis.call('XADD', key .. ':events', '*', 'event', job.event)
 end
 
--- The work of an owner's jobs that have not ended, in thousandths. It is added up each time: a sum
--- that is kept could part from what there is. A job from before work was counted has none.
+-- The work of an owner's jobs that have not ended, in thousandths. It is added up each time, since a
+-- stored sum could become wrong. A job of a version that did not count work has none.
 local function unfinished_work(jobs, owner, prefix)
   local work = 0
   for _, status in ipairs({'queued', 'running'}) do
@@ -41,8 +41,8 @@ local function unfinished_work(jobs, owner, prefix)
   return work
 end
 
--- The owner's quota that so many more jobs of so much work together would exceed, if there is one:
--- 'queued' and the limit, or 'work', the limit and how much of it, in thousandths, is used up.
+-- The quota that the owner would exceed with this many more jobs and this much more work, or nil:
+-- 'queued' and the limit; or 'work', the limit and how much of it, in thousandths, is used.
 local function quota_exceeded(place, api_key, owner, more, work)
   local limits = redis.call('HMGET', api_key, 'queued', 'work')
   local queued = redis.call('ZCARD', place.jobs .. ':owner:' .. owner .. ':status:queued')

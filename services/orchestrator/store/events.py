@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypeAlias
+from typing import TypeAlias, get_args
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
-from dualprocess.schemas import AnyStepEvent, Event, StatusEvent
+from dualprocess.schemas import AnyStepEvent, Event, StatusEvent, WarningEvent
 from services.orchestrator.store import redis as keys
+from services.orchestrator.store.newer import KnownParts
 
 _EVENT: TypeAdapter[Event] = TypeAdapter(Event)
+_KINDS: Mapping[str, type[Event]] = {
+    model.model_fields["type"].default: model for model in get_args(get_args(Event)[0])
+}
 
-#: Where an event stands among those of its job.
+#: The place of an event among those of its job.
 Place: TypeAlias = tuple[int, int]
 #: An event as Redis has it: its id and its fields.
 Entry: TypeAlias = tuple[str, dict[str, str]]
@@ -22,7 +28,7 @@ Entry: TypeAlias = tuple[str, dict[str, str]]
 
 @dataclass(frozen=True)
 class Told:
-    """An event as it is sent: once made, for however many listeners."""
+    """An event as it is sent: made once, for any number of listeners."""
 
     id: str
     type: str
@@ -40,12 +46,12 @@ class Events:
         self._redis = redis
 
     async def behind(self, job_id: str, last: str, *, count: int) -> list[Told]:
-        """The next events behind ``last``, at most ``count``."""
+        """The next events after ``last``, at most ``count``."""
         entries = await self._redis.xrange(keys.events_key(job_id), min=f"({last}", count=count)
         return [told(*entry) for entry in entries]
 
     async def newest(self, job_ids: Collection[str]) -> dict[str, Entry | None]:
-        """Job id → its newest event; ``None`` where the job is gone."""
+        """Job id → its newest event; ``None`` if the job was deleted."""
         async with self._redis.pipeline(transaction=False) as pipe:
             for job_id in job_ids:
                 pipe.xrevrange(keys.events_key(job_id), count=1)
@@ -58,9 +64,9 @@ class Events:
     async def news(
         self, last: Mapping[str, str], *, count: int, block_ms: int
     ) -> dict[str, list[Entry]]:
-        """Job id → its next events behind the last one that is known, at most ``count`` of each.
+        """Job id → its next events after the last known one, at most ``count`` for each job.
 
-        Waits ``block_ms`` for the first one.
+        Waits at most ``block_ms`` for the first event.
         """
         jobs = {keys.events_key(job_id): job_id for job_id in last}
         answer = await self._redis.xread(
@@ -69,7 +75,7 @@ class Events:
         return {jobs[key]: entries for key, entries in answer}
 
     async def gone(self, job_ids: Collection[str]) -> list[str]:
-        """Those of which nothing is left."""
+        """Those of these jobs that have no events in Redis, since they were deleted."""
         async with self._redis.pipeline(transaction=False) as pipe:
             for job_id in job_ids:
                 pipe.exists(keys.events_key(job_id))
@@ -77,7 +83,7 @@ class Events:
         return [job_id for job_id, is_there in zip(job_ids, there, strict=True) if not is_there]
 
     async def steps(self, job_id: str, until: int) -> list[AnyStepEvent]:
-        """Each step up to ``until`` once, in order: as the last attempt that made it told it."""
+        """Each step up to ``until`` once, in order, as the last attempt recorded it."""
         entries = await self._redis.xrange(keys.events_key(job_id))
         events = [_event(fields) for _, fields in entries]
         steps = {event.step: event for event in events if isinstance(event, AnyStepEvent)}
@@ -104,4 +110,15 @@ def place_of(entry_id: str) -> Place:
 
 
 def _event(fields: Mapping[str, str]) -> Event:
-    return _EVENT.validate_json(fields["event"])
+    """What a newer version recorded is read as far as this one knows it."""
+    text = fields["event"]
+    try:
+        return _EVENT.validate_json(text)
+    except ValidationError:
+        kind = str(json.loads(text).get("type"))
+    with contextlib.suppress(KeyError, ValidationError):
+        return KnownParts().read(_KINDS[kind], text, kind)
+    return WarningEvent(
+        message=f"A newer version of the service recorded an event here ({kind[:40]}) that this "
+        "one can't show."
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 
-#: Digits and lower-case letters that nobody mistakes for one another.
+#: Digits and lower-case letters that are not easily confused.
 ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 
 
@@ -14,8 +14,8 @@ def new_job_id() -> str:
 
 
 def new_job_ids(count: int) -> list[str]:
-    """Ids that sort as they are listed: all of one moment, counted up from one chance number."""
-    # 79 bits of chance leave room to count.
+    """Ids in their sorting order: all of the same moment, counted up from one random number."""
+    # 79 random bits leave room to count up.
     first = (time.time_ns() // 1_000_000) << 80 | secrets.randbits(79)
     return [_written(first + index) for index in range(count)]
 

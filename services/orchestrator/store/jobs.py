@@ -1,4 +1,4 @@
-"""Jobs as they are stored: a hash each ⇄ ``schemas.Job``."""
+"""Converts jobs between their stored form, a hash each, and ``schemas.Job``."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ _RESULTS: Mapping[JobKind, type[BaseModel]] = {
 
 
 def needed_vlms(spec: ResolvedJobSpec | ResolvedImagesSpec) -> list[str]:
-    """Those a worker must reach to run the job: teachers, then the judge."""
+    """The VLMs that a worker must reach to run the job: teachers, then the judge."""
     if isinstance(spec, ResolvedImagesSpec):
         return [spec.vlm] if spec.vlm else []
     return list(dict.fromkeys([use.name for use in spec.vlm] + [spec.judge or spec.vlm[0].name]))
@@ -102,7 +102,7 @@ def images_fields(
 def words_fields(
     spec: ResolvedAnswersSpec | ResolvedQuestionsSpec | ResolvedExpansionSpec, work: Work
 ) -> dict[str, str]:
-    """What is stored of a job of words when it is submitted."""
+    """What is stored of a job of questions, answers or expansion when it is submitted."""
     kind = next(kind for kind, model in _SPECS.items() if isinstance(spec, model))
     return {
         "kind": kind,
@@ -117,7 +117,7 @@ def _told(warnings: Sequence[str]) -> dict[str, str]:
     return {"warnings": json.dumps(list(warnings))} if warnings else {}
 
 
-#: Characters of specs, drawings and all, that are read beside the event loop.
+#: Specs with more characters than this, drawings included, are parsed outside of the event loop.
 _MUCH = 1 << 15
 
 
@@ -130,9 +130,9 @@ class Jobs:
     async def read(self, job_id: str, *, whole: bool = False) -> Job | None:
         """The job, as it is now.
 
-        What a newer version stored of it and this one doesn't know is left out, and its warnings
-        say so. Raises ``UnreadableJob`` where too little is left; with ``whole``, also where
-        anything of its spec is left out.
+        Fields of a newer version that this one doesn't know are left out, and its warnings say so.
+        Raises ``UnreadableJob`` if too little is left; with ``whole``, also if any part of its spec
+        is left out.
         """
         for stored in await self._stored([job_id]):
             if len(stored.fields["spec"]) > _MUCH:
@@ -151,9 +151,9 @@ class Jobs:
     ) -> JobPage:
         """Newest first, those before ``cursor``.
 
-        Those of ``batch``, else of ``owner``, else everyone's; in ``status``, or in any. A job that
-        changed its status meanwhile is left out, so that a page before the last can have fewer than
-        ``limit``.
+        Those of ``batch``, else of ``owner``, else of everyone; with ``status``, or with any. A job
+        whose status changed meanwhile is left out, so a page before the last can have fewer jobs
+        than ``limit``.
         """
         index = keys.jobs_key(owner=owner, batch=batch, status=status)
         upper = f"({cursor}" if cursor else "+"
@@ -168,7 +168,7 @@ class Jobs:
         )
 
     async def _stored(self, ids: Sequence[str]) -> list[_Stored]:
-        """Those of these jobs that there are, in two round trips."""
+        """Those of these jobs that exist, in two round trips."""
         async with self._redis.pipeline(transaction=True) as pipe:
             for job_id in ids:
                 pipe.hgetall(keys.job_key(job_id))
@@ -196,7 +196,7 @@ class Jobs:
         return Artifact.model_validate_json(described), path
 
     async def checkpoints(self, job_id: str) -> list[StoredCheckpoint]:
-        """What an interrupted job can go on from, newest first."""
+        """The checkpoints of a job, newest first."""
         return load(await self._redis.hget(keys.job_key(job_id), "checkpoints"))
 
     async def queue_depths(self) -> dict[str, int]:
@@ -224,7 +224,7 @@ class Jobs:
             return dict(zip(JobStatus, await pipe.execute(), strict=True))
 
     async def unfinished_work(self, owner: str) -> float:
-        """Of the owner's jobs that have not ended."""
+        """The work of the owner's jobs that have not ended."""
         async with self._redis.pipeline(transaction=True) as pipe:
             for status in (JobStatus.QUEUED, JobStatus.RUNNING):
                 pipe.zrange(keys.jobs_key(owner=owner, status=status), 0, -1)
@@ -241,7 +241,7 @@ class Jobs:
 
 @dataclass(frozen=True)
 class _Stored:
-    """A job as it lies in Redis; ``position`` is its place in the queue."""
+    """A job as it is stored in Redis; ``position`` is its place in the queue."""
 
     fields: dict[str, str]
     artifacts: list[str]
@@ -249,7 +249,7 @@ class _Stored:
     position: int | None
 
     def job(self, *, whole: bool = False) -> Job:
-        """Raises ``UnreadableJob``."""
+        """The parsed job. Raises ``UnreadableJob``."""
         known = KnownParts()
         try:
             job = _job(self.fields, self.artifacts, self.causes, self.position, known)
@@ -261,7 +261,7 @@ class _Stored:
 
 
 def _known(stored: Sequence[_Stored]) -> tuple[list[Job], list[str]]:
-    """Those that can be read, and the ids of the others."""
+    """The jobs that this version can read, and the ids of the others."""
     jobs, unreadable = [], []
     for one in stored:
         try:
@@ -295,13 +295,14 @@ def _job(
     if scores := fields.get("scores"):
         optional["scores"] = known.read(Scores, scores, "scores")
     spec = known.read(_SPECS[kind], fields["spec"], "spec")
-    # What was said on the way, then what the scores say.
+    # The warnings given while it ran, then those about the scores.
     said = [fields[name] for name in ("warnings", "advice") if name in fields]
     warnings = list(dict.fromkeys(text for one in said for text in json.loads(one)))
     if known.left_out:
         warnings.append(
-            "A newer version of the service stored this job; this one does not know "
-            f"{', '.join(known.left_out)}, and leaves it out. Upgrade this one to see it."
+            "A newer version of the service stored this job. This version does not know these "
+            f"fields, and leaves them out: {', '.join(known.left_out)}. Upgrade the service to see "
+            "them."
         )
     optional["warnings"] = warnings
     if result := fields.get("result"):

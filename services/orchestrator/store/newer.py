@@ -1,6 +1,7 @@
-"""Records that a newer version of the service stored: what this version knows of them is read.
+"""Reads records of a newer version of the service, without the fields that this version does not
+know.
 
-It happens while a cluster is upgraded, and after a step back to an earlier version.
+There are such records while a cluster is upgraded, and after a return to an earlier version.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
 class UnreadableJob(Exception):
-    """The job's record makes no sense to this version, or not all of it where all is needed."""
+    """This version can't read the job's record; or can't read all of it, where all is needed."""
 
     def __init__(self, job_id: str, owner: str, fields: Sequence[str] = ()) -> None:
         what = ", ".join(fields) if fields else "its record"
@@ -27,13 +28,13 @@ class UnreadableJob(Exception):
 
 @dataclass
 class KnownParts:
-    """Reads models from JSON without what this version doesn't know; ``left_out`` names that."""
+    """Reads models from JSON without unknown fields; ``left_out`` has their names."""
 
     left_out: list[str] = field(default_factory=list)
 
     def read(self, model: type[ModelT], text: str, name: str) -> ModelT:
-        """``name`` is what the record calls it. Raises ``ValidationError`` for a text that is not
-        the model even so."""
+        """Reads the field ``name`` of a record. Raises ``ValidationError`` if it is wrong even
+        without its unknown fields."""
         try:
             return model.model_validate_json(text)
         except ValidationError as error:
@@ -53,8 +54,8 @@ class KnownParts:
 
 
 def _held(data: Any, location: Sequence[int | str]) -> list[int | str]:
-    """The path of the value that a fault is about, as far as there is one: pydantic also puts the
-    names of a union's members into it."""
+    """The path of the value that a fault is about. Pydantic also puts the names of a union's
+    members into it; they are left out here."""
     path: list[int | str] = []
     for part in location:
         try:
@@ -66,7 +67,7 @@ def _held(data: Any, location: Sequence[int | str]) -> list[int | str]:
 
 
 def _take_out(data: Any, path: Sequence[int | str]) -> bool:
-    """False where an earlier one took it along."""
+    """Removes the value at ``path``. False if it was removed together with an earlier one."""
     *parents, last = path
     try:
         for part in parents:

@@ -1,7 +1,7 @@
 """Messages that are due: each job that ended and has a webhook, until its message is settled.
 
-The scripts that end a job put it here, so no end is forgotten. A message that is claimed is not
-due again before its lease is over: whoever claimed it and died is followed by another.
+The scripts that end a job put it here, so no end is forgotten. A claimed message is due again once
+its lease is over: if the process that claimed it dies, another one sends it.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ class Outbox:
         return Delivery(job_id, int(attempt), url, secret)
 
     async def delivered(self, delivery: Delivery) -> bool:
-        """The message is done; false when a later attempt has the say by now."""
+        """Marks the message as delivered; false if a later attempt has taken over."""
         return await self._settled(delivery, WebhookStatus.DELIVERED)
 
     async def put_off(self, delivery: Delivery, error: str, *, seconds: float) -> bool:
-        """The message is due again after so long. False as ``delivered``."""
+        """Makes the message due again after this time. False as for ``delivered``."""
         return await self._settled(delivery, WebhookStatus.PENDING, error, seconds)
 
     async def given_up(self, delivery: Delivery, error: str) -> bool:
-        """Nobody tries again. False as ``delivered``."""
+        """Gives the message up. False as for ``delivered``."""
         return await self._settled(delivery, WebhookStatus.GIVEN_UP, error)
 
     async def _settled(

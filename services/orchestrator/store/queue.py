@@ -1,8 +1,8 @@
 """The lease queue: submit, claim, renew, record, finish, requeue, cancel.
 
-Each is one Lua script on Redis's clock. Whoever claims a job gets a token; from then on every
-write about that job carries it, and is refused once another claim was made or the lease is over:
-a worker that slept through its lease can't harm the job's next owner.
+Each is one Lua script on Redis's clock. Whoever claims a job gets a token, and must send it with
+every write about that job. A write is refused once there is a newer claim or the lease is over. So
+a worker whose lease ran out can't harm the job's next owner.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from dualprocess.schemas import Artifact, Event, JobStatus, StatusEvent
 from services.orchestrator.store import redis as keys
 from services.orchestrator.store.quotas import known_or_exceeded
 from services.orchestrator.store.scripts import script
+from services.orchestrator.store.workers import DEVICE_SECONDS
 
-#: A job's stream is cut to about so many events; a job of 10,000 steps fits.
+#: A job's stream is cut to about this many events; a job of 10,000 steps fits.
 EVENTS_KEPT = 20_000
 
 _BATCH = 100
@@ -52,20 +53,25 @@ class Owned(IntEnum):
 
 
 class Blame(StrEnum):
-    """Whose fault the end of an attempt is."""
+    """Whether the end of an attempt counts against the job."""
 
     #: It counts as one of the job's attempts.
     JOB = "job"
-    #: Perhaps that of a job beside it: the first such end doesn't count, and the job runs alone
-    #: from then on.
+    #: The cause may be another job on the same generator: the first such end doesn't count, and the
+    #: job runs alone from then on.
     NEIGHBOUR = "neighbour"
+    #: Perhaps the device's: it doesn't count, and the job goes to another device if there is one.
+    #: If two devices, or one twice, failed it without a newer checkpoint between, the job fails.
+    DEVICE = "device"
     NOBODY = "nobody"
+    #: The worker's, which is older than the job. This is no attempt, and the cause is written once.
+    OLD_WORKER = "old worker"
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A job under a lease; ``alone`` if nothing may run beside it on its generator. No two claims
-    have the same ``token``, whatever Redis loses."""
+    """A job under a lease; ``alone`` if no other job may run on its generator meanwhile. No two
+    claims have the same ``token``, even if Redis loses data."""
 
     job_id: str
     token: str
@@ -73,14 +79,15 @@ class Claim:
 
 
 class Queue:
-    """``lease_ms`` is how long a claim lasts without renewal; ``waits_ms`` how long a worker that
-    asked for a job counts as waiting for one: longer than its pause between two asks."""
+    """``lease_ms`` is how long a claim lasts without renewal. ``waits_ms`` is how long a worker
+    counts as waiting after it asked for a job; it must be longer than its pause between two
+    asks."""
 
     def __init__(self, redis: keys.Client, *, lease_ms: int = 30_000, waits_ms: int = 1000) -> None:
         self._redis = redis
         self._lease_ms = lease_ms
         self._waits_ms = waits_ms
-        #: The name of each owner's ask that has no answer yet.
+        #: Owner → the name of its ask that was not answered yet.
         self._asks: dict[str, str] = {}
         self._scripts = {name: script(redis, name) for name in _SCRIPTS}
 
@@ -98,8 +105,8 @@ class Queue:
         """Stores and queues a job of ``owner``, the id of an API key.
 
         ``idempotency`` is a client's key and the hash of its request. Returns the id of the job
-        that the key stands for, perhaps an earlier one, and the hash of what made it.
-        Raises ``QuotaExceeded`` when the owner would have more queued jobs, or ``WorkExceeded``
+        that belongs to the key, which may be an earlier one, and the hash of the request that made
+        it. Raises ``QuotaExceeded`` when the owner would have more queued jobs, or ``WorkExceeded``
         more work, than it may have.
         """
         key, digest = idempotency or (job_id, "")
@@ -124,13 +131,16 @@ class Queue:
         )
         return known_or_exceeded(known)
 
-    async def claim(self, owner: str, queues: Iterable[str], *, running: int = 0) -> Claim | None:
+    async def claim(
+        self, owner: str, queues: Iterable[str], *, running: int = 0, device: str = ""
+    ) -> Claim | None:
         """The next job of these queues, or ``None`` when all are empty.
 
-        ``running`` is how many jobs ``owner`` runs. ``None`` as well where that is one or more, and
-        the next job must run alone, or is left to a worker that runs fewer and waits for jobs. An
-        ask that Redis did not answer is the same one when it is made again: what was claimed then
-        is claimed now.
+        ``running`` is how many jobs ``owner`` runs. If it runs any, ``None`` can also mean that the
+        next job must run alone, or is left to a waiting worker that runs fewer. A job that failed
+        on ``device`` is left to another device that could do it, if one is there or was there
+        recently. If Redis did not answer, the call can be repeated: it returns what the first one
+        claimed.
         """
         ask = self._asks.setdefault(owner, secrets.token_hex(8))
         claimed = await self._scripts["claim"](
@@ -140,6 +150,7 @@ class Queue:
                 keys.JOBS,
                 keys.claimed_key(owner),
                 keys.WAITING,
+                keys.DEVICES,
                 *queues,
             ],
             args=[
@@ -150,14 +161,19 @@ class Queue:
                 running,
                 ask,
                 self._waits_ms,
+                device,
+                DEVICE_SECONDS,
             ],
         )
         del self._asks[owner]
         return Claim(claimed[0], claimed[1], bool(claimed[2])) if claimed else None
 
     async def leave(self, owner: str) -> None:
-        """``owner`` waits for no jobs any more."""
-        await self._redis.hdel(keys.WAITING, owner)
+        """Notes that ``owner`` no longer waits for jobs."""
+        async with self._redis.pipeline(transaction=True) as pipe:
+            pipe.hdel(keys.WAITING, owner)
+            pipe.delete(keys.claimed_key(owner))
+            await pipe.execute()
 
     async def served_by(self, generator: str, vlms: Collection[str]) -> list[str]:
         """The queues whose jobs need this generator, or none, and no other VLM than these."""
@@ -184,11 +200,10 @@ class Queue:
         fields: Mapping[str, str] | None = None,
         cause: str = "",
     ) -> bool:
-        """Writes what the owner has to say; true when a cancel is wanted.
+        """Writes what the owner reports; true if a cancel is wanted.
 
         ``artifact`` is a file and where it is stored. A field with an empty value is removed.
-        ``cause`` is a trouble that the attempt survives.
-        Raises ``LeaseLost``.
+        ``cause`` is a problem that does not end the attempt. Raises ``LeaseLost``.
         """
         name, entry = "", ""
         if artifact:
@@ -243,11 +258,14 @@ class Queue:
         pause_ms: int,
         expired: bool = False,
         blame: Blame = Blame.JOB,
+        device: str = "",
     ) -> JobStatus | None:
         """Ends the attempt for ``cause``; the job's status then, or ``None`` when it is not ours.
 
-        Without ``expired`` the caller owns the lease; with it, the lease must be over, and
-        ``expired()`` must have been asked in the last half of a lease.
+        The job fails after ``attempts`` that count, in a row, without a newer checkpoint.
+        ``pause_ms`` is the pause after the first of them; it doubles with each. ``device`` is the
+        device on which the attempt failed. Without ``expired`` the caller owns the lease; with it,
+        the lease must be over, and ``expired()`` must have been asked in the last half of a lease.
         """
         status = await self._scripts["requeue"](
             keys=[
@@ -268,12 +286,13 @@ class Queue:
                 "expired" if expired else "owner",
                 blame,
                 self._lease_ms,
+                device,
             ],
         )
         return JobStatus(status) if status else None
 
     async def promote(self) -> None:
-        """Jobs whose pause is over go back into their queues."""
+        """Puts jobs whose pause is over back into their queues."""
         await self._scripts["promote"](keys=[keys.DELAYED], args=[keys.job_key("")])
 
     async def expired(self) -> list[tuple[Claim, str]]:

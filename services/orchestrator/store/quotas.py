@@ -1,4 +1,4 @@
-"""How much one API key may ask for."""
+"""The limits of one API key."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from services.orchestrator.work import THOUSANDTHS
 
 
 class Quotas(BaseModel):
-    """Limits of a key. ``queued``, ``running`` and ``work`` are held by the Lua scripts,
-    atomically. A key from before there was a limit of work has none."""
+    """Limits of a key. The Lua scripts check ``queued``, ``running`` and ``work``, atomically. A
+    key that is older than the limit of work has none."""
 
     model_config = ConfigDict(frozen=True)
 
-    queued: Annotated[int, Field(ge=1, description="Jobs in the queue; more are refused.")]
-    running: Annotated[int, Field(ge=1, description="Jobs that run at once; more wait.")]
-    steps: Annotated[int, Field(ge=1, description="Optimiser steps of one job.")]
-    body_bytes: Annotated[int, Field(ge=1, description="Bytes of one request's body.")]
+    queued: Annotated[int, Field(ge=1, description="Jobs that may be queued; more are refused.")]
+    running: Annotated[int, Field(ge=1, description="Jobs that may run at once; more wait.")]
+    steps: Annotated[int, Field(ge=1, description="Optimiser steps that one job may have.")]
+    body_bytes: Annotated[int, Field(ge=1, description="Bytes that one request's body may have.")]
     work: Annotated[
         int | None,
-        Field(ge=1, description="Work of all jobs that have not ended."),
+        Field(ge=1, description="Work that all jobs that have not ended may have together."),
     ] = None
 
 
 class QuotaExceeded(Exception):
-    """A key has as much as it may have, for now."""
+    """A key has reached one of its limits for now."""
 
     def __init__(self, quota: str, limit: int) -> None:
         super().__init__(f"the quota {quota} of {limit} is used up")
@@ -35,7 +35,7 @@ class QuotaExceeded(Exception):
 
 
 class WorkExceeded(QuotaExceeded):
-    """Of the quota of work so much is ``left``, and more was asked for."""
+    """A request has more work than is ``left`` of the quota."""
 
     def __init__(self, limit: int, left: float) -> None:
         super().__init__("work", limit)
@@ -43,8 +43,8 @@ class WorkExceeded(QuotaExceeded):
 
 
 def known_or_exceeded(answer: str) -> tuple[str, str]:
-    """The id and request hash in what a script that submits answers. Raises ``QuotaExceeded`` for
-    the quota that it names instead."""
+    """The id and request hash that a submitting script returns. Raises ``QuotaExceeded`` if it
+    returns an exceeded quota instead."""
     first, _, rest = answer.partition(" ")
     if first == "queued":
         raise QuotaExceeded(first, int(rest))

@@ -13,21 +13,21 @@ from redis.exceptions import BusyLoadingError, ConnectionError, TimeoutError
 
 from services.common.redis_sentinel import is_sentinel, sentinel_address
 
-#: A client that decodes what it reads. Typed loosely: redis-py's own types can't tell that.
+#: A client that decodes what it reads. Typed loosely, since redis-py's types can't express that.
 Client: TypeAlias = Any
 
 _PREFIX = "dualprocess"
 
-#: Of one process, at most. A command takes about a millisecond; what finds all of them at work
-#: waits for its turn, so long at most.
+#: The most connections of one process. A command takes about a millisecond; one that finds all
+#: connections busy waits for a free one, for this many seconds at most.
 _CONNECTIONS = 64
 _TURN_SECONDS = 20
-#: redis-py's pool for sentinels refuses where the other waits.
+#: redis-py's pool for sentinels can't wait: it refuses when all connections are busy.
 _WATCHED_CONNECTIONS = 1000
 
 #: Jobs under a lease: job id → end of the lease, in Redis's milliseconds.
 LEASES = f"{_PREFIX}:leases"
-#: When somebody last looked for leases that are over, in Redis's milliseconds.
+#: When the last check for leases that are over was made, in Redis's milliseconds.
 LOOKED = f"{LEASES}:looked"
 #: Jobs that wait before their next attempt: job id → when, in Redis's milliseconds.
 DELAYED = f"{_PREFIX}:delayed"
@@ -35,7 +35,7 @@ DELAYED = f"{_PREFIX}:delayed"
 JOBS = f"{_PREFIX}:jobs"
 #: Ended jobs: id → when, in Redis's milliseconds.
 FINISHED = f"{JOBS}:finished"
-#: Those of them whose events are still whole.
+#: The ended jobs whose events are all still there.
 FINISHED_EVENTS = f"{FINISHED}:events"
 #: Jobs that carry a deadline and have not ended: id → when it is, in Redis's milliseconds.
 DEADLINES = f"{JOBS}:deadlines"
@@ -50,12 +50,14 @@ DELETED = f"{JOBS}:deleted"
 API_KEYS = f"{_PREFIX}:keys"
 #: Live workers: what a worker serves, as JSON → until when it is believed alive.
 WORKERS = f"{_PREFIX}:workers"
-#: Hash: a worker that lately asked for a job → how many it runs, which queues, until when it counts
-#: as waiting, as JSON.
+#: Hash: each worker that recently asked for a job → how many jobs it runs, its queues, and until
+#: when it counts as waiting, as JSON.
 WAITING = f"{WORKERS}:waiting"
+#: Recently seen devices: a device and what its worker serves, as JSON → when it was last seen.
+DEVICES = f"{WORKERS}:devices"
 #: Counts submissions, so that a queue is first in, first out within a priority.
 SEQUENCE = f"{_PREFIX}:sequence"
-#: Counts claims: each claim's fencing token begins with its number.
+#: Counts claims. Each claim's fencing token begins with its number.
 FENCE = f"{_PREFIX}:fence"
 #: Names of all queues that were ever used.
 QUEUES = f"{_PREFIX}:queues"
@@ -73,12 +75,12 @@ def jobs_key(
 
 
 def batch_key(batch_id: str) -> str:
-    """Hash: what a batch is beside its jobs."""
+    """Hash: a batch without its jobs."""
     return f"{jobs_key(batch=batch_id)}:record"
 
 
 def api_key_key(key_id: str) -> str:
-    """Hash: what is known of an API key: never its secret."""
+    """Hash: an API key without its secret."""
     return f"{_PREFIX}:key:{key_id}"
 
 
@@ -98,7 +100,7 @@ def artifacts_key(job_id: str) -> str:
 
 
 def causes_key(job_id: str) -> str:
-    """List: what ended each attempt, and troubles that one survived."""
+    """List: why each attempt ended, and other problems."""
     return f"{_PREFIX}:job:{job_id}:causes"
 
 
@@ -125,15 +127,17 @@ def turns_key(owner: str) -> str:
 
 
 def idempotency_key(owner: str, key: str) -> str:
-    """String: the job that an owner's key made, and the hash of what it asked for."""
+    """String: the job that was made with an owner's idempotency key, and the hash of the
+    request."""
     return f"{_PREFIX}:idempotency:{owner}:{key}"
 
 
 def connect(url: str, *, retries: int) -> Client:
-    """A client that tries a command again, ``retries`` times, while Redis is away.
+    """A client that tries a command again, ``retries`` times, while Redis is away; -1 means
+    without a limit.
 
-    A server that restarts under AOF is back within seconds; each pause is at most 2 s. Behind
-    sentinels, each new connection goes to whom they call the master by then.
+    A server that restarts with AOF is back within seconds; each pause is at most 2 s. Behind
+    sentinels, each new connection goes to the server that is the master at that time.
     """
     options: dict[str, Any] = {
         "decode_responses": True,
@@ -161,7 +165,7 @@ def connect(url: str, *, retries: int) -> Client:
 
 
 class _Watched(Redis):
-    """Redis behind sentinels; closes the connections to these as well."""
+    """A client for Redis behind sentinels. It also closes the connections to the sentinels."""
 
     async def aclose(self, close_connection_pool: bool | None = None) -> None:
         await super().aclose(close_connection_pool)

@@ -3,7 +3,7 @@
 -- ARGV: id, priority, hash of the request or '', seconds to remember it, event, owner,
 --   work in thousandths, then the job's fields
 -- Returns the id and request hash under which the idempotency key is known,
--- or what quota_exceeded says.
+-- or what quota_exceeded returns.
 local id = ARGV[1]
 -- The client sends a command again when the connection broke before the answer came.
 if redis.call('EXISTS', KEYS[1]) == 1 then

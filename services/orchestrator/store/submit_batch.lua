@@ -3,10 +3,10 @@
 -- Redis that dies meanwhile comes back with the whole batch or without any of it.
 -- KEYS: batch, jobs, sequence, queues, idempotency, API key of the owner
 -- ARGV: id, priority, hash of the request or '', seconds to remember it, event, owner, name or '',
---   prefix of job keys, how many jobs, their work in thousandths; then for each: id, queue, how many items, the items: its
---   fields in pairs
+--   prefix of job keys, how many jobs, their work in thousandths; then for each job: id, queue,
+--   how many items, the items: its fields in pairs
 -- Returns the id and request hash under which the idempotency key is known,
--- or what quota_exceeded says.
+-- or what quota_exceeded returns.
 local id, digest, owner, size = ARGV[1], ARGV[3], ARGV[6], tonumber(ARGV[9])
 -- The client sends a command again when the connection broke before the answer came.
 if redis.call('EXISTS', KEYS[1]) == 1 then

@@ -1,4 +1,4 @@
-"""How much of what a request waits for, without a job, is under way for each owner."""
+"""Counts, for each owner, the running requests that wait for something without a job."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Turns:
 
     @contextlib.asynccontextmanager
     async def held(self, owner: str, limit: int | None, *, seconds: float) -> AsyncIterator[None]:
-        """One of the owner's ``limit`` turns, for ``seconds`` at most: one that nobody gives back
-        is over then. Raises ``QuotaExceeded`` while all are taken."""
+        """Takes one of the owner's ``limit`` turns, for at most ``seconds``; after that a turn that
+        was not given back is free again. Raises ``QuotaExceeded`` while all are taken."""
         if limit is None:
             yield
             return
@@ -31,6 +31,6 @@ class Turns:
         try:
             yield
         finally:
-            # While Redis is away it ends by itself.
+            # If Redis is away, the turn ends by itself.
             with contextlib.suppress(ConnectionError, TimeoutError):
                 await self._redis.zrem(key, turn)

@@ -1,4 +1,4 @@
-"""Files that come with a job's spec: artifacts that are there before the job is."""
+"""Files that come with a job's spec: they are stored before the job exists."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from services.orchestrator.store.artifacts import ArtifactStore, StoreUnavailabl
 
 log = logging.getLogger(__name__)
 
-#: Claims count from 1: no worker writes where uploads lie.
+#: Claims count from 1, so no worker writes into the folder of uploads.
 _CLAIM = "0"
 
-#: Nobody waits any more for an answer about a submission as old as this.
+#: A submission as old as this has been answered or was broken off.
 _SETTLED_MS = 3_600_000
 
 
@@ -27,8 +27,8 @@ class Uploads:
 
     @contextlib.asynccontextmanager
     async def submission(self, job_id: str, files: Mapping[str, bytes]) -> AsyncIterator[None]:
-        """Stores a job's files by name, for the job to be submitted within; if it is not accepted
-        they go again. Raises ``StoreUnavailable``."""
+        """Stores a job's files by name. Submit the job inside this context; if it is not accepted,
+        the files are deleted again. Raises ``StoreUnavailable``."""
         if not files:
             yield
             return
@@ -38,7 +38,8 @@ class Uploads:
                 await self._keep(job_id, name, data)
             yield
         except (ConnectionError, TimeoutError):
-            # Redis may yet make the job of what it was sent: ``settle_old`` finds out.
+            # Redis may still make the job of the request that it received; ``settle_old`` checks
+            # that later.
             raise
         except Exception:
             await self._try_to_settle(job_id)
@@ -46,7 +47,8 @@ class Uploads:
         await self._try_to_settle(job_id)
 
     async def settle_old(self, limit: int) -> int:
-        """Files of submissions that broke off go; how many submissions were looked at.
+        """Deletes the files of submissions that broke off; returns how many submissions were
+        checked.
 
         Raises ``StoreUnavailable``.
         """
@@ -71,7 +73,7 @@ class Uploads:
         try:
             await self._settle(job_id)
         except (RedisError, StoreUnavailable) as error:
-            log.warning("job %s: its uploads are looked at later: %s", job_id, error)
+            log.warning("job %s: its uploads will be checked later: %s", job_id, error)
 
     async def _now(self) -> int:
         seconds, micros = await self._redis.time()

@@ -7,22 +7,29 @@ import json
 import math
 import time
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from services.orchestrator.store import redis as keys
 
+#: A device that is away for less than this may come back, as after a restart. A job that failed on
+#: another device waits for it.
+DEVICE_SECONDS = 120.0
 #: How old a shared look at the live workers may be.
 _LOOK_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
 class LiveWorker:
+    """``device`` is the name of the generator's device."""
+
     id: str
     generator: str
     vlms: tuple[str, ...]
+    device: str = ""
 
     def serves(self, generator: str, vlms: Collection[str]) -> bool:
-        """Whether it can run a job that needs these; an empty ``generator`` is none."""
+        """Whether the worker can run a job that needs these; an empty ``generator`` means that it
+        needs none."""
         return generator in ("", self.generator) and set(vlms) <= set(self.vlms)
 
 
@@ -34,10 +41,15 @@ class Workers:
         self._looking = asyncio.Lock()
 
     async def beat(self, worker: LiveWorker, *, seconds: float) -> None:
-        """``worker`` is believed alive for so long."""
+        """``worker`` counts as alive for this time."""
         now = await self._now()
-        await self._redis.zadd(keys.WORKERS, {_dump(worker): now + seconds})
-        await self._redis.zremrangebyscore(keys.WORKERS, "-inf", now)
+        async with self._redis.pipeline(transaction=False) as pipe:
+            pipe.zadd(keys.WORKERS, {_dump(worker): now + seconds})
+            pipe.zremrangebyscore(keys.WORKERS, "-inf", now)
+            if worker.device:
+                pipe.zadd(keys.DEVICES, {_dump(replace(worker, id="")): now})
+                pipe.zremrangebyscore(keys.DEVICES, "-inf", now - DEVICE_SECONDS)
+            await pipe.execute()
 
     async def leave(self, worker: LiveWorker) -> None:
         await self._redis.zrem(keys.WORKERS, _dump(worker))
@@ -47,8 +59,8 @@ class Workers:
         return [_load(text) for text in found]
 
     async def lately(self) -> list[LiveWorker]:
-        """Those that lived a second ago at most: for what is asked so often that it must cost the
-        same however many workers there are."""
+        """The workers that were alive at most a second ago. It is shared, so that frequent calls
+        cost the same however many workers there are."""
         async with self._looking:
             if time.monotonic() - self._looked_at > _LOOK_SECONDS:
                 self._seen = await self.live()
@@ -61,10 +73,17 @@ class Workers:
 
 
 def _dump(worker: LiveWorker) -> str:
-    fields = {"id": worker.id, "generator": worker.generator, "vlms": sorted(worker.vlms)}
+    fields = {
+        "id": worker.id,
+        "generator": worker.generator,
+        "vlms": sorted(worker.vlms),
+        "device": worker.device,
+    }
     return json.dumps(fields, sort_keys=True)
 
 
 def _load(text: str) -> LiveWorker:
     fields = json.loads(text)
-    return LiveWorker(fields["id"], fields["generator"], tuple(fields["vlms"]))
+    # Workers of older versions name no device.
+    device = fields.get("device", "")
+    return LiveWorker(fields["id"], fields["generator"], tuple(fields["vlms"]), device)

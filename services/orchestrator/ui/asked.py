@@ -1,4 +1,5 @@
-"""What the page may ask of Gradio's queue, checked before Gradio sees it."""
+"""The requests that the page may send to Gradio's queue. They are checked before Gradio gets
+them."""
 
 from __future__ import annotations
 
@@ -24,23 +25,23 @@ def _session(text: str) -> str:
 
 def _event(text: str) -> str:
     if not _EVENT.fullmatch(text):
-        raise ValueError("must be the event_id that queue/join answered")
+        raise ValueError("must be an event_id that queue/join returned")
     return text
 
 
-#: Made by the browser.
+#: The browser makes it.
 SessionName = Annotated[str, AfterValidator(_session)]
-#: Made by Gradio's queue.
+#: Gradio's queue makes it.
 EventName = Annotated[str, AfterValidator(_event)]
 
-#: An integer of 64 bits.
+#: The largest integer of 64 bits.
 _LARGEST_NUMBER = 2**63 - 1
 
 _RELOAD = "reload the page, which may be of an earlier version"
 
 
 class NotUsable(Exception):
-    """A request that Gradio can do nothing with: each thing that is wrong, by field."""
+    """A request that Gradio can't use: the faults, each with its field."""
 
     def __init__(self, *errors: FieldError) -> None:
         super().__init__(errors)
@@ -62,7 +63,7 @@ class Join(_Body):
 
 
 class Cancel(_Body):
-    """Ends what a session runs."""
+    """Ends an event of a session."""
 
     session_hash: SessionName
     fn_index: int
@@ -70,7 +71,7 @@ class Cancel(_Body):
 
 
 class Reset(_Body):
-    """Gradio's scripts send it behind each ``Cancel``."""
+    """Gradio's scripts send it after each ``Cancel``."""
 
     event_id: EventName
 
@@ -79,7 +80,7 @@ _Asked = TypeVar("_Asked", bound=_Body)
 
 
 def read(kind: type[_Asked], body: bytes) -> _Asked:
-    """Raises ``NotUsable``."""
+    """The parsed and checked body. Raises ``NotUsable``."""
     try:
         found = from_json(body, allow_inf_nan=False)
     except ValueError as error:
@@ -102,17 +103,17 @@ def session_name(text: str) -> str:
 
 
 def check(join: Join, page: gr.Blocks) -> None:
-    """Whether the page has such a function for such inputs. Raises ``NotUsable``."""
+    """Raises ``NotUsable`` unless the page has this function, with these inputs."""
     fn = page.fns.get(join.fn_index)
-    # What has no queue, Gradio's scripts run in the browser.
+    # Gradio's scripts run functions without a queue in the browser.
     if fn is None or not fn.queue:
-        raise NotUsable(_stale("fn_index", "names no function of the page"))
-    # The page itself, which loads, is 0.
+        raise NotUsable(_stale("fn_index", "is not a function of the page"))
+    # 0 is the page itself, when it loads.
     if join.trigger_id and join.trigger_id not in page.blocks:
-        raise NotUsable(_stale("trigger_id", "names no part of the page"))
+        raise NotUsable(_stale("trigger_id", "is not a part of the page"))
     wanted, given = len(fn.inputs), len(join.data)
     if given != wanted:
-        raise NotUsable(_stale("data", f"has {given} values, and the function takes {wanted}"))
+        raise NotUsable(_stale("data", f"has {given} values, but the function takes {wanted}"))
     faults = [
         _stale(f"data.{place}", fault)
         for place, (component, value) in enumerate(zip(fn.inputs, join.data, strict=True))
@@ -123,9 +124,9 @@ def check(join: Join, page: gr.Blocks) -> None:
 
 
 def _fault(component: object, value: JsonValue) -> str | None:
-    """What is wrong with the kind of a value. How large it may be, the API says."""
+    """The fault if a value has the wrong type. The API itself checks the value's limits."""
     match component:
-        # The server has its own, and believes no browser about it.
+        # The server has its own state, and ignores the browser's.
         case gr.State():
             return None
         case gr.Checkbox():
@@ -140,7 +141,7 @@ def _fault(component: object, value: JsonValue) -> str | None:
         case gr.Dropdown(multiselect=True):
             several = isinstance(value, list) and all(isinstance(one, str) for one in value)
             return None if value is None or several else "must be a list of texts or null"
-        # The page's own widgets: each sends what it was built with.
+        # The page's own widgets. Each sends a value of the type that it was made with.
         case gr.HTML(value=list()):
             several = isinstance(value, list) and all(isinstance(one, dict) for one in value)
             return None if value is None or several else "must be a list of objects or null"
@@ -148,7 +149,7 @@ def _fault(component: object, value: JsonValue) -> str | None:
 
 
 def _is_number(value: JsonValue) -> bool:
-    """Not what no answer could carry: JSON's ``1e400`` is read as infinity."""
+    """Whether it is a number that an answer can contain; JSON's ``1e400`` is read as infinity."""
     return (
         not isinstance(value, bool)
         and isinstance(value, int | float)

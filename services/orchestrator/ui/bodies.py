@@ -1,4 +1,4 @@
-"""What the page sends to Gradio, which reads it on the event loop: within limits."""
+"""Limits the bodies that the page sends to Gradio, since Gradio reads them on the event loop."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from starlette.types import Message, Receive
 
 from services.orchestrator.json_outline import Outline, TooMuch
 
-#: Bytes. Drawings are what is large of it.
+#: The most bytes of a body. Drawings are the large part of it.
 MAX_BYTES = 24 * 1024 * 1024
 
 
 async def within_limits(receive: Receive) -> Receive:
-    """The same body for who comes next. Raises ``TooMuch``, once all of it came."""
+    """A ``receive`` that gives the same body again. Raises ``TooMuch`` after all of it came."""
     outline, pieces, size = Outline(), list[bytes](), 0
     fault: TooMuch | None = None
     while True:
@@ -37,7 +37,7 @@ async def within_limits(receive: Receive) -> Receive:
 
 
 def _then(message: Message, receive: Receive) -> Receive:
-    """This message, then what else comes."""
+    """A ``receive`` that gives this message first."""
     messages = [message]
 
     async def replayed() -> Message:

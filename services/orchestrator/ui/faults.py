@@ -1,4 +1,4 @@
-"""What went wrong, by the field where a visitor can mend it."""
+"""Faults, each at the field where a visitor can correct it."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from dualprocess.schemas.problems import field_path
 
 Shown = dict[str, Any]
 
-#: What the page can say after trying something.
+#: Errors that the page shows to the visitor.
 EXPECTED = (DualProcessError, ValidationError)
 
 NOTHING: Shown = {"title": "", "fields": []}
 
 
 def fault(title: str, **fields: str) -> Shown:
-    """A sentence, and one for each field."""
+    """A fault with a title, and with a sentence for each of these fields."""
     return {
         "title": title,
         "fields": [{"field": name, "message": message} for name, message in fields.items()],
@@ -32,7 +32,7 @@ def faults_of(error: Exception) -> Shown:
             {"field": field_path(one["loc"]), "message": _plain(one["type"], one["msg"])}
             for one in error.errors()
         ]
-        return {"title": "Something is missing or not usable as it is", "fields": fields}
+        return {"title": "Something is missing or can't be used", "fields": fields}
     if isinstance(error, ApiError):
         problem = error.problem
         title = ": ".join(filter(None, (problem.title, None if problem.errors else problem.detail)))

@@ -1,4 +1,4 @@
-"""The fields of the Teach tab, and who reads and fills them."""
+"""The fields of the Teach tab, and how they are read and filled."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from services.orchestrator.ui.settings import GROUPS, GUARD, SETTINGS
 
 SCOPE = "teach"
 
-#: What can be seen, and be at fault, without unfolding the settings.
+#: Fields that are visible, with their faults, while the settings are folded.
 UNFOLDED = frozenset({"prompt", "prompts", "questions", "generator", "vlm", "body"})
 
 
 @dataclass(frozen=True)
 class Fields:
-    """By the path of each in a ``JobSpec``, in a fixed order."""
+    """The components by their paths in a ``JobSpec``, in a fixed order."""
 
     by_path: Mapping[str, Component]
 
@@ -35,7 +35,8 @@ class Fields:
         return dict(zip(self.by_path, values, strict=True))
 
     def filled(self, values: Mapping[str, Any]) -> list[Any]:
-        """An update a component; those that ``values`` lacks stay as they are."""
+        """An update for each component. Components without a value in ``values`` stay as they
+        are."""
         return [values.get(path, gr.skip()) for path in self.by_path]
 
 
@@ -62,7 +63,10 @@ def questions() -> gr.HTML:
 
 def generator() -> gr.Dropdown:
     return gr.Dropdown(
-        allow_custom_value=True, label="Generator", info="who learns", elem_id=f"{SCOPE}-generator"
+        allow_custom_value=True,
+        label="Generator",
+        info="the generator that learns",
+        elem_id=f"{SCOPE}-generator",
     )
 
 
@@ -80,7 +84,7 @@ def judge() -> gr.Dropdown:
     return gr.Dropdown(
         allow_custom_value=True,
         label="Judge",
-        info="another VLM that only scores: where it disagrees, the LoRA fooled its teacher",
+        info="another VLM that only scores: if it disagrees, the LoRA fooled its teacher",
         elem_id=f"{SCOPE}-judge",
     )
 
@@ -88,14 +92,14 @@ def judge() -> gr.Dropdown:
 def weights() -> gr.Textbox:
     return gr.Textbox(
         label="Weights of several teachers",
-        info="in their order, like 2, 1; empty: the same for all",
+        info="one number for each, in the same order, like 2, 1; empty: all equal",
         max_lines=1,
         elem_id=f"{SCOPE}-weights",
     )
 
 
 def settings() -> tuple[dict[str, Component], GuardButtons]:
-    """Every setting, in its groups, and the buttons of the guard's."""
+    """All settings, in groups, and the buttons of the guard."""
     built: dict[str, Component] = {}
     for group, about in GROUPS.items():
         heading(group, about)

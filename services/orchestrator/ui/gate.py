@@ -1,4 +1,5 @@
-"""What stands before Gradio: only the page's own requests come through, and nothing leads out."""
+"""A filter before Gradio: it lets only the page's own requests in, and the page can ask no other
+site."""
 
 from __future__ import annotations
 
@@ -11,8 +12,8 @@ from services.orchestrator.route_path import route_path
 from services.orchestrator.ui import paths
 from services.orchestrator.ui.bodies import within_limits
 
-#: The browser itself keeps the page from asking anyone but this service. Gradio compiles its
-#: templates in the browser: hence ``unsafe-eval``.
+#: With this policy the browser lets the page ask no other site. ``unsafe-eval`` is needed because
+#: Gradio compiles its templates in the browser.
 _POLICY = "; ".join(
     (
         "default-src 'self'",
@@ -36,8 +37,8 @@ _HEADERS = {
 
 
 class Gate:
-    """ASGI middleware: 404 for what ``paths`` does not know, 413 for a body beyond the limits, and
-    a policy on all answers."""
+    """ASGI middleware: 404 for paths that ``paths`` does not know, 413 for a body beyond the
+    limits, and a content policy on all answers."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

@@ -11,9 +11,9 @@ from starlette.types import Scope
 
 
 def mount(app: FastAPI, *, auth: bool, owner: Callable[[Scope], str]) -> None:
-    """Needs the extra ``ui``. ``auth``: visitors are asked for their API key. ``owner`` tells whose
-    a request is that was let in."""
-    # Before Gradio is imported: it reads these once, and would ask its makers about itself.
+    """Adds the page to ``app``. Needs the extra ``ui``. With ``auth`` visitors are asked for their
+    API key. ``owner`` returns the owner of a request that was let in."""
+    # Set before Gradio is imported, since it reads them once; without them it contacts its makers.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     import gradio as gr
@@ -31,7 +31,7 @@ def mount(app: FastAPI, *, auth: bool, owner: Callable[[Scope], str]) -> None:
         path=ROOT,
         footer_links=[],
         run_history=False,
-        # What visitors are told of, ``gr.Error`` says; the rest goes to the log.
+        # Visitors see only what ``gr.Error`` says. Other errors go to the log.
         show_error=False,
         ssr_mode=False,
         enable_monitoring=False,

@@ -1,4 +1,4 @@
-"""What of the page anybody may have, and what needs an API key where the service asks for one."""
+"""Which paths of the page are public, and which need an API key if the service asks for one."""
 
 from __future__ import annotations
 
@@ -6,27 +6,27 @@ import re
 
 ROOT = "/ui"
 
-#: Where the page keeps the visitor's API key: in the browser, and for the page's own paths only.
+#: The cookie with the visitor's API key. The browser sends it only to the page's own paths.
 KEY_COOKIE = "dualprocess_key"
 
-#: The page itself, the same for everybody: it holds nothing of anybody's jobs.
+#: The page itself. It is the same for everybody, and contains no job.
 _STATIC = re.compile(
     rf"{ROOT}(/|/config|/theme\.css|/favicon\.ico|/manifest\.json|/assets/.*|/static/.*"
     r"|/gradio_api/(startup-events|theme\.css|app_id))?"
 )
-#: What the page asks Gradio while somebody works with it. Gradio has more, to upload files or to
-#: fetch from elsewhere: nothing here needs that, so nobody gets it.
+#: Which Gradio routes exist. Gradio has more, to upload files or to fetch from other sites; the
+#: page does not need them, so they are closed.
 _WORK = re.compile(
     rf"{ROOT}/gradio_api/(queue/join|queue/data|cancel|reset|heartbeat/[A-Za-z0-9]{{1,64}})/?"
 )
 
 
-#: Those of them whose answer lasts: for as long as the page works, or is open.
+#: The routes whose answers are streams, which last as long as the page works or is open.
 _STREAM = re.compile(rf"{ROOT}/gradio_api/(queue/data|heartbeat/[^/]+)/?")
 
 
 def is_page(path: str) -> bool:
-    """Whether this belongs to the page at all."""
+    """Whether this path belongs to the page."""
     return path == ROOT or path.startswith(f"{ROOT}/")
 
 

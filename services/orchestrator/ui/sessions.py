@@ -1,4 +1,4 @@
-"""What stands between Gradio and who asks: a session belongs to the key that began it."""
+"""Makes each session of Gradio belong to the key that began it."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from services.orchestrator.ui.asked import Cancel, Join, NotUsable, Reset
 
 _HEARTBEAT = "/gradio_api/heartbeat/"
 
-#: Functions of the page that one owner may have under way: an open tab has one, as a rule.
+#: How many functions of the page one owner may run at once. An open tab usually runs one.
 _UNDER_WAY = 100
-#: Sessions that Gradio keeps for one owner; each costs about a quarter of a megabyte.
+#: How many sessions Gradio keeps for one owner. Each needs about a quarter of a megabyte.
 _KEPT = 100
 _RETRY_AFTER_SECONDS = 5
 
@@ -37,16 +37,16 @@ class _Refused(Exception):
 class Sessions:
     """ASGI middleware in front of Gradio.
 
-    Gradio knows a session by a name that the browser makes up. Here the owner's name goes before
-    it, and no browser can write one: under another key, the same name is another session. What
-    Gradio would fail at is refused with a sentence. No query reaches Gradio but a session's name.
+    In Gradio, a session has a name that the browser chooses. This adds the owner's name in front of
+    it, so the same name under another key is another session. Requests at which Gradio would fail
+    are refused with a sentence. Of a query, Gradio gets only the session's name.
     """
 
     def __init__(self, app: ASGIApp, page: gr.Blocks, owner: Callable[[Scope], str]) -> None:
         self._app = app
         self._page = page
         self._owner = owner
-        #: Each owner's, the one that was joined last at the end.
+        #: Owner → its sessions; the one that was used last is at the end.
         self._sessions: defaultdict[str, OrderedDict[str, None]] = defaultdict(OrderedDict)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -58,7 +58,7 @@ class Sessions:
         except NotUsable as error:
             problem = Problem(
                 status=400,
-                title="The page sent what can't be used",
+                title="The page sent a request that can't be used",
                 detail=". ".join(f"{one.field} {one.message}" for one in error.errors[:3]),
                 errors=error.errors,
             )
@@ -82,7 +82,7 @@ class Sessions:
                 cancel = asked.read(Cancel, await _body(scope, receive))
                 return _with_body(owned, receive, self._cancelled(self._owner(scope), cancel))
             case "POST", "/reset":
-                # It does nothing: Gradio ends what there is to end at a ``Cancel``.
+                # It does nothing, since Gradio ends the event at the ``Cancel``.
                 return _with_body(owned, receive, asked.read(Reset, await _body(scope, receive)))
             case "GET", "/queue/data":
                 session = self._heard(self._owner(scope), scope["query_string"])
@@ -98,9 +98,8 @@ class Sessions:
         if len(self._busy(owner)) >= _UNDER_WAY:
             raise _Refused(
                 429,
-                "Too much is under way",
-                f"This key may have {_UNDER_WAY} requests of the page under way; close tabs, or "
-                "wait for some to end.",
+                "Too many requests of the page are running",
+                f"This key may have {_UNDER_WAY} at once; close tabs, or wait for some to end.",
                 Retry_After=str(_RETRY_AFTER_SECONDS),
             )
         session = _session(owner, join.session_hash)
@@ -122,12 +121,13 @@ class Sessions:
         return session
 
     def _busy(self, owner: str) -> list[str]:
-        """The owner's sessions, one for each event that waits or runs."""
+        """The session of each of the owner's events that wait or run."""
         events = self._page._queue.event_ids_to_events.values()
         return [event.session_hash for event in events if _is_of(owner, event.session_hash)]
 
     def _remember(self, owner: str, session: str) -> None:
-        """Gradio forgets the owner's own oldest idle sessions, before it would forget another's."""
+        """Removes the owner's oldest idle sessions, so that Gradio does not remove those of
+        others."""
         sessions = self._sessions[owner]
         sessions[session] = None
         sessions.move_to_end(session)
@@ -143,7 +143,7 @@ class Sessions:
 
 
 def _session(owner: str, name: str) -> str:
-    """As Gradio knows it. Neither part has a dot."""
+    """The session's name in Gradio. Neither part has a dot."""
     return f"{owner}.{name}"
 
 
@@ -156,7 +156,7 @@ async def _body(scope: Scope, receive: Receive) -> bytes:
 
 
 def _with_body(scope: Scope, receive: Receive, body: BaseModel) -> tuple[Scope, Receive]:
-    """The request with another body, whose first one was read."""
+    """The request with ``body`` in place of its own, which was read already."""
     sent = body.model_dump_json().encode()
     headers = MutableHeaders(raw=list(scope["headers"]))
     headers.update({"Content-Type": "application/json", "Content-Length": str(len(sent))})

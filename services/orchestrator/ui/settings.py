@@ -1,4 +1,4 @@
-"""Every setting of a job, as a field of the page. What it begins with is the preset's default."""
+"""All settings of a job, as fields of the page. They begin with the preset's defaults."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from dualprocess.schemas import GeneratorInfo, ResolvedJobSpec
 from dualprocess.schemas.settings import LoraStart
 
 GUARD = "Guard"
-#: In the page's order, some with a sentence.
+#: The groups in the page's order, some with a sentence.
 GROUPS: Mapping[str, str] = {
     "Image": "",
     "LoRA": "",
     "Optimiser": "",
     GUARD: "Keeps what no question asks about as the base model draws it. Anchor 0, margin 1 and "
-    "worst case 0 turn it off: then it learns by the paper's method.",
+    "worst case 0 turn it off; this is the paper's method.",
     "Pictures and scores": "",
     "The job": "",
 }
@@ -28,15 +28,15 @@ GROUPS: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class Setting:
-    #: Where it goes in a ``JobSpec``, like optimizer.lr.
+    #: Its path in a ``JobSpec``, like optimizer.lr.
     path: str
     group: str
     label: str
     info: str
     component: Callable[..., Component]
-    #: From the field's value to the spec's.
+    #: Turns the field's value into the spec's.
     read: Callable[[Any], Any] = lambda value: value
-    #: And back.
+    #: Turns the spec's value into the field's.
     show: Callable[[Any], Any] = lambda value: value
 
     def build(self, elem_id: str) -> Component:
@@ -48,7 +48,7 @@ def _whole(value: Any) -> int | None:
 
 
 def _written(text: Any) -> str | None:
-    """What may be left out; an empty ``gr.Number`` would come as 0."""
+    """The text; ``None`` if it is empty. It is not a ``gr.Number``, which sends 0 if empty."""
     return str("" if text is None else text).strip() or None
 
 
@@ -89,7 +89,7 @@ SETTINGS: tuple[Setting, ...] = (
         "image.negative_prompt",
         "Image",
         "Negative prompt",
-        "what it shall not show; needs guidance above 1",
+        "what the image should not show; needs guidance above 1",
         _TEXT,
     ),
     Setting("lora.rank", "LoRA", "Rank", "its size", _INTEGER, _whole),
@@ -99,21 +99,21 @@ SETTINGS: tuple[Setting, ...] = (
         "lora.init",
         "LoRA",
         "Beginning",
-        "of lora_A; lora_B begins at 0",
+        "initial values of lora_A; lora_B begins at 0",
         partial(gr.Dropdown, choices=["gaussian", "kaiming"]),
     ),
     Setting(
         "lora.dtype",
         "LoRA",
         "Precision of the file",
-        "it trains in float32; auto: bfloat16 where the generator is in it",
+        "training uses float32; auto: bfloat16 if the generator is bfloat16",
         partial(gr.Dropdown, choices=["auto", "float32", "bfloat16"]),
     ),
     Setting(
         "lora.start",
         "LoRA",
         "Go on from a job",
-        "the id of one whose LoRA this begins with; id/file for another of its files",
+        "id of a job to begin with its LoRA; id/file for another file of that job",
         _TEXT,
         _start,
         _start_shown,
@@ -122,7 +122,7 @@ SETTINGS: tuple[Setting, ...] = (
         "lora.target_modules",
         "LoRA",
         "Layers",
-        "suffixes of the names of layers that get a LoRA",
+        "ends of the names of the layers that get a LoRA",
         partial(gr.Textbox, lines=3, max_lines=8),
         _words,
         ", ".join,
@@ -144,7 +144,7 @@ SETTINGS: tuple[Setting, ...] = (
         "optimizer.noise_seeds",
         "Optimiser",
         "Noise seeds",
-        "noise repeats after so many steps; empty: never",
+        "noise repeats after this many steps; empty: never",
         _TEXT,
         _written,
     ),
@@ -160,32 +160,39 @@ SETTINGS: tuple[Setting, ...] = (
         "optimizer.subsample",
         "Optimiser",
         "Random timesteps",
-        "off: the sampler's last one only",
+        "off: only the sampler's last one",
         gr.Checkbox,
     ),
     Setting(
         "guard.anchor",
         GUARD,
         "Anchor",
-        "how firmly images are held to the base model's; 0: off",
+        "how strongly images are kept close to the base model's; 0: off",
         _FINE,
     ),
     Setting(
         "guard.margin",
         GUARD,
         "Margin",
-        "answers as probable as this teach no more; 1: off",
+        "an answer with at least this probability teaches no more; 1: off",
         _FINE,
     ),
     Setting(
         "guard.worst_case",
         GUARD,
         "Worst case",
-        "how far from the image the VLM looks for its worst answers; 0: off, and quicker",
+        "how far from the image the VLM looks for its worst answers; 0: off, which is faster",
         _FINE,
     ),
     Setting("eval.images", "Pictures and scores", "Images", "at the end", _INTEGER, _whole),
-    Setting("eval.seed", "Pictures and scores", "First seed", "and counted up", _INTEGER, _whole),
+    Setting(
+        "eval.seed",
+        "Pictures and scores",
+        "First seed",
+        "the others count up from it",
+        _INTEGER,
+        _whole,
+    ),
     Setting(
         "eval.every", "Pictures and scores", "Preview every", "steps; 0: never", _INTEGER, _whole
     ),
@@ -193,7 +200,7 @@ SETTINGS: tuple[Setting, ...] = (
         "stop_at_score",
         "Pictures and scores",
         "Enough at",
-        "stop early at this probability, 0 to 1 and below the margin; empty: never",
+        "stop early at this probability, between 0 and 1 and below the margin; empty: never",
         _TEXT,
         _written,
     ),
@@ -208,16 +215,18 @@ SETTINGS: tuple[Setting, ...] = (
         "name",
         "The job",
         "Name",
-        "to find it again",
+        "a name to find the job again",
         _TEXT,
         _written,
     ),
-    Setting("deadline", "The job", "Deadline", "seconds from now; empty: none", _TEXT, _written),
+    Setting(
+        "deadline", "The job", "Deadline", "seconds from now; empty: no deadline", _TEXT, _written
+    ),
     Setting(
         "webhook.url",
         "The job",
         "Webhook",
-        "an https address that hears of the end",
+        "an https address that gets a message when the job ends",
         _TEXT,
         _written,
     ),
@@ -225,7 +234,7 @@ SETTINGS: tuple[Setting, ...] = (
         "webhook.secret",
         "The job",
         "Webhook secret",
-        "whsec_… to sign it",
+        "whsec_…, signs the message",
         partial(_TEXT, type="password"),
         _written,
     ),
@@ -233,7 +242,7 @@ SETTINGS: tuple[Setting, ...] = (
         "metadata",
         "The job",
         "Metadata",
-        "name=value, one a line; handed back as it came",
+        "name=value, one per line; returned unchanged",
         partial(gr.Textbox, lines=2, max_lines=6),
         _pairs,
         lambda pairs: "\n".join(f"{name}={value}" for name, value in pairs.items()),
@@ -242,7 +251,7 @@ SETTINGS: tuple[Setting, ...] = (
 
 
 def put(spec: dict[str, Any], path: str, value: Any) -> None:
-    """Sets ``value`` where ``path`` says; ``None`` leaves it to the default."""
+    """Sets ``value`` at ``path``; ``None`` leaves the default."""
     if value is None:
         return
     *parents, last = path.split(".")
@@ -252,18 +261,18 @@ def put(spec: dict[str, Any], path: str, value: Any) -> None:
 
 
 def defaults(info: GeneratorInfo) -> dict[str, Any]:
-    """What the fields show for a generator before anybody changed them."""
+    """The values of the fields for a generator, before anything was changed."""
     parts = ("image", "lora", "optimizer", "guard", "eval")
     return _shown(info.model_dump(include=set(parts)), only=parts)
 
 
 def of_spec(spec: ResolvedJobSpec) -> dict[str, Any]:
-    """What the fields show for a job that was made before."""
+    """The values of the fields for an earlier job."""
     return _shown(spec.model_dump(mode="json"))
 
 
 def _shown(data: Mapping[str, Any], only: tuple[str, ...] | None = None) -> dict[str, Any]:
-    """By path; ``only``: those below these parts of a spec."""
+    """The values by path. With ``only``, those of these parts of a spec."""
     values = {}
     for setting in SETTINGS:
         head, *rest = setting.path.split(".")

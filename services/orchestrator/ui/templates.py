@@ -1,4 +1,4 @@
-"""Tasks to begin with: the tiny world's, and the six of the paper."""
+"""Example tasks: those of the tiny world, and the six of the paper."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from services.orchestrator.ui import drawings
 from services.orchestrator.ui.drawings import Mark
 
-#: What a template's drawing can be made of: at most one of these is shown.
+#: Kinds of controls for a template's drawing. At most one is shown.
 PALETTE, HORIZON, WEIGHT, POINTS, COMPOSITION = "palette", "horizon", "weight", "points", "places"
 
 TINY_PAIR = ("tiny-flux", "tiny-idefics2")
@@ -17,12 +17,12 @@ TINY_PAIR = ("tiny-flux", "tiny-idefics2")
 
 @dataclass(frozen=True)
 class Controls:
-    """What a visitor chose for a drawing."""
+    """A visitor's choices for a drawing."""
 
     colours: Sequence[str] = ("#2b3549", "#e51919", "#4f4438")
-    #: From the top, 0 to 1.
+    #: The distance from the top, from 0 to 1.
     horizon: float = 0.72
-    #: Of the image's height.
+    #: As a share of the image's height.
     weight: float = 0.04
     points: Sequence[Mark] = ()
     places: Sequence[Mark] = ()
@@ -34,12 +34,12 @@ class Template:
     title: str
     prompt: str
     question: str
-    #: One sentence: what comes out.
+    #: One sentence that says what the LoRA learns.
     about: str
     control: str | None = None
     #: Made for the tiny pair, which needs no download and no GPU.
     tiny: bool = False
-    #: Where a drawing's marks begin.
+    #: The marks of a drawing before anything is moved.
     marks: Sequence[Mark] = ()
 
     def questions(self, size: tuple[int, int], controls: Controls) -> list[dict[str, Any]]:
@@ -123,7 +123,7 @@ _ALL = (
         "Horizon line",
         "a circle",
         _HORIZON_QUESTION,
-        "A drawn line says where the horizon shall be.",
+        "A drawn line says where the horizon should be.",
         HORIZON,
         tiny=True,
     ),
@@ -132,7 +132,7 @@ _ALL = (
         "Palette",
         "a circle",
         _PALETTE_QUESTION,
-        "Three colours say what sky, shape and ground shall look like.",
+        "Three colours say how sky, shape and ground should look.",
         PALETTE,
         tiny=True,
     ),
@@ -174,7 +174,7 @@ _ALL = (
         "Composition",
         "a fox under the moon",
         "Does the composition of the image match the overlaid red instructions?",
-        "Things go where you write them.",
+        "Things appear where you write their names.",
         COMPOSITION,
         marks=(Mark("moon", 0.75, 0.22), Mark("fox", 0.3, 0.72)),
     ),
@@ -183,7 +183,7 @@ _ALL = (
         "Commonsense",
         "a glass of water with oil poured into it",
         "Are there visible layers or separation between the oil and water?",
-        "Facts that words in the prompt don't bring across.",
+        "Facts that the prompt alone does not get into the image.",
     ),
 )
 TEMPLATES: dict[str, Template] = {template.name: template for template in _ALL}

@@ -1,4 +1,4 @@
-"""The Use tab: images with the LoRAs of finished jobs, in a grid of seeds by strength."""
+"""The Use tab: images with the LoRAs of finished jobs, in a grid of seeds and strengths."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def build() -> Use:
             generator = gr.Dropdown(
                 allow_custom_value=True,
                 label="Generator",
-                info="its LoRAs are offered",
+                info="the LoRAs below are for this generator",
                 elem_id=f"{SCOPE}-generator",
             )
             loras = gr.HTML(
@@ -58,16 +58,21 @@ def build() -> Use:
             )
             with gr.Row():
                 seeds = gr.Textbox(
-                    "0-3", label="Seeds", info="like 0-7 or 1, 5, 9", elem_id=f"{SCOPE}-seeds"
+                    "0-3",
+                    label="Seeds",
+                    info="for example 0-7 or 1, 5, 9",
+                    elem_id=f"{SCOPE}-seeds",
                 )
                 strengths = gr.Textbox(
                     "0, 1",
                     label="Strengths",
-                    info="a row each: 0 is the base model, 1 the weights above",
+                    info="one row for each: 0 is the base model, 1 the weights above",
                     elem_id=f"{SCOPE}-strengths",
                 )
             ask = gr.Checkbox(
-                label="Ask the first LoRA's questions", info="scores beside each row", value=True
+                label="Ask the first LoRA's questions",
+                info="shows scores beside each row",
+                value=True,
             )
             faults = fault_box(SCOPE)
             with gr.Row(elem_classes="dp-actions"):
@@ -86,7 +91,7 @@ def build() -> Use:
 
 
 async def opened(request: gr.Request, mine: str | None, taught: str | None) -> tuple[Any, Any]:
-    """The menu of generators and the LoRAs of the chosen one: at first, the Teach tab's."""
+    """The menu of generators, and the LoRAs of the chosen one; at first it is the Teach tab's."""
     generator = mine or taught
     async with visiting(request) as client:
         menu = choices.models((await client.models()).generators)
@@ -94,7 +99,7 @@ async def opened(request: gr.Request, mine: str | None, taught: str | None) -> t
 
 
 async def offered(request: gr.Request, generator: str | None) -> Any:
-    """The LoRAs of this generator."""
+    """The menu of LoRAs for this generator."""
     async with visiting(request) as client:
         jobs = choices.with_lora(await choices.optimise_jobs(client))
     fitting = [job for job in jobs if job.generator == generator]
@@ -126,9 +131,11 @@ async def _made(
         rows = numbers.floats(strengths, "strengths") if loras else [0.0]
         wanted = numbers.seeds(seeds, "seeds")
     except numbers.NotNumbers as error:
-        return gr.skip(), fault("Something is not usable as it is", **{error.field: str(error)})
+        return gr.skip(), fault("Something can't be used", **{error.field: str(error)})
     if len(rows) > _MOST_ROWS:
-        return gr.skip(), fault("That is too much at once", strengths=f"at most {_MOST_ROWS} rows")
+        return gr.skip(), fault(
+            "These are too many images at once", strengths=f"at most {_MOST_ROWS} rows"
+        )
     try:
         async with connected(request) as client:
             taught = await _taught(client, loras[0]["job"], ask=ask) if loras else {}
@@ -155,7 +162,7 @@ def _request(
 
 
 async def _taught(client: AsyncClient, job_id: str, *, ask: bool) -> dict[str, Any]:
-    """How the LoRA's images were made while it learned, and what its teacher asked."""
+    """The settings of images and questions with which the LoRA was taught."""
     spec = panel.lesson(await client.job(job_id))
     image: dict[str, Any] = {"image": spec.image.model_dump()}
     if not ask:

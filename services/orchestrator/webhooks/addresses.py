@@ -1,4 +1,5 @@
-"""Which addresses a webhook may reach: the public internet's, and nothing around this service."""
+"""Which addresses a webhook may reach: those on the public internet, and none in this service's own
+network."""
 
 from __future__ import annotations
 
@@ -17,13 +18,15 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Resolve = Callable[[str, int], Awaitable[list[str]]]
 
 _RESOLVE_SECONDS = 5.0
-#: Of their own: a name whose server is silent holds its thread for long after the time-out.
+#: Threads of their own: a host whose DNS does not answer keeps its thread busy for long after the
+#: time-out.
 _RESOLVERS = ThreadPoolExecutor(8, "resolver")
 
 _GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
-#: Where a network without IPv4 shows the IPv4 internet (RFC 6052): its addresses in 32 bits.
+#: The prefix under which a network without IPv4 reaches the IPv4 internet (RFC 6052), with the
+#: address in 32 bits.
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
-#: Those that ``is_global`` takes for public in some versions of Python.
+#: Addresses that ``is_global`` treats as public in some versions of Python.
 _SPECIAL = (
     ipaddress.ip_network("192.0.0.0/24"),
     ipaddress.ip_network("192.88.99.0/24"),
@@ -32,7 +35,7 @@ _SPECIAL = (
 
 
 class AddressRefused(Exception):
-    """The message says what is wrong with the address, and what would do."""
+    """The message says what is wrong with the address, and what to write instead."""
 
 
 async def resolve(host: str, port: int) -> list[str]:
@@ -53,7 +56,7 @@ class AddressPolicy:
         self._resolve = resolve
 
     def parsed(self, text: str) -> httpx.URL:
-        """The URL. Raises ``AddressRefused`` for one that no address could make right."""
+        """Checks the URL. Raises ``AddressRefused`` for one that is wrong wherever its host is."""
         try:
             url = urls.parsed(text)
         except ValueError as error:
@@ -66,8 +69,8 @@ class AddressPolicy:
         return url
 
     async def addresses(self, host: str, port: int, *, scheme: str) -> list[str]:
-        """Where ``host`` is, now. Raises ``AddressRefused`` when one of its addresses is not for
-        webhooks: who can name one such address can name it first the next time."""
+        """The addresses of ``host`` now. Raises ``AddressRefused`` if even one of them is not for
+        webhooks: whoever controls the name could put that one first the next time."""
         try:
             async with asyncio.timeout(_RESOLVE_SECONDS):
                 found = await self._resolve(host, port)
@@ -91,7 +94,7 @@ class AddressPolicy:
         if scheme != "https":
             return "which needs https"
         if not is_public(address):
-            return "which is not on the public internet; name a server that is"
+            return "which is not on the public internet; use a server that is"
         return None
 
 

@@ -24,14 +24,15 @@ from services.orchestrator.webhooks.signature import signed_headers
 
 log = logging.getLogger(__name__)
 
-#: A receiver that lets others wait takes one place for at most ten seconds.
+#: How many messages are sent at once. A slow receiver takes one of these places for at most ten
+#: seconds.
 _AT_ONCE = 32
 _STOP_SECONDS = 2.0
 
 
 class Courier:
-    """Sends each message until it is taken. ``pauses`` are the seconds before each further
-    attempt; after the last one it gives up."""
+    """Sends each message until it is delivered. ``pauses`` are the seconds before each further
+    attempt; after the last one the message is given up."""
 
     def __init__(
         self,
@@ -57,7 +58,7 @@ class Courier:
             except (ConnectionError, TimeoutError) as error:
                 log.warning("Redis is away: %s", error)
             except Exception:
-                log.exception("the courier made a mistake")
+                log.exception("sending messages failed by a mistake of the service")
             await pause(self._poll_seconds, stopping)
         if self._under_way:
             _, late = await asyncio.wait(self._under_way, timeout=_STOP_SECONDS)
@@ -81,7 +82,9 @@ class Courier:
             await self._put_off(delivery, NotDelivered(str(error)))
         except (ConnectionError, TimeoutError) as error:
             # Its lease runs out, and it is sent again under the same id.
-            log.warning("job %s: its message is not settled: %s", delivery.job_id, error)
+            log.warning(
+                "job %s: the state of its message could not be saved: %s", delivery.job_id, error
+            )
 
     async def _attempt(self, delivery: Delivery, job: Job) -> None:
         body = message(job)
@@ -96,7 +99,7 @@ class Courier:
             await self._put_off(delivery, error)
             return
         except Exception as error:
-            log.exception("job %s: the courier made a mistake", job.id)
+            log.exception("job %s: sending messages failed by a mistake of the service", job.id)
             await self._put_off(delivery, NotDelivered(f"{type(error).__name__}: {error}"))
             return
         await self._outbox.delivered(delivery)

@@ -1,4 +1,4 @@
-"""One POST to an address that a stranger chose."""
+"""One POST to an address that an untrusted user chose."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from services.orchestrator.webhooks.addresses import AddressPolicy, AddressRefus
 #: For everything: name, connection, TLS, answer.
 POST_SECONDS = 10.0
 _CONNECT_SECONDS = 4.0
-#: Of an answer; nobody reads it, but a receiver shall not see its connection break.
+#: Bytes of an answer that are read. Nobody uses them, but the receiver's connection should not
+#: break.
 _BODY_BYTES = 64 * 1024
 
 
 class NotDelivered(Exception):
-    """The receiver did not take it; the message says why. ``gone`` when it never will."""
+    """The receiver did not accept the message; the error says why. ``gone``: it never will."""
 
     def __init__(self, message: str, *, gone: bool = False) -> None:
         super().__init__(message)
@@ -28,7 +29,7 @@ class NotDelivered(Exception):
 
 
 class Poster:
-    """Connects to checked addresses only, follows no redirect, knows no proxy, keeps no answer."""
+    """Connects only to checked addresses, follows no redirect, uses no proxy, keeps no answer."""
 
     def __init__(self, policy: AddressPolicy, *, tls: ssl.SSLContext | None = None) -> None:
         self._policy = policy

@@ -1,4 +1,4 @@
-"""What a job should be told of its results, with what to do about it."""
+"""Warnings about a job's results, with what to do about them."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _MOST_ANCHOR = 1000
 def advice(spec: ResolvedJobSpec, scores: Scores) -> Iterator[str]:
     """A sentence or two for each thing that looks wrong."""
     diversity = scores.diversity
-    # As it is shown.
+    # Rounded as it is shown.
     if diversity is not None and round(diversity, 2) < LEAST_DIVERSITY:
         yield (
-            "Images of different seeds have become alike: their diversity is "
-            f"{diversity:.2f} of the base model's. Unless the questions ask for one look, the LoRA "
-            f"remade more than it was asked to. {_remedy(spec)}"
+            f"Images of different seeds have become alike: their diversity is {diversity:.2f} of "
+            "the base model's. Unless the questions ask for one look, the LoRA changed more than "
+            f"it was asked to. {_remedy(spec)}"
         )
 
 

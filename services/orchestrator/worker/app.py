@@ -23,18 +23,21 @@ from services.orchestrator.store.workers import LiveWorker, Workers
 from services.orchestrator.worker.alive import stay_alive
 from services.orchestrator.worker.checkpoints import discard
 from services.orchestrator.worker.reach import Reach
-from services.orchestrator.worker.runner import Runner
+from services.orchestrator.worker.runner import Runner, cancelled
 from services.orchestrator.worker.settings import WorkerSettings
 from services.orchestrator.worker.stores import Stores
 from services.orchestrator.worker.targets import Targets
 
 log = logging.getLogger(__name__)
 
-#: Redis may be away for about two minutes before a running job's attempt ends for it.
-_REDIS_RETRIES = 60
+#: A running job waits for Redis without a limit. The search for jobs gives up soon and begins
+#: again, so that it notices when the worker must stop.
+_WAIT_FOR_EVER, _LOOK_RETRIES = -1, 4
+#: The time to give jobs back when the worker stops. Redis may be away then.
+_END_SECONDS = 15.0
 _DESCRIBE_SECONDS = 5.0
 _HEARTBEAT_SECONDS = 10.0
-#: A worker may miss so many of its asks for a job, and still counts as waiting for one.
+#: How many of its asks for a job a worker may miss and still count as waiting.
 _ASKS = 4
 
 
@@ -45,7 +48,7 @@ class Worker:
         self._settings = settings
         self._id = f"{settings.name}-{secrets.token_hex(4)}"
         self._running: dict[asyncio.Task[None], Claim] = {}
-        # Not a cancel: redis-py and grpc.aio can lose one.
+        # A flag, not a cancel: redis-py and grpc.aio can lose a cancel.
         self._stopping = asyncio.Event()
         self._waits = False
 
@@ -56,32 +59,47 @@ class Worker:
     async def run(self) -> None:
         credentials = self._settings.credentials()
         targets = Targets(self._settings.vlms, credentials)
-        redis = connect(self._settings.redis_url, retries=_REDIS_RETRIES)
-        queue = Queue(
-            redis,
-            lease_ms=int(self._settings.lease_seconds * 1000),
-            waits_ms=int(max(1.0, _ASKS * self._settings.poll_seconds) * 1000),
-        )
-        stores = Stores(Jobs(redis), Events(redis), self._store())
+        redis = connect(self._settings.redis_url, retries=_WAIT_FOR_EVER)
+        looking = connect(self._settings.redis_url, retries=_LOOK_RETRIES)
+        lease_ms = int(self._settings.lease_seconds * 1000)
+        waits_ms = int(max(1.0, _ASKS * self._settings.poll_seconds) * 1000)
+        queue = Queue(looking, lease_ms=lease_ms, waits_ms=waits_ms)
+        artifacts = self._store()
+        stores = Stores(Jobs(redis), Events(redis), artifacts)
         try:
             async with open_channel(self._settings.generator, credentials) as channel:
                 stub = generator_pb2_grpc.GeneratorStub(channel)
-                runner = Runner(self._settings, queue, stores, stub, targets, self._stopping)
+                runner = Runner(
+                    self._settings,
+                    Queue(redis, lease_ms=lease_ms),
+                    stores,
+                    stub,
+                    targets,
+                    self._stopping,
+                )
                 housekeeping = Housekeeping(
                     self._settings,
-                    redis,
-                    stores.artifacts,
+                    looking,
+                    artifacts,
                     poll_seconds=self._settings.poll_seconds,
                 )
                 reach = Reach(targets)
                 await asyncio.gather(
-                    self._serve(queue, Workers(redis), runner, stub, stores, reach),
+                    self._serve(
+                        queue,
+                        Workers(looking),
+                        runner,
+                        stub,
+                        Stores(Jobs(looking), Events(looking), artifacts),
+                        reach,
+                    ),
                     reach.run(self._stopping),
                     housekeeping.run(self._stopping),
                     stay_alive(self._settings.alive_file, self._stopping),
                 )
         finally:
             await redis.aclose()
+            await looking.aclose()
 
     def _store(self) -> ArtifactStore:
         return ArtifactStore(self._settings.artifacts, seconds=self._settings.store_seconds)
@@ -109,16 +127,26 @@ class Worker:
             except (ConnectionError, TimeoutError) as error:
                 log.warning("Redis is away: %s", error)
             except Exception:
-                # Also what Redis refuses, being full or read-only. Running jobs need this worker.
-                log.exception("the worker made a mistake")
+                # Also writes that a full or read-only Redis refuses. The worker goes on, since
+                # running jobs need it.
+                log.exception("the worker failed by a mistake of its own")
             await pause(self._settings.poll_seconds, self._stopping)
         if me is not None:
             with contextlib.suppress(RedisError):
                 await queue.leave(me.id)
-        await asyncio.gather(*self._running)
+        await self._given_back()
         if me is not None:
             with contextlib.suppress(RedisError):
                 await workers.leave(me)
+
+    async def _given_back(self) -> None:
+        if not self._running:
+            return
+        _, pending = await asyncio.wait(self._running, timeout=_END_SECONDS)
+        for task in pending:
+            job_id = self._running[task].job_id
+            log.error("job %s: can't be given back now; its lease runs out", job_id)
+        await cancelled(pending)
 
     async def _described(
         self, stub: generator_pb2_grpc.GeneratorAsyncStub, reach: Reach
@@ -139,10 +167,11 @@ class Worker:
         if self._waits:
             log.info("the generator serves %s", described.preset)
         self._waits = False
-        return LiveWorker(self._id, described.preset, reach.vlms)
+        device = described.device_id or f"of {self._settings.generator}"
+        return LiveWorker(self._id, described.preset, reach.vlms, device)
 
     async def _tidy(self, queue: Queue, stores: Stores) -> None:
-        """What any worker does for all: takes jobs from dead ones, ends pauses."""
+        """Work that every worker does for all: takes jobs from dead workers, ends pauses."""
         for claim, owner in await queue.expired():
             cause = f"worker {owner} stopped renewing its lease"
             status = await queue.requeue(
@@ -161,7 +190,8 @@ class Worker:
     async def _claim(self, queue: Queue, runner: Runner, me: LiveWorker) -> None:
         queues = await queue.served_by(me.generator, me.vlms)
         while len(self._running) < self._settings.slots and not self._runs_one_alone:
-            claim = await queue.claim(me.id, queues, running=len(self._running))
+            runner.device = me.device
+            claim = await queue.claim(me.id, queues, running=len(self._running), device=me.device)
             if claim is None:
                 return
             task = asyncio.create_task(runner.run(claim))

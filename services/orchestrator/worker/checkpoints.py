@@ -49,7 +49,8 @@ class Checkpoints:
             raise
 
     async def newest(self) -> SavedCheckpoint | None:
-        """The newest that is whole. One that is not is dropped, and the job's causes say so."""
+        """The newest checkpoint that is complete. A damaged one is dropped, and the job's causes
+        say so."""
         for stored in await self._stores.jobs.checkpoints(self._lease.claim.job_id):
             data = await self._lease.patiently(
                 partial(self._stores.artifacts.read_checkpoint, stored)
@@ -60,7 +61,7 @@ class Checkpoints:
         return None
 
     async def drop(self, step: int, why: str) -> None:
-        """Nobody goes on from this one any more."""
+        """Drops this checkpoint: it can't be used."""
         cause = f"the checkpoint after step {step} could not be used: {why}"
         log.warning("job %s: %s", self._lease.claim.job_id, cause)
         known = await self._stores.jobs.checkpoints(self._lease.claim.job_id)
@@ -80,8 +81,8 @@ async def discard(job_id: str, stores: Stores) -> None:
 
 
 async def _delete(job_id: str, checkpoints: Sequence[StoredCheckpoint], stores: Stores) -> None:
-    """What the store refuses to delete goes with the job."""
+    """What the store can't delete now is deleted with the job."""
     try:
         await stores.artifacts.delete([one.path for one in checkpoints])
     except StoreUnavailable as error:
-        log.warning("job %s: old checkpoints stay: %s", job_id, error)
+        log.warning("job %s: old checkpoints can't be deleted yet: %s", job_id, error)

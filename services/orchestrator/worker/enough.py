@@ -1,4 +1,4 @@
-"""When a job has learned what it should, and may end before its last step."""
+"""Decides when a job has learned enough to end before its last step."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from collections.abc import Sequence
 
 from dualprocess.schemas import AnyStepEvent, ResolvedJobSpec, StepEvent
 
-#: In a row: one step's noise may be a lucky one.
+#: This many steps in a row, since a single step's noise may be a lucky one.
 _STEPS = 3
 
 
 def enough(spec: ResolvedJobSpec, steps: Sequence[AnyStepEvent]) -> str | None:
     """Why the job may end after these steps, if it may.
 
-    A step tells the probabilities (VQAScore, the geometric mean over an answer's tokens) of images
-    that were made before it learned from them, on noise of its own: they are not the images that
-    the LoRA was fitted to.
+    A step reports the probabilities (VQAScore, the geometric mean over an answer's tokens) of
+    images that were made before it learned from them, on noise of its own: they are not the images
+    that the LoRA was fitted to.
     """
     wanted = spec.stop_at_score
     last = [step for step in steps[-_STEPS:] if isinstance(step, StepEvent)]

@@ -1,8 +1,11 @@
-"""Which ends of an attempt say something against the job, and which are worth another try."""
+"""The ways in which an attempt can end: some count against the job, and after some it is tried
+again."""
 
 from __future__ import annotations
 
 import grpc
+
+from services.common.blame import failed_device, is_spared
 
 
 class JobRefused(Exception):
@@ -18,11 +21,24 @@ class WorkerStopping(Exception):
 
 
 class AttemptFailed(Exception):
-    """This attempt is over; the sentence says why. Another one may succeed."""
+    """This attempt is over; the message says why. Another one may succeed."""
 
 
 class GeneratorTroubled(AttemptFailed):
-    """The generator died or ran out of memory, which a job beside this one may have made it do."""
+    """The generator died or ran out of memory; another job on it may have caused that."""
+
+
+class ServiceEnded(AttemptFailed):
+    """The generator ended for a reason that has nothing to do with the job."""
+
+
+class DeviceFailed(AttemptFailed):
+    """The job failed on the generator's device. Whether the job or the device was the cause,
+    another device will show."""
+
+    def __init__(self, sentence: str, device: str) -> None:
+        super().__init__(sentence)
+        self.device = device
 
 
 #: A service said that the request itself is wrong, or came out as NaN: deterministic, so final.
@@ -32,6 +48,8 @@ _FINAL = (
     grpc.StatusCode.OUT_OF_RANGE,
     grpc.StatusCode.UNIMPLEMENTED,
     grpc.StatusCode.DATA_LOSS,
+    # Two VLMs failed the same call.
+    grpc.StatusCode.ABORTED,
 )
 
 
@@ -43,9 +61,16 @@ def failure(error: grpc.aio.AioRpcError, who: str) -> AttemptFailed | JobRefused
     return (JobRefused if error.code() in _FINAL else AttemptFailed)(_sentence(error, who))
 
 
-def generators_failure(error: grpc.aio.AioRpcError, generator: str) -> AttemptFailed | JobRefused:
-    """What the generator's error means for a job on it."""
+def generators_failure(
+    error: grpc.aio.AioRpcError, generator: str, device: str
+) -> AttemptFailed | JobRefused:
+    """The failure of a job that the generator's error means. ``device`` is the name of its device,
+    if the error names none."""
     who = f"the generator {generator}"
+    if is_spared(error):
+        return ServiceEnded(_sentence(error, who))
+    if error.code() is grpc.StatusCode.INTERNAL:
+        return DeviceFailed(_sentence(error, who), failed_device(error, device))
     if error.code() in _TROUBLED:
         return GeneratorTroubled(_sentence(error, who))
     return failure(error, who)

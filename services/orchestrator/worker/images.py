@@ -1,4 +1,4 @@
-"""One images job: fetch its LoRAs, render, perhaps score."""
+"""One images job: fetches its LoRAs, renders, and scores if there are questions."""
 
 from __future__ import annotations
 

@@ -62,7 +62,11 @@ class Lease:
                 owned = await self._queue.renew(self.claim)
             except RedisError as error:
                 # Nobody else can take the job while Redis is away or takes no writes.
-                log.warning("job %s: its lease waits for Redis: %s", self.claim.job_id, error)
+                log.warning(
+                    "job %s: its lease can't be renewed while Redis is away: %s",
+                    self.claim.job_id,
+                    error,
+                )
                 continue
             if owned is Owned.LOST:
                 raise LeaseLost(self.claim.job_id)
@@ -81,7 +85,7 @@ class Lease:
             self.cancel_wanted.set()
 
     async def warn(self, sentence: str) -> None:
-        """Tells the job's owner something, once."""
+        """Adds a warning to the job, once."""
         if sentence not in self._warnings:
             self._warnings.append(sentence)
             fields = {"warnings": json.dumps(self._warnings)}

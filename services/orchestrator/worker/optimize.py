@@ -1,4 +1,4 @@
-"""One optimise job: drive the generator, keep what it tells, score what it made."""
+"""One optimise job: drives the generator, stores its results, has them scored."""
 
 from __future__ import annotations
 
@@ -23,7 +23,12 @@ from dualprocess.v1 import generator_pb2_grpc
 from services.orchestrator.worker import report, tensorboard, wire
 from services.orchestrator.worker.advice import advice
 from services.orchestrator.worker.checkpoints import Checkpoints, SavedCheckpoint
-from services.orchestrator.worker.failures import JobRefused, JobStopped, WorkerStopping
+from services.orchestrator.worker.failures import (
+    JobRefused,
+    JobStopped,
+    ServiceEnded,
+    WorkerStopping,
+)
 from services.orchestrator.worker.files import read_file
 from services.orchestrator.worker.lease import Lease
 from services.orchestrator.worker.run import Run, changed, skipped_steps
@@ -44,20 +49,22 @@ async def optimize(
     *,
     stopping: asyncio.Event,
 ) -> JobStatus:
-    """Runs the job; its status in the end: succeeded, perhaps before its last step because it
-    had learned enough, or cancelled with what was learned.
+    """Runs the job. Returns its final status: succeeded, perhaps before the last step because it
+    had learned enough; or cancelled, with what it learned.
 
-    It goes on from its newest checkpoint; where a cancel is wanted by then, without another step.
-    ``targets`` says where each VLM answers; once ``stopping`` is set the job is suspended.
+    It continues from its newest checkpoint; if it was cancelled meanwhile, without another step.
+    ``targets`` has the address of each VLM. When ``stopping`` is set, the job is suspended.
 
-    Raises ``grpc.aio.AioRpcError`` when the generator refuses or is lost, ``JobRefused`` when
-    the VLM refuses, the LoRA to begin with is gone, or step after step had to be skipped,
-    ``WorkerStopping`` when the job was suspended, ``JobStopped`` when a cancel is wanted and
-    nothing was learned, and ``LeaseLost``.
+    Raises ``grpc.aio.AioRpcError`` if the generator refuses or is lost; ``JobRefused`` if the VLM
+    refuses, the LoRA to begin with is gone, or too many steps in a row were skipped;
+    ``WorkerStopping`` or ``ServiceEnded`` if the job was suspended because the worker or the
+    generator stops; ``JobStopped`` if it was cancelled and learned nothing; and ``LeaseLost``.
     """
     run = await _run(spec, lease, generator, targets, stores, stopping)
     if run.suspended:
-        raise WorkerStopping
+        if stopping.is_set():
+            raise WorkerStopping
+        raise ServiceEnded(f"the generator {spec.generator} was told to stop")
     for name, data in (
         ("metrics.jsonl", report.metrics_jsonl(run.steps)),
         ("job.json", report.job_json(spec)),
@@ -125,7 +132,7 @@ async def _start(spec: ResolvedJobSpec, stores: Stores, lease: Lease) -> bytes |
 
 @dataclass(frozen=True)
 class _Files:
-    """What travels with the spec."""
+    """The files that are sent with the spec."""
 
     start: bytes | None
     resume: SavedCheckpoint | None
@@ -191,7 +198,7 @@ def _pictures(spec: ResolvedJobSpec, run: Run, kind: str) -> list[bytes]:
 
 
 async def _score(spec: ResolvedJobSpec, lease: Lease, targets: Targets, run: Run) -> None:
-    """Lets teachers and judge score the saved pictures, and tells what else changed in them."""
+    """Has teachers and judge score the saved pictures, and records what else changed in them."""
     base, lora = _pictures(spec, run, "base"), _pictures(spec, run, "lora")
 
     async def both(vlm: str) -> tuple[Score, Score]:

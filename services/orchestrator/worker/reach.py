@@ -1,4 +1,4 @@
-"""Which of a worker's VLMs answer."""
+"""Finds out which of a worker's VLMs answer."""
 
 from __future__ import annotations
 
@@ -6,10 +6,6 @@ import asyncio
 import contextlib
 import logging
 
-import grpc
-
-from dualprocess.v1 import vlm_pb2, vlm_pb2_grpc
-from services.common.channels import AWAY
 from services.orchestrator.pauses import pause
 from services.orchestrator.worker.targets import Targets
 
@@ -33,25 +29,20 @@ class Reach:
     async def run(self, stopping: asyncio.Event) -> None:
         """Asks them every few seconds, until ``stopping``."""
         async with contextlib.AsyncExitStack() as channels:
-            stubs = {
-                name: vlm_pb2_grpc.VlmStub(
-                    await channels.enter_async_context(self._targets.open(name))
-                )
+            reached = {
+                name: await channels.enter_async_context(self._targets.open(name))
                 for name in self._targets.addresses
             }
             while not (self.known.is_set() and stopping.is_set()):
-                answers = await asyncio.gather(*map(_answers, stubs.values()))
-                vlms = tuple(name for name, one in zip(stubs, answers, strict=True) if one)
+                answers = await asyncio.gather(
+                    *(replicas.answers(_DESCRIBE_SECONDS) for replicas in reached.values())
+                )
+                vlms = tuple(name for name, one in zip(reached, answers, strict=True) if one)
                 if away := ", ".join(name for name in self.vlms if name not in vlms):
-                    log.warning("nothing is claimed for VLMs that are away: %s", away)
+                    log.warning(
+                        "jobs that need these VLMs are not claimed, since they do not answer: %s",
+                        away,
+                    )
                 self.vlms = vlms
                 self.known.set()
                 await pause(_EVERY_SECONDS, stopping)
-
-
-async def _answers(stub: vlm_pb2_grpc.VlmAsyncStub) -> bool:
-    try:
-        await stub.Describe(vlm_pb2.VlmDescribeRequest(), timeout=_DESCRIBE_SECONDS)
-    except grpc.aio.AioRpcError as error:
-        return error.code() not in AWAY
-    return True

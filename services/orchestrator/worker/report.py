@@ -1,4 +1,4 @@
-"""Files that make a finished job easy to judge. The same results give the same bytes."""
+"""Files that show how a job went. The same results give the same bytes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ _SHOWN_SIDE = 128
 
 
 def metrics_jsonl(steps: Sequence[AnyStepEvent]) -> bytes:
-    """A line a step: everything but how long it took. Of a skipped one, the reason."""
+    """One line for each step, with everything but how long it took; for a skipped one, the
+    reason."""
     lines = [step.model_dump_json(exclude={"type", "attempt", "timings"}) for step in steps]
     return "".join(f"{line}\n" for line in lines).encode()
 
@@ -51,7 +52,7 @@ def loss_png(steps: Sequence[StepEvent]) -> bytes:
 
 
 def samples_png(seeds: Sequence[int], base: Sequence[bytes], lora: Sequence[bytes]) -> bytes:
-    """A column a seed: the base model's picture above the LoRA's. Pictures are encoded."""
+    """One column for each seed: the base model's picture above the LoRA's. Pictures are encoded."""
     rows = [[_enlarged(picture) for picture in row] for row in (base, lora)]
     width, height = rows[0][0].size
     sheet = Image.new(

@@ -1,4 +1,4 @@
-"""What one run of the generator tells of a job, kept."""
+"""Collects what one run of the generator reports about a job."""
 
 from __future__ import annotations
 

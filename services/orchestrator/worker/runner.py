@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Collection
 from typing import Any, NoReturn
 
 import grpc
-from redis.exceptions import ConnectionError, TimeoutError
 
 from dualprocess.schemas import Job, JobStatus, ResolvedImagesSpec, ResolvedJobSpec
 from dualprocess.v1 import generator_pb2_grpc
@@ -18,9 +18,11 @@ from services.orchestrator.worker.checkpoints import discard
 from services.orchestrator.worker.company import Company
 from services.orchestrator.worker.failures import (
     AttemptFailed,
+    DeviceFailed,
     GeneratorTroubled,
     JobRefused,
     JobStopped,
+    ServiceEnded,
     WorkerStopping,
     generators_failure,
 )
@@ -34,16 +36,17 @@ from services.orchestrator.worker.words import speak
 
 log = logging.getLogger(__name__)
 
-#: A lease is renewed so often in its own time: four may be missed before it is over.
+#: How often a lease is renewed within its own time: four renewals may be missed before it is over.
 _RENEWALS = 5
-#: A job has so long to end or to be suspended once its worker stops.
+#: Seconds that a job has to end or to be suspended once its worker stops.
 SUSPEND_SECONDS = 5.0
-#: What this version can't read is for another's worker; it takes jobs as often as this one.
+#: The pause before a job that only a newer version can read is offered again.
 _NEWER_PAUSE_SECONDS = 10.0
 
 
 class Runner:
-    """Runs claimed jobs on one generator, until ``stopping`` is set."""
+    """Runs claimed jobs on one generator, until ``stopping`` is set. ``device`` is the name of the
+    generator's device, as it was last described."""
 
     def __init__(
         self,
@@ -61,6 +64,7 @@ class Runner:
         self._stopping = stopping
         self._targets = targets
         self._company = Company()
+        self.device = ""
 
     async def run(self, claim: Claim) -> None:
         """Ends with the job finished, given back, or another's."""
@@ -72,10 +76,8 @@ class Runner:
                 await self._attempt(job, claim)
         except UnreadableJob as error:
             await self._leave_to_newer(claim, error)
-        except (ConnectionError, TimeoutError) as error:
-            # Its lease runs out, and it is claimed again.
-            log.error("job %s: Redis stayed away: %s", claim.job_id, error)
         except Exception:
+            # Its lease will run out, and the job is claimed again.
             log.exception("job %s: its attempt could not be ended", claim.job_id)
 
     async def _leave_to_newer(self, claim: Claim, error: UnreadableJob) -> None:
@@ -86,7 +88,7 @@ class Runner:
             cause,
             attempts=self._settings.attempts,
             pause_ms=int(_NEWER_PAUSE_SECONDS * 1000),
-            blame=Blame.NOBODY,
+            blame=Blame.OLD_WORKER,
         )
 
     async def _attempt(self, job: Job, claim: Claim) -> None:
@@ -106,18 +108,20 @@ class Runner:
             await self._queue.finish(claim, status)
             await self._ended(job.id, status)
         except LeaseLost:
-            log.warning("job %s: its lease is another's; nothing more is written", job.id)
+            log.warning("job %s: another worker has its lease; nothing more is written", job.id)
         except JobRefused as error:
             await self._fail(claim, str(error))
         except WorkerStopping:
             await self._give_back(job, claim, "the worker stopped", Blame.NOBODY)
+        except ServiceEnded as error:
+            await self._give_back(job, claim, str(error), Blame.NOBODY)
+        except DeviceFailed as error:
+            await self._give_back(job, claim, str(error), Blame.DEVICE, error.device)
         except GeneratorTroubled as error:
             blame = Blame.NEIGHBOUR if self._company.had(job.id) else Blame.JOB
             await self._give_back(job, claim, str(error), blame)
         except AttemptFailed as error:
             await self._give_back(job, claim, str(error))
-        except (ConnectionError, TimeoutError):
-            raise
         except Exception as error:
             log.exception("job %s: the worker made a mistake", job.id)
             await self._give_back(job, claim, f"the worker: {type(error).__name__}: {error}")
@@ -134,7 +138,7 @@ class Runner:
             await asyncio.wait({work, *others}, return_when=asyncio.FIRST_COMPLETED)
             if work.cancelled():
                 # grpc.aio cancels a call whose request can't be written, and keeps why to itself.
-                raise AttemptFailed("the worker: a call was cancelled, and nobody had asked for it")
+                raise AttemptFailed("the worker: a call was cancelled unexpectedly")
             if work.done():
                 return work.result()
             raise next(filter(None, (task.exception() for task in others if task.done())))
@@ -143,7 +147,7 @@ class Runner:
                 raise WorkerStopping from error
             raise
         finally:
-            await _cancelled({work, *others})
+            await cancelled({work, *others})
 
     async def _stopped(self) -> NoReturn:
         await self._stopping.wait()
@@ -159,25 +163,26 @@ class Runner:
                 return await optimize(job.spec, lease, *services, stopping=self._stopping)
             return await render(job.spec, lease, *services)
         except grpc.aio.AioRpcError as error:
-            raise generators_failure(error, job.generator) from error
+            raise generators_failure(error, job.generator, self.device) from error
 
     async def _fail(self, claim: Claim, error: str) -> None:
         try:
             await self._queue.finish(claim, JobStatus.FAILED, error)
             await self._ended(claim.job_id, f"failed: {error}")
         except LeaseLost:
-            log.warning("job %s: its lease is another's", claim.job_id)
+            log.warning("job %s: another worker has its lease", claim.job_id)
 
     async def _give_back(
-        self, job: Job, claim: Claim, cause: str, blame: Blame = Blame.JOB
+        self, job: Job, claim: Claim, cause: str, blame: Blame = Blame.JOB, device: str = ""
     ) -> None:
-        pause = self._settings.pause_seconds * 2 ** (job.attempt - 1)
+        pause_ms = int(self._settings.pause_seconds * 1000)
         status = await self._queue.requeue(
             claim,
             cause,
             attempts=self._settings.attempts,
-            pause_ms=0 if blame is Blame.NOBODY else int(pause * 1000),
+            pause_ms=0 if blame is Blame.NOBODY else pause_ms,
             blame=blame,
+            device=device,
         )
         log.warning("job %s: attempt %d ended: %s; now %s", job.id, job.attempt, cause, status)
         if status is not None and status.is_final:
@@ -188,7 +193,7 @@ class Runner:
         await discard(job_id, self._stores)
 
 
-async def _cancelled(tasks: set[asyncio.Task[Any]]) -> None:
+async def cancelled(tasks: Collection[asyncio.Task[Any]]) -> None:
     """Cancels until they are done: redis-py and grpc.aio can lose a cancel."""
     pending = {task for task in tasks if not task.done()}
     while pending:

@@ -6,10 +6,9 @@ import contextlib
 from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
 
-import grpc
-
 from dualprocess.schemas import Probability, Question, QuestionScore, Score
-from dualprocess.v1 import vlm_pb2, vlm_pb2_grpc
+from dualprocess.v1 import vlm_pb2
+from services.common.replicas import Replicas
 from services.orchestrator.worker import wire
 from services.orchestrator.worker.lease import Lease
 from services.orchestrator.worker.targets import Targets
@@ -29,9 +28,9 @@ class _Asking(Protocol):
 @contextlib.asynccontextmanager
 async def scoring(vlm: str, targets: Targets, lease: Lease, spec: _Asking) -> AsyncIterator[Scorer]:
     """A scorer of the job's pictures by its questions, at one VLM."""
-    async with targets.open(vlm) as channel:
+    async with targets.open(vlm) as replicas:
         name = f"{vlm} at {targets.addresses[vlm]}"
-        yield Scorer(channel, name, lease, spec.questions, spec.question_postfix)
+        yield Scorer(replicas, name, lease, spec.questions, spec.question_postfix)
 
 
 class Scorer:
@@ -39,13 +38,13 @@ class Scorer:
 
     def __init__(
         self,
-        channel: grpc.aio.Channel,
+        replicas: Replicas,
         name: str,
         lease: Lease,
         questions: Sequence[Question],
         postfix: str,
     ) -> None:
-        self._stub = vlm_pb2_grpc.VlmStub(channel)
+        self._replicas = replicas
         self._name = name
         self._lease = lease
         self._questions = questions
@@ -77,7 +76,8 @@ class Scorer:
 
     async def _ask(self, request: vlm_pb2.ScoreRequest) -> vlm_pb2.ScoreResponse:
         return await asked(
-            lambda: self._stub.Score(request, timeout=SECONDS),
+            lambda stub: stub.Score(request, timeout=SECONDS),
+            self._replicas,
             self._name,
             self._lease,
             "to score the results",

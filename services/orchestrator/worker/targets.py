@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import grpc
-
-from services.common.channels import open_channel
 from services.common.credentials import Credentials
+from services.common.replicas import Replicas
 
 
 @dataclass(frozen=True)
@@ -18,5 +16,6 @@ class Targets:
     addresses: Mapping[str, str]
     credentials: Credentials
 
-    def open(self, vlm: str) -> grpc.aio.Channel:
-        return open_channel(self.addresses[vlm], self.credentials)
+    def open(self, vlm: str) -> Replicas:
+        target = self.addresses[vlm]
+        return Replicas(target, self.credentials, name=f"{vlm} at {target}")

@@ -1,54 +1,51 @@
-"""A call of one VLM that outlasts the VLM's absence."""
+"""A call of one VLM that waits while the VLM is away."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import grpc
 
-from services.common.channels import AWAY
-from services.orchestrator.worker.failures import AttemptFailed, JobStopped, failure
+from services.common.errors import VlmLate, VlmsFailed
+from services.common.replicas import MOST_LATE, Call, Replicas, Told
+from services.orchestrator.worker.failures import AttemptFailed, JobRefused, JobStopped, failure
 from services.orchestrator.worker.lease import Lease
 
 AnswerT = TypeVar("AnswerT")
 
 #: What one call may take.
 SECONDS = 120.0
-#: One that is late so often in a row is no more in time for the next call.
-_MOST_LATE = 3
-_RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0)
 
 
 async def asked(
-    call: Callable[[], Awaitable[AnswerT]], vlm: str, lease: Lease, purpose: str
+    call: Call[AnswerT], vlm: Replicas, name: str, lease: Lease, purpose: str
 ) -> AnswerT:
-    """What the call gives; while the VLM is away the job says so, with its ``purpose``, and waits.
+    """The result of the call. While the VLM is away, the job waits, and says for what: ``name`` and
+    ``purpose`` are for that sentence.
 
-    Raises ``JobRefused`` for what the VLM refuses, ``AttemptFailed`` for what it can't do now,
-    ``JobStopped`` when a cancel is wanted while the VLM is away.
+    Raises ``JobRefused`` if the VLM refuses, or fails twice; ``AttemptFailed`` if it can't do it
+    now; ``JobStopped`` if the job is cancelled while the VLM is away.
     """
-    tries = late = 0
-    while True:
-        try:
-            answer = await call()
-        except grpc.aio.AioRpcError as error:
-            fault = failure(error, f"the VLM {vlm}")
-            if error.code() not in AWAY:
-                raise fault from error
-            late = late + 1 if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED else 0
-            if late == _MOST_LATE:
-                raise AttemptFailed(
-                    f"the VLM {vlm} gave no answer {purpose} in time, {late} times in a row"
-                ) from error
-            if lease.cancel_wanted.is_set():
-                raise JobStopped from error
-            if tries == 0:
-                await lease.waits_for(f"{fault} ({purpose})")
-        else:
-            if tries:
-                await lease.waits_for(None)
-            return answer
-        await asyncio.sleep(_RETRY_SECONDS[min(tries, len(_RETRY_SECONDS) - 1)])
-        tries += 1
+    waits = False
+
+    async def away(reason: str) -> None:
+        nonlocal waits
+        if lease.cancel_wanted.is_set():
+            raise JobStopped
+        if not waits:
+            waits = True
+            await lease.waits_for(f"{reason} ({purpose})")
+
+    try:
+        answer = await vlm.ask(call, Told(away=away, failed=lease.warn))
+    except grpc.aio.AioRpcError as error:
+        raise failure(error, f"the VLM {name}") from error
+    except VlmsFailed as error:
+        raise JobRefused(f"{error} ({purpose})") from error
+    except VlmLate as error:
+        raise AttemptFailed(
+            f"the VLM {name} gave no answer {purpose} in time, {MOST_LATE} times in a row"
+        ) from error
+    if waits:
+        await lease.waits_for(None)
+    return answer

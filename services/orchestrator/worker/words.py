@@ -1,4 +1,4 @@
-"""One job of words: a VLM answers questions about an image, or writes."""
+"""One job in which a VLM answers questions about an image, or writes questions or a prompt."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from dualprocess.schemas import (
     ResolvedQuestionsSpec,
     WrittenQuestions,
 )
-from dualprocess.v1 import vlm_pb2, vlm_pb2_grpc
+from dualprocess.v1 import vlm_pb2
+from services.common.replicas import Replicas
 from services.orchestrator.store.artifacts import IMAGE_FILE
 from services.orchestrator.worker.failures import JobRefused, JobStopped
 from services.orchestrator.worker.files import read_file
@@ -37,20 +38,19 @@ async def speak(
 ) -> JobStatus:
     """Runs the job. Raises ``JobRefused`` when the VLM refuses, or twice writes what can't be used,
     and as ``asked`` does."""
-    async with targets.open(spec.vlm) as channel:
+    async with targets.open(spec.vlm) as replicas:
         name = f"{spec.vlm} at {targets.addresses[spec.vlm]}"
-        stub = vlm_pb2_grpc.VlmStub(channel)
         result: Answers | WrittenQuestions | ExpandedPrompt
         match spec:
             case ResolvedAnswersSpec():
-                speaker = _Speaker(stub, name, lease, await _image(lease, stores))
+                speaker = _Speaker(replicas, name, lease, await _image(lease, stores))
                 result = await _answers(spec, speaker)
             case ResolvedQuestionsSpec():
                 image = await _image(lease, stores) if spec.drawing else _blank()
-                speaker = _Speaker(stub, name, lease, image)
+                speaker = _Speaker(replicas, name, lease, image)
                 result = await _written(tasks.of_questions(spec), speaker)
             case ResolvedExpansionSpec():
-                speaker = _Speaker(stub, name, lease, _blank())
+                speaker = _Speaker(replicas, name, lease, _blank())
                 expansion = tasks.of_expansion(spec)
                 result = await _written(expansion, speaker)
                 if doubt := expansion.doubt(result):
@@ -63,7 +63,7 @@ async def speak(
 class _Speaker:
     """One VLM, looking at one encoded picture."""
 
-    stub: vlm_pb2_grpc.VlmAsyncStub
+    replicas: Replicas
     name: str
     lease: Lease
     picture: bytes
@@ -79,7 +79,11 @@ class _Speaker:
             max_new_tokens=max_new_tokens,
         )
         response = await asked(
-            lambda: self.stub.Answer(request, timeout=SECONDS), self.name, self.lease, "to speak"
+            lambda stub: stub.Answer(request, timeout=SECONDS),
+            self.replicas,
+            self.name,
+            self.lease,
+            "to speak",
         )
         return response.answers[0]
 

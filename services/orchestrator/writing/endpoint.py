@@ -1,7 +1,7 @@
 """A language model behind an OpenAI-compatible endpoint: one message, one reply.
 
-Wire format: https://platform.openai.com/docs/api-reference/chat/create. Nothing optional of it is
-used, since what calls itself compatible differs there.
+Wire format: https://platform.openai.com/docs/api-reference/chat/create. No optional part of it is
+used, since compatible endpoints differ there.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _SHOWN = 300
 
 
 class EndpointFault(Exception):
-    """The endpoint did not reply. The sentence says why, and what its operator can do."""
+    """The endpoint did not reply. The message says why, and what its operator can do."""
 
 
 class EndpointBusy(EndpointFault):
@@ -73,15 +73,15 @@ class Endpoint:
             answer = await self._http.post(self._url, json=body)
         except httpx.HTTPError as error:
             log.warning("the language model at %s: %r", self._url, error)
-            raise EndpointFault(f"nobody answers there ({type(error).__name__})") from error
+            raise EndpointFault(f"it can't be reached ({type(error).__name__})") from error
         if not answer.is_success:
             raise _fault(answer)
         try:
             completion = _Completion.model_validate_json(answer.content)
         except ValidationError as error:
             raise EndpointFault(
-                "what answers there is no chat completion; DUALPROCESS_LLM_BASE_URL must end "
-                "where /chat/completions begins, like https://api.openai.com/v1"
+                "the answer is not a chat completion; DUALPROCESS_LLM_BASE_URL must be the "
+                "address before /chat/completions, like https://api.openai.com/v1"
             ) from error
         return completion.choices[0].message.content or ""
 
@@ -105,5 +105,5 @@ def _fault(answer: httpx.Response) -> EndpointFault:
     if answer.status_code in (429, 503):
         pause = answer.headers.get("Retry-After", "")
         seconds = int(pause) if pause.isdecimal() and len(pause) < 6 else None
-        return EndpointBusy(f"it has no time for this now ({answer.status_code})", seconds)
+        return EndpointBusy(f"it is busy now ({answer.status_code})", seconds)
     return EndpointFault(f"it answered {answer.status_code}: {said}")

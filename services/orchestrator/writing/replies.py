@@ -1,4 +1,4 @@
-"""A writer's reply: text with one JSON object in it, perhaps among other words."""
+"""A writer's reply: text that contains one JSON object."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MAX_OBJECTS = 50
 
 
 class BadReply(Exception):
-    """A reply that can't be used. The sentence says what is wrong with it."""
+    """A reply that can't be used. The message says what is wrong with it."""
 
 
 def read_reply(text: str, model: type[ReplyT]) -> ReplyT:
@@ -37,7 +37,7 @@ def read_reply(text: str, model: type[ReplyT]) -> ReplyT:
         try:
             data, end = decoder.raw_decode(text, begin)
         except (ValueError, RecursionError) as error:
-            fault = f"it is not whole JSON: {error}" if found is None else fault
+            fault = f"its JSON is not complete: {error}" if found is None else fault
             continue
         try:
             found = model.model_validate(data)

@@ -1,4 +1,4 @@
-"""What a writer is asked for, and what its reply must be."""
+"""The tasks of a writer, and the form of their replies."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ WordsT = TypeVar("WordsT")
 NOTE_CHARACTERS = 400
 #: The most that the VLM service lets an answer have.
 WRITTEN_TOKENS = 512
-#: A VLM must be shown something, also where there is nothing to see.
+#: A VLM always needs an image, even if the job has none.
 BLANK_SIDE = 224
 
 _RESTATED = "the prompt as one question to which Yes is the right answer"
@@ -150,14 +150,14 @@ def expansion(
             return None
         return (
             f"The prompt has about {words} words, and {generator} is sure to read {most_words}: "
-            "what stands at its end may have no effect. Shorten it, or expand it again."
+            "its end may have no effect. Shorten it, or expand it again."
         )
 
     return Task("\n\n".join(parts), read, doubt)
 
 
 def of_questions(spec: ResolvedQuestionsSpec) -> Task[WrittenQuestions]:
-    """The task that a job has."""
+    """The task of a job that writes questions."""
     return questions(
         spec.prompt,
         count=spec.count,
@@ -168,7 +168,7 @@ def of_questions(spec: ResolvedQuestionsSpec) -> Task[WrittenQuestions]:
 
 
 def of_expansion(spec: ResolvedExpansionSpec) -> Task[ExpandedPrompt]:
-    """The task that a job has."""
+    """The task of a job that expands a prompt."""
     return expansion(
         spec.prompt,
         instructions=spec.instructions,

@@ -26,7 +26,8 @@ class VlmFamily(ABC):
 
     #: The model's class in transformers.
     model_class: ClassVar[str]
-    #: Not always ``AutoImageProcessor``: its choice for some models asks for torchvision.
+    #: Not always ``AutoImageProcessor``: for some models it would choose one that needs
+    #: torchvision.
     image_processor_class: ClassVar[str] = "AutoImageProcessor"
 
     def __init__(
@@ -60,7 +61,7 @@ class VlmFamily(ABC):
     def pixel_values(self, unit_BCHW: torch.Tensor) -> torch.Tensor:
         """Differentiable: images in [0, 1] as the model's image processor would give them.
 
-        All images of a call have one size; the aspect is kept as the processor keeps it.
+        All images of a call have one size; the aspect ratio is kept as the processor keeps it.
         """
 
     @abstractmethod
@@ -83,7 +84,7 @@ class VlmFamily(ABC):
     ) -> torch.Tensor:
         """Last hidden states [batch, length, width] of right-padded ids [batch, length].
 
-        ``features``, as ``image_features`` gave them, take the places of each row's image tokens.
+        ``features``, from ``image_features``, replace each row's image tokens.
         """
         model = self.model.model
         is_image = self.is_image(input_ids)
@@ -103,7 +104,7 @@ class VlmFamily(ABC):
         return input_ids == image_token_id
 
     def text_inputs(self, is_image: torch.Tensor) -> Mapping[str, torch.Tensor]:  # noqa: ARG002
-        """What the text model needs to know of the image tokens beside their embeddings."""
+        """What the text model needs to know about the image tokens besides their embeddings."""
         return {}
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -128,7 +129,7 @@ class VlmFamily(ABC):
         return str(answer).strip()
 
     def vision_inputs(self, pixel_values: torch.Tensor) -> Mapping[str, torch.Tensor]:
-        """What the whole model takes for these images, by its own argument names."""
+        """The whole model's arguments for these images, by their names."""
         return {"pixel_values": pixel_values.to(self.model.dtype)}
 
     def converse(self, asked: AskedQuestion, postfix: str, placeholder: str) -> Conversation:

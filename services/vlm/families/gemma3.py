@@ -12,7 +12,7 @@ from services.vlm.preprocess import resize
 
 
 class Gemma3(VlmFamily):
-    """One image a conversation, without pan and scan. ``pixel_values`` [batch, 3, side, side]."""
+    """One image per conversation, without pan and scan. ``pixel_values`` [batch, 3, side, side]."""
 
     model_class = "Gemma3ForConditionalGeneration"
 

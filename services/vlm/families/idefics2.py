@@ -15,7 +15,7 @@ _IMAGE = "<image>"
 
 
 class Idefics2(VlmFamily):
-    """One image a conversation, not split into tiles. ``pixel_values`` [batch, 3, h, w]."""
+    """One image per conversation, not split into tiles. ``pixel_values`` [batch, 3, h, w]."""
 
     model_class = "Idefics2ForConditionalGeneration"
 
@@ -41,7 +41,7 @@ class Idefics2(VlmFamily):
         return pixel_values.to(self.device)
 
     def image_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        # Not model.get_image_features: it takes an evenly grey image for padding, and drops it.
+        # Not model.get_image_features: it treats an image of one grey as padding, and drops it.
         model = self.model.model
         hidden = model.vision_model(pixel_values=pixel_values.to(model.dtype)).last_hidden_state
         every_patch = torch.ones(hidden.shape[:2], dtype=torch.bool, device=hidden.device)

@@ -1,5 +1,5 @@
-"""Pixtral 12B: a tower for any aspect, rows set off by tokens (Agrawal et al., 2024,
-arXiv 2410.07073)."""
+"""Pixtral 12B: a vision tower for any aspect ratio, with tokens at the ends of rows (Agrawal et
+al., 2024, arXiv 2410.07073)."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Pixtral(VlmFamily):
         return torch.stack(list(self.model.model.get_image_features(**inputs).pooler_output))
 
     def vision_inputs(self, pixel_values: torch.Tensor) -> Mapping[str, torch.Tensor]:
-        # Without sizes the tower would take every patch of a batch for one image's.
+        # Without sizes the tower would treat all patches of a batch as one image.
         height, width = pixel_values.shape[-2:]
         sizes = torch.tensor([[height, width]] * len(pixel_values), device=self.device)
         return {**super().vision_inputs(pixel_values), "image_sizes": sizes}

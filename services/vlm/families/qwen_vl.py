@@ -1,8 +1,8 @@
 """What the Qwen-VL models share: patches in merged order, a grid of features, M-RoPE.
 
-Image tokens have a row and a column in the text model's rotary positions (Wang et al., 2024).
-The patches' grid is never carried beside the tensors: ``pixel_values`` stay pictures, and
-features stay a grid, so their shapes say it.
+Image tokens have a row and a column in the text model's rotary positions (Wang et al., 2024). The
+size of the patches' grid is not passed along: ``pixel_values`` stay pictures, and features stay a
+grid, so their shapes have it.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ _IMAGE_PAD = "<|image_pad|>"
 
 
 class QwenVl(VlmFamily):
-    """One image a conversation. ``pixel_values`` [batch, 3, h, w], each side a whole number of
+    """One image per conversation. ``pixel_values`` [batch, 3, h, w], each side a whole number of
     merged patches; features [batch, rows, columns, width] with a place for each merged patch."""
 
-    # Not AutoImageProcessor's choice: where torchvision is installed, it resizes without PIL.
+    # Not AutoImageProcessor's choice: if torchvision is installed, that one resizes without PIL.
     image_processor_class = "Qwen2VLImageProcessorPil"
 
     def pixel_values(self, unit_BCHW: torch.Tensor) -> torch.Tensor:
@@ -34,7 +34,7 @@ class QwenVl(VlmFamily):
 
     @property
     def _merged_patch(self) -> int:
-        """The side, in pixels, of what one image token stands for."""
+        """The side, in pixels, of the area of one image token."""
         side: int = self.image_processor.patch_size * self.image_processor.merge_size
         return side
 
@@ -59,7 +59,7 @@ class QwenVl(VlmFamily):
         return self.unpatchify(patches, height, width).to(self.device)
 
     def patchify(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """The rows that the vision tower takes: [batch * patches, 3 * frames * patch * patch].
+        """The vision tower's input: [batch * patches, 3 * frames * patch * patch].
 
         As the image processor's ``patchify``: the patches of a merged patch follow one another,
         and a still image is equal frames.
@@ -75,7 +75,7 @@ class QwenVl(VlmFamily):
         return repeated.reshape(batch * rows * columns * merge**2, -1)
 
     def unpatchify(self, patches: torch.Tensor, height: int, width: int) -> torch.Tensor:
-        """The picture [1, 3, height, width] that ``patches`` of ``patchify`` are of."""
+        """The picture [1, 3, height, width] from which ``patchify`` made ``patches``."""
         processor = self.image_processor
         merge, patch = processor.merge_size, processor.patch_size
         rows, columns = height // self._merged_patch, width // self._merged_patch
@@ -124,8 +124,8 @@ class QwenVl(VlmFamily):
         is_image = self.is_image(input_ids)
         embedded, *deeper = torch.split(features.flatten(0, 2), embeds.shape[-1], dim=-1)
         embeds = embeds.masked_scatter(is_image.unsqueeze(-1), embedded.to(embeds.dtype))
-        # Without position ids the text model would silently count tokens in one dimension. They
-        # are computed on the CPU, since that takes a look at every row.
+        # Without position ids the text model would silently count tokens in one dimension. They are
+        # computed on the CPU, since that reads every row.
         position_ids, _ = model.get_rope_index(
             input_ids.cpu(),
             **{name: ids.cpu() for name, ids in self.text_inputs(is_image).items()},

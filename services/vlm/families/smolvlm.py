@@ -16,7 +16,7 @@ _IMAGE = "<image>"
 
 
 class SmolVlm(VlmFamily):
-    """One image a conversation, not split into tiles. ``pixel_values`` [batch, 3, side, side]."""
+    """One image per conversation, not split into tiles. ``pixel_values`` [batch, 3, side, side]."""
 
     model_class = "SmolVLMForConditionalGeneration"
     image_processor_class = "SmolVLMImageProcessorPil"
@@ -44,7 +44,7 @@ class SmolVlm(VlmFamily):
         return pixel_values.to(self.device)
 
     def image_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        # Not model.get_image_features: it takes an evenly grey image for padding, and drops it.
+        # Not model.get_image_features: it treats an image of one grey as padding, and drops it.
         model = self.model.model
         hidden = model.vision_model(pixel_values=pixel_values.to(model.dtype)).last_hidden_state
         features: torch.Tensor = model.connector(hidden)

@@ -1,4 +1,4 @@
-// The page's own manners: the visitor's key, downloads, faults at their fields, the job in the address.
+// The page's own scripts: the visitor's key, downloads, faults at their fields, the job in the address.
 (() => {
   const COOKIE = "__KEY_COOKIE__";
   const ASKS_FOR_KEY = __AUTH__;
@@ -20,7 +20,7 @@
     return element;
   };
 
-  // The REST API lies beside the page.
+  // The REST API's path is next to the page's.
   const api = PATH.replace(/\/ui$/, "");
   const problem = async (response) => {
     const said = await response.json().catch(() => ({}));
@@ -58,7 +58,7 @@
     dialog.showModal();
   }
 
-  // Gradio's own requests say when the key no longer opens anything: a refusal of the key names how to send one.
+  // A refusal of the key has this header. Gradio's own requests get one when the key is no longer valid.
   const plainFetch = window.fetch.bind(window);
   window.fetch = async (...request) => {
     const response = await plainFetch(...request);
@@ -82,7 +82,7 @@
   document.addEventListener("click", (event) => {
     const link = event.target.closest?.("a[data-artifact]");
     if (link) {
-      // Without a key the browser's own download needs no memory for the file.
+      // Without a key the browser can download the file itself, without keeping it in memory.
       if (!key()) return;
       event.preventDefault();
       download(link);
@@ -93,7 +93,7 @@
     }
   });
 
-  // Which field a fault belongs to: the path itself, or what contains it.
+  // The field that shows a fault: the one with this path, or the one that contains it.
   function place(scope, path) {
     const aliases = { prompts: "prompt", specs: "prompt" };
     const parts = path.split(".");

@@ -46,7 +46,7 @@ class Crowd:
         async with gate:
             try:
                 reader, writer = await asyncio.open_connection("127.0.0.1", port)
-                request = f"GET /v1/jobs/{job_id}/events HTTP/1.1\r\nHost: load\r\n\r\n"
+                request = f"GET /v1/jobs/{job_id}/events HTTP/1.1\r\nHost: localhost\r\n\r\n"
                 writer.write(request.encode())
                 status = int((await reader.readline()).split()[1])
             except (OSError, IndexError):

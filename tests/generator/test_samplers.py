@@ -87,7 +87,7 @@ REFUSED = [
         {"_class_name": "EDMEulerScheduler"},
         "EDMEulerScheduler.* is not supported here",
     ),
-    ("sd-1.4", {"num_train_timesteps": 40}, "num_inference_steps: .* can't do 50"),
+    ("sd-1.4", {"num_train_timesteps": 40}, "num_inference_steps: .* does not support 50"),
     ("sd-1.4", {"timestep_spacing": "odd"}, "odd"),
     *(
         ("sd-1.4", setting, f"{next(iter(setting))} True .* DDIMScheduler")
@@ -180,7 +180,7 @@ def test_a_setting_that_is_not_followed_is_refused_when_the_model_is_loaded(
 
 def test_more_steps_than_the_model_has_are_refused_by_their_field() -> None:
     family = changed("sd-1.4", {"num_train_timesteps": 60}).load()
-    with pytest.raises(InvalidInput, match=r"image\.num_inference_steps: .* can't do 61"):
+    with pytest.raises(InvalidInput, match=r"image\.num_inference_steps: .* does not support 61"):
         family.schedule(image_spec(num_inference_steps=61))
 
 

@@ -45,6 +45,10 @@ def up(
     ui: Annotated[
         bool | None, typer.Option(help="The web page at /ui; as a rule where [ui] is installed.")
     ] = None,
+    metrics: Annotated[
+        bool | None,
+        typer.Option("--metrics", help="Metrics of every process, for Prometheus."),
+    ] = None,
     quiet: Annotated[bool | None, typer.Option("--quiet", help="Logs go to files only.")] = None,
     presets: Annotated[Path | None, typer.Option(help="Directory of presets.")] = None,
     log_level: Annotated[
@@ -71,7 +75,13 @@ def up(
         "log-level": log_level,
     }
     command += [f"--{name}={value}" for name, value in values.items() if value is not None]
-    switches = {"auth": auth, "insecure": insecure, "ui": ui, "quiet": quiet}
+    switches = {
+        "auth": auth,
+        "insecure": insecure,
+        "ui": ui,
+        "metrics": metrics,
+        "quiet": quiet,
+    }
     command += [
         f"--{name}" if on else f"--no-{name}" for name, on in switches.items() if on is not None
     ]

@@ -20,6 +20,7 @@ from services.common.errors import STATUS_OF, InvalidInput, StartError
 from services.common.exposure import grpc_exposure_fault
 from services.common.settings import GpuServiceSettings
 from services.common.token import TokenDoor
+from services.common.watched_calls import WatchedCalls
 
 if TYPE_CHECKING:
     Context = grpc.aio.ServicerContext[Any, Any]
@@ -69,7 +70,8 @@ def bind(address: str, credentials: Credentials) -> tuple[grpc.aio.Server, int]:
     Raises ``StartError`` for an address that it can't have.
     """
     doors = [] if credentials.token is None else [TokenDoor(credentials.token)]
-    server = grpc.aio.server(options=SERVER_OPTIONS, interceptors=[*doors, StatusInterceptor()])
+    interceptors = [*doors, WatchedCalls(), StatusInterceptor()]
+    server = grpc.aio.server(options=SERVER_OPTIONS, interceptors=interceptors)
     shown = credentials.of_server()
     try:
         if shown is None:

@@ -118,6 +118,16 @@ class GrpcSettings(ServiceSettings):
     tls_ca: Path | None = Field(
         default=None, description="PEM certificates of who signs what the others must show."
     )
+    metrics_port: int | None = Field(
+        default=None,
+        ge=0,
+        le=65535,
+        description="Shows metrics for Prometheus on this port; 0 takes a free one and logs it.",
+    )
+    metrics_host: Host = Field(
+        default="127.0.0.1",
+        description="Where --metrics-port listens. Nobody there is asked for a key.",
+    )
     # From the environment: command lines are there for everyone on the machine to read.
     grpc_token: CliSuppress[SecretStr | None] = Field(
         default=None, description="Shared by the GPU services and who calls them."

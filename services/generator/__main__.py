@@ -14,7 +14,9 @@ from dualprocess import printable
 from dualprocess.v1 import generator_pb2, generator_pb2_grpc
 from services.common.credentials import CredentialsError
 from services.common.device import DeviceThread
+from services.common.device_memory import show_device_memory
 from services.common.errors import StartError
+from services.common.metrics import show_metrics
 from services.common.presets import PresetError, load_presets
 from services.common.server import serve
 from services.common.settings import GpuServiceSettings
@@ -27,6 +29,8 @@ async def main(settings: GpuServiceSettings) -> None:
     preset = load_presets(settings.presets).generator(settings.preset)
     credentials = settings.credentials()
     device = DeviceThread(settings.device, threads=settings.threads)
+    show_device_memory(device.device)
+    show_metrics(settings)
 
     async def load() -> Callable[[grpc.aio.Server], None]:
         family = await device.run(registry.load, preset, device.device)

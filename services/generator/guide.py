@@ -15,6 +15,7 @@ from dualprocess.v1 import tensor_pb2, vlm_pb2, vlm_pb2_grpc
 from services.common import torch_tensors
 from services.common.channels import AWAY
 from services.common.errors import BadGradient, InvalidInput, NonFinite, OutOfDeviceMemory
+from services.common.vlm_metrics import vlm_call, vlm_retried
 
 log = logging.getLogger(__name__)
 
@@ -75,14 +76,16 @@ class VlmGuide:
         question_postfix: str,
         guard: vlm_pb2.GuideGuard,
         *,
-        name: str,
+        preset: str,
+        target: str,
         waiting: Callable[[str], Awaitable[None]],
     ) -> None:
         self._stub = vlm_pb2_grpc.VlmStub(channel)
         self._questions = questions
         self._postfix = question_postfix
         self._guard = guard
-        self._name = name
+        self._preset = preset
+        self._name = f"{preset} at {target}"
         self._waiting = waiting
 
     async def __call__(self, images: tensor_pb2.Tensor) -> Guidance:
@@ -111,7 +114,8 @@ class VlmGuide:
         tries = late = 0
         while True:
             try:
-                return await self._stub.Guide(request, timeout=GUIDE_SECONDS)
+                with vlm_call(self._preset, "Guide"):
+                    return await self._stub.Guide(request, timeout=GUIDE_SECONDS)
             except grpc.aio.AioRpcError as error:
                 if error.code() not in AWAY:
                     raise self._refusal(error) from error
@@ -127,6 +131,7 @@ class VlmGuide:
                     await self._waiting(reason)
             await asyncio.sleep(RETRY_SECONDS[min(tries, len(RETRY_SECONDS) - 1)])
             tries += 1
+            vlm_retried(self._preset)
 
     def _refusal(self, error: grpc.aio.AioRpcError) -> Exception:
         kind = _REFUSALS.get(error.code(), RuntimeError)

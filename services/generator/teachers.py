@@ -30,7 +30,8 @@ async def teachers(
                 spec.questions,
                 spec.question_postfix,
                 guard,
-                name=f"{vlm.preset} at {vlm.target}",
+                preset=vlm.preset,
+                target=vlm.target,
                 waiting=waiting,
             )
             for vlm in spec.vlms

@@ -19,7 +19,7 @@ from services.common.extras import page_fault
 from services.common.presets import PresetError, load_presets
 from services.common.redis_address import redis_refusal
 from services.common.telemetry import configure_logging
-from services.local import own_redis, private, stack
+from services.local import metrics_ports, own_redis, private, stack
 from services.local.models import Models, chosen
 from services.local.ports import is_free
 from services.local.settings import LocalSettings
@@ -32,7 +32,7 @@ _BAD_INPUT = 2
 
 #: What a stack makes in its data folder.
 _LOCK = "lock"
-_FOLDERS = ("redis", "artifacts", "logs")
+_FOLDERS = ("redis", "artifacts", "logs", "metrics")
 
 _COLOURS = {"redis": 31, "vlm": 36, "generator": 35, "api": 32, "worker": 33}
 
@@ -117,6 +117,7 @@ async def _run(settings: LocalSettings, models: Models) -> None:
         await supervisor.stop()
     finally:
         own_redis.forget(settings.redis_folder)
+        metrics_ports.forget(settings.metrics_targets)
 
 
 async def _work(settings: LocalSettings, models: Models, supervisor: Supervisor) -> None:
@@ -126,6 +127,7 @@ async def _work(settings: LocalSettings, models: Models, supervisor: Supervisor)
         f"{_page(settings)}"
         f"{models}; everything it keeps is in {settings.data}.\n"
         f"{_keys(settings)}"
+        f"{_metrics(settings)}"
         "Ctrl-C stops it."
     )
     print(printable.lines(told), flush=True)
@@ -144,6 +146,12 @@ def _keys(settings: LocalSettings) -> str:
     # With one of its own, whoever names its folder finds it.
     where = "" if settings.redis_url else f" --data {shlex.quote(str(settings.data))}"
     return f"Its keys: dualprocess keys{where} create --name me --scope submit --scope read\n"
+
+
+def _metrics(settings: LocalSettings) -> str:
+    if not settings.metrics:
+        return ""
+    return f"Its metrics, for Prometheus: {settings.metrics_targets}\n"
 
 
 def _prefixed(name: str, line: str) -> str:

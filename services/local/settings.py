@@ -48,11 +48,21 @@ class LocalSettings(ServiceSettings):
         gt=0,
         description="A model that is not there after so long ends the start.",
     )
+    metrics: bool = Field(
+        default=False,
+        description="Every process shows metrics on a free port of loopback; DATA/metrics has the "
+        "list for Prometheus.",
+    )
     quiet: bool = Field(default=False, description="Logs go to files only.")
 
     @property
     def url(self) -> str:
         return f"http://{host_port(self.host, self.port)}"
+
+    @property
+    def metrics_targets(self) -> Path:
+        """What Prometheus reads to find the processes: ``file_sd_configs`` in its words."""
+        return self.data / "metrics" / "targets.json"
 
     @property
     def redis_folder(self) -> Path:

@@ -7,7 +7,7 @@ import secrets
 import sys
 from collections.abc import Awaitable, Callable, Collection, Mapping
 
-from services.local import own_redis, private
+from services.local import metrics_ports, own_redis, private
 from services.local.child import ChildSpec
 from services.local.models import Models
 from services.local.ports import free_port
@@ -66,7 +66,7 @@ def build(settings: LocalSettings, models: Models) -> list[ChildSpec]:
         )
         for generator, port in generator_ports.items()
     ]
-    return children
+    return metrics_ports.told(settings, children)
 
 
 def _named(service: str, preset: str, all_of_them: Collection[str]) -> str:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from importlib.metadata import version
 
 from fastapi import FastAPI
+from redis.exceptions import RedisError
 from starlette.middleware.cors import CORSMiddleware
 
 from dualprocess.schemas import Problem
@@ -37,6 +38,7 @@ from services.orchestrator.api.rechecks import Rechecks
 from services.orchestrator.api.settings import ApiSettings
 from services.orchestrator.api.state import State
 from services.orchestrator.api.stream_limit import StreamLimit
+from services.orchestrator.api.watched_requests import WatchedRequests
 from services.orchestrator.api.wrong_keys import WrongKeys
 from services.orchestrator.following.places import Places
 from services.orchestrator.following.reader import Following
@@ -48,6 +50,7 @@ from services.orchestrator.store.jobs import Jobs
 from services.orchestrator.store.keys import ApiKeys
 from services.orchestrator.store.queue import Queue
 from services.orchestrator.store.redis import connect
+from services.orchestrator.store.reporter import Reporter
 from services.orchestrator.store.turns import Turns
 from services.orchestrator.store.uploads import Uploads
 from services.orchestrator.store.workers import Workers
@@ -96,6 +99,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
             following=following,
             places=Places(total=settings.streams, per_key=settings.streams_per_key),
             workers=Workers(redis),
+            reporter=Reporter(redis),
             artifacts=store,
             uploads=Uploads(redis, store),
             deletion=Deletion(redis, store),
@@ -110,6 +114,8 @@ def create_app(settings: ApiSettings) -> FastAPI:
         app.state.dualprocess = state
         async with background(settings, state):
             yield
+        with contextlib.suppress(RedisError):
+            await state.reporter.leave()
         await following.close()
         if endpoint is not None:
             await endpoint.close()
@@ -164,6 +170,8 @@ def create_app(settings: ApiSettings) -> FastAPI:
     # what a proxy would: the name that was asked for counts as well as the one that is told.
     names = Names(settings.names)
     app.add_middleware(AskedHost, names=names)
+    # Behind the proxy's prefix: it counts by the service's own paths.
+    app.add_middleware(WatchedRequests)
     app.add_middleware(
         Proxied, root_path=settings.root_path, trusted=networks(settings.trusted_proxies)
     )

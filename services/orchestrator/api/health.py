@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 from fastapi.responses import PlainTextResponse
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
+from redis.exceptions import RedisError
 
 from services.common.redis_state import look
 from services.orchestrator.api.auth import ADMIN
 from services.orchestrator.api.problems import ProblemError
+from services.orchestrator.api.site_metrics import site_metrics
 from services.orchestrator.api.state import StateDep
+
+log = logging.getLogger(__name__)
 
 router = APIRouter(tags=["health"])
 
@@ -42,19 +47,14 @@ async def readyz(
 @router.head("/metrics", dependencies=[ADMIN], include_in_schema=False)
 @router.get("/metrics", response_class=PlainTextResponse, dependencies=[ADMIN])
 async def metrics(state: StateDep) -> Response:
-    """In Prometheus's text format."""
-    registry = CollectorRegistry()
-    depth = Gauge(
-        "dualprocess_queue_depth", "Jobs that wait.", ["generator", "vlms"], registry=registry
-    )
-    for pair, waiting in (await state.jobs.queue_depths()).items():
-        generator, _, vlms = pair.partition("|")
-        depth.labels(generator, vlms).set(waiting)
-    jobs = Gauge("dualprocess_jobs", "Jobs by status.", ["status"], registry=registry)
-    for status, count in (await state.jobs.by_status()).items():
-        jobs.labels(status).set(count)
-    running = Gauge("dualprocess_jobs_running", "Jobs under a lease.", registry=registry)
-    running.set(await state.jobs.running())
-    workers = Gauge("dualprocess_workers_live", "Workers that report.", registry=registry)
-    workers.set(len(await state.workers.live()))
-    return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+    """In Prometheus's text format: what this process did, and what is true of the whole service.
+
+    Of several API processes one tells the second, so that sums over them are right."""
+    told = generate_latest(REGISTRY)
+    try:
+        if await state.reporter.asked():
+            told += await site_metrics(state.jobs, state.workers)
+    except RedisError as error:
+        # Away, or full: what this process did is told even then.
+        log.warning("Redis can't tell how the service is: %s", error)
+    return Response(told, media_type=CONTENT_TYPE_LATEST)

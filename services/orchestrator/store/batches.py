@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from dualprocess.schemas import Batch, BatchEntry, JobStatus, StatusEvent
+from services.orchestrator.metrics import JOBS_ENDED
 from services.orchestrator.store import redis as keys
 from services.orchestrator.store.queue import IDEMPOTENCY_SECONDS
 from services.orchestrator.store.quotas import known_or_exceeded
@@ -113,4 +114,5 @@ class Batches:
             for job_id in (queued + running)[::-1]:
                 job_keys = [keys.job_key(job_id), keys.DELAYED, keys.events_key(job_id), keys.JOBS]
                 await self._cancel(keys=job_keys, args=[job_id], client=pipe)
-            await pipe.execute()
+            before = await pipe.execute()
+        JOBS_ENDED.labels(JobStatus.CANCELLED).inc(before.count(JobStatus.QUEUED))

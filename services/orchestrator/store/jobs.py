@@ -116,6 +116,8 @@ def _told(warnings: Sequence[str]) -> dict[str, str]:
     return {"warnings": json.dumps(list(warnings))} if warnings else {}
 
 
+_QUEUE_PREFIX = keys.queue_key("", ()).removesuffix("|")
+
 #: Characters of specs, drawings and all, that are read beside the event loop.
 _MUCH = 1 << 15
 
@@ -201,8 +203,30 @@ class Jobs:
     async def queue_depths(self) -> dict[str, int]:
         """How many jobs wait, by ``generator|vlm+vlm``."""
         queues = sorted(await self._redis.smembers(keys.QUEUES))
-        prefix = keys.queue_key("", ()).removesuffix("|")
-        return {queue.removeprefix(prefix): await self._redis.zcard(queue) for queue in queues}
+        return {
+            queue.removeprefix(_QUEUE_PREFIX): await self._redis.zcard(queue) for queue in queues
+        }
+
+    async def head_waits(self) -> dict[str, float]:
+        """For how many seconds the next job of each queue with any has been queued, by
+        ``generator|vlm+vlm``."""
+        queues = sorted(await self._redis.smembers(keys.QUEUES))
+        async with self._redis.pipeline(transaction=False) as pipe:
+            pipe.time()
+            for queue in queues:
+                pipe.zrange(queue, 0, 0)
+            (seconds, micros), *heads = await pipe.execute()
+        heading = [(queue, head[0]) for queue, head in zip(queues, heads, strict=True) if head]
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for _, job_id in heading:
+                pipe.hget(keys.job_key(job_id), "queued_at")
+            moments = await pipe.execute()
+        now = float(seconds) + float(micros) / 1e6
+        return {
+            queue.removeprefix(_QUEUE_PREFIX): max(0.0, now - int(moment) / 1000)
+            for (queue, _), moment in zip(heading, moments, strict=True)
+            if moment is not None
+        }
 
     async def by_status(self) -> dict[JobStatus, int]:
         """How many jobs there are."""

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from typing import Any
 
 from dualprocess.schemas import Artifact, Event, JobStatus, StatusEvent
+from services.orchestrator.metrics import ATTEMPTS_RETRIED, JOBS_ENDED, LEASES_EXPIRED
 from services.orchestrator.store import redis as keys
 from services.orchestrator.store.quotas import known_or_exceeded
 from services.orchestrator.store.scripts import script
@@ -39,6 +40,12 @@ _SCRIPTS = (
 )
 
 
+# There from the start, at 0: what begins with its first job has no rate.
+for _status in JobStatus:
+    if _status.is_final:
+        JOBS_ENDED.labels(_status)
+
+
 class LeaseLost(Exception):
     """The job has another owner now. Nothing more may be written about it."""
 
@@ -62,14 +69,19 @@ class Blame(StrEnum):
     NOBODY = "nobody"
 
 
+for _blame in Blame:
+    ATTEMPTS_RETRIED.labels(_blame)
+
+
 @dataclass(frozen=True)
 class Claim:
     """A job under a lease; ``alone`` if nothing may run beside it on its generator. No two claims
-    have the same ``token``, whatever Redis loses."""
+    have the same ``token``, whatever Redis loses. It was queued for ``waited_seconds``."""
 
     job_id: str
     token: str
     alone: bool = False
+    waited_seconds: float = field(default=0.0, compare=False)
 
 
 class Queue:
@@ -153,7 +165,10 @@ class Queue:
             ],
         )
         del self._asks[owner]
-        return Claim(claimed[0], claimed[1], bool(claimed[2])) if claimed else None
+        if not claimed:
+            return None
+        job_id, token, alone, waited_ms = claimed
+        return Claim(job_id, token, bool(alone), waited_ms / 1000)
 
     async def leave(self, owner: str) -> None:
         """``owner`` waits for no jobs any more."""
@@ -233,6 +248,7 @@ class Queue:
         )
         if not done:
             raise LeaseLost(claim.job_id)
+        JOBS_ENDED.labels(status).inc()
 
     async def requeue(
         self,
@@ -270,7 +286,15 @@ class Queue:
                 self._lease_ms,
             ],
         )
-        return JobStatus(status) if status else None
+        if not status:
+            return None
+        if expired:
+            LEASES_EXPIRED.inc()
+        if JobStatus(status).is_final:
+            JOBS_ENDED.labels(status).inc()
+        else:
+            ATTEMPTS_RETRIED.labels(blame).inc()
+        return JobStatus(status)
 
     async def promote(self) -> None:
         """Jobs whose pause is over go back into their queues."""
@@ -295,6 +319,7 @@ class Queue:
         ended: list[str] = await self._scripts["overdue"](
             keys=[keys.JOBS, keys.DELAYED], args=[keys.job_key(""), _BATCH]
         )
+        JOBS_ENDED.labels(JobStatus.FAILED).inc(len(ended))
         return ended
 
     async def cancel(self, job_id: str) -> JobStatus | None:
@@ -303,4 +328,6 @@ class Queue:
             keys=[keys.job_key(job_id), keys.DELAYED, keys.events_key(job_id), keys.JOBS],
             args=[job_id],
         )
+        if status == JobStatus.QUEUED:
+            JOBS_ENDED.labels(JobStatus.CANCELLED).inc()
         return JobStatus(status) if status else None

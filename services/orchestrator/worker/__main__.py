@@ -8,6 +8,7 @@ import sys
 
 from dualprocess import printable
 from services.common.credentials import CredentialsError
+from services.common.metrics import show_metrics
 from services.common.telemetry import configure_logging
 from services.orchestrator.store.artifacts import StoreRefused
 from services.orchestrator.worker.app import Worker
@@ -25,6 +26,7 @@ if __name__ == "__main__":
     settings = WorkerSettings.from_command_line()
     configure_logging("worker", settings.log_level)
     settings.check_redis()
+    show_metrics(settings)
     try:
         asyncio.run(main(settings))
     except StoreRefused as error:

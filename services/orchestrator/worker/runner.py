@@ -12,6 +12,7 @@ from redis.exceptions import ConnectionError, TimeoutError
 
 from dualprocess.schemas import Job, JobStatus, ResolvedImagesSpec, ResolvedJobSpec
 from dualprocess.v1 import generator_pb2_grpc
+from services.orchestrator.metrics import LEASES_LOST, QUEUE_WAIT, vlms_label
 from services.orchestrator.store.newer import UnreadableJob
 from services.orchestrator.store.queue import Blame, Claim, LeaseLost, Queue
 from services.orchestrator.worker.checkpoints import discard
@@ -67,6 +68,8 @@ class Runner:
         try:
             job = await self._stores.jobs.read(claim.job_id, whole=True)
             assert job is not None
+            waits = QUEUE_WAIT.labels(job.generator, vlms_label(job.vlms))
+            waits.observe(claim.waited_seconds)
             # A job of words is with no generator: it can't be what troubles one.
             with self._company.joined(job.id) if job.generator else contextlib.nullcontext():
                 await self._attempt(job, claim)
@@ -106,6 +109,7 @@ class Runner:
             await self._queue.finish(claim, status)
             await self._ended(job.id, status)
         except LeaseLost:
+            LEASES_LOST.inc()
             log.warning("job %s: its lease is another's; nothing more is written", job.id)
         except JobRefused as error:
             await self._fail(claim, str(error))
@@ -166,6 +170,7 @@ class Runner:
             await self._queue.finish(claim, JobStatus.FAILED, error)
             await self._ended(claim.job_id, f"failed: {error}")
         except LeaseLost:
+            LEASES_LOST.inc()
             log.warning("job %s: its lease is another's", claim.job_id)
 
     async def _give_back(

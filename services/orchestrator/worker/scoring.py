@@ -12,7 +12,7 @@ from dualprocess.schemas import Probability, Question, QuestionScore, Score
 from dualprocess.v1 import vlm_pb2, vlm_pb2_grpc
 from services.orchestrator.worker import wire
 from services.orchestrator.worker.lease import Lease
-from services.orchestrator.worker.targets import Targets
+from services.orchestrator.worker.targets import Targets, Vlm
 from services.orchestrator.worker.vlm import SECONDS, asked
 
 #: Pictures in one call: far below the message limit at any size that presets allow.
@@ -30,8 +30,7 @@ class _Asking(Protocol):
 async def scoring(vlm: str, targets: Targets, lease: Lease, spec: _Asking) -> AsyncIterator[Scorer]:
     """A scorer of the job's pictures by its questions, at one VLM."""
     async with targets.open(vlm) as channel:
-        name = f"{vlm} at {targets.addresses[vlm]}"
-        yield Scorer(channel, name, lease, spec.questions, spec.question_postfix)
+        yield Scorer(channel, targets.named(vlm), lease, spec.questions, spec.question_postfix)
 
 
 class Scorer:
@@ -40,13 +39,13 @@ class Scorer:
     def __init__(
         self,
         channel: grpc.aio.Channel,
-        name: str,
+        vlm: Vlm,
         lease: Lease,
         questions: Sequence[Question],
         postfix: str,
     ) -> None:
         self._stub = vlm_pb2_grpc.VlmStub(channel)
-        self._name = name
+        self._vlm = vlm
         self._lease = lease
         self._questions = questions
         self._postfix = postfix
@@ -78,7 +77,8 @@ class Scorer:
     async def _ask(self, request: vlm_pb2.ScoreRequest) -> vlm_pb2.ScoreResponse:
         return await asked(
             lambda: self._stub.Score(request, timeout=SECONDS),
-            self._name,
+            self._vlm,
+            "Score",
             self._lease,
             "to score the results",
         )

@@ -9,8 +9,10 @@ from typing import TypeVar
 import grpc
 
 from services.common.channels import AWAY
+from services.common.vlm_metrics import vlm_call, vlm_retried
 from services.orchestrator.worker.failures import AttemptFailed, JobStopped, failure
 from services.orchestrator.worker.lease import Lease
+from services.orchestrator.worker.targets import Vlm
 
 AnswerT = TypeVar("AnswerT")
 
@@ -22,9 +24,10 @@ _RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0)
 
 
 async def asked(
-    call: Callable[[], Awaitable[AnswerT]], vlm: str, lease: Lease, purpose: str
+    call: Callable[[], Awaitable[AnswerT]], vlm: Vlm, method: str, lease: Lease, purpose: str
 ) -> AnswerT:
-    """What the call gives; while the VLM is away the job says so, with its ``purpose``, and waits.
+    """What the call of ``method`` gives; while the VLM is away the job says so, with its
+    ``purpose``, and waits.
 
     Raises ``JobRefused`` for what the VLM refuses, ``AttemptFailed`` for what it can't do now,
     ``JobStopped`` when a cancel is wanted while the VLM is away.
@@ -32,7 +35,8 @@ async def asked(
     tries = late = 0
     while True:
         try:
-            answer = await call()
+            with vlm_call(vlm.preset, method):
+                answer = await call()
         except grpc.aio.AioRpcError as error:
             fault = failure(error, f"the VLM {vlm}")
             if error.code() not in AWAY:
@@ -52,3 +56,4 @@ async def asked(
             return answer
         await asyncio.sleep(_RETRY_SECONDS[min(tries, len(_RETRY_SECONDS) - 1)])
         tries += 1
+        vlm_retried(vlm.preset)

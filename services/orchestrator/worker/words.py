@@ -22,7 +22,7 @@ from services.orchestrator.worker.failures import JobRefused, JobStopped
 from services.orchestrator.worker.files import read_file
 from services.orchestrator.worker.lease import Lease
 from services.orchestrator.worker.stores import Stores
-from services.orchestrator.worker.targets import Targets
+from services.orchestrator.worker.targets import Targets, Vlm
 from services.orchestrator.worker.vlm import SECONDS, asked
 from services.orchestrator.writing import tasks
 from services.orchestrator.writing.replies import BadReply
@@ -38,19 +38,19 @@ async def speak(
     """Runs the job. Raises ``JobRefused`` when the VLM refuses, or twice writes what can't be used,
     and as ``asked`` does."""
     async with targets.open(spec.vlm) as channel:
-        name = f"{spec.vlm} at {targets.addresses[spec.vlm]}"
+        vlm = targets.named(spec.vlm)
         stub = vlm_pb2_grpc.VlmStub(channel)
         result: Answers | WrittenQuestions | ExpandedPrompt
         match spec:
             case ResolvedAnswersSpec():
-                speaker = _Speaker(stub, name, lease, await _image(lease, stores))
+                speaker = _Speaker(stub, vlm, lease, await _image(lease, stores))
                 result = await _answers(spec, speaker)
             case ResolvedQuestionsSpec():
                 image = await _image(lease, stores) if spec.drawing else _blank()
-                speaker = _Speaker(stub, name, lease, image)
+                speaker = _Speaker(stub, vlm, lease, image)
                 result = await _written(tasks.of_questions(spec), speaker)
             case ResolvedExpansionSpec():
-                speaker = _Speaker(stub, name, lease, _blank())
+                speaker = _Speaker(stub, vlm, lease, _blank())
                 expansion = tasks.of_expansion(spec)
                 result = await _written(expansion, speaker)
                 if doubt := expansion.doubt(result):
@@ -64,7 +64,7 @@ class _Speaker:
     """One VLM, looking at one encoded picture."""
 
     stub: vlm_pb2_grpc.VlmAsyncStub
-    name: str
+    vlm: Vlm
     lease: Lease
     picture: bytes
 
@@ -79,7 +79,11 @@ class _Speaker:
             max_new_tokens=max_new_tokens,
         )
         response = await asked(
-            lambda: self.stub.Answer(request, timeout=SECONDS), self.name, self.lease, "to speak"
+            lambda: self.stub.Answer(request, timeout=SECONDS),
+            self.vlm,
+            "Answer",
+            self.lease,
+            "to speak",
         )
         return response.answers[0]
 
@@ -103,7 +107,7 @@ async def _written(task: Task[WordsT], speaker: _Speaker) -> WordsT:
         return await carried_out(task, ask)
     except BadReply as error:
         raise JobRefused(
-            f"the VLM {speaker.name} twice wrote what can't be used: {error}"
+            f"the VLM {speaker.vlm} twice wrote what can't be used: {error}"
         ) from error
 
 

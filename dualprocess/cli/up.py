@@ -54,6 +54,9 @@ def up(
     log_level: Annotated[
         str | None, typer.Option(help="debug, info, warning or error: this and worse.")
     ] = None,
+    log_format: Annotated[
+        str | None, typer.Option(help="text for people, or json: an object a line.")
+    ] = None,
 ) -> None:
     """Start Redis, VLMs, generators, workers and API here; Ctrl-C stops them all.
 
@@ -73,6 +76,7 @@ def up(
         "load-seconds": load_seconds,
         "presets": presets,
         "log-level": log_level,
+        "log-format": log_format,
     }
     command += [f"--{name}={value}" for name, value in values.items() if value is not None]
     switches = {

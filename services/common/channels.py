@@ -6,9 +6,11 @@ import json
 
 import grpc
 
+from services.common import trail
 from services.common.credentials import OPEN, Credentials
 from services.common.limits import MESSAGE_LIMIT
-from services.common.token import senders
+from services.common.sent_metadata import senders
+from services.common.token import token_metadata
 
 #: How a call ends that reached nobody, or nobody in time: another try may reach somebody.
 AWAY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
@@ -60,9 +62,11 @@ def open_channel(target: str, credentials: Credentials = OPEN) -> grpc.aio.Chann
     """A channel to every address behind ``target``, calls spread over them in turn.
 
     ``target`` is a gRPC target: ``host:port``, ``dns:///name:port`` for all addresses of a name,
-    or ``ipv4:a:port,b:port`` for a list. With TLS the peer's certificate must carry that name.
+    or ``ipv4:a:port,b:port`` for a list. With TLS the peer's certificate must carry that name. Each
+    call says which job and request it is for.
     """
-    interceptors = [] if credentials.token is None else senders(credentials.token)
+    token = [] if credentials.token is None else token_metadata(credentials.token)
+    interceptors = senders(lambda: [*token, *trail.current().metadata()])
     shown = credentials.of_channel()
     if shown is None:
         return grpc.aio.insecure_channel(target, options=CHANNEL_OPTIONS, interceptors=interceptors)

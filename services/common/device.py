@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -52,7 +53,10 @@ class DeviceThread:
         """
         loop = asyncio.get_running_loop()
         try:
-            return await loop.run_in_executor(self._pool, partial(function, *args, **kwargs))
+            # What is logged there is about the same job.
+            context = contextvars.copy_context()
+            work = partial(context.run, function, *args, **kwargs)
+            return await loop.run_in_executor(self._pool, work)
         except torch.OutOfMemoryError as error:
             raise OutOfDeviceMemory(
                 f"{self.device} is out of memory: ask for a smaller image or batch"

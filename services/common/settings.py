@@ -25,6 +25,7 @@ from services.common.addresses import Host
 from services.common.credentials import Credentials, read_credentials
 from services.common.environment import Environment
 from services.common.presets import DEFAULT_DIRECTORY
+from services.common.telemetry import LogFormat
 
 #: Where Docker and Kubernetes mount secrets: a file is a setting, as a variable is.
 _SECRETS = Path("/run/secrets")
@@ -49,6 +50,10 @@ class ServiceSettings(BaseSettings):
     presets: Path = Field(default=DEFAULT_DIRECTORY, description="Directory of presets.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="What is logged: this and worse."
+    )
+
+    log_format: LogFormat = Field(
+        default="text", description="Of the log: lines for people, or an object of JSON a line."
     )
 
     @classmethod

@@ -1,7 +1,9 @@
-"""What comes in over gRPC, counted: how many calls are in flight, and how long each took."""
+"""What comes in over gRPC, counted: how many calls are in flight, and how long each took. What is
+logged meanwhile says for which job."""
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
@@ -10,9 +12,12 @@ import grpc
 from prometheus_client import Gauge, Histogram
 
 from services.common.metrics import CALL_SECONDS
+from services.common.trail import Trail, following
 
 if TYPE_CHECKING:
     Context = grpc.aio.ServicerContext[Any, Any]
+
+log = logging.getLogger(__name__)
 
 #: A streaming call lasts as long as its job.
 _SECONDS = Histogram(
@@ -40,30 +45,33 @@ class WatchedCalls(grpc.aio.ServerInterceptor):
         method = handler_call_details.method.rpartition("/")[2]
         if handler.request_streaming:
             return grpc.stream_stream_rpc_method_handler(
-                _watched(handler.stream_stream, method),
+                _watched(handler.stream_stream, method, logging.INFO),
                 handler.request_deserializer,
                 handler.response_serializer,
             )
         return grpc.unary_unary_rpc_method_handler(
-            _watched(handler.unary_unary, method),
+            _watched(handler.unary_unary, method, logging.DEBUG),
             handler.request_deserializer,
             handler.response_serializer,
         )
 
 
-def _watched(behaviour: Any, method: str) -> Any:
+def _watched(behaviour: Any, method: str, level: int) -> Any:
     async def call(request: Any, context: Context) -> Any:
         begin, code = time.perf_counter(), "CANCELLED"
-        try:
-            with _IN_FLIGHT.labels(method).track_inprogress():
-                answer = await behaviour(request, context)
-            code = "OK"
-            return answer
-        except grpc.aio.AbortError:
-            code = _name(context.code())
-            raise
-        finally:
-            _SECONDS.labels(method, code).observe(time.perf_counter() - begin)
+        with following(Trail.of(context.invocation_metadata() or ())):
+            try:
+                with _IN_FLIGHT.labels(method).track_inprogress():
+                    answer = await behaviour(request, context)
+                code = "OK"
+                return answer
+            except grpc.aio.AbortError:
+                code = _name(context.code())
+                raise
+            finally:
+                seconds = time.perf_counter() - begin
+                _SECONDS.labels(method, code).observe(seconds)
+                log.log(level, "%s ended with %s after %.2f s", method, code, seconds)
 
     return call
 

@@ -46,7 +46,7 @@ async def main(settings: GpuServiceSettings) -> None:
 
 if __name__ == "__main__":
     settings = GpuServiceSettings.from_command_line()
-    configure_logging("generator", settings.log_level)
+    configure_logging("generator", settings.log_level, settings.log_format)
     # A log is no place for progress bars, nor for hints to install torchvision.
     for library in (diffusers_logging, transformers_logging):
         library.disable_progress_bar()

@@ -18,7 +18,7 @@ from services.common.exposure import exposure_fault
 from services.common.extras import page_fault
 from services.common.presets import PresetError, load_presets
 from services.common.redis_address import redis_refusal
-from services.common.telemetry import configure_logging
+from services.common.telemetry import as_json, configure_logging
 from services.local import metrics_ports, own_redis, private, stack
 from services.local.models import Models, chosen
 from services.local.ports import is_free
@@ -45,7 +45,7 @@ def main() -> None:
         os.environ.pop(name, None)
     settings = LocalSettings.from_command_line()
     settings.data = settings.data.resolve()
-    configure_logging("local", settings.log_level)
+    configure_logging("local", settings.log_level, settings.log_format)
     if fault := exposure_fault(settings.host, auth=settings.auth, insecure=settings.insecure):
         _refuse(fault)
     if fault := page_fault(ui=settings.ui):
@@ -99,7 +99,7 @@ def _refuse(fault: str) -> NoReturn:
 async def _run(settings: LocalSettings, models: Models) -> None:
     def say(name: str, line: str) -> None:
         if not settings.quiet:
-            print(_prefixed(name, line), file=sys.stderr, flush=True)
+            print(_shown(settings, name, line), file=sys.stderr, flush=True)
 
     supervisor = Supervisor(stack.build(settings, models), settings.data / "logs", say)
     stop = asyncio.Event()
@@ -152,6 +152,13 @@ def _metrics(settings: LocalSettings) -> str:
     if not settings.metrics:
         return ""
     return f"Its metrics, for Prometheus: {settings.metrics_targets}\n"
+
+
+def _shown(settings: LocalSettings, name: str, line: str) -> str:
+    if settings.log_format == "text":
+        return _prefixed(name, line)
+    # Redis writes as it always does, and so does what fails before it knows better.
+    return line if line.startswith("{") else as_json(name, "info", line)
 
 
 def _prefixed(name: str, line: str) -> str:

@@ -118,5 +118,6 @@ def _python(
     umask: int = private.UMASK,
 ) -> ChildSpec:
     common = [f"--presets={settings.presets}", f"--log-level={settings.log_level}"]
+    common.append(f"--log-format={settings.log_format}")
     command = [sys.executable, "-m", module, *arguments, *common]
     return ChildSpec(name, command, ready, environment or {}, waits_for, ready_seconds, umask)

@@ -45,7 +45,7 @@ async def main(settings: GpuServiceSettings) -> None:
 
 if __name__ == "__main__":
     settings = GpuServiceSettings.from_command_line()
-    configure_logging("vlm", settings.log_level)
+    configure_logging("vlm", settings.log_level, settings.log_format)
     # A log is no place for progress bars, nor for hints to install torchvision.
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()

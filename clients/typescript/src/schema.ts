@@ -336,7 +336,8 @@ export interface paths {
         };
         /**
          * Readyz
-         * @description Redis answers as well; 503 while it is away.
+         * @description Redis answers as well; 503 while it is away. Behind `ok`, a line for all of it that may
+         *     lose jobs.
          */
         get: operations["readyz_readyz_get"];
         put?: never;
@@ -356,7 +357,9 @@ export interface paths {
         };
         /**
          * Metrics
-         * @description In Prometheus's text format.
+         * @description In Prometheus's text format: what this process did, and what is true of the whole service.
+         *
+         *     Of several API processes one tells the second, so that sums over them are right.
          */
         get: operations["metrics_metrics_get"];
         put?: never;
@@ -1184,6 +1187,12 @@ export interface components {
             /** Jobs */
             jobs: components["schemas"]["Job"][];
             /**
+             * Unreadable
+             * @description Jobs of this page that a newer version of the service stored, and that this one can't show.
+             * @default []
+             */
+            unreadable?: string[];
+            /**
              * Next
              * @description `cursor` of the next page, if any.
              */
@@ -1495,6 +1504,8 @@ export interface components {
             detail?: string | null;
             /** Instance */
             instance?: string | null;
+            /** Request Id */
+            request_id?: string | null;
             /**
              * Errors
              * @default []

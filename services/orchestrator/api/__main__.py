@@ -21,7 +21,7 @@ from services.orchestrator.store.artifacts import StoreRefused
 
 if __name__ == "__main__":
     settings = ApiSettings.from_command_line()
-    configure_logging("api", settings.log_level)
+    configure_logging("api", settings.log_level, settings.log_format)
     if fault := exposure_fault(settings.host, auth=settings.auth, insecure=settings.insecure):
         sys.exit(printable.lines(f"api: {fault}"))
     if fault := page_fault(ui=settings.ui):

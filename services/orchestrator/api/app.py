@@ -35,6 +35,7 @@ from services.orchestrator.api.interrupted import Interrupted
 from services.orchestrator.api.origins import OwnPages
 from services.orchestrator.api.proxied import Proxied, networks
 from services.orchestrator.api.rechecks import Rechecks
+from services.orchestrator.api.request_id import RequestIds
 from services.orchestrator.api.settings import ApiSettings
 from services.orchestrator.api.state import State
 from services.orchestrator.api.stream_limit import StreamLimit
@@ -68,6 +69,7 @@ _CORS_SENT = [
     "If-Range",
     "Last-Event-ID",
     "Range",
+    "X-Request-Id",
     "X-Requested-With",
 ]
 _CORS_READ = [
@@ -77,6 +79,7 @@ _CORS_READ = [
     "ETag",
     "Location",
     "Retry-After",
+    "X-Request-Id",
 ]
 
 
@@ -176,4 +179,5 @@ def create_app(settings: ApiSettings) -> FastAPI:
         Proxied, root_path=settings.root_path, trusted=networks(settings.trusted_proxies)
     )
     app.add_middleware(AskedHost, names=names)
+    app.add_middleware(RequestIds)
     return app

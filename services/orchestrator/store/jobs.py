@@ -33,9 +33,11 @@ from dualprocess.schemas import (
     WebhookStatus,
     WrittenQuestions,
 )
+from services.common.trail import Trail
 from services.orchestrator.store import redis as keys
 from services.orchestrator.store.checkpoints import StoredCheckpoint, load
 from services.orchestrator.store.newer import KnownParts, UnreadableJob
+from services.orchestrator.store.origins import trail_of
 from services.orchestrator.work import THOUSANDTHS, Work
 
 _METADATA: TypeAdapter[dict[str, str]] = TypeAdapter(dict[str, str])
@@ -187,6 +189,10 @@ class Jobs:
             _Stored(fields, artifacts, causes, positions.get(fields["id"]))
             for fields, artifacts, causes in found
         ]
+
+    async def trail(self, job_id: str) -> Trail:
+        """For logs: the job, and the request that made it."""
+        return await trail_of(job_id, self._redis)
 
     async def artifact_path(self, job_id: str, name: str) -> tuple[Artifact, str] | None:
         """An artifact and where it is stored."""

@@ -7,6 +7,7 @@ a worker that slept through its lease can't harm the job's next owner.
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -16,8 +17,11 @@ from typing import Any
 from dualprocess.schemas import Artifact, Event, JobStatus, StatusEvent
 from services.orchestrator.metrics import ATTEMPTS_RETRIED, JOBS_ENDED, LEASES_EXPIRED
 from services.orchestrator.store import redis as keys
+from services.orchestrator.store.origins import origin_fields
 from services.orchestrator.store.quotas import known_or_exceeded
 from services.orchestrator.store.scripts import script
+
+log = logging.getLogger(__name__)
 
 #: A job's stream is cut to about so many events; a job of 10,000 steps fits.
 EVENTS_KEPT = 20_000
@@ -115,7 +119,8 @@ class Queue:
         more work, than it may have.
         """
         key, digest = idempotency or (job_id, "")
-        flat = [item for pair in fields.items() for item in pair]
+        stored = {**fields, **origin_fields()}
+        flat = [item for pair in stored.items() for item in pair]
         queued = StatusEvent(status=JobStatus.QUEUED).model_dump_json()
         known = await self._scripts["submit"](
             keys=[
@@ -134,7 +139,10 @@ class Queue:
                 *flat,
             ],
         )
-        return known_or_exceeded(known)
+        known_id, known_digest = known_or_exceeded(known)
+        if known_id == job_id:
+            log.info("job %s: queued", job_id)
+        return known_id, known_digest
 
     async def claim(self, owner: str, queues: Iterable[str], *, running: int = 0) -> Claim | None:
         """The next job of these queues, or ``None`` when all are empty.

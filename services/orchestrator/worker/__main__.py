@@ -24,7 +24,7 @@ async def main(settings: WorkerSettings) -> None:
 
 if __name__ == "__main__":
     settings = WorkerSettings.from_command_line()
-    configure_logging("worker", settings.log_level)
+    configure_logging("worker", settings.log_level, settings.log_format)
     settings.check_redis()
     show_metrics(settings)
     try:

@@ -12,6 +12,8 @@ from redis.exceptions import ConnectionError, TimeoutError
 
 from dualprocess.schemas import Job, JobStatus, ResolvedImagesSpec, ResolvedJobSpec
 from dualprocess.v1 import generator_pb2_grpc
+from services.common import trail
+from services.common.trail import Trail
 from services.orchestrator.metrics import LEASES_LOST, QUEUE_WAIT, vlms_label
 from services.orchestrator.store.newer import UnreadableJob
 from services.orchestrator.store.queue import Blame, Claim, LeaseLost, Queue
@@ -64,8 +66,10 @@ class Runner:
         self._company = Company()
 
     async def run(self, claim: Claim) -> None:
-        """Ends with the job finished, given back, or another's."""
+        """Ends with the job finished, given back, or another's. The rest of the task is for it."""
+        trail.begin(Trail(claim.job_id))
         try:
+            trail.begin(await self._stores.jobs.trail(claim.job_id))
             job = await self._stores.jobs.read(claim.job_id, whole=True)
             assert job is not None
             waits = QUEUE_WAIT.labels(job.generator, vlms_label(job.vlms))

@@ -6,7 +6,7 @@ import json
 
 import grpc
 
-from services.common import trail
+from services.common import tracing, trail
 from services.common.credentials import OPEN, Credentials
 from services.common.limits import MESSAGE_LIMIT
 from services.common.sent_metadata import senders
@@ -66,7 +66,10 @@ def open_channel(target: str, credentials: Credentials = OPEN) -> grpc.aio.Chann
     call says which job and request it is for.
     """
     token = [] if credentials.token is None else token_metadata(credentials.token)
-    interceptors = senders(lambda: [*token, *trail.current().metadata()])
+    interceptors = [
+        *tracing.client_interceptors(),
+        *senders(lambda: [*token, *trail.current().metadata()]),
+    ]
     shown = credentials.of_channel()
     if shown is None:
         return grpc.aio.insecure_channel(target, options=CHANNEL_OPTIONS, interceptors=interceptors)

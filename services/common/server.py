@@ -13,6 +13,7 @@ from google.protobuf.message import DecodeError
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from services.common import tracing
 from services.common.addresses import host_port
 from services.common.channels import SERVER_OPTIONS
 from services.common.credentials import Credentials, CredentialsError
@@ -70,7 +71,8 @@ def bind(address: str, credentials: Credentials) -> tuple[grpc.aio.Server, int]:
     Raises ``StartError`` for an address that it can't have.
     """
     doors = [] if credentials.token is None else [TokenDoor(credentials.token)]
-    interceptors = [*doors, WatchedCalls(), StatusInterceptor()]
+    traces = tracing.server_interceptors()
+    interceptors = [*doors, *traces, WatchedCalls(), StatusInterceptor()]
     server = grpc.aio.server(options=SERVER_OPTIONS, interceptors=interceptors)
     shown = credentials.of_server()
     try:

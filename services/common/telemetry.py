@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from dualprocess import printable
-from services.common import trail
+from services.common import tracing, trail
 
 LogFormat = Literal["text", "json"]
 
@@ -55,6 +55,8 @@ class _Json(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         more = {"logger": record.name, **trail.current().named()}
+        if trace := tracing.trace_id():
+            more["trace"] = trace
         if record.exc_info:
             more["exception"] = self.formatException(record.exc_info)
         return as_json(self._service, record.levelname, record.getMessage(), **more)

@@ -21,6 +21,7 @@ from services.common.presets import PresetError, load_presets
 from services.common.server import serve
 from services.common.settings import GpuServiceSettings
 from services.common.telemetry import configure_logging
+from services.common.tracing import configure_tracing
 from services.generator import registry
 from services.generator.servicer import GeneratorServicer
 
@@ -47,6 +48,7 @@ async def main(settings: GpuServiceSettings) -> None:
 if __name__ == "__main__":
     settings = GpuServiceSettings.from_command_line()
     configure_logging("generator", settings.log_level, settings.log_format)
+    configure_tracing("generator")
     # A log is no place for progress bars, nor for hints to install torchvision.
     for library in (diffusers_logging, transformers_logging):
         library.disable_progress_bar()

@@ -20,6 +20,7 @@ from services.common.presets import PresetError, load_presets
 from services.common.server import serve
 from services.common.settings import GpuServiceSettings
 from services.common.telemetry import configure_logging
+from services.common.tracing import configure_tracing
 from services.vlm import registry
 from services.vlm.servicer import VlmServicer
 
@@ -46,6 +47,7 @@ async def main(settings: GpuServiceSettings) -> None:
 if __name__ == "__main__":
     settings = GpuServiceSettings.from_command_line()
     configure_logging("vlm", settings.log_level, settings.log_format)
+    configure_tracing("vlm")
     # A log is no place for progress bars, nor for hints to install torchvision.
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()

@@ -11,6 +11,7 @@ from redis.exceptions import RedisError
 from starlette.middleware.cors import CORSMiddleware
 
 from dualprocess.schemas import Problem
+from services.common import tracing
 from services.common.presets import load_presets
 from services.orchestrator.api import (
     answers,
@@ -180,4 +181,5 @@ def create_app(settings: ApiSettings) -> FastAPI:
     )
     app.add_middleware(AskedHost, names=names)
     app.add_middleware(RequestIds)
+    tracing.watch_app(app)
     return app

@@ -33,11 +33,10 @@ from dualprocess.schemas import (
     WebhookStatus,
     WrittenQuestions,
 )
-from services.common.trail import Trail
 from services.orchestrator.store import redis as keys
 from services.orchestrator.store.checkpoints import StoredCheckpoint, load
 from services.orchestrator.store.newer import KnownParts, UnreadableJob
-from services.orchestrator.store.origins import trail_of
+from services.orchestrator.store.origins import Origin, origin_of
 from services.orchestrator.work import THOUSANDTHS, Work
 
 _METADATA: TypeAdapter[dict[str, str]] = TypeAdapter(dict[str, str])
@@ -190,9 +189,9 @@ class Jobs:
             for fields, artifacts, causes in found
         ]
 
-    async def trail(self, job_id: str) -> Trail:
-        """For logs: the job, and the request that made it."""
-        return await trail_of(job_id, self._redis)
+    async def origin(self, job_id: str) -> Origin:
+        """The request that made it."""
+        return await origin_of(job_id, self._redis)
 
     async def artifact_path(self, job_id: str, name: str) -> tuple[Artifact, str] | None:
         """An artifact and where it is stored."""

@@ -10,6 +10,7 @@ from dualprocess import printable
 from services.common.credentials import CredentialsError
 from services.common.metrics import show_metrics
 from services.common.telemetry import configure_logging
+from services.common.tracing import configure_tracing
 from services.orchestrator.store.artifacts import StoreRefused
 from services.orchestrator.worker.app import Worker
 from services.orchestrator.worker.settings import WorkerSettings
@@ -25,6 +26,7 @@ async def main(settings: WorkerSettings) -> None:
 if __name__ == "__main__":
     settings = WorkerSettings.from_command_line()
     configure_logging("worker", settings.log_level, settings.log_format)
+    configure_tracing("worker")
     settings.check_redis()
     show_metrics(settings)
     try:

@@ -23,6 +23,7 @@ from services.common.channels import AWAY, open_channel
 from services.common.credentials import Credentials
 from services.common.errors import VlmLate, VlmsFailed
 from services.common.resolve import addresses, named
+from services.common.vlm_metrics import vlm_call, vlm_retried
 
 log = logging.getLogger(__name__)
 
@@ -68,12 +69,13 @@ class Told:
 
 
 class Replicas:
-    """An asynchronous context. ``name`` is for people."""
+    """An asynchronous context. ``preset`` is the VLM's, ``name`` is for people."""
 
-    def __init__(self, target: str, credentials: Credentials, *, name: str) -> None:
+    def __init__(self, target: str, credentials: Credentials, *, preset: str) -> None:
+        self.name = f"{preset} at {target}"
         self._target = target
         self._credentials = credentials
-        self._name = name
+        self._preset = preset
         self._replicas: dict[str, _Replica] = {}
         self._resolved_at = -_RESOLVE_SECONDS
 
@@ -88,9 +90,9 @@ class Replicas:
         loads = await self._loads(await self._known(), seconds, seconds)
         return bool(loads)
 
-    async def ask(self, call: Call[AnswerT], told: Told) -> AnswerT:
-        """What the call gives, of whoever has least to do. Whoever is away or late is left for
-        another one, or waited for.
+    async def ask(self, method: str, call: Call[AnswerT], told: Told) -> AnswerT:
+        """What the call of ``method`` gives, of whoever has least to do. Whoever is away or late is
+        left for another one, or waited for.
 
         A call that failed with ``INTERNAL`` is made once more, by another replica. Raises
         ``VlmsFailed`` when that failed, too, ``VlmLate``, and ``grpc.aio.AioRpcError`` for what a
@@ -100,9 +102,12 @@ class Replicas:
         late = 0
         for tries in itertools.count():
             replica, why = await self._chosen(failures)
+            if tries:
+                vlm_retried(self._preset)
             if replica is not None:
                 try:
-                    return await call(replica.stub)
+                    with vlm_call(self._preset, method):
+                        return await call(replica.stub)
                 except grpc.aio.AioRpcError as error:
                     replica.failed_at = time.monotonic()
                     code, why = error.code(), error.details() or error.code().name
@@ -114,11 +119,11 @@ class Replicas:
                 late = late + 1 if code is grpc.StatusCode.DEADLINE_EXCEEDED else 0
                 if late == MOST_LATE:
                     raise VlmLate(
-                        f"the VLM {self._name} gave no answer in time, {late} times in a row"
+                        f"the VLM {self.name} gave no answer in time, {late} times in a row"
                     )
                 if tries + 1 < len(self._replicas):
                     continue
-            await told.away(f"the VLM {self._name} is away: {why}")
+            await told.away(f"the VLM {self.name} is away: {why}")
             await asyncio.sleep(RETRY_SECONDS[min(tries, len(RETRY_SECONDS) - 1)])
         raise AssertionError
 
@@ -134,13 +139,11 @@ class Replicas:
         sentence = f"{error.details() or 'INTERNAL'} (on the device {device})"
         if failures:
             first = next(iter(failures.values()))
-            raise VlmsFailed(
-                f"the VLM {self._name} failed the same call twice: {first}; {sentence}"
-            )
+            raise VlmsFailed(f"the VLM {self.name} failed the same call twice: {first}; {sentence}")
         failures[replica] = sentence
-        log.warning("the VLM %s failed a call: %s", self._name, sentence)
+        log.warning("the VLM %s failed a call: %s", self.name, sentence)
         await told.failed(
-            f"The VLM {self._name} failed a call, and another replica was asked: {sentence}"
+            f"The VLM {self.name} failed a call, and another replica was asked: {sentence}"
         )
         if len(self._replicas) == 1:
             await asyncio.sleep(_AGAIN_SECONDS)

@@ -7,7 +7,7 @@ import secrets
 import sys
 from collections.abc import Awaitable, Callable, Collection, Mapping
 
-from services.local import own_redis, private
+from services.local import metrics_ports, own_redis, private
 from services.local.child import ChildSpec
 from services.local.models import Models
 from services.local.ports import free_port
@@ -67,7 +67,7 @@ def build(settings: LocalSettings, models: Models) -> list[ChildSpec]:
         )
         for generator, port in generator_ports.items()
     ]
-    return children
+    return metrics_ports.told(settings, children)
 
 
 def _named(service: str, preset: str, all_of_them: Collection[str]) -> str:
@@ -119,5 +119,6 @@ def _python(
     umask: int = private.UMASK,
 ) -> ChildSpec:
     common = [f"--presets={settings.presets}", f"--log-level={settings.log_level}"]
+    common.append(f"--log-format={settings.log_format}")
     command = [sys.executable, "-m", module, *arguments, *common]
     return ChildSpec(name, command, ready, environment or {}, waits_for, ready_seconds, umask)

@@ -42,7 +42,7 @@ def running(data: Path, *, ui: bool = False) -> Iterator[Stack]:
     port = free_port()
     command = [sys.executable, "-m", "services.local", f"--port={port}", f"--data={data}"]
     # The page takes seconds to load, and most tests have no use for it.
-    command.append("--ui" if ui else "--no-ui")
+    command += ["--metrics", "--ui" if ui else "--no-ui"]
     with (data / "up.log").open("wb") as log:
         process = subprocess.Popen([*command, "--quiet"], stdout=log, stderr=log)
     try:

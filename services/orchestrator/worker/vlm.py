@@ -18,9 +18,9 @@ SECONDS = 120.0
 
 
 async def asked(
-    call: Call[AnswerT], vlm: Replicas, name: str, lease: Lease, purpose: str
+    method: str, call: Call[AnswerT], vlm: Replicas, lease: Lease, purpose: str
 ) -> AnswerT:
-    """What the call gives; while the VLM, ``name`` for people, is away the job says so, with its
+    """What the call of ``method`` gives; while the VLM is away the job says so, with its
     ``purpose``, and waits.
 
     Raises ``JobRefused`` for what the VLM refuses or fails twice, ``AttemptFailed`` for what it
@@ -37,14 +37,14 @@ async def asked(
             await lease.waits_for(f"{reason} ({purpose})")
 
     try:
-        answer = await vlm.ask(call, Told(away=away, failed=lease.warn))
+        answer = await vlm.ask(method, call, Told(away=away, failed=lease.warn))
     except grpc.aio.AioRpcError as error:
-        raise failure(error, f"the VLM {name}") from error
+        raise failure(error, f"the VLM {vlm.name}") from error
     except VlmsFailed as error:
         raise JobRefused(f"{error} ({purpose})") from error
     except VlmLate as error:
         raise AttemptFailed(
-            f"the VLM {name} gave no answer {purpose} in time, {MOST_LATE} times in a row"
+            f"the VLM {vlm.name} gave no answer {purpose} in time, {MOST_LATE} times in a row"
         ) from error
     if waits:
         await lease.waits_for(None)

@@ -68,11 +68,18 @@ def up(
         bool | None,
         typer.Option(help="Serve the web page at /ui; by default if [ui] is installed."),
     ] = None,
+    metrics: Annotated[
+        bool | None,
+        typer.Option("--metrics", help="Show metrics of every process, for Prometheus."),
+    ] = None,
     quiet: Annotated[bool | None, typer.Option("--quiet", help="Write logs to files only.")] = None,
     presets: Annotated[Path | None, typer.Option(help="Directory of presets.")] = None,
     log_level: Annotated[
         str | None,
         typer.Option(help="Log messages of this level and above: debug, info, warning or error."),
+    ] = None,
+    log_format: Annotated[
+        str | None, typer.Option(help="text for people, or json, one object per line.")
     ] = None,
 ) -> None:
     """Start Redis, VLMs, generators, workers and API here; Ctrl-C stops them all.
@@ -98,12 +105,14 @@ def up(
         "load-seconds": load_seconds,
         "presets": presets,
         "log-level": log_level,
+        "log-format": log_format,
     }
     command += [f"--{name}={value}" for name, value in values.items() if value is not None]
     switches = {
         "auth": auth,
         "insecure": insecure,
         "ui": ui,
+        "metrics": metrics,
         "quiet": quiet,
         "dry-run": dry_run,
     }

@@ -39,6 +39,8 @@ class Problem(Model):
     status: int
     detail: str | None = None
     instance: str | None = None
+    #: What whoever runs the service finds in its log.
+    request_id: str | None = None
     errors: list[FieldError] = []
 
     def __str__(self) -> str:

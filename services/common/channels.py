@@ -6,9 +6,11 @@ import json
 
 import grpc
 
+from services.common import tracing, trail
 from services.common.credentials import OPEN, Credentials
 from services.common.limits import MESSAGE_LIMIT
-from services.common.token import senders
+from services.common.sent_metadata import senders
+from services.common.token import token_metadata
 
 #: The statuses of calls that got no answer, or none in time: another try may succeed.
 AWAY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
@@ -70,9 +72,14 @@ def open_channel(
 
     ``target`` is a gRPC target: ``host:port``, ``dns:///name:port`` for all addresses of a name,
     or ``ipv4:a:port,b:port`` for a list. With TLS the peer's certificate must have that
-    name, or the name ``peer`` if ``target`` is one of the addresses of that name.
+    name, or the name ``peer`` if ``target`` is one of the addresses of that name. Each
+    call says for which job and request it is.
     """
-    interceptors = [] if credentials.token is None else senders(credentials.token)
+    token = [] if credentials.token is None else token_metadata(credentials.token)
+    interceptors = [
+        *tracing.client_interceptors(),
+        *senders(lambda: [*token, *trail.current().metadata()]),
+    ]
     options = list(CHANNEL_OPTIONS)
     if peer is not None:
         options += [("grpc.default_authority", peer), ("grpc.ssl_target_name_override", peer)]

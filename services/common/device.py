@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import logging
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -61,7 +62,10 @@ class DeviceThread:
         loop = asyncio.get_running_loop()
         self.waiting += 1
         try:
-            return await loop.run_in_executor(self._pool, partial(function, *args, **kwargs))
+            # What is logged in the thread is about the same job.
+            context = contextvars.copy_context()
+            work = partial(context.run, function, *args, **kwargs)
+            return await loop.run_in_executor(self._pool, work)
         except Exception as error:
             if is_out_of_memory(error):
                 raise OutOfDeviceMemory(

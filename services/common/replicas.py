@@ -24,6 +24,7 @@ from services.common.channels import AWAY, open_channel
 from services.common.credentials import Credentials
 from services.common.errors import VlmLate, VlmsFailed
 from services.common.resolve import addresses, named
+from services.common.vlm_metrics import vlm_call, vlm_retried
 
 log = logging.getLogger(__name__)
 
@@ -69,12 +70,13 @@ class Told:
 
 
 class Replicas:
-    """Use it as an asynchronous context. ``name`` is how messages call the VLM."""
+    """Use it as an asynchronous context. ``preset`` is the VLM's; messages call it ``name``."""
 
-    def __init__(self, target: str, credentials: Credentials, *, name: str) -> None:
+    def __init__(self, target: str, credentials: Credentials, *, preset: str) -> None:
+        self.name = f"{preset} at {target}"
         self._target = target
         self._credentials = credentials
-        self._name = name
+        self._preset = preset
         self._replicas: dict[str, _Replica] = {}
         self._resolved_at = -_RESOLVE_SECONDS
 
@@ -89,9 +91,9 @@ class Replicas:
         loads = await self._loads(await self._known(), seconds, seconds)
         return bool(loads)
 
-    async def ask(self, call: Call[AnswerT], told: Told) -> AnswerT:
-        """The result of the call, from the replica that has least to do. If that one is away or
-        late, another one is called; if none answers, the call waits.
+    async def ask(self, method: str, call: Call[AnswerT], told: Told) -> AnswerT:
+        """The result of the call of ``method``, from the replica that has least to do. If that one
+        is away or late, another one is called; if none answers, the call waits.
 
         A call that failed with ``INTERNAL`` is made once more, by another replica. Raises
         ``VlmsFailed`` if that fails, too, ``VlmLate``, and ``grpc.aio.AioRpcError`` if a replica
@@ -101,9 +103,12 @@ class Replicas:
         late = 0
         for tries in itertools.count():
             replica, why = await self._chosen(failures)
+            if tries:
+                vlm_retried(self._preset)
             if replica is not None:
                 try:
-                    return await call(replica.stub)
+                    with vlm_call(self._preset, method):
+                        return await call(replica.stub)
                 except grpc.aio.AioRpcError as error:
                     replica.failed_at = time.monotonic()
                     code, why = error.code(), error.details() or error.code().name
@@ -115,11 +120,11 @@ class Replicas:
                 late = late + 1 if code is grpc.StatusCode.DEADLINE_EXCEEDED else 0
                 if late == MOST_LATE:
                     raise VlmLate(
-                        f"the VLM {self._name} gave no answer in time, {late} times in a row"
+                        f"the VLM {self.name} gave no answer in time, {late} times in a row"
                     )
                 if tries + 1 < len(self._replicas):
                     continue
-            await told.away(f"the VLM {self._name} is away: {why}")
+            await told.away(f"the VLM {self.name} is away: {why}")
             await asyncio.sleep(RETRY_SECONDS[min(tries, len(RETRY_SECONDS) - 1)])
         raise AssertionError
 
@@ -135,13 +140,11 @@ class Replicas:
         sentence = f"{error.details() or 'INTERNAL'} (on the device {device})"
         if failures:
             first = next(iter(failures.values()))
-            raise VlmsFailed(
-                f"the VLM {self._name} failed the same call twice: {first}; {sentence}"
-            )
+            raise VlmsFailed(f"the VLM {self.name} failed the same call twice: {first}; {sentence}")
         failures[replica] = sentence
-        log.warning("the VLM %s failed a call: %s", self._name, sentence)
+        log.warning("the VLM %s failed a call: %s", self.name, sentence)
         await told.failed(
-            f"The VLM {self._name} failed a call, and another replica was asked: {sentence}"
+            f"The VLM {self.name} failed a call, and another replica was asked: {sentence}"
         )
         if len(self._replicas) == 1:
             await asyncio.sleep(_AGAIN_SECONDS)

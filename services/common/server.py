@@ -17,6 +17,7 @@ from grpc_health.v1 import health as grpc_health
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from services.common import tracing
 from services.common.addresses import host_port
 from services.common.blame import by_device, by_nobody
 from services.common.calls import Calls
@@ -27,6 +28,7 @@ from services.common.errors import STATUS_OF, DeviceFault, InvalidInput, Service
 from services.common.exposure import grpc_exposure_fault
 from services.common.settings import GpuServiceSettings
 from services.common.token import TokenDoor
+from services.common.watched_calls import WatchedCalls
 
 if TYPE_CHECKING:
     Context = grpc.aio.ServicerContext[Any, Any]
@@ -116,9 +118,13 @@ def bind(
     Raises ``StartError`` for an address that it can't have.
     """
     doors = [] if credentials.token is None else [TokenDoor(credentials.token)]
-    server = grpc.aio.server(
-        options=SERVER_OPTIONS, interceptors=[*doors, statuses or StatusInterceptor()]
-    )
+    interceptors = [
+        *doors,
+        *tracing.server_interceptors(),
+        WatchedCalls(),
+        statuses or StatusInterceptor(),
+    ]
+    server = grpc.aio.server(options=SERVER_OPTIONS, interceptors=interceptors)
     shown = credentials.of_server()
     try:
         if shown is None:

@@ -25,6 +25,7 @@ from services.common.addresses import Host
 from services.common.credentials import Credentials, read_credentials
 from services.common.environment import Environment
 from services.common.presets import DEFAULT_DIRECTORY
+from services.common.telemetry import LogFormat
 
 #: The folder where Docker and Kubernetes mount secrets; each file is a setting, like a variable.
 _SECRETS = Path("/run/secrets")
@@ -50,6 +51,11 @@ class ServiceSettings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info",
         description="Lowest level of messages to log: debug, info, warning or error.",
+    )
+
+    log_format: LogFormat = Field(
+        default="text",
+        description="How the log is written: text for people, or json, one object per line.",
     )
 
     @classmethod
@@ -121,6 +127,16 @@ class GrpcSettings(ServiceSettings):
         default=None,
         description="PEM certificates of the authority that signs the other "
         "services' certificates.",
+    )
+    metrics_port: int | None = Field(
+        default=None,
+        ge=0,
+        le=65535,
+        description="Show metrics for Prometheus on this port; 0 takes a free one and logs it.",
+    )
+    metrics_host: Host = Field(
+        default="127.0.0.1",
+        description="Where --metrics-port listens. Nobody needs a key there.",
     )
     # From the environment, since everyone on the machine can read command lines.
     grpc_token: CliSuppress[SecretStr | None] = Field(

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import grpc
-from grpc.aio import ClientCallDetails, Metadata
 
 _HEADER = "authorization"
 #: These are answered without a token, so that a container runtime can check whether the service
@@ -51,39 +50,9 @@ def _refusing(fault: str) -> Any:
     return refuse
 
 
-def senders(token: str) -> Sequence[grpc.aio.ClientInterceptor]:
-    """Call credentials that send the token with every call."""
-    return (_UnarySender(token), _StreamSender(token))
-
-
-class _Sender:
-    def __init__(self, token: str) -> None:
-        self._value = _value(token)
-
-    def _signed(self, details: ClientCallDetails) -> ClientCallDetails:
-        metadata = Metadata(*(details.metadata or ()))
-        metadata.add(_HEADER, self._value)
-        return ClientCallDetails(
-            method=details.method,
-            timeout=details.timeout,
-            metadata=metadata,
-            credentials=details.credentials,
-            wait_for_ready=details.wait_for_ready,
-        )
-
-
-class _UnarySender(_Sender, grpc.aio.UnaryUnaryClientInterceptor):
-    async def intercept_unary_unary(
-        self, continuation: Any, client_call_details: ClientCallDetails, request: Any
-    ) -> Any:
-        return await continuation(self._signed(client_call_details), request)
-
-
-class _StreamSender(_Sender, grpc.aio.StreamStreamClientInterceptor):
-    async def intercept_stream_stream(
-        self, continuation: Any, client_call_details: ClientCallDetails, request_iterator: Any
-    ) -> Any:
-        return await continuation(self._signed(client_call_details), request_iterator)
+def token_metadata(token: str) -> list[tuple[str, str]]:
+    """What a call sends to be let in."""
+    return [(_HEADER, _value(token))]
 
 
 def _value(token: str) -> str:

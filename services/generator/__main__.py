@@ -14,11 +14,14 @@ from dualprocess.v1 import generator_pb2, generator_pb2_grpc
 from services.common.credentials import CredentialsError
 from services.common.device import DeviceThread, warn_of_cpu
 from services.common.device_health import DeviceHealth, identity
+from services.common.device_memory import show_device_memory
 from services.common.errors import StartError
+from services.common.metrics import show_metrics
 from services.common.presets import PresetError, load_presets
 from services.common.server import Loaded, serve
 from services.common.settings import GpuServiceSettings
 from services.common.telemetry import configure_logging
+from services.common.tracing import configure_tracing
 from services.generator import registry
 from services.generator.probe import probe
 from services.generator.servicer import GeneratorServicer
@@ -29,6 +32,8 @@ async def main(settings: GpuServiceSettings) -> None:
     credentials = settings.credentials()
     device = DeviceThread(settings.device, threads=settings.threads)
     warn_of_cpu(settings.device, device, preset)
+    show_device_memory(device.device)
+    show_metrics(settings)
 
     async def load(port: int) -> Loaded:
         family = await device.run(registry.load, preset, device.device)
@@ -49,7 +54,8 @@ async def main(settings: GpuServiceSettings) -> None:
 
 if __name__ == "__main__":
     settings = GpuServiceSettings.from_command_line()
-    configure_logging("generator", settings.log_level)
+    configure_logging("generator", settings.log_level, settings.log_format)
+    configure_tracing("generator")
     # The log should have no progress bars, and no hints to install torchvision.
     for library in (diffusers_logging, transformers_logging):
         library.disable_progress_bar()

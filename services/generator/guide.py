@@ -77,7 +77,6 @@ class VlmGuide:
         question_postfix: str,
         guard: vlm_pb2.GuideGuard,
         *,
-        name: str,
         waiting: Callable[[str], Awaitable[None]],
         warn: Callable[[str], Awaitable[None]],
     ) -> None:
@@ -86,7 +85,7 @@ class VlmGuide:
         self._questions = questions
         self._postfix = question_postfix
         self._guard = guard
-        self._name = name
+        self._name = replicas.name
         self._waiting = waiting
 
     async def __call__(self, images: tensor_pb2.Tensor) -> Guidance:
@@ -115,7 +114,7 @@ class VlmGuide:
         told = Told(away=self._once_an_outage(), failed=self._warn)
         try:
             return await self._replicas.ask(
-                lambda stub: stub.Guide(request, timeout=GUIDE_SECONDS), told
+                "Guide", lambda stub: stub.Guide(request, timeout=GUIDE_SECONDS), told
             )
         except grpc.aio.AioRpcError as error:
             raise self._refusal(error) from error

@@ -16,6 +16,7 @@ from services.generator.checkpoint_stream import CheckpointStream
 from services.generator.families.base import GeneratorFamily
 from services.generator.guide import Guide
 from services.generator.interrupts import Interrupts, Suspended
+from services.generator.metrics import step_made, step_skipped
 from services.generator.results import preview, results
 from services.generator.step import run_step
 from services.generator.training import Training
@@ -67,7 +68,9 @@ async def optimize(
         checkpoints = CheckpointStream(device, training, emit, spec)
         try:
             guide = interrupts.during(guide)
-            made = await _steps(device, training, guide, spec, emit, interrupts, checkpoints)
+            made = await _steps(
+                device, training, guide, spec, emit, interrupts, checkpoints, family.preset.name
+            )
             if interrupts.any:
                 await checkpoints.take(made.steps_done)
             exported = await _export(device, training, spec, emit, interrupts)
@@ -91,6 +94,7 @@ async def _steps(
     emit: Emit,
     interrupts: Interrupts,
     checkpoints: CheckpointStream,
+    generator: str,
 ) -> _Made:
     steps_done, skipped = spec.resume.step, 0
     while steps_done < spec.optimizer.steps and not interrupts.any:
@@ -101,6 +105,7 @@ async def _steps(
         except NonFinite as error:
             steps_done, skipped = steps_done + 1, skipped + 1
             told = pb.SkippedStep(step=steps_done, reason=str(error))
+            step_skipped(generator)
             await emit(pb.OptimizeResponse(skipped=told))
             if skipped == MOST_SKIPPED:
                 return _Made(
@@ -108,6 +113,7 @@ async def _steps(
                 )
         else:
             steps_done, skipped = steps_done + 1, 0
+            step_made(generator, step.timings)
             await emit(pb.OptimizeResponse(step=step))
         if spec.eval.every and steps_done % spec.eval.every == 0:
             shown = await preview(device, training, spec, steps_done)

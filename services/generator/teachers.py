@@ -28,12 +28,11 @@ async def teachers(
         guides = [
             VlmGuide(
                 await channels.enter_async_context(
-                    Replicas(vlm.target, credentials, name=f"{vlm.preset} at {vlm.target}")
+                    Replicas(vlm.target, credentials, preset=vlm.preset)
                 ),
                 spec.questions,
                 spec.question_postfix,
                 guard,
-                name=f"{vlm.preset} at {vlm.target}",
                 waiting=waiting,
                 warn=warn,
             )

@@ -20,8 +20,8 @@ from services.common.extras import page_fault
 from services.common.gpus import look
 from services.common.presets import PresetError, load_presets
 from services.common.redis_address import redis_refusal
-from services.common.telemetry import configure_logging
-from services.local import own_redis, private, stack
+from services.common.telemetry import as_json, configure_logging
+from services.local import metrics_ports, own_redis, private, stack
 from services.local.plan import Plan, made
 from services.local.planned import told
 from services.local.ports import is_free
@@ -36,7 +36,7 @@ _BAD_INPUT = 2
 
 #: What a stack creates in its data folder.
 _LOCK = "lock"
-_FOLDERS = ("redis", "artifacts", "logs")
+_FOLDERS = ("redis", "artifacts", "logs", "metrics")
 
 _COLOURS = {"redis": 31, "vlm": 36, "generator": 35, "api": 32, "worker": 33}
 
@@ -49,7 +49,7 @@ def main() -> None:
         os.environ.pop(name, None)
     settings = LocalSettings.from_command_line()
     settings.data = settings.data.resolve()
-    configure_logging("local", settings.log_level)
+    configure_logging("local", settings.log_level, settings.log_format)
     if fault := exposure_fault(settings.host, auth=settings.auth, insecure=settings.insecure):
         _refuse(fault)
     if fault := page_fault(ui=settings.ui):
@@ -107,7 +107,7 @@ def _refuse(fault: str) -> NoReturn:
 async def _run(settings: LocalSettings, plan: Plan) -> None:
     def say(name: str, line: str) -> None:
         if not settings.quiet:
-            print(_prefixed(name, line), file=sys.stderr, flush=True)
+            print(_shown(settings, name, line), file=sys.stderr, flush=True)
 
     supervisor = Supervisor(stack.build(settings, plan), settings.data / "logs", say)
     stop = asyncio.Event()
@@ -125,6 +125,7 @@ async def _run(settings: LocalSettings, plan: Plan) -> None:
         await supervisor.stop()
     finally:
         own_redis.forget(settings.redis_folder)
+        metrics_ports.forget(settings.metrics_targets)
 
 
 async def _work(settings: LocalSettings, plan: Plan, supervisor: Supervisor) -> None:
@@ -134,6 +135,7 @@ async def _work(settings: LocalSettings, plan: Plan, supervisor: Supervisor) -> 
         f"{_page(settings)}"
         f"{plan}; all data is in {settings.data}.\n"
         f"{_keys(settings)}"
+        f"{_metrics(settings)}"
         "Ctrl-C stops it."
     )
     print(printable.lines(ready), flush=True)
@@ -152,6 +154,19 @@ def _keys(settings: LocalSettings) -> str:
     # `keys` finds the stack's own Redis by the data folder.
     where = "" if settings.redis_url else f" --data {shlex.quote(str(settings.data))}"
     return f"To make a key: dualprocess keys{where} create --name me --scope submit --scope read\n"
+
+
+def _metrics(settings: LocalSettings) -> str:
+    if not settings.metrics:
+        return ""
+    return f"Its metrics, for Prometheus: {settings.metrics_targets}\n"
+
+
+def _shown(settings: LocalSettings, name: str, line: str) -> str:
+    if settings.log_format == "text":
+        return _prefixed(name, line)
+    # Redis writes as it always does, and so does what fails before it knows better.
+    return line if line.startswith("{") else as_json(name, "info", line)
 
 
 def _prefixed(name: str, line: str) -> str:

@@ -63,11 +63,21 @@ class LocalSettings(ServiceSettings):
         gt=0,
         description="If a model is not loaded after this many seconds, the start fails.",
     )
+    metrics: bool = Field(
+        default=False,
+        description="Show metrics of every process, each on a free port of loopback; "
+        "DATA/metrics has the list of them for Prometheus.",
+    )
     quiet: bool = Field(default=False, description="Write logs to files only.")
 
     @property
     def url(self) -> str:
         return f"http://{host_port(self.host, self.port)}"
+
+    @property
+    def metrics_targets(self) -> Path:
+        """What Prometheus reads to find the processes: ``file_sd_configs`` in its words."""
+        return self.data / "metrics" / "targets.json"
 
     @property
     def redis_folder(self) -> Path:

@@ -7,7 +7,7 @@ import secrets
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-from services.local import own_redis, private
+from services.local import metrics_ports, own_redis, private
 from services.local.child import ChildSpec
 from services.local.plan import ORDER, VISIBLE, Placed, Plan
 from services.local.planned import worker_of
@@ -65,7 +65,7 @@ def build(settings: LocalSettings, plan: Plan) -> list[ChildSpec]:
         )
         for place in plan.generators
     ]
-    return children
+    return metrics_ports.told(settings, children)
 
 
 def _targets(vlms: Sequence[Placed], ports: Mapping[str, int]) -> dict[str, str]:
@@ -119,5 +119,6 @@ def _python(
     umask: int = private.UMASK,
 ) -> ChildSpec:
     common = [f"--presets={settings.presets}", f"--log-level={settings.log_level}"]
+    common.append(f"--log-format={settings.log_format}")
     command = [sys.executable, "-m", module, *arguments, *common]
     return ChildSpec(name, command, ready, environment or {}, waits_for, ready_seconds, umask)

@@ -13,11 +13,14 @@ from dualprocess.v1 import vlm_pb2, vlm_pb2_grpc
 from services.common.credentials import CredentialsError
 from services.common.device import DeviceThread, warn_of_cpu
 from services.common.device_health import DeviceHealth, identity
+from services.common.device_memory import show_device_memory
 from services.common.errors import StartError
+from services.common.metrics import show_metrics
 from services.common.presets import PresetError, load_presets
 from services.common.server import Loaded, serve
 from services.common.settings import GpuServiceSettings
 from services.common.telemetry import configure_logging
+from services.common.tracing import configure_tracing
 from services.vlm import registry
 from services.vlm.probe import probe
 from services.vlm.servicer import VlmServicer
@@ -28,6 +31,8 @@ async def main(settings: GpuServiceSettings) -> None:
     credentials = settings.credentials()
     device = DeviceThread(settings.device, threads=settings.threads)
     warn_of_cpu(settings.device, device, preset)
+    show_device_memory(device.device)
+    show_metrics(settings)
 
     async def load(port: int) -> Loaded:
         vlm = await device.run(registry.load, preset, device.device)
@@ -47,7 +52,8 @@ async def main(settings: GpuServiceSettings) -> None:
 
 if __name__ == "__main__":
     settings = GpuServiceSettings.from_command_line()
-    configure_logging("vlm", settings.log_level)
+    configure_logging("vlm", settings.log_level, settings.log_format)
+    configure_tracing("vlm")
     # The log should have no progress bars, and no hints to install torchvision.
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()

@@ -83,7 +83,7 @@ async def asked(replicas: Replicas, heard: Heard | None = None, *, seconds: floa
     async def call(stub: vlm_pb2_grpc.VlmAsyncStub) -> vlm_pb2.AnswerResponse:
         return await stub.Answer(vlm_pb2.AnswerRequest(), timeout=seconds)
 
-    answer = await replicas.ask(call, (heard or Heard()).told)
+    answer = await replicas.ask("Answer", call, (heard or Heard()).told)
     return answer.answers[0]
 
 
@@ -97,7 +97,7 @@ async def pair() -> AsyncIterator[tuple[_Vlm, _Vlm, str]]:
 
 async def test_the_least_loaded_is_asked(pair: tuple[_Vlm, _Vlm, str]) -> None:
     first, second, target = pair
-    async with Replicas(target, OPEN, name="vlm") as replicas:
+    async with Replicas(target, OPEN, preset="vlm") as replicas:
         for first.calls, second.calls, least in ((0, 1, "first"), (7, 3, "second")):
             assert {await asked(replicas) for _ in range(4)} == {least}
         second.calls = first.calls
@@ -109,7 +109,7 @@ async def test_a_call_that_a_replica_failed_is_anothers(pair: tuple[_Vlm, _Vlm, 
     first, second, target = pair
     first.fails, second.calls = grpc.StatusCode.INTERNAL, 5
     heard = Heard()
-    async with Replicas(target, OPEN, name="vlm") as replicas:
+    async with Replicas(target, OPEN, preset="vlm") as replicas:
         assert [await asked(replicas, heard) for _ in range(5)] == ["second"] * 5
         (sentence,) = heard.failed
         assert "first broke" in sentence
@@ -124,7 +124,7 @@ async def test_the_only_replica_is_asked_twice() -> None:
     vlm.fails = grpc.StatusCode.INTERNAL
     async with (
         served(vlm, "127.0.0.1:0") as port,
-        Replicas(f"127.0.0.1:{port}", OPEN, name="vlm") as replicas,
+        Replicas(f"127.0.0.1:{port}", OPEN, preset="vlm") as replicas,
     ):
         with pytest.raises(VlmsFailed):
             await asked(replicas, heard)
@@ -134,7 +134,7 @@ async def test_the_only_replica_is_asked_twice() -> None:
 async def test_what_a_replica_refuses_is_asked_of_no_other(pair: tuple[_Vlm, _Vlm, str]) -> None:
     first, second, target = pair
     first.fails = second.fails = grpc.StatusCode.INVALID_ARGUMENT
-    async with Replicas(target, OPEN, name="vlm") as replicas:
+    async with Replicas(target, OPEN, preset="vlm") as replicas:
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await asked(replicas)
     assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
@@ -143,7 +143,7 @@ async def test_what_a_replica_refuses_is_asked_of_no_other(pair: tuple[_Vlm, _Vl
 async def test_whoever_is_late_is_left(pair: tuple[_Vlm, _Vlm, str]) -> None:
     first, second, target = pair
     first.hangs, second.calls = True, 5
-    async with Replicas(target, OPEN, name="vlm") as replicas:
+    async with Replicas(target, OPEN, preset="vlm") as replicas:
         assert [await asked(replicas, seconds=0.5) for _ in range(3)] == ["second"] * 3
         second.hangs = True
         with pytest.raises(VlmLate, match="no answer in time, 3 times in a row"):
@@ -162,7 +162,7 @@ def silent() -> Iterator[str]:
 async def test_who_does_not_answer_keeps_nobody_waiting(silent: str) -> None:
     async with (
         served(_new("awake"), "127.0.0.1:0") as port,
-        Replicas(f"ipv4:{silent},127.0.0.1:{port}", OPEN, name="vlm") as replicas,
+        Replicas(f"ipv4:{silent},127.0.0.1:{port}", OPEN, preset="vlm") as replicas,
     ):
         begin = time.monotonic()
         assert [await asked(replicas) for _ in range(3)] == ["awake"] * 3
@@ -174,7 +174,7 @@ async def test_a_replica_that_vanished_is_left_and_used_again_once_it_is_back() 
     port = free_port()
     async with served(_new("stays", calls=1), "127.0.0.1:0") as other:
         target = f"ipv4:127.0.0.1:{port},127.0.0.1:{other}"
-        async with Replicas(target, OPEN, name="vlm") as replicas:
+        async with Replicas(target, OPEN, preset="vlm") as replicas:
             async with served(vanishing, f"127.0.0.1:{port}"):
                 assert await asked(replicas, heard) == "vanishing"
             assert [await asked(replicas, heard) for _ in range(3)] == ["stays"] * 3
@@ -220,7 +220,7 @@ async def test_a_name_that_gets_another_address_brings_a_replica(
     port = free_port()
     async with (
         served(_new("old", calls=1), f"127.0.0.1:{port}", credentials),
-        Replicas(f"dns:///vlm.example:{port}", credentials, name="vlm") as replicas,
+        Replicas(f"dns:///vlm.example:{port}", credentials, preset="vlm") as replicas,
     ):
         assert await asked(replicas) == "old"
         async with served(_new("new"), f"127.0.0.2:{port}", credentials):

@@ -50,7 +50,7 @@ def running(data: Path, *flags: str, ui: bool = False) -> Iterator[Stack]:
     port = free_port()
     command = [sys.executable, "-m", "services.local", f"--port={port}", f"--data={data}"]
     # The page takes seconds to load, and most tests don't need it.
-    command.append("--ui" if ui else "--no-ui")
+    command += ["--metrics", "--ui" if ui else "--no-ui"]
     with (data / "up.log").open("wb") as log:
         process = subprocess.Popen([*command, *flags, "--quiet"], stdout=log, stderr=log)
     try:

@@ -90,7 +90,9 @@ def fuzz(
             {
                 "seed": seed,
                 **({} if seconds is None else {"max-time": seconds}),
-                "headers": {"Authorization": f"Bearer {world.key}"} if auth else {"X-Requested-With": "fuzz"},
+                "headers": {"Authorization": f"Bearer {world.key}"}
+                if auth
+                else {"X-Requested-With": "fuzz"},
                 "generation": {"max-examples": examples, "deterministic": True, "database": "none"},
                 "phases": {"coverage": {"enabled": edges}},
                 "cache": {"enabled": False},

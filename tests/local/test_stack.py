@@ -141,3 +141,27 @@ def test_several_of_one_preset_have_a_card_a_number_and_a_worker_each(tmp_path: 
 
 def _flags(command: Sequence[str]) -> dict[str, str]:
     return dict(part.split("=", 1) for part in command if part.startswith("--") and "=" in part)
+
+
+def test_metrics_have_a_port_each_only_where_they_are_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # It can be one process's only.
+    monkeypatch.setenv("DUALPROCESS_METRICS_PORT", "9100")
+    targets = tmp_path / "metrics" / "targets.json"
+    quiet = build(LocalSettings(data=tmp_path), PAIR)
+    assert not any("--metrics" in argument for child in quiet for argument in child.command)
+    assert {child.environment["DUALPROCESS_METRICS_PORT"] for child in quiet} == {""}
+    assert not targets.exists()
+    told = build(LocalSettings(data=tmp_path, metrics=True), PAIR)
+    listed = {
+        one["labels"]["process"]: one["targets"] for one in json.loads(targets.read_text("utf-8"))
+    }
+    assert listed.pop("api") == ["127.0.0.1:8000"]
+    for child in told:
+        own = [flag for flag in child.command if flag.startswith("--metrics-port=")]
+        expected = [f"127.0.0.1:{flag.partition('=')[2]}" for flag in own]
+        assert listed.pop(child.name, []) == expected
+    assert not listed
+    build(LocalSettings(data=tmp_path), PAIR)
+    assert not targets.exists()

@@ -360,7 +360,10 @@ export interface paths {
         };
         /**
          * Metrics
-         * @description The service's metrics, in Prometheus's text format.
+         * @description Metrics for Prometheus, as text: what this process did, and the state of the whole service.
+         *
+         *     If there are several API processes, only one of them shows the state of the service, so that
+         *     sums over all of them are right.
          */
         get: operations["metrics_metrics_get"];
         put?: never;
@@ -1507,6 +1510,8 @@ export interface components {
             detail?: string | null;
             /** Instance */
             instance?: string | null;
+            /** Request Id */
+            request_id?: string | null;
             /**
              * Errors
              * @default []
@@ -2462,6 +2467,13 @@ export interface operations {
             };
             /** @description `If-None-Match` names it. */
             304: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description To the file in the store, with `--signed-downloads`. */
+            307: {
                 headers: {
                     [name: string]: unknown;
                 };

@@ -13,6 +13,7 @@ from services.common.exposure import exposure_fault
 from services.common.extras import page_fault
 from services.common.presets import PresetError
 from services.common.telemetry import configure_logging
+from services.common.tracing import configure_tracing
 from services.orchestrator.api.app import create_app
 from services.orchestrator.api.http_protocol import MAX_HEAD, BoundedHead
 from services.orchestrator.api.open_files import allow_files
@@ -24,7 +25,8 @@ DRAIN_SECONDS = 3
 
 if __name__ == "__main__":
     settings = ApiSettings.from_command_line()
-    configure_logging("api", settings.log_level)
+    configure_logging("api", settings.log_level, settings.log_format)
+    configure_tracing("api")
     if fault := exposure_fault(settings.host, auth=settings.auth, insecure=settings.insecure):
         sys.exit(printable.lines(f"api: {fault}"))
     if fault := page_fault(ui=settings.ui):

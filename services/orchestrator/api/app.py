@@ -7,9 +7,11 @@ from collections.abc import AsyncIterator
 from importlib.metadata import version
 
 from fastapi import FastAPI
+from redis.exceptions import RedisError
 from starlette.middleware.cors import CORSMiddleware
 
 from dualprocess.schemas import Problem
+from services.common import tracing
 from services.common.presets import load_presets
 from services.orchestrator.api import (
     answers,
@@ -34,9 +36,11 @@ from services.orchestrator.api.interrupted import Interrupted
 from services.orchestrator.api.origins import OwnPages
 from services.orchestrator.api.proxied import Proxied, networks
 from services.orchestrator.api.rechecks import Rechecks
+from services.orchestrator.api.request_id import RequestIds
 from services.orchestrator.api.settings import ApiSettings
 from services.orchestrator.api.state import State
 from services.orchestrator.api.stream_limit import StreamLimit
+from services.orchestrator.api.watched_requests import WatchedRequests
 from services.orchestrator.api.wrong_keys import WrongKeys
 from services.orchestrator.following.places import Places
 from services.orchestrator.following.reader import Following
@@ -48,6 +52,7 @@ from services.orchestrator.store.jobs import Jobs
 from services.orchestrator.store.keys import ApiKeys
 from services.orchestrator.store.queue import Queue
 from services.orchestrator.store.redis import connect
+from services.orchestrator.store.reporter import Reporter
 from services.orchestrator.store.turns import Turns
 from services.orchestrator.store.uploads import Uploads
 from services.orchestrator.store.workers import Workers
@@ -66,6 +71,7 @@ _CORS_SENT = [
     "If-Range",
     "Last-Event-ID",
     "Range",
+    "X-Request-Id",
     "X-Requested-With",
 ]
 _CORS_READ = [
@@ -75,6 +81,7 @@ _CORS_READ = [
     "ETag",
     "Location",
     "Retry-After",
+    "X-Request-Id",
 ]
 
 
@@ -101,6 +108,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
             following=following,
             places=Places(total=settings.streams, per_key=settings.streams_per_key),
             workers=Workers(redis),
+            reporter=Reporter(redis),
             artifacts=store,
             uploads=Uploads(redis, store),
             deletion=Deletion(redis, store),
@@ -115,6 +123,8 @@ def create_app(settings: ApiSettings) -> FastAPI:
         app.state.dualprocess = state
         async with background(settings, state):
             yield
+        with contextlib.suppress(RedisError):
+            await state.reporter.leave()
         await following.close()
         if endpoint is not None:
             await endpoint.close()
@@ -170,8 +180,12 @@ def create_app(settings: ApiSettings) -> FastAPI:
     # a proxy reports.
     names = Names(settings.names)
     app.add_middleware(AskedHost, names=names)
+    # Behind the proxy's prefix: it counts by the service's own paths.
+    app.add_middleware(WatchedRequests)
     app.add_middleware(
         Proxied, root_path=settings.root_path, trusted=networks(settings.trusted_proxies)
     )
     app.add_middleware(AskedHost, names=names)
+    app.add_middleware(RequestIds)
+    tracing.watch_app(app)
     return app

@@ -22,8 +22,8 @@ from starlette.types import Scope as Connection
 from dualprocess import printable
 from dualprocess.schemas import ANONYMOUS, Job
 from services.orchestrator.api.client_address import customer
-from services.orchestrator.api.document import template_at
 from services.orchestrator.api.problems import ProblemError, redis_is_away, respond
+from services.orchestrator.api.shown_route import shown_route
 from services.orchestrator.api.wrong_key_log import WrongKeyLog
 from services.orchestrator.api.wrong_keys import WrongKeys
 from services.orchestrator.route_path import route_path
@@ -185,10 +185,9 @@ def _too_many(seconds: int) -> ProblemError:
 
 
 def _shown_route(scope: Connection) -> str:
-    """For a log. Never the path as it was sent, which may hold a key."""
-    path = route_path(scope)
-    shown = paths.ROOT if paths.is_page(path) else template_at(scope["app"], path)
-    return f"{printable.line(scope['method'])[:_METHOD_LETTERS]} {shown or 'an unknown path'}"
+    """For a log."""
+    method = printable.line(scope["method"])[:_METHOD_LETTERS]
+    return f"{method} {shown_route(scope) or 'an unknown path'}"
 
 
 def _caller(request: Request) -> Caller:

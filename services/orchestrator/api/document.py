@@ -3,6 +3,8 @@ bodies."""
 
 from __future__ import annotations
 
+import functools
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any, get_args
 
@@ -72,7 +74,7 @@ def install(app: FastAPI, *, auth: bool) -> None:
 def template_at(app: FastAPI, path: str) -> str | None:
     """The documented path that this one is an instance of, like ``/v1/jobs/{job_id}``."""
     templates: Iterable[str] = app.openapi()["paths"]
-    return next((one for one in templates if compile_path(one)[0].match(path)), None)
+    return next((one for one in templates if _pattern(one).match(path)), None)
 
 
 def methods_at(app: FastAPI, path: str) -> list[str]:
@@ -81,8 +83,13 @@ def methods_at(app: FastAPI, path: str) -> list[str]:
         method.upper()
         for template, operations in app.openapi()["paths"].items()
         for method in operations
-        if compile_path(template)[0].match(path)
+        if _pattern(template).match(path)
     ]
+
+
+@functools.cache
+def _pattern(template: str) -> re.Pattern[str]:
+    return compile_path(template)[0]
 
 
 def _describe_events(described: dict[str, Any]) -> None:

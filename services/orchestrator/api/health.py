@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 from fastapi.responses import PlainTextResponse
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
+from redis.exceptions import RedisError
 
 from services.common.redis_state import look
 from services.orchestrator.api.auth import ADMIN
 from services.orchestrator.api.problems import ProblemError
+from services.orchestrator.api.site_metrics import site_metrics
 from services.orchestrator.api.state import StateDep
+
+log = logging.getLogger(__name__)
 
 router = APIRouter(tags=["health"])
 
@@ -42,22 +47,17 @@ async def readyz(
 @router.head("/metrics", dependencies=[ADMIN], include_in_schema=False)
 @router.get("/metrics", response_class=PlainTextResponse, dependencies=[ADMIN])
 async def metrics(state: StateDep) -> Response:
-    """The service's metrics, in Prometheus's text format."""
-    registry = CollectorRegistry()
-    for name, what, counts in (
-        ("depth", "Jobs that wait.", await state.jobs.queue_depths()),
-        ("running", "Jobs under a lease.", await state.jobs.queues_running()),
-    ):
-        labels = ["generator", "vlms"]
-        gauge = Gauge(f"dualprocess_queue_{name}", what, labels, registry=registry)
-        for pair, count in counts.items():
-            generator, _, vlms = pair.partition("|")
-            gauge.labels(generator, vlms).set(count)
-    jobs = Gauge("dualprocess_jobs", "Jobs by status.", ["status"], registry=registry)
-    for status, count in (await state.jobs.by_status()).items():
-        jobs.labels(status).set(count)
-    running = Gauge("dualprocess_jobs_running", "Jobs under a lease.", registry=registry)
-    running.set(await state.jobs.running())
-    workers = Gauge("dualprocess_workers_live", "Workers that report.", registry=registry)
-    workers.set(len(await state.workers.live()))
-    return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+    """Metrics for Prometheus, as text: what this process did, and the state of the whole service.
+
+    If there are several API processes, only one of them shows the state of the service, so that
+    sums over all of them are right."""
+    told = generate_latest(REGISTRY)
+    try:
+        if await state.reporter.asked():
+            told += await site_metrics(state.jobs, state.workers)
+    except RedisError as error:
+        # What this process did is shown even while Redis is away or full.
+        log.warning(
+            "the metrics are without the state of the service, since Redis fails: %s", error
+        )
+    return Response(told, media_type=CONTENT_TYPE_LATEST)

@@ -21,7 +21,9 @@ from starlette.exceptions import HTTPException
 
 from dualprocess.schemas import FieldError, Problem
 from dualprocess.schemas.faults import MAX_FAULTS, field_errors
+from services.common import trail
 from services.orchestrator.api.document import methods_at
+from services.orchestrator.api.request_id import HEADER
 from services.orchestrator.following.places import NoPlace
 from services.orchestrator.route_path import route_path
 from services.orchestrator.store.artifacts import StoreUnavailable
@@ -144,14 +146,20 @@ def respond(problem: Problem, headers: Mapping[str, str] | None = None) -> JSONR
         update={
             "title": _cut(problem.title),
             "detail": problem.detail and _cut(problem.detail),
+            "request_id": trail.current().request or None,
         }
     )
     return JSONResponse(
         shown.model_dump(exclude_none=True),
         status_code=problem.status,
-        headers=dict(headers or {}),
+        headers={**(headers or {}), **_with_id(shown)},
         media_type="application/problem+json",
     )
+
+
+def _with_id(problem: Problem) -> dict[str, str]:
+    """What answers a request that broke is outside of all middleware."""
+    return {HEADER: problem.request_id} if problem.request_id else {}
 
 
 def redis_is_away(error: Exception) -> JSONResponse:

@@ -23,6 +23,7 @@ from services.orchestrator.store.keys import ApiKeys
 from services.orchestrator.store.newer import UnreadableJob
 from services.orchestrator.store.queue import Queue
 from services.orchestrator.store.redis import Client
+from services.orchestrator.store.reporter import Reporter
 from services.orchestrator.store.turns import Turns
 from services.orchestrator.store.uploads import Uploads
 from services.orchestrator.store.workers import Workers
@@ -41,6 +42,7 @@ class State:
     following: Following
     places: Places
     workers: Workers
+    reporter: Reporter
     artifacts: ArtifactStore
     uploads: Uploads
     deletion: Deletion

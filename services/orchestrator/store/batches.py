@@ -6,16 +6,21 @@ its own; nothing here looks through jobs that aren't its.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from dualprocess.schemas import Batch, BatchEntry, JobStatus, StatusEvent
+from services.orchestrator.metrics import JOBS_ENDED
 from services.orchestrator.store import redis as keys
+from services.orchestrator.store.origins import origin_fields
 from services.orchestrator.store.queue import IDEMPOTENCY_SECONDS
 from services.orchestrator.store.quotas import known_or_exceeded
 from services.orchestrator.store.scripts import script
 from services.orchestrator.work import THOUSANDTHS
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -56,8 +61,9 @@ class Batches:
         work = sum(int(job.fields.get("work", 0)) for job in jobs)
         args += [name or "", keys.job_key(""), len(jobs), work]
         for job in jobs:
-            args += [job.job_id, keys.queue_key(job.generator, job.vlms), 2 * len(job.fields)]
-            args += [item for pair in job.fields.items() for item in pair]
+            stored = {**job.fields, **origin_fields()}
+            args += [job.job_id, keys.queue_key(job.generator, job.vlms), 2 * len(stored)]
+            args += [item for pair in stored.items() for item in pair]
         known = await self._submit(
             keys=[
                 keys.batch_key(batch_id),
@@ -69,7 +75,10 @@ class Batches:
             ],
             args=args,
         )
-        return known_or_exceeded(known)
+        known_id, known_digest = known_or_exceeded(known)
+        if known_id == batch_id:
+            log.info("batch %s: %d jobs queued", batch_id, len(jobs))
+        return known_id, known_digest
 
     async def read(self, batch_id: str) -> Batch | None:
         """The batch as it is now, in two round trips."""
@@ -114,4 +123,5 @@ class Batches:
             for job_id in (queued + running)[::-1]:
                 job_keys = [keys.job_key(job_id), keys.DELAYED, keys.events_key(job_id), keys.JOBS]
                 await self._cancel(keys=job_keys, args=[job_id], client=pipe)
-            await pipe.execute()
+            before = await pipe.execute()
+        JOBS_ENDED.labels(JobStatus.CANCELLED).inc(before.count(JobStatus.QUEUED))

@@ -4,17 +4,25 @@
 -- ARGV: worker, lease in ms, prefix of job keys, prefix of API keys, how many jobs the worker runs,
 --   a random name of this call, how many ms a worker counts as waiting after it asked, the worker's
 --   device, for how many seconds a device that went away is expected back
--- Returns {id, token, 1 if it must run alone}, or nothing when all queues are empty. While the first
+-- Returns {id, token, 1 if it must run alone, how many ms it was queued}, or nothing when all queues
+-- are empty. While the first
 -- job must run alone, a worker that runs others gets nothing, so that the job's turn comes. While a
 -- worker that runs fewer jobs waits for the same queue, the first job is left to it. A job that failed
 -- on the worker's device is skipped while another device, present or expected back, could do it.
 local now, running = milliseconds(), tonumber(ARGV[5])
 
+local function claimed_as(id, token)
+  local job = ARGV[3] .. id
+  -- A job that an earlier version queued has no such time.
+  local since = redis.call('HGET', job, 'queued_at') or now
+  return {id, token, redis.call('HEXISTS', job, 'alone'), now - since}
+end
+
 -- The client sends a command again if the connection broke before the answer came.
 local claimed = redis.call('HMGET', KEYS[4], 'call', 'id', 'token')
 if claimed[1] == ARGV[6] and redis.call('ZSCORE', KEYS[1], claimed[2])
     and redis.call('HGET', ARGV[3] .. claimed[2], 'token') == claimed[3] then
-  return {claimed[2], claimed[3], redis.call('HEXISTS', ARGV[3] .. claimed[2], 'alone')}
+  return claimed_as(claimed[2], claimed[3])
 end
 redis.call('DEL', KEYS[4])
 
@@ -150,4 +158,4 @@ redis.call('XADD', job .. ':events', '*', 'event',
 redis.call('HSET', KEYS[4], 'call', ARGV[6], 'id', best, 'token', token)
 redis.call('PEXPIRE', KEYS[4], ARGV[2])
 waits(running + 1)
-return {best, token, redis.call('HEXISTS', job, 'alone')}
+return claimed_as(best, token)

@@ -69,6 +69,9 @@ local function set_status(jobs, job, id, status)
     redis.call('ZADD', index .. ':status:' .. status, 0, id)
   end
   redis.call('HSET', job, 'status', status)
+  if status == 'queued' then
+    redis.call('HSET', job, 'queued_at', milliseconds())
+  end
   if before == 'running' and status ~= 'running' then
     local held, prefix = held_key(jobs, owner), string.sub(job, 1, -1 - #id)
     for _, waiting in ipairs(redis.call('SMEMBERS', held)) do

@@ -37,6 +37,7 @@ from dualprocess.schemas import (
 from services.orchestrator.store import redis as keys
 from services.orchestrator.store.checkpoints import StoredCheckpoint, load
 from services.orchestrator.store.newer import KnownParts, UnreadableJob
+from services.orchestrator.store.origins import Origin, origin_of
 from services.orchestrator.work import THOUSANDTHS, Work
 
 _METADATA: TypeAdapter[dict[str, str]] = TypeAdapter(dict[str, str])
@@ -117,6 +118,8 @@ def _told(warnings: Sequence[str]) -> dict[str, str]:
     return {"warnings": json.dumps(list(warnings))} if warnings else {}
 
 
+_QUEUE_PREFIX = keys.queue_key("", ()).removesuffix("|")
+
 #: Specs with more characters than this, drawings included, are parsed outside of the event loop.
 _MUCH = 1 << 15
 
@@ -187,6 +190,10 @@ class Jobs:
             for fields, artifacts, causes in found
         ]
 
+    async def origin(self, job_id: str) -> Origin:
+        """The request that made it."""
+        return await origin_of(job_id, self._redis)
+
     async def artifact_path(self, job_id: str, name: str) -> tuple[Artifact, str] | None:
         """An artifact and where it is stored."""
         entry = await self._redis.hget(keys.artifacts_key(job_id), name)
@@ -202,8 +209,30 @@ class Jobs:
     async def queue_depths(self) -> dict[str, int]:
         """How many jobs wait, by ``generator|vlm+vlm``."""
         queues = sorted(await self._redis.smembers(keys.QUEUES))
-        prefix = keys.queue_key("", ()).removesuffix("|")
-        return {queue.removeprefix(prefix): await self._redis.zcard(queue) for queue in queues}
+        return {
+            queue.removeprefix(_QUEUE_PREFIX): await self._redis.zcard(queue) for queue in queues
+        }
+
+    async def head_waits(self) -> dict[str, float]:
+        """For how many seconds the next job of each queue with any has been queued, by
+        ``generator|vlm+vlm``."""
+        queues = sorted(await self._redis.smembers(keys.QUEUES))
+        async with self._redis.pipeline(transaction=False) as pipe:
+            pipe.time()
+            for queue in queues:
+                pipe.zrange(queue, 0, 0)
+            (seconds, micros), *heads = await pipe.execute()
+        heading = [(queue, head[0]) for queue, head in zip(queues, heads, strict=True) if head]
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for _, job_id in heading:
+                pipe.hget(keys.job_key(job_id), "queued_at")
+            moments = await pipe.execute()
+        now = float(seconds) + float(micros) / 1e6
+        return {
+            queue.removeprefix(_QUEUE_PREFIX): max(0.0, now - int(moment) / 1000)
+            for (queue, _), moment in zip(heading, moments, strict=True)
+            if moment is not None
+        }
 
     async def queues_running(self) -> dict[str, int]:
         """How many jobs are under a lease, by the queue that they came from, as ``queue_depths``
@@ -213,8 +242,7 @@ class Jobs:
             for job_id in await self._redis.zrange(keys.LEASES, 0, -1):
                 pipe.hget(keys.job_key(job_id), "queue")
             counts = Counter(await pipe.execute())
-        prefix = keys.queue_key("", ()).removesuffix("|")
-        return {queue.removeprefix(prefix): counts[queue] for queue in sorted(queues)}
+        return {queue.removeprefix(_QUEUE_PREFIX): counts[queue] for queue in sorted(queues)}
 
     async def by_status(self) -> dict[JobStatus, int]:
         """How many jobs there are."""

@@ -7,17 +7,22 @@ a worker whose lease ran out can't harm the job's next owner.
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from typing import Any
 
 from dualprocess.schemas import Artifact, Event, JobStatus, StatusEvent
+from services.orchestrator.metrics import ATTEMPTS_RETRIED, JOBS_ENDED, LEASES_EXPIRED
 from services.orchestrator.store import redis as keys
+from services.orchestrator.store.origins import origin_fields
 from services.orchestrator.store.quotas import known_or_exceeded
 from services.orchestrator.store.scripts import script
 from services.orchestrator.store.workers import DEVICE_SECONDS
+
+log = logging.getLogger(__name__)
 
 #: A job's stream is cut to about this many events; a job of 10,000 steps fits.
 EVENTS_KEPT = 20_000
@@ -38,6 +43,12 @@ _SCRIPTS = (
     "cancel",
     "overdue",
 )
+
+
+# There from the start, at 0: what begins with its first job has no rate.
+for _status in JobStatus:
+    if _status.is_final:
+        JOBS_ENDED.labels(_status)
 
 
 class LeaseLost(Exception):
@@ -68,14 +79,20 @@ class Blame(StrEnum):
     OLD_WORKER = "old worker"
 
 
+for _blame in Blame:
+    ATTEMPTS_RETRIED.labels(_blame)
+
+
 @dataclass(frozen=True)
 class Claim:
     """A job under a lease; ``alone`` if no other job may run on its generator meanwhile. No two
-    claims have the same ``token``, even if Redis loses data."""
+    claims have the same ``token``, even if Redis loses data. The job waited in its queue for
+    ``waited_seconds``."""
 
     job_id: str
     token: str
     alone: bool = False
+    waited_seconds: float = field(default=0.0, compare=False)
 
 
 class Queue:
@@ -110,7 +127,8 @@ class Queue:
         more work, than it may have.
         """
         key, digest = idempotency or (job_id, "")
-        flat = [item for pair in fields.items() for item in pair]
+        stored = {**fields, **origin_fields()}
+        flat = [item for pair in stored.items() for item in pair]
         queued = StatusEvent(status=JobStatus.QUEUED).model_dump_json()
         known = await self._scripts["submit"](
             keys=[
@@ -129,7 +147,10 @@ class Queue:
                 *flat,
             ],
         )
-        return known_or_exceeded(known)
+        known_id, known_digest = known_or_exceeded(known)
+        if known_id == job_id:
+            log.info("job %s: queued", job_id)
+        return known_id, known_digest
 
     async def claim(
         self, owner: str, queues: Iterable[str], *, running: int = 0, device: str = ""
@@ -166,7 +187,10 @@ class Queue:
             ],
         )
         del self._asks[owner]
-        return Claim(claimed[0], claimed[1], bool(claimed[2])) if claimed else None
+        if not claimed:
+            return None
+        job_id, token, alone, waited_ms = claimed
+        return Claim(job_id, token, bool(alone), waited_ms / 1000)
 
     async def leave(self, owner: str) -> None:
         """Notes that ``owner`` no longer waits for jobs."""
@@ -248,6 +272,7 @@ class Queue:
         )
         if not done:
             raise LeaseLost(claim.job_id)
+        JOBS_ENDED.labels(status).inc()
 
     async def requeue(
         self,
@@ -289,7 +314,15 @@ class Queue:
                 device,
             ],
         )
-        return JobStatus(status) if status else None
+        if not status:
+            return None
+        if expired:
+            LEASES_EXPIRED.inc()
+        if JobStatus(status).is_final:
+            JOBS_ENDED.labels(status).inc()
+        else:
+            ATTEMPTS_RETRIED.labels(blame).inc()
+        return JobStatus(status)
 
     async def promote(self) -> None:
         """Puts jobs whose pause is over back into their queues."""
@@ -314,6 +347,7 @@ class Queue:
         ended: list[str] = await self._scripts["overdue"](
             keys=[keys.JOBS, keys.DELAYED], args=[keys.job_key(""), _BATCH]
         )
+        JOBS_ENDED.labels(JobStatus.FAILED).inc(len(ended))
         return ended
 
     async def cancel(self, job_id: str) -> JobStatus | None:
@@ -322,4 +356,6 @@ class Queue:
             keys=[keys.job_key(job_id), keys.DELAYED, keys.events_key(job_id), keys.JOBS],
             args=[job_id],
         )
+        if status == JobStatus.QUEUED:
+            JOBS_ENDED.labels(JobStatus.CANCELLED).inc()
         return JobStatus(status) if status else None

@@ -62,6 +62,8 @@ SEQUENCE = f"{_PREFIX}:sequence"
 FENCE = f"{_PREFIX}:fence"
 #: Names of all queues that were ever used.
 QUEUES = f"{_PREFIX}:queues"
+#: String: the API process that tells what is true of the whole service.
+REPORTER = f"{_PREFIX}:reporter"
 
 #: A pattern of every name in this file.
 EVERY = f"{_PREFIX}:*"

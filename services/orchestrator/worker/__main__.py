@@ -8,7 +8,9 @@ import sys
 
 from dualprocess import printable
 from services.common.credentials import CredentialsError
+from services.common.metrics import show_metrics
 from services.common.telemetry import configure_logging
+from services.common.tracing import configure_tracing
 from services.orchestrator.store.artifacts import StoreRefused
 from services.orchestrator.worker.alive import touch_fault
 from services.orchestrator.worker.app import Worker
@@ -24,10 +26,12 @@ async def main(settings: WorkerSettings) -> None:
 
 if __name__ == "__main__":
     settings = WorkerSettings.from_command_line()
-    configure_logging("worker", settings.log_level)
+    configure_logging("worker", settings.log_level, settings.log_format)
+    configure_tracing("worker")
     settings.check_redis()
     if settings.alive_file is not None and (fault := touch_fault(settings.alive_file)):
         settings.refuse("alive_file", fault)
+    show_metrics(settings)
     try:
         asyncio.run(main(settings))
     except StoreRefused as error:

@@ -13,6 +13,7 @@ from redis.exceptions import ConnectionError, RedisError, TimeoutError
 from dualprocess.v1 import generator_pb2, generator_pb2_grpc
 from services.common.channels import open_channel
 from services.orchestrator.housekeeping import Housekeeping
+from services.orchestrator.metrics import WORKER_JOBS, WORKER_SLOTS
 from services.orchestrator.pauses import pause
 from services.orchestrator.store.artifacts import ArtifactStore
 from services.orchestrator.store.events import Events
@@ -51,6 +52,7 @@ class Worker:
         # A flag, not a cancel: redis-py and grpc.aio can lose a cancel.
         self._stopping = asyncio.Event()
         self._waits = False
+        WORKER_SLOTS.set(settings.slots)
 
     def stop(self) -> None:
         """Ends ``run`` soon."""
@@ -196,7 +198,12 @@ class Worker:
                 return
             task = asyncio.create_task(runner.run(claim))
             self._running[task] = claim
-            task.add_done_callback(self._running.pop)
+            WORKER_JOBS.inc()
+            task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        del self._running[task]
+        WORKER_JOBS.dec()
 
     @property
     def _runs_one_alone(self) -> bool:

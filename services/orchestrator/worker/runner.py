@@ -12,7 +12,11 @@ import grpc
 
 from dualprocess.schemas import Job, JobStatus, ResolvedImagesSpec, ResolvedJobSpec
 from dualprocess.v1 import generator_pb2_grpc
+from services.common import tracing, trail
+from services.common.trail import Trail
+from services.orchestrator.metrics import LEASES_LOST, QUEUE_WAIT, vlms_label
 from services.orchestrator.store.newer import UnreadableJob
+from services.orchestrator.store.origins import Origin
 from services.orchestrator.store.queue import Blame, Claim, LeaseLost, Queue
 from services.orchestrator.worker.checkpoints import discard
 from services.orchestrator.worker.company import Company
@@ -67,12 +71,18 @@ class Runner:
         self.device = ""
 
     async def run(self, claim: Claim) -> None:
-        """Ends with the job finished, given back, or another's."""
+        """Ends with the job finished, given back, or another's. The rest of the task is for it."""
+        trail.begin(Trail(claim.job_id))
         try:
+            origin = await self._stores.jobs.origin(claim.job_id)
+            trail.begin(origin.trail)
             job = await self._stores.jobs.read(claim.job_id, whole=True)
             assert job is not None
+            waits = QUEUE_WAIT.labels(job.generator, vlms_label(job.vlms))
+            waits.observe(claim.waited_seconds)
             # A job of words is with no generator: it can't be what troubles one.
-            with self._company.joined(job.id) if job.generator else contextlib.nullcontext():
+            aboard = self._company.joined(job.id) if job.generator else contextlib.nullcontext()
+            with aboard, _traced(job, claim, origin):
                 await self._attempt(job, claim)
         except UnreadableJob as error:
             await self._leave_to_newer(claim, error)
@@ -106,8 +116,11 @@ class Runner:
             except JobStopped:
                 status = JobStatus.CANCELLED
             await self._queue.finish(claim, status)
+            tracing.note_outcome(status, failed=False)
             await self._ended(job.id, status)
         except LeaseLost:
+            LEASES_LOST.inc()
+            tracing.note_outcome("lease lost", failed=True)
             log.warning("job %s: another worker has its lease; nothing more is written", job.id)
         except JobRefused as error:
             await self._fail(claim, str(error))
@@ -166,10 +179,12 @@ class Runner:
             raise generators_failure(error, job.generator, self.device) from error
 
     async def _fail(self, claim: Claim, error: str) -> None:
+        tracing.note_outcome(JobStatus.FAILED, failed=True)
         try:
             await self._queue.finish(claim, JobStatus.FAILED, error)
             await self._ended(claim.job_id, f"failed: {error}")
         except LeaseLost:
+            LEASES_LOST.inc()
             log.warning("job %s: another worker has its lease", claim.job_id)
 
     async def _give_back(
@@ -184,6 +199,7 @@ class Runner:
             blame=blame,
             device=device,
         )
+        tracing.note_outcome(f"now {status}", failed=blame is not Blame.NOBODY)
         log.warning("job %s: attempt %d ended: %s; now %s", job.id, job.attempt, cause, status)
         if status is not None and status.is_final:
             await self._ended(job.id, status)
@@ -191,6 +207,22 @@ class Runner:
     async def _ended(self, job_id: str, how: str) -> None:
         log.info("job %s: %s", job_id, how)
         await discard(job_id, self._stores)
+
+
+def _traced(job: Job, claim: Claim, origin: Origin) -> contextlib.AbstractContextManager[None]:
+    return tracing.job_span(
+        origin.trace,
+        waited_seconds=claim.waited_seconds,
+        is_linked=job.batch is not None,
+        attributes={
+            "dualprocess.job": job.id,
+            "dualprocess.request": origin.trail.request,
+            "dualprocess.kind": job.kind,
+            "dualprocess.attempt": job.attempt,
+            "dualprocess.generator": job.generator,
+            "dualprocess.vlms": vlms_label(job.vlms),
+        },
+    )
 
 
 async def cancelled(tasks: Collection[asyncio.Task[Any]]) -> None:

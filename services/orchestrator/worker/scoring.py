@@ -29,8 +29,7 @@ class _Asking(Protocol):
 async def scoring(vlm: str, targets: Targets, lease: Lease, spec: _Asking) -> AsyncIterator[Scorer]:
     """A scorer of the job's pictures by its questions, at one VLM."""
     async with targets.open(vlm) as replicas:
-        name = f"{vlm} at {targets.addresses[vlm]}"
-        yield Scorer(replicas, name, lease, spec.questions, spec.question_postfix)
+        yield Scorer(replicas, lease, spec.questions, spec.question_postfix)
 
 
 class Scorer:
@@ -39,13 +38,11 @@ class Scorer:
     def __init__(
         self,
         replicas: Replicas,
-        name: str,
         lease: Lease,
         questions: Sequence[Question],
         postfix: str,
     ) -> None:
         self._replicas = replicas
-        self._name = name
         self._lease = lease
         self._questions = questions
         self._postfix = postfix
@@ -76,9 +73,9 @@ class Scorer:
 
     async def _ask(self, request: vlm_pb2.ScoreRequest) -> vlm_pb2.ScoreResponse:
         return await asked(
+            "Score",
             lambda stub: stub.Score(request, timeout=SECONDS),
             self._replicas,
-            self._name,
             self._lease,
             "to score the results",
         )

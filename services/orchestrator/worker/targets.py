@@ -17,5 +17,4 @@ class Targets:
     credentials: Credentials
 
     def open(self, vlm: str) -> Replicas:
-        target = self.addresses[vlm]
-        return Replicas(target, self.credentials, name=f"{vlm} at {target}")
+        return Replicas(self.addresses[vlm], self.credentials, preset=vlm)

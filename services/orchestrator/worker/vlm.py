@@ -18,10 +18,10 @@ SECONDS = 120.0
 
 
 async def asked(
-    call: Call[AnswerT], vlm: Replicas, name: str, lease: Lease, purpose: str
+    method: str, call: Call[AnswerT], vlm: Replicas, lease: Lease, purpose: str
 ) -> AnswerT:
-    """The result of the call. While the VLM is away, the job waits, and says for what: ``name`` and
-    ``purpose`` are for that sentence.
+    """The result of the call of ``method``. While the VLM is away, the job waits, and says for
+    what: ``purpose`` is for that sentence.
 
     Raises ``JobRefused`` if the VLM refuses, or fails twice; ``AttemptFailed`` if it can't do it
     now; ``JobStopped`` if the job is cancelled while the VLM is away.
@@ -37,14 +37,14 @@ async def asked(
             await lease.waits_for(f"{reason} ({purpose})")
 
     try:
-        answer = await vlm.ask(call, Told(away=away, failed=lease.warn))
+        answer = await vlm.ask(method, call, Told(away=away, failed=lease.warn))
     except grpc.aio.AioRpcError as error:
-        raise failure(error, f"the VLM {name}") from error
+        raise failure(error, f"the VLM {vlm.name}") from error
     except VlmsFailed as error:
         raise JobRefused(f"{error} ({purpose})") from error
     except VlmLate as error:
         raise AttemptFailed(
-            f"the VLM {name} gave no answer {purpose} in time, {MOST_LATE} times in a row"
+            f"the VLM {vlm.name} gave no answer {purpose} in time, {MOST_LATE} times in a row"
         ) from error
     if waits:
         await lease.waits_for(None)

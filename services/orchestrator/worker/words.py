@@ -39,18 +39,17 @@ async def speak(
     """Runs the job. Raises ``JobRefused`` when the VLM refuses, or twice writes what can't be used,
     and as ``asked`` does."""
     async with targets.open(spec.vlm) as replicas:
-        name = f"{spec.vlm} at {targets.addresses[spec.vlm]}"
         result: Answers | WrittenQuestions | ExpandedPrompt
         match spec:
             case ResolvedAnswersSpec():
-                speaker = _Speaker(replicas, name, lease, await _image(lease, stores))
+                speaker = _Speaker(replicas, lease, await _image(lease, stores))
                 result = await _answers(spec, speaker)
             case ResolvedQuestionsSpec():
                 image = await _image(lease, stores) if spec.drawing else _blank()
-                speaker = _Speaker(replicas, name, lease, image)
+                speaker = _Speaker(replicas, lease, image)
                 result = await _written(tasks.of_questions(spec), speaker)
             case ResolvedExpansionSpec():
-                speaker = _Speaker(replicas, name, lease, _blank())
+                speaker = _Speaker(replicas, lease, _blank())
                 expansion = tasks.of_expansion(spec)
                 result = await _written(expansion, speaker)
                 if doubt := expansion.doubt(result):
@@ -64,7 +63,6 @@ class _Speaker:
     """One VLM, looking at one encoded picture."""
 
     replicas: Replicas
-    name: str
     lease: Lease
     picture: bytes
 
@@ -79,9 +77,9 @@ class _Speaker:
             max_new_tokens=max_new_tokens,
         )
         response = await asked(
+            "Answer",
             lambda stub: stub.Answer(request, timeout=SECONDS),
             self.replicas,
-            self.name,
             self.lease,
             "to speak",
         )
@@ -107,7 +105,7 @@ async def _written(task: Task[WordsT], speaker: _Speaker) -> WordsT:
         return await carried_out(task, ask)
     except BadReply as error:
         raise JobRefused(
-            f"the VLM {speaker.name} twice wrote what can't be used: {error}"
+            f"the VLM {speaker.replicas.name} twice wrote what can't be used: {error}"
         ) from error
 
 

@@ -38,7 +38,8 @@ def configure_tracing(service: str) -> None:
         return
     if find_spec("opentelemetry.instrumentation.grpc") is None:
         log.warning(
-            "%s is set, and nothing is traced: pip install 'dualprocess[otel]', or unset it",
+            "%s is set, and nothing is traced: the packages for it are missing; "
+            "pip install 'dualprocess[otel]', or unset it",
             said[0],
         )
         return

@@ -13,6 +13,7 @@ from typing import Any
 import grpc
 import pytest
 import trustme
+from prometheus_client import REGISTRY
 
 from dualprocess.v1 import vlm_pb2, vlm_pb2_grpc
 from services.common.credentials import OPEN, Credentials
@@ -117,6 +118,24 @@ async def test_a_call_that_a_replica_failed_is_anothers(pair: tuple[_Vlm, _Vlm, 
         second.fails = grpc.StatusCode.INTERNAL
         with pytest.raises(VlmsFailed, match=r"second broke .*; first broke"):
             await asked(replicas)
+
+
+async def test_each_try_of_a_call_is_measured(pair: tuple[_Vlm, _Vlm, str]) -> None:
+    first, second, target = pair
+    first.fails, second.calls = grpc.StatusCode.INTERNAL, 5
+
+    def tries(code: str) -> float | None:
+        labels = {"vlm": "measured", "method": "Answer", "code": code}
+        return REGISTRY.get_sample_value("dualprocess_vlm_call_seconds_count", labels)
+
+    def retries() -> float | None:
+        return REGISTRY.get_sample_value("dualprocess_vlm_retries_total", {"vlm": "measured"})
+
+    async with Replicas(target, OPEN, preset="measured") as replicas:
+        assert await asked(replicas) == "second"
+        assert (tries("INTERNAL"), tries("OK"), retries()) == (1, 1, 1)
+        assert await asked(replicas) == "second"
+        assert (tries("INTERNAL"), tries("OK"), retries()) == (1, 2, 1)
 
 
 async def test_the_only_replica_is_asked_twice() -> None:

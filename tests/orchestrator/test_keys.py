@@ -205,7 +205,9 @@ async def test_metrics_say_of_each_queue_what_waits_and_what_runs(
     async def told() -> dict[str, float]:
         text = (await admin.http.get("/metrics")).text
         labels = 'generator="tiny-flux",vlms="tiny-idefics2"'
-        found = re.findall(rf"^dualprocess_queue_(\w+){{{labels}}} (\S+)$", text, re.MULTILINE)
+        found = re.findall(
+            rf"^dualprocess_queue_(depth|running){{{labels}}} (\S+)$", text, re.MULTILINE
+        )
         return {name: float(count) for name, count in found}
 
     assert await told() == {}

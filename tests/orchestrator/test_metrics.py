@@ -17,7 +17,13 @@ from tests.orchestrator.scripted import ScriptedGenerator
 from tests.redis_server import RedisServer
 
 DEPTH = "dualprocess_queue_depth"
-SITE = ("dualprocess_jobs", "dualprocess_jobs_running", "dualprocess_workers_live", DEPTH)
+SITE = (
+    "dualprocess_jobs",
+    "dualprocess_jobs_running",
+    "dualprocess_queue_running",
+    "dualprocess_workers_live",
+    DEPTH,
+)
 
 
 def total(name: str, *texts: str) -> float:

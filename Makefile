@@ -88,8 +88,8 @@ LOCK := $(BIN)/uv pip compile pyproject.toml deploy/docker/build.in --constraint
     --no-annotate --custom-compile-command "make locks" --default-index https://pypi.org/simple
 locks: setup
 	$(BIN)/python -m pip install --quiet uv
-	$(LOCK) --extra ui --output-file deploy/docker/orchestrator.lock
-	$(LOCK) --extra generator --extra vlm --output-file deploy/docker/models.lock
+	$(LOCK) --extra ui --extra otel --output-file deploy/docker/orchestrator.lock
+	$(LOCK) --extra generator --extra vlm --extra otel --output-file deploy/docker/models.lock
 	$(BIN)/python deploy/docker/gpus.py
 
 clean:

@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 PYTHON ?= python3
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test pytest fuzz lint proto typescript docs up chaos load strangers mutants clean
+.PHONY: setup demo test pytest fuzz lint proto typescript docs up chaos load strangers mutants locks clean
 
 setup: $(STAMP)
 
@@ -77,6 +77,16 @@ typescript: setup
 docs: setup
 	$(BIN)/python -m docs.write
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+# What the images install, with hashes: the newest versions that pyproject.toml allows.
+LOCK := $(BIN)/uv pip compile pyproject.toml deploy/docker/build.in --constraint constraints.txt \
+    --generate-hashes --upgrade --python-version 3.11 --python-platform x86_64-manylinux_2_28 \
+    --no-annotate --custom-compile-command "make locks" --default-index https://pypi.org/simple
+locks: setup
+	$(BIN)/python -m pip install --quiet uv
+	$(LOCK) --extra ui --output-file deploy/docker/orchestrator.lock
+	$(LOCK) --extra generator --extra vlm --output-file deploy/docker/models.lock
+	$(BIN)/python deploy/docker/gpus.py
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -27,11 +27,28 @@ def up(
         typer.Option(help="Folder for everything that is kept, open to you alone: ./data."),
     ] = None,
     generator: Annotated[
-        str | None, typer.Option(help="Preset of the generator: tiny-flux.")
+        list[str] | None,
+        typer.Option(
+            help="Preset of the generator: tiny-flux. Several, once for each or with commas, and "
+            "how many of it: flux-schnell:6."
+        ),
     ] = None,
-    vlm: Annotated[str | None, typer.Option(help="Preset of the VLM: tiny-idefics2.")] = None,
+    vlm: Annotated[
+        list[str] | None,
+        typer.Option(help="Preset of the VLM: tiny-idefics2. Several, likewise: idefics2:2."),
+    ] = None,
     models: Annotated[
-        str | None, typer.Option(help="Several generators and VLMs: tiny-flux,idefics2,qwen3-vl.")
+        list[str] | None,
+        typer.Option(help="Generators and VLMs in one list: flux-schnell:6,idefics2,qwen3-vl."),
+    ] = None,
+    gpus: Annotated[
+        str | None,
+        typer.Option(
+            help="A GPU for each generator, then for each VLM: 0-7. As a rule all there are."
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool | None, typer.Option("--dry-run", help="Print the plan, and start nothing.")
     ] = None,
     slots: Annotated[
         int | None, typer.Option(help="How many jobs a generator runs at once: 2.")
@@ -60,6 +77,9 @@ def up(
 ) -> None:
     """Start Redis, VLMs, generators, workers and API here; Ctrl-C stops them all.
 
+    Several of each: `dualprocess up --generator flux-schnell:6 --vlm idefics2:2 --gpus 0-7`. Each
+    generator and each VLM is a process with a GPU of its own. The plan is printed first.
+
     An option that is left out comes from its environment variable, like DUALPROCESS_PORT, or else
     is the default.
     """
@@ -69,9 +89,10 @@ def up(
         "host": host,
         "port": port,
         "data": data,
-        "generator": generator,
-        "vlm": vlm,
-        "models": models,
+        "generator": _listed(generator),
+        "vlm": _listed(vlm),
+        "models": _listed(models),
+        "gpus": gpus,
         "slots": slots,
         "device": device,
         "load-seconds": load_seconds,
@@ -79,12 +100,22 @@ def up(
         "log-level": log_level,
     }
     command += [f"--{name}={value}" for name, value in values.items() if value is not None]
-    switches = {"auth": auth, "insecure": insecure, "ui": ui, "quiet": quiet}
+    switches = {
+        "auth": auth,
+        "insecure": insecure,
+        "ui": ui,
+        "quiet": quiet,
+        "dry-run": dry_run,
+    }
     command += [
         f"--{name}" if on else f"--no-{name}" for name, on in switches.items() if on is not None
     ]
     # This process becomes the supervisor, so that signals reach it directly.
     os.execv(sys.executable, command)  # noqa: S606
+
+
+def _listed(values: list[str] | None) -> str | None:
+    return ",".join(values) if values else None
 
 
 def need_services() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -17,6 +18,9 @@ import torch
 
 from services.common.device_errors import is_device_error, is_out_of_memory
 from services.common.errors import DeviceFault, OutOfDeviceMemory, StartError
+from services.common.presets import AnyPreset
+
+log = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -97,6 +101,28 @@ class DeviceThread:
     def close(self) -> None:
         """Waits for the current call, and drops the others."""
         self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+def warn_of_cpu(asked: str, device: DeviceThread, preset: AnyPreset) -> None:
+    """Says so, loudly, where ``auto`` came to the CPU for a model that is made for GPUs."""
+    if asked == "auto" and device.device.type == "cpu" and preset.is_on_hub:
+        log.warning(
+            "NO GPU IS FOUND: %s runs on the CPU, which takes hours for what a GPU does in "
+            "minutes. torch %s says: %s. Choose --device cpu if that is meant",
+            preset.name,
+            torch.__version__,
+            _why_not_cuda(),
+        )
+
+
+def _why_not_cuda() -> str:
+    if torch.version.cuda is None:
+        return "this build has no CUDA; install another"
+    try:
+        torch.empty(0, device="cuda")
+    except RuntimeError as error:
+        return str(error).partition("\n")[0]
+    return "CUDA is there, and was not when it was asked for"
 
 
 def _present(name: str) -> torch.device:

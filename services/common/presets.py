@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal, TypeAlias, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -30,6 +30,7 @@ DEFAULT_DIRECTORY = Path(__file__).resolve().parents[2] / "presets"
 GUARD = GuardSettings(anchor=0.8, margin=0.95, worst_case=0.04)
 
 DtypeName = Literal["float32", "float16", "bfloat16"]
+_BYTES: Mapping[str, int] = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 
 class PresetError(ValueError):
@@ -42,8 +43,22 @@ class _Preset(BaseModel):
     name: str
     family: str
     model: str
+    #: The commit on the hub that is loaded; without it the newest one is, whatever that will be.
     revision: str | None = None
     dtype: DtypeName
+    #: Of all parts together, text encoders and autoencoder too: what its device holds at once.
+    billions_of_parameters: Annotated[float, Field(ge=0)] = 0.0
+
+    @property
+    def is_on_hub(self) -> bool:
+        """Whether its weights are downloaded; else they are in a folder of this machine."""
+        return not Path(self.model).is_absolute()
+
+    @property
+    def weights_gib(self) -> float:
+        """What its weights take on a device; 0 where the preset does not say. Its work takes more:
+        pictures, gradients, LoRAs."""
+        return self.billions_of_parameters * 1e9 * _BYTES[self.dtype] / 2**30
 
 
 class Sides(BaseModel):
@@ -90,6 +105,9 @@ class VlmPreset(_Preset):
     conversations_at_once: Annotated[int, Field(ge=1)] = 32
     #: Whether the VLM knows enough language to write questions and prompts.
     writes: bool = True
+
+
+AnyPreset: TypeAlias = GeneratorPreset | VlmPreset
 
 
 @dataclass(frozen=True)

@@ -17,14 +17,17 @@ from dualprocess import printable
 from dualprocess.connection import certificates_fault
 from services.common.exposure import exposure_fault
 from services.common.extras import page_fault
+from services.common.gpus import look
 from services.common.presets import PresetError, load_presets
 from services.common.redis_address import redis_refusal
 from services.common.telemetry import configure_logging
 from services.local import own_redis, private, stack
-from services.local.models import Models, chosen
+from services.local.plan import Plan, made
+from services.local.planned import told
 from services.local.ports import is_free
 from services.local.settings import LocalSettings
 from services.local.supervisor import GaveUp, Supervisor
+from services.local.wishes import WishError
 
 log = logging.getLogger(__name__)
 
@@ -53,16 +56,20 @@ def main() -> None:
         _refuse(fault)
     if fault := certificates_fault():
         _refuse(fault)
+    gpus = look()
     try:
-        models = chosen(settings, load_presets(settings.presets))
-    except PresetError as error:
+        plan = made(settings, load_presets(settings.presets), gpus, os.environ)
+    except (PresetError, WishError) as error:
         _refuse(str(error))
     if settings.redis_url is not None and (refusal := redis_refusal(settings.redis_url)):
         settings.refuse("redis_url", refusal)
-    _lock(settings)
+    if not settings.dry_run:
+        _lock(settings)
     if not is_free(settings.host, settings.port):
         _refuse(f"{settings.url} is taken; choose another --port")
-    asyncio.run(_run(settings, models))
+    print(printable.lines(told(plan, settings, gpus)), flush=True)
+    if not settings.dry_run:
+        asyncio.run(_run(settings, plan))
 
 
 def _lock(settings: LocalSettings) -> None:
@@ -97,16 +104,16 @@ def _refuse(fault: str) -> NoReturn:
     sys.exit(_BAD_INPUT)
 
 
-async def _run(settings: LocalSettings, models: Models) -> None:
+async def _run(settings: LocalSettings, plan: Plan) -> None:
     def say(name: str, line: str) -> None:
         if not settings.quiet:
             print(_prefixed(name, line), file=sys.stderr, flush=True)
 
-    supervisor = Supervisor(stack.build(settings, models), settings.data / "logs", say)
+    supervisor = Supervisor(stack.build(settings, plan), settings.data / "logs", say)
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    work = asyncio.create_task(_work(settings, models, supervisor))
+    work = asyncio.create_task(_work(settings, plan, supervisor))
     stopped = asyncio.create_task(stop.wait())
     try:
         await asyncio.wait({work, stopped}, return_when=asyncio.FIRST_COMPLETED)
@@ -120,16 +127,16 @@ async def _run(settings: LocalSettings, models: Models) -> None:
         own_redis.forget(settings.redis_folder)
 
 
-async def _work(settings: LocalSettings, models: Models, supervisor: Supervisor) -> None:
+async def _work(settings: LocalSettings, plan: Plan, supervisor: Supervisor) -> None:
     await supervisor.start()
-    told = (
+    ready = (
         f"dualprocess is ready at {settings.url} (documentation at {settings.url}/docs).\n"
         f"{_page(settings)}"
-        f"{models}; all data is in {settings.data}.\n"
+        f"{plan}; all data is in {settings.data}.\n"
         f"{_keys(settings)}"
         "Ctrl-C stops it."
     )
-    print(printable.lines(told), flush=True)
+    print(printable.lines(ready), flush=True)
     await supervisor.wait()
 
 

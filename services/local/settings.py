@@ -35,13 +35,25 @@ class LocalSettings(ServiceSettings):
         description="Address of a Redis that is already running; by default the stack starts its "
         "own.",
     )
-    generator: str = Field(default="tiny-flux", description="Preset of the generator.")
-    vlm: str = Field(default="tiny-idefics2", description="Preset of the VLM.")
+    generator: str = Field(
+        default="tiny-flux",
+        description="Preset of the generator; of several, with commas between, and how many of "
+        "each: flux-schnell:6,sd-1.4.",
+    )
+    vlm: str = Field(
+        default="tiny-idefics2", description="Preset of the VLM; of several, likewise."
+    )
     models: str = Field(
         default="",
-        description="Presets of several generators and VLMs, separated by commas, instead of "
+        description="Presets of generators and VLMs in one list, written likewise, instead of "
         "--generator and --vlm.",
     )
+    gpus: str = Field(
+        default="",
+        description="GPUs by nvidia-smi's numbers or UUIDs, like 0-5,7: one for each process, "
+        "generators first. By default all GPUs; processes share them if there are too few.",
+    )
+    dry_run: bool = Field(default=False, description="Print the plan, and start nothing.")
     slots: int = Field(
         default=2, ge=1, le=64, description="How many jobs a generator runs at once."
     )

@@ -1,21 +1,22 @@
-"""The processes of one machine: Redis, VLMs, generators, API, and a worker for each generator."""
+"""The processes of one machine: Redis, GPU services, API, and a worker for each generator."""
 
 from __future__ import annotations
 
 import json
 import secrets
 import sys
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from services.local import own_redis, private
 from services.local.child import ChildSpec
-from services.local.models import Models
-from services.local.ports import free_port
+from services.local.plan import ORDER, VISIBLE, Placed, Plan
+from services.local.planned import worker_of
+from services.local.ports import free_ports
 from services.local.probes import answers, serves
 from services.local.settings import LocalSettings
 
 
-def build(settings: LocalSettings, models: Models) -> list[ChildSpec]:
+def build(settings: LocalSettings, plan: Plan) -> list[ChildSpec]:
     """The processes to start, in order. Ports are chosen here, and stay the same when a process is
     restarted."""
     children = []
@@ -26,18 +27,15 @@ def build(settings: LocalSettings, models: Models) -> list[ChildSpec]:
         children.append(own.spec)
     else:
         own_redis.forget(settings.redis_folder)
-    vlm_ports = {name: free_port() for name in models.vlms}
-    generator_ports = {name: free_port() for name in models.generators}
+    services = [*plan.vlms, *plan.generators]
+    names = [place.name for place in services]
+    ports = dict(zip(names, free_ports(len(names)), strict=True))
     store = [f"--artifacts={settings.artifacts_url}"]
     # Under every name that is read, so that no variable of this process is used instead.
     redis_names = {"DUALPROCESS_REDIS_URL": redis_url, "REDIS_URL": redis_url}
     # Other users of this machine can reach loopback, too.
     token = {"DUALPROCESS_GRPC_TOKEN": secrets.token_hex(32)}
-    for service, ports in (("vlm", vlm_ports), ("generator", generator_ports)):
-        children += [
-            _gpu_service(settings, service, _named(service, preset, ports), preset, port, token)
-            for preset, port in ports.items()
-        ]
+    children += [_gpu_service(settings, place, ports[place.name], token) for place in services]
     children.append(
         _python(
             settings,
@@ -49,15 +47,15 @@ def build(settings: LocalSettings, models: Models) -> list[ChildSpec]:
             environment=redis_names,
         )
     )
-    vlms = json.dumps({name: f"127.0.0.1:{port}" for name, port in vlm_ports.items()})
+    vlms = json.dumps(_targets(plan.vlms, ports))
     children += [
         _python(
             settings,
-            _named("worker", generator, generator_ports),
+            worker_of(place),
             "services.orchestrator.worker",
             [
                 *store,
-                f"--generator=127.0.0.1:{port}",
+                f"--generator=127.0.0.1:{ports[place.name]}",
                 f"--vlms={vlms}",
                 f"--slots={settings.slots}",
             ],
@@ -65,14 +63,20 @@ def build(settings: LocalSettings, models: Models) -> list[ChildSpec]:
             waits_for="a worker that reports",
             environment={**token, **redis_names},
         )
-        for generator, port in generator_ports.items()
+        for place in plan.generators
     ]
     return children
 
 
-def _named(service: str, preset: str, all_of_them: Collection[str]) -> str:
-    """The child's name: that of its service, if there is only one of it."""
-    return service if len(all_of_them) == 1 else f"{service}-{preset}"
+def _targets(vlms: Sequence[Placed], ports: Mapping[str, int]) -> dict[str, str]:
+    """The gRPC target of each preset: all VLMs that serve it."""
+    places: dict[str, list[str]] = {}
+    for vlm in vlms:
+        places.setdefault(vlm.preset, []).append(f"127.0.0.1:{ports[vlm.name]}")
+    return {
+        preset: found[0] if len(found) == 1 else f"ipv4:{','.join(found)}"
+        for preset, found in places.items()
+    }
 
 
 def _doors(settings: LocalSettings) -> list[str]:
@@ -82,25 +86,21 @@ def _doors(settings: LocalSettings) -> list[str]:
 
 
 def _gpu_service(
-    settings: LocalSettings,
-    service: str,
-    name: str,
-    preset: str,
-    port: int,
-    token: Mapping[str, str],
+    settings: LocalSettings, place: Placed, port: int, token: Mapping[str, str]
 ) -> ChildSpec:
-    arguments = [f"--preset={preset}", f"--device={settings.device}"]
+    arguments = [f"--preset={place.preset}", f"--device={place.device}"]
     # The host is a flag, since DUALPROCESS_HOST in the environment is meant for the API.
     arguments += ["--host=127.0.0.1", f"--port={port}"]
     return _python(
         settings,
-        name,
-        f"services.{service}",
+        place.name,
+        f"services.{place.service}",
         arguments,
         ready=lambda: serves(f"127.0.0.1:{port}"),
-        waits_for=f"{preset} to be loaded, after a download if its weights are not here yet",
+        waits_for=f"{place.preset} to be loaded, after a download if its weights are not here yet",
         ready_seconds=settings.load_seconds,
-        environment=token,
+        # It sees only its own card, also after a restart.
+        environment={**token, **({} if place.card is None else {VISIBLE: place.card, **ORDER})},
         # Others may read the weights that it downloads.
         umask=ChildSpec.umask,
     )

@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import sys
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -23,7 +21,7 @@ from rich.text import Text
 
 from dualprocess import printable
 from dualprocess.command_group import CommandGroup
-from services.common.redis_address import OWN_ADDRESS, checked_redis_url, redis_refusal
+from services.orchestrator import where
 from services.orchestrator.settings import KeySettings
 from services.orchestrator.store.keys import ApiKey, ApiKeys, Scope, id_of
 from services.orchestrator.store.quotas import Quotas
@@ -168,57 +166,17 @@ def revoke(
 
 @contextlib.asynccontextmanager
 async def _keys(data: Path | None, redis_url: str | None) -> AsyncIterator[ApiKeys]:
-    place = _place(data, redis_url)
     try:
-        url = checked_redis_url(place.url)
-    except ValueError as error:
-        _fail(f"{place.name}: {error}", _BAD_INPUT)
-    if refusal := await asyncio.to_thread(redis_refusal, url):
-        _fail(f"{place.name}: {refusal}", _BAD_INPUT)
-    redis = connect(url, retries=1)
+        place = await asyncio.to_thread(where.redis, data, redis_url, "keys")
+    except where.NoRedis as error:
+        _fail(str(error), _BAD_INPUT)
+    redis = connect(place.url, retries=1)
     try:
         yield ApiKeys(redis)
     except RedisError as error:
         _fail(f"{place.name}: Redis does not answer ({error}); {place.remedy}", _UNREACHABLE)
     finally:
         await redis.aclose()
-
-
-@dataclass(frozen=True)
-class _Place:
-    """The address of Redis, the setting that named it, and the remedy if it does not answer."""
-
-    url: str
-    name: str
-    remedy: str
-
-
-def _place(data: Path | None, redis_url: str | None) -> _Place:
-    if redis_url:
-        return _Place(redis_url, "--redis-url", "name the service's own")
-    settings = KeySettings.from_environment()
-    is_named = "redis_url" in settings.model_fields_set
-    folder = data or Path(os.environ.get("DUALPROCESS_DATA") or "data")
-    address = folder / OWN_ADDRESS
-    if (data is not None or not is_named) and address.is_file():
-        try:
-            url = address.read_text(encoding="utf-8")
-        except OSError as error:
-            _fail(f"--data: {address} can't be read ({error.strerror})", _BAD_INPUT)
-        return _Place(url, f"--data {folder}", f"start it with `dualprocess up --data {folder}`")
-    if is_named:
-        return _Place(settings.redis_url, "--redis-url", "name the service's own")
-    if data is not None:
-        _fail(
-            f"--data: no stack with a Redis of its own runs in {folder}; start it with "
-            f"`dualprocess up --data {folder}`, or name the service's Redis with --redis-url",
-            _BAD_INPUT,
-        )
-    remedy = (
-        f"no stack runs in {folder.resolve()} either. Name the folder of the stack, `dualprocess "
-        "keys --data DIR …` after `dualprocess up --data DIR`, or name the service's Redis"
-    )
-    return _Place(settings.redis_url, "--redis-url", remedy)
 
 
 def _fail(message: str, code: int) -> NoReturn:

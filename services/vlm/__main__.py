@@ -11,7 +11,7 @@ from transformers.utils import logging as transformers_logging
 from dualprocess import printable
 from dualprocess.v1 import vlm_pb2, vlm_pb2_grpc
 from services.common.credentials import CredentialsError
-from services.common.device import DeviceThread
+from services.common.device import DeviceThread, warn_of_cpu
 from services.common.device_health import DeviceHealth, identity
 from services.common.errors import StartError
 from services.common.presets import PresetError, load_presets
@@ -27,6 +27,7 @@ async def main(settings: GpuServiceSettings) -> None:
     preset = load_presets(settings.presets).vlm(settings.preset)
     credentials = settings.credentials()
     device = DeviceThread(settings.device, threads=settings.threads)
+    warn_of_cpu(settings.device, device, preset)
 
     async def load(port: int) -> Loaded:
         vlm = await device.run(registry.load, preset, device.device)

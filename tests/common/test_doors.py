@@ -16,6 +16,7 @@ import trustme
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from dualprocess.v1 import generator_pb2, generator_pb2_grpc
+from services.common import healthy as healthy_module
 from services.common.channels import open_channel
 from services.common.credentials import OPEN, Credentials, CredentialsError
 from services.common.exposure import grpc_exposure_fault
@@ -298,3 +299,22 @@ def test_wrong_files_are_named_before_anything_starts(
     with pytest.raises(CredentialsError, match=sentence) as refusal:
         settings.credentials()
     assert not re.search("PRIVATE KEY|BEGIN", str(refusal.value))
+
+
+async def test_a_container_tells_whether_its_service_is_well(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with served(TOKEN) as target:
+        assert await healthy_module.fault(target, None, GrpcSettings()) is None, "without a token"
+    assert "UNAVAILABLE" in str(await healthy_module.fault(target, None, GrpcSettings()))
+
+    ours = site.credentials()
+    for flag, data in (("cert", ours.cert), ("key", ours.key), ("ca", ours.ca)):
+        assert data is not None
+        (tmp_path / flag).write_bytes(data)
+        monkeypatch.setenv(f"DUALPROCESS_TLS_{flag.upper()}", str(tmp_path / flag))
+    async with served(ours) as target:
+        address = target.replace("localhost", "127.0.0.1")
+        assert await healthy_module.fault(address, "localhost", GrpcSettings()) is None
+        said = await healthy_module.fault(address, None, GrpcSettings())
+        assert said is not None, "the certificate has another name"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,15 @@ def test_the_tiny_pair_lies_in_the_checkout() -> None:
     assert (Path(PRESETS.generator("tiny-flux").model) / "model_index.json").exists()
     assert (Path(PRESETS.vlm("tiny-idefics2").model) / "config.json").exists()
     assert PRESETS.generator("flux-dev").model == "black-forest-labs/FLUX.1-dev"
+
+
+def test_every_model_of_the_hub_is_pinned_to_a_commit_and_says_how_large_it_is() -> None:
+    every = [*PRESETS.generators.values(), *PRESETS.vlms.values()]
+    for preset in every:
+        pinned = preset.revision is not None and re.fullmatch("[0-9a-f]{40}", preset.revision)
+        assert bool(pinned) == preset.is_on_hub, preset.name
+        assert (preset.weights_gib > 1) == preset.is_on_hub, preset.name
+    assert len({preset.revision for preset in every if preset.is_on_hub}) == len(every) - 2
 
 
 def test_the_directory_may_be_where_one_stands(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,24 +27,32 @@ class Stack:
 
     def child(self, module: str) -> psutil.Process:
         """The process that runs ``module`` now."""
+        for process in self.children(module):
+            return process
+        raise LookupError(f"no child runs {module}")
+
+    def children(self, module: str) -> list[psutil.Process]:
+        """All processes that run ``module`` now."""
+        found = []
         for process in self.supervisor.children():
             with contextlib.suppress(psutil.NoSuchProcess):
                 if module in process.cmdline():
-                    return process
-        raise LookupError(f"no child runs {module}")
+                    found.append(process)
+        return found
 
     def log(self, name: str) -> str:
         return (self.data / "logs" / f"{name}.log").read_text()
 
 
 @contextlib.contextmanager
-def running(data: Path, *, ui: bool = False) -> Iterator[Stack]:
+def running(data: Path, *flags: str, ui: bool = False) -> Iterator[Stack]:
+    """A stack in ``data``, with further ``flags`` of `dualprocess up`."""
     port = free_port()
     command = [sys.executable, "-m", "services.local", f"--port={port}", f"--data={data}"]
     # The page takes seconds to load, and most tests have no use for it.
     command.append("--ui" if ui else "--no-ui")
     with (data / "up.log").open("wb") as log:
-        process = subprocess.Popen([*command, "--quiet"], stdout=log, stderr=log)
+        process = subprocess.Popen([*command, *flags, "--quiet"], stdout=log, stderr=log)
     try:
         _wait_until_ready(process, data / "up.log")
         yield Stack(f"http://127.0.0.1:{port}", data, psutil.Process(process.pid))

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from services.local.models import Models
+from services.common.gpus import Gpus
+from services.common.presets import load_presets
+from services.local.plan import Plan, made
 from services.local.settings import LocalSettings
 from services.local.stack import build
 from services.orchestrator.settings import StoreSettings
 
-PAIR = Models(["tiny-flux"], ["tiny-idefics2"])
 VARIABLE = "DUALPROCESS_GRPC_TOKEN"
+
+
+def plan(**asked: str) -> Plan:
+    settings = LocalSettings.model_validate(asked)
+    return made(settings, load_presets(), Gpus([], "there is none"), dict(os.environ))
+
+
+PAIR = plan()
 
 
 def test_the_children_share_a_token_that_no_command_line_shows(tmp_path: Path) -> None:
@@ -79,7 +89,7 @@ def test_gpu_services_stay_on_loopback_wherever_the_api_listens(tmp_path: Path) 
 
 
 def test_every_generator_has_a_worker_that_reaches_every_vlm(tmp_path: Path) -> None:
-    models = Models(["tiny-flux", "flux-dev"], ["tiny-idefics2", "idefics2"])
+    models = plan(generator="tiny-flux,flux-dev", vlm="tiny-idefics2,idefics2")
     children = {child.name: child for child in build(LocalSettings(data=tmp_path), models)}
     assert children.keys() - {"redis"} == {
         "vlm-tiny-idefics2",
@@ -91,13 +101,42 @@ def test_every_generator_has_a_worker_that_reaches_every_vlm(tmp_path: Path) -> 
         "worker-flux-dev",
     }
     flags = {name: _flags(child.command) for name, child in children.items()}
-    for generator in models.generators:
+    for generator in ("tiny-flux", "flux-dev"):
         worker = flags[f"worker-{generator}"]
         assert worker["--generator"].endswith(f":{flags[f'generator-{generator}']['--port']}")
         assert json.loads(worker["--vlms"]) == {
-            vlm: f"127.0.0.1:{flags[f'vlm-{vlm}']['--port']}" for vlm in models.vlms
+            vlm: f"127.0.0.1:{flags[f'vlm-{vlm}']['--port']}"
+            for vlm in ("tiny-idefics2", "idefics2")
         }
     assert len({child["--port"] for child in flags.values() if "--port" in child}) == 5
+
+
+def test_several_of_one_preset_have_a_card_a_number_and_a_worker_each(tmp_path: Path) -> None:
+    models = plan(generator="tiny-flux:2", vlm="tiny-idefics2:2,idefics2", gpus="4-7,1")
+    children = {child.name: child for child in build(LocalSettings(data=tmp_path), models)}
+    cards = {
+        name: child.environment.get("CUDA_VISIBLE_DEVICES") for name, child in children.items()
+    }
+    assert cards == {
+        "redis": None,
+        "vlm-1": "6",
+        "vlm-2": "7",
+        "vlm-3": "1",
+        "generator-1": "4",
+        "generator-2": "5",
+        "api": None,
+        "worker-1": None,
+        "worker-2": None,
+    }
+    flags = {name: _flags(child.command) for name, child in children.items()}
+    port = {name: child.get("--port") for name, child in flags.items()}
+    for number in (1, 2):
+        worker = flags[f"worker-{number}"]
+        assert worker["--generator"] == f"127.0.0.1:{port[f'generator-{number}']}"
+        assert json.loads(worker["--vlms"]) == {
+            "tiny-idefics2": f"ipv4:127.0.0.1:{port['vlm-1']},127.0.0.1:{port['vlm-2']}",
+            "idefics2": f"127.0.0.1:{port['vlm-3']}",
+        }
 
 
 def _flags(command: Sequence[str]) -> dict[str, str]:

@@ -12,15 +12,15 @@ import pytest
 import typer
 
 from dualprocess.cli.up import register
-from services.common.presets import PresetError, load_presets
-from services.local.models import Models, chosen
 from services.local.settings import LocalSettings
+
+COMMAND = str(Path(sys.executable).with_name("dualprocess"))
 
 
 def up(*flags: str) -> str:
     """What it says when it refuses to start."""
     done = subprocess.run(
-        [str(Path(sys.executable).with_name("dualprocess")), "up", *flags],
+        [COMMAND, "up", *flags],
         capture_output=True,
         text=True,
         timeout=60,
@@ -111,23 +111,45 @@ def test_an_unknown_model_brings_the_known_ones(tmp_path: Path, flag: str, known
 
 
 @pytest.mark.parametrize(
-    ("models", "sentence"),
+    ("flags", "sentence"),
     [
-        ("tiny-flux,nothing", "'nothing' is unknown: choose from"),
-        ("tiny-flux,flux-dev", "names no VLM: add one of gemma3"),
-        ("idefics2", "names no generator: add one of flux-dev"),
+        (["--generator=tiny-flux:2", "--vlm=tiny-idefics2:2", "--gpus=0-2"], "3 GPUs for 4 proc"),
+        (["--gpus=0-3,2"], "names GPU 2 twice"),
+        (["--generator=tiny-flux", "--generator=nothing:2"], "'nothing' is unknown"),
     ],
 )
-def test_models_that_make_no_stack_are_refused(models: str, sentence: str) -> None:
-    with pytest.raises(PresetError, match=sentence):
-        chosen(LocalSettings(models=models), load_presets())
+def test_what_makes_no_plan_ends_before_anything_starts(
+    tmp_path: Path, flags: list[str], sentence: str
+) -> None:
+    data = tmp_path / "data"
+    assert sentence in up(f"--data={data}", *flags)
+    assert sentence in up(f"--data={data}", "--dry-run", *flags)
+    assert not data.exists()
 
 
-def test_models_come_in_any_order_and_once() -> None:
-    settings = LocalSettings(models="idefics2, tiny-flux,idefics2,flux-dev")
-    models = chosen(settings, load_presets())
-    assert models == Models(["tiny-flux", "flux-dev"], ["idefics2"])
-    assert str(models) == "tiny-flux, flux-dev and idefics2"
+def test_a_dry_run_prints_the_plan_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As on a machine without NVIDIA's driver.
+    monkeypatch.setenv("PATH", str(tmp_path))
+    data = tmp_path / "data"
+    flags = ["--generator=flux-schnell:6", "--vlm=idefics2:2", "--gpus=0-7", f"--data={data}"]
+    done = subprocess.run(
+        [COMMAND, "up", "--dry-run", *flags],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    for number in range(1, 7):
+        card = f"flux-schnell, CUDA_VISIBLE_DEVICES={number - 1}\n"
+        assert f"  generator-{number}  {card}" in done.stdout
+        assert f"  worker-{number}     drives generator-{number}, asks vlm-1, vlm-2" in done.stdout
+    assert "  vlm-1        idefics2, CUDA_VISIBLE_DEVICES=6\n" in done.stdout
+    assert "  vlm-2        idefics2, CUDA_VISIBLE_DEVICES=7\n" in done.stdout
+    assert "NO GPU IS FOUND, and --gpus 0-7 needs one: nvidia-smi" in done.stdout
+    assert not data.exists()
 
 
 def test_other_machines_are_let_in_with_keys_or_on_purpose(tmp_path: Path) -> None:

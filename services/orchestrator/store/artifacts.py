@@ -94,12 +94,13 @@ class ArtifactStore:
         if not NAME.fullmatch(name):
             raise ValueError(f"{name!r} can't be the name of an artifact")
         path = f"jobs/{job_id}/{token}/{name}"
-        media_type = MEDIA_TYPES.get(Path(name).suffix, "application/octet-stream")
-        # For who fetches it from the store itself.
-        shown = {"Content-Type": media_type, "Content-Disposition": attachment(name)}
-        await self._put(path, data, shown)
-        digest = await _sha256(data)
-        artifact = Artifact(name=name, media_type=media_type, bytes=len(data), sha256=digest)
+        await self.write(path, data)
+        artifact = Artifact(
+            name=name,
+            media_type=_media_type(name),
+            bytes=len(data),
+            sha256=await _sha256(data),
+        )
         return artifact, path
 
     async def put_checkpoint(
@@ -109,7 +110,7 @@ class ArtifactStore:
         name and renamed, and S3 shows an object only once it is complete. Raises
         ``StoreUnavailable``."""
         path = f"jobs/{job_id}/{token}/checkpoints/{step:06d}.safetensors"
-        await self._put(path, data)
+        await self.write(path, data)
         return StoredCheckpoint(step=step, path=path, sha256=await _sha256(data))
 
     async def read_checkpoint(self, stored: StoredCheckpoint) -> bytes | None:
@@ -144,9 +145,12 @@ class ArtifactStore:
             # Removes empty folders, and files of a process that died while writing.
             await asyncio.to_thread(shutil.rmtree, self._folder / "jobs" / job_id, True)
 
-    async def _put(self, path: str, data: bytes, attributes: dict[str, str] | None = None) -> None:
-        # A folder has no place for attributes.
-        kept = attributes if self._folder is None else None
+    async def write(self, path: str, data: bytes) -> None:
+        """A whole file, as ``read`` gives it. Raises ``StoreUnavailable``."""
+        name = Path(path).name
+        # For who fetches it from the store itself. A folder has no place for this.
+        shown = {"Content-Type": _media_type(name), "Content-Disposition": attachment(name)}
+        kept = shown if self._folder is None else None
         try:
             async with self._answering(len(data)):
                 await obstore.put_async(self._store, path, data, attributes=kept)
@@ -207,6 +211,10 @@ class ArtifactStore:
 def attachment(name: str) -> str:
     """The ``Content-Disposition`` of an artifact."""
     return f'attachment; filename="{name}"'
+
+
+def _media_type(name: str) -> str:
+    return MEDIA_TYPES.get(Path(name).suffix, "application/octet-stream")
 
 
 def _patience(seconds: float) -> dict[str, Any]:

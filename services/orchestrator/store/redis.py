@@ -13,7 +13,8 @@ from redis.exceptions import BusyLoadingError, ConnectionError, TimeoutError
 
 from services.common.redis_sentinel import is_sentinel, sentinel_address
 
-#: A client that decodes what it reads. Typed loosely, since redis-py's types can't express that.
+#: A client that decodes what it reads, unless it is told not to. Typed loosely, since redis-py's
+#: types can't express that.
 Client: TypeAlias = Any
 
 _PREFIX = "dualprocess"
@@ -62,6 +63,11 @@ SEQUENCE = f"{_PREFIX}:sequence"
 FENCE = f"{_PREFIX}:fence"
 #: Names of all queues that were ever used.
 QUEUES = f"{_PREFIX}:queues"
+
+#: A pattern of every name in this file.
+EVERY = f"{_PREFIX}:*"
+#: Names, and beginnings of names, of what says which processes live, and nothing of any job.
+OF_LIVE_PROCESSES = (WORKERS, LOOKED, f"{_PREFIX}:turns:")
 
 
 def jobs_key(
@@ -133,18 +139,20 @@ def idempotency_key(owner: str, key: str) -> str:
     return f"{_PREFIX}:idempotency:{owner}:{key}"
 
 
-def connect(url: str, *, retries: int) -> Client:
+def connect(url: str, *, retries: int, decodes: bool = True, seconds: float = 20) -> Client:
     """A client that tries a command again, ``retries`` times, while Redis is away; -1 for as often
     as it takes.
+
+    An answer may take ``seconds``. Without ``decodes`` it gives bytes, as DUMP needs.
 
     A server that restarts with AOF is back within seconds; each pause is at most 2 s. Behind
     sentinels, each new connection goes to the server that is the master at that time.
     """
     options: dict[str, Any] = {
-        "decode_responses": True,
+        "decode_responses": decodes,
         "protocol": 2,
         "socket_connect_timeout": 2,
-        "socket_timeout": 20,
+        "socket_timeout": seconds,
         "health_check_interval": 30,
         "retry": Retry(ExponentialBackoff(cap=2, base=0.05), retries),
         "retry_on_error": [ConnectionError, TimeoutError, BusyLoadingError],

@@ -1,0 +1,232 @@
+"""Which models a stack serves, in how many processes, and on which cards: decided before any of
+them starts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from services.common.gpus import Gpus
+from services.common.presets import AnyPreset, PresetError, Presets
+from services.local.settings import LocalSettings
+from services.local.wishes import WishError, cards, counted
+
+Service = Literal["generator", "vlm"]
+
+#: The card that a process sees, and the order that cards are counted in.
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+ORDER = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+#: Devices that mean a card each, where there are any.
+_ANY_CARD = ("auto", "cuda")
+
+
+@dataclass(frozen=True)
+class Placed:
+    """One GPU service. ``card`` is all that it sees of the machine's cards; ``None``: all."""
+
+    name: str
+    service: Service
+    preset: str
+    device: str
+    card: str | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """At least one of each; several may serve one preset. ``warnings`` are for people."""
+
+    generators: Sequence[Placed]
+    vlms: Sequence[Placed]
+    warnings: Sequence[str] = field(default=())
+
+    def __str__(self) -> str:
+        *others, last = [*_counted(self.generators), *_counted(self.vlms)]
+        return f"{', '.join(others)} and {last}"
+
+
+def made(
+    settings: LocalSettings, presets: Presets, gpus: Gpus, environment: Mapping[str, str]
+) -> Plan:
+    """Raises ``PresetError`` for a name that no preset has and where a kind is missing, and
+    ``WishError`` for cards that are not there or don't do."""
+    generators, vlms = _chosen(settings, presets)
+    models: list[AnyPreset] = [
+        *(presets.generator(name) for name in generators),
+        *(presets.vlm(name) for name in vlms),
+    ]
+    device, dealt, warnings = _dealt(settings, models, gpus, environment)
+    names = [*_named("generator", generators), *_named("vlm", vlms)]
+    placed = [
+        Placed(name, "generator" if number < len(generators) else "vlm", model.name, device, card)
+        for number, (name, model, card) in enumerate(zip(names, models, dealt, strict=True))
+    ]
+    return Plan(
+        placed[: len(generators)],
+        placed[len(generators) :],
+        [*warnings, *_too_small(placed, models, gpus)],
+    )
+
+
+def _chosen(settings: LocalSettings, presets: Presets) -> tuple[list[str], list[str]]:
+    """A name for each process: generators, VLMs."""
+    if not settings.models:
+        generators = _repeated(counted("--generator", settings.generator))
+        vlms = _repeated(counted("--vlm", settings.vlm))
+        for name in generators:
+            presets.generator(name)
+        for name in vlms:
+            presets.vlm(name)
+        return generators, vlms
+    if other := settings.model_fields_set & {"generator", "vlm"}:
+        flags = " and ".join(f"--{name}" for name in sorted(other))
+        raise WishError(f"--models: says what {flags} says as well; leave out one of them")
+    names = _repeated(counted("--models", settings.models))
+    known: dict[str, Mapping[str, AnyPreset]] = {
+        "generator": presets.generators,
+        "VLM": presets.vlms,
+    }
+    for name in names:
+        if not any(name in kind for kind in known.values()):
+            listed = ", ".join(preset for kind in known.values() for preset in kind)
+            raise PresetError(f"--models: {name!r} is unknown: choose from {listed}")
+    for what, kind in known.items():
+        if not any(name in kind for name in names):
+            raise PresetError(f"--models: names no {what}: add one of {', '.join(kind)}")
+    return (
+        [name for name in names if name in presets.generators],
+        [name for name in names if name in presets.vlms],
+    )
+
+
+def _repeated(wishes: Sequence[tuple[str, int]]) -> list[str]:
+    return [name for name, count in wishes for _ in range(count)]
+
+
+def _dealt(
+    settings: LocalSettings,
+    models: Sequence[AnyPreset],
+    gpus: Gpus,
+    environment: Mapping[str, str],
+) -> tuple[str, Sequence[str | None], list[str]]:
+    """The device of all, a card for each in turn, and what to warn of."""
+    device, count = settings.device, len(models)
+    visible = _visible(gpus, environment)
+    if settings.gpus:
+        named = cards("--gpus", settings.gpus)
+        _check(named, settings, count, gpus, visible)
+        device = "cuda" if gpus.found else device
+        warnings = [] if gpus.found else [_no_gpu(gpus, f"--gpus {settings.gpus}")]
+        if spare := named[count:]:
+            warnings.append(f"nothing runs on GPU {', '.join(spare)}: ask for more processes")
+        return device, named[:count], warnings
+    if device not in _ANY_CARD:
+        return device, [None] * count, []
+    if gpus.found and visible:
+        shared = count - len(visible)
+        warnings = (
+            [f"{count} processes share {len(visible)} GPUs: one GPU each is faster"]
+            if shared > 0 and len(visible) > 1
+            else []
+        )
+        return device, [visible[number % len(visible)] for number in range(count)], warnings
+    from_hub = dict.fromkeys(model.name for model in models if model.is_on_hub)
+    warnings = [_no_gpu(gpus, f"--device {device}, for {', '.join(from_hub)}")] if from_hub else []
+    return device, [None] * count, warnings
+
+
+def _visible(gpus: Gpus, environment: Mapping[str, str]) -> list[str] | None:
+    """What this process may give on; ``None`` where nothing is known of it."""
+    told = environment.get(VISIBLE)
+    if told is None:
+        return [gpu.index for gpu in gpus.found] or None
+    names = (name.strip() for name in told.split(","))
+    return [name for name in names if name and name != "-1"]
+
+
+def _check(
+    named: Sequence[str],
+    settings: LocalSettings,
+    count: int,
+    gpus: Gpus,
+    visible: Sequence[str] | None,
+) -> None:
+    device = settings.device
+    if device not in _ANY_CARD:
+        raise WishError(
+            f"--gpus: gives each process a GPU of its own, and --device {device} says another "
+            "place for all; leave out one of them"
+        )
+    if len(named) < count:
+        raise WishError(
+            f"--gpus: names {_number(len(named), 'GPU')} for {count} processes, and each has one "
+            f"of its own; name {count - len(named)} more, or ask for fewer generators and VLMs"
+        )
+    if device == "cuda" and not gpus.found and not settings.dry_run:
+        raise WishError(f"--gpus: no NVIDIA GPU is found here: {gpus.fault}")
+    # A part of a card is not in the driver's list.
+    whole = [name for name in named if not name.startswith("MIG-")]
+    if gpus.found and (unknown := [name for name in whole if gpus.called(name) is None]):
+        here = ", ".join(gpu.index for gpu in gpus.found)
+        raise WishError(f"--gpus: GPU {', '.join(unknown)} is not here; there are {here}")
+    same = [gpu.index for name in whole if (gpu := gpus.called(name))]
+    if twice := next((index for index in same if same.count(index) > 1), None):
+        raise WishError(f"--gpus: names GPU {twice} twice, by its number and by its UUID")
+    if visible is None:
+        return
+    allowed = {gpu.index for name in visible if (gpu := gpus.called(name))} | set(visible)
+    for name in named:
+        gpu = gpus.called(name)
+        if name not in allowed and (gpu is None or gpu.index not in allowed):
+            raise WishError(
+                f"--gpus: GPU {name} is not among {VISIBLE}={','.join(visible)}, which this "
+                "process was given; choose from those, or unset it"
+            )
+
+
+def _no_gpu(gpus: Gpus, asked: str) -> str:
+    found = gpus.fault or f"{VISIBLE} hides all of them"
+    return (
+        f"NO GPU IS FOUND, and {asked} needs one: {found}. Everything runs on the CPU, which takes "
+        "hours for what a GPU does in minutes"
+    )
+
+
+def _too_small(placed: Sequence[Placed], models: Sequence[AnyPreset], gpus: Gpus) -> list[str]:
+    """Cards whose memory does not even hold the weights of what is on them."""
+    said = []
+    for gpu in gpus.found:
+        here = [
+            model
+            for place, model in zip(placed, models, strict=True)
+            if place.card is not None and gpu.is_called(place.card)
+        ]
+        weights = sum(model.weights_gib for model in here)
+        if 0 < gpu.total_mib < weights * 1024:
+            said.append(
+                f"GPU {gpu.index} has {gpu.total_mib / 1024:.0f} GiB, and the weights of "
+                f"{' and '.join(model.name for model in here)} alone take {weights:.0f} GiB"
+            )
+    return said
+
+
+def _named(service: str, presets: Sequence[str]) -> list[str]:
+    """The processes' names: the service's where there is one of them, with the preset's where all
+    presets differ, else with a number."""
+    if len(presets) == 1:
+        return [service]
+    if len(set(presets)) == len(presets):
+        return [f"{service}-{preset}" for preset in presets]
+    return [f"{service}-{number}" for number in range(1, len(presets) + 1)]
+
+
+def _counted(placed: Sequence[Placed]) -> list[str]:
+    names = [place.preset for place in placed]
+    return [
+        name if names.count(name) == 1 else f"{name} ({names.count(name)} of it)"
+        for name in dict.fromkeys(names)
+    ]
+
+
+def _number(count: int, what: str) -> str:
+    return f"{count} {what}" + ("" if count == 1 else "s")

@@ -1,0 +1,19 @@
+"""What the processes of this machine are told by their environment."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from services.common.settings import GrpcSettings
+from services.orchestrator.settings import StoreSettings
+
+
+class DoctorSettings(StoreSettings, GrpcSettings):
+    preset: str = Field(default="", description="Of a generator or VLM.")
+    generator: str = Field(default="", description="Of a worker.")
+    vlms: dict[str, str] = Field(default={}, description="Of a worker.")
+
+    @property
+    def endpoints(self) -> list[str]:
+        """Only a worker has VLMs; without them, `generator` is a preset of `dualprocess up`."""
+        return [self.generator, *self.vlms.values()] if self.generator and self.vlms else []

@@ -1,0 +1,183 @@
+"""Which models `dualprocess up` serves, in how many processes, on which cards."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from services.common import gpus
+from services.common.gpus import Gpu, Gpus
+from services.common.presets import PresetError, load_presets
+from services.local.plan import Plan, made
+from services.local.planned import told
+from services.local.settings import LocalSettings
+from services.local.wishes import WishError
+
+NONE = Gpus([], "nvidia-smi is not on the PATH")
+
+
+def machine(count: int, *, gib: int = 80) -> Gpus:
+    return Gpus(
+        [
+            Gpu(str(number), f"GPU-{number}abc-{number}", "H100", gib * 1024, gib * 1000, "580.1")
+            for number in range(count)
+        ]
+    )
+
+
+def plan(found: Gpus = NONE, given: str | None = None, **asked: object) -> Plan:
+    """``given`` is what `CUDA_VISIBLE_DEVICES` is."""
+    settings = LocalSettings.model_validate(asked)
+    environment = {} if given is None else {"CUDA_VISIBLE_DEVICES": given}
+    return made(settings, load_presets(), found, environment)
+
+
+def cards(made: Plan) -> dict[str, str | None]:
+    return {place.name: place.card for place in (*made.generators, *made.vlms)}
+
+
+@pytest.mark.parametrize(
+    ("models", "sentence"),
+    [
+        ("tiny-flux,nothing", "'nothing' is unknown: choose of"),
+        ("tiny-flux,flux-dev", "names no VLM: add one of gemma3"),
+        ("idefics2", "names no generator: add one of flux-dev"),
+    ],
+)
+def test_models_that_make_no_stack_are_refused(models: str, sentence: str) -> None:
+    with pytest.raises(PresetError, match=sentence):
+        plan(models=models)
+
+
+@pytest.mark.parametrize(
+    ("asked", "sentence"),
+    [
+        ({"generator": "tiny-flux:0"}, "--generator: .*1 to 64, like tiny-flux:2"),
+        ({"generator": "tiny-flux:65"}, "--generator: .*1 to 64"),
+        ({"vlm": "idefics2:²"}, "--vlm: .*1 to 64"),
+        ({"vlm": "idefics2:"}, "--vlm: .*1 to 64"),
+        ({"vlm": "idefics2,"}, "--vlm: has a comma without a preset"),
+        ({"models": "tiny-flux,idefics2", "vlm": "idefics2"}, "--models: says what --vlm says"),
+        ({"gpus": "0"}, r"--gpus: names 1 GPU for 2 processes.* name 1 more"),
+        ({"gpus": "1-0"}, "--gpus: 1-0 runs backwards; write 0-1"),
+        ({"gpus": "0,1,00"}, "--gpus: names GPU 0 twice"),
+        ({"gpus": "0,one"}, "--gpus: 'one' is no GPU; write numbers"),
+        ({"gpus": "0,,1"}, "--gpus: '' is no GPU"),
+        ({"gpus": "0,9"}, "--gpus: GPU 9 is not here; there are 0, 1, 2, 3"),
+        ({"gpus": "0,GPU-0abc"}, "--gpus: names GPU 0 twice, by its number and by its UUID"),
+        ({"gpus": "0,1", "device": "cpu"}, "--device cpu says another place for all"),
+        ({"gpus": "0,1", "device": "cuda:1"}, "--device cuda:1 says another place for all"),
+    ],
+)
+def test_wishes_that_make_no_plan_are_refused(asked: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(WishError, match=sentence):
+        plan(machine(4), **asked)
+
+
+def test_cards_that_this_process_may_not_use_are_refused() -> None:
+    given = "2,GPU-3"
+    with pytest.raises(WishError, match="GPU 1 is not among CUDA_VISIBLE_DEVICES=2,GPU-3"):
+        plan(machine(4), given, gpus="1,2")
+    assert cards(plan(machine(4), given, gpus="3,2")) == {"generator": "3", "vlm": "2"}
+    assert cards(plan(machine(4), given)) == {"generator": "2", "vlm": "GPU-3"}
+
+
+def test_cuda_that_is_asked_for_and_not_there_is_refused_but_for_a_look_at_the_plan() -> None:
+    with pytest.raises(WishError, match="no NVIDIA GPU is found here: nvidia-smi is not on the"):
+        plan(device="cuda", gpus="0,1")
+    assert cards(plan(device="cuda", gpus="0,1", dry_run=True)) == {"generator": "0", "vlm": "1"}
+
+
+def test_models_come_in_any_order_and_as_often_as_they_are_named() -> None:
+    models = plan(models="idefics2, tiny-flux:2,idefics2,flux-dev")
+    assert [(place.name, place.preset) for place in models.generators] == [
+        ("generator-1", "tiny-flux"),
+        ("generator-2", "tiny-flux"),
+        ("generator-3", "flux-dev"),
+    ]
+    assert [(place.name, place.preset) for place in models.vlms] == [
+        ("vlm-1", "idefics2"),
+        ("vlm-2", "idefics2"),
+    ]
+    assert str(models) == "tiny-flux (2 of it), flux-dev and idefics2 (2 of it)"
+
+
+def test_each_process_has_a_card_of_its_own_where_there_are_enough() -> None:
+    asked: dict[str, Any] = {"generator": "flux-schnell:2", "vlm": "idefics2"}
+    for models in (plan(machine(4), **asked), plan(machine(3), **asked)):
+        assert cards(models) == {"generator-1": "0", "generator-2": "1", "vlm": "2"}
+        assert models.warnings == []
+    few = plan(machine(2), **asked)
+    assert cards(few) == {"generator-1": "0", "generator-2": "1", "vlm": "0"}
+    assert few.warnings == ["3 processes share 2 GPUs: one GPU each is faster"]
+    named = plan(machine(4), **asked, gpus="3,2,0,1")
+    assert cards(named) == {"generator-1": "3", "generator-2": "2", "vlm": "0"}
+    assert named.warnings == ["nothing runs on GPU 1: ask for more processes"]
+    assert {place.device for place in named.generators} == {"cuda"}, "never quietly on the CPU"
+    assert set(cards(plan(machine(4), **asked, device="cpu")).values()) == {None}
+
+
+def test_a_model_of_the_hub_without_a_gpu_is_said_loudly_and_a_tiny_one_is_not() -> None:
+    (said,) = plan(generator="flux-schnell").warnings
+    assert said.startswith("NO GPU IS FOUND, and --device auto, for flux-schnell needs one")
+    assert "nvidia-smi is not on the PATH" in said
+    (hidden,) = plan(machine(1), "-1", vlm="idefics2").warnings
+    assert "CUDA_VISIBLE_DEVICES hides all of them" in hidden
+    assert plan().warnings == []
+    assert plan(generator="flux-schnell", device="cpu").warnings == []
+
+
+def test_weights_that_no_card_holds_are_told_before_they_are_downloaded() -> None:
+    small = plan(machine(2, gib=24), generator="flux-schnell", vlm="smolvlm2")
+    assert small.warnings == ["GPU 0 has 24 GiB, and the weights of flux-schnell alone take 31 GiB"]
+    (both,) = plan(machine(1, gib=32), generator="flux-schnell", vlm="smolvlm2").warnings
+    assert "the weights of flux-schnell and smolvlm2 alone take 36 GiB" in both
+    assert plan(machine(1), generator="flux-schnell", vlm="smolvlm2").warnings == []
+
+
+def test_the_plan_has_a_line_for_each_process_and_no_secret() -> None:
+    settings = LocalSettings(
+        generator="flux-schnell:2", slots=1, redis_url="redis://:secret@10.0.0.1:6379/0"
+    )
+    found = machine(3)
+    text = told(made(settings, load_presets(), found, {}), settings, found)
+    assert text.splitlines() == [
+        "The plan:",
+        "  redis        the one that the environment names",
+        "  vlm          tiny-idefics2, CUDA_VISIBLE_DEVICES=2 (H100, 78 of 80 GiB free)",
+        "  generator-1  flux-schnell, CUDA_VISIBLE_DEVICES=0 (H100, 78 of 80 GiB free)",
+        "  generator-2  flux-schnell, CUDA_VISIBLE_DEVICES=1 (H100, 78 of 80 GiB free)",
+        "  api          http://127.0.0.1:8000",
+        "  worker-1     drives generator-1, asks vlm, 1 job at once",
+        "  worker-2     drives generator-2, asks vlm, 1 job at once",
+    ]
+
+
+def test_cards_are_those_that_the_driver_tells_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert gpus.look().fault == "nvidia-smi, which comes with NVIDIA's driver, is not on the PATH"
+
+    program = tmp_path / "nvidia-smi"
+
+    def says(script: str) -> Gpus:
+        program.write_text(f"#!/bin/sh\n{script}\n")
+        program.chmod(program.stat().st_mode | stat.S_IXUSR)
+        return gpus.look()
+
+    # Its own lines, the second of a card that shares the machine's memory.
+    found = says(
+        "echo '0, GPU-5d1c-11, NVIDIA H100 80GB HBM3, 81559, 81008, 580.82.07'\n"
+        "echo '1, GPU-77aa-22, NVIDIA GB10, [N/A], [N/A], 580.82.07'"
+    )
+    assert found.found == [
+        Gpu("0", "GPU-5d1c-11", "NVIDIA H100 80GB HBM3", 81559, 81008, "580.82.07"),
+        Gpu("1", "GPU-77aa-22", "NVIDIA GB10", 0, 0, "580.82.07"),
+    ]
+    broken = says("echo 'NVIDIA-SMI has failed: no driver runs.'; exit 9")
+    assert broken == Gpus([], f"{program} says: NVIDIA-SMI has failed: no driver runs.")
+    assert says("exit 0") == Gpus([], f"{program} lists none")

@@ -66,7 +66,7 @@ QUEUES = f"{_PREFIX}:queues"
 
 #: A pattern of every name in this file.
 EVERY = f"{_PREFIX}:*"
-#: Names, and beginnings of names, of what says which processes live, and nothing of any job.
+#: Names, and beginnings of names, of keys that are about live processes, and not about jobs.
 OF_LIVE_PROCESSES = (WORKERS, LOOKED, f"{_PREFIX}:turns:")
 
 

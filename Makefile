@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 PYTHON ?= python3
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test pytest fuzz lint proto typescript docs up chaos load strangers mutants locks clean
+.PHONY: setup demo test pytest fuzz lint proto typescript docs up chaos cluster load strangers mutants locks clean
 
 setup: $(STAMP)
 
@@ -38,6 +38,10 @@ pytest: setup
 # Kills and stops parts of a real stack while jobs run, and prints the result.
 chaos: setup
 	$(BIN)/python -m tests.chaos --jobs 40 --seed 1 --minutes 12
+
+# The service over hosts with addresses of their own, which come and go. Needs root, for namespaces.
+cluster: setup
+	$(BIN)/python -m tests.cluster
 
 # Measures how many requests the REST API can serve on this machine.
 load: setup

@@ -1,11 +1,11 @@
-"""What a step costs with every preset's full-size architecture, on one GPU.
+"""Measures what a step costs with each preset's full-size architecture, on one GPU.
 
 ``python -m benchmarks.families [NAME …]`` prints the table; ``--save`` keeps it in
 ``benchmarks/results/``. Weights are random, so nothing is downloaded: time and memory don't depend
 on their values. A generator's step is sampling to a random timestep, the forward pass, the backward
 pass from a random image gradient, and the optimiser's step. A VLM's step is its answer to one
 question and the gradient for the image. ``--tiny`` runs the same on the CPU with the tiny models of
-the tests, and says nothing of speed.
+the tests; its times mean nothing.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from tests.vlm import rows as vlm_rows
 
 QUESTION, ANSWER, POSTFIX = "Is the man smiling?", "Yes", "Answer with Yes or No."
 SIDE, TINY_SIDE = 512, 64
-#: Steps at the start that don't count: kernels are chosen, the allocator's pool grows.
+#: Steps at the start that don't count, while kernels are chosen and the allocator's pool grows.
 WARM_UP = 1
 #: ``max_memory_reserved`` of the authors' own single-process code, at 512² in bf16.
 REFERENCE_GB = {
@@ -86,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"{name} …", file=sys.stderr, flush=True)
         try:
             costs[name] = measure(name, device, options.steps)
-        # One that fails must not cost the others their results.
+        # If one preset fails, the results of the others are kept.
         except Exception as error:
             failures[name] = f"{type(error).__name__}: {error}"
         if options.save:
@@ -111,8 +111,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def measure(name: str, device: torch.device, steps: int) -> Cost:
-    """One preset from its first weight to its last step."""
-    # Whatever the preset before this one left, also where it failed.
+    """Measures one preset, from its first weight to its last step."""
+    # Frees what the preset before this one left, also if it failed.
     gc.collect()
     _empty_cache(device)
     _reset_peak(device)
@@ -164,7 +164,7 @@ def _vlm(name: str, device: torch.device) -> tuple[VlmFamily, int]:
 
 
 def optimize_spec(preset: GeneratorPreset, side: int, steps: int) -> pb.OptimizeSpec:
-    """The job that a user's spec with nothing but its size would be."""
+    """The job of a spec in which only the image's size is set."""
     spec = JobSpec(
         prompt="a photo of a man",
         questions=[Question(question=QUESTION, answer=ANSWER)],

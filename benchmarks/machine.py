@@ -1,4 +1,4 @@
-"""What a result must say of where it comes from."""
+"""What each result says about its origin."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""What a step costs by phase, in two services and in one process, without the guard and with each
-of its terms, run in turn.
+"""Measures what each phase of a step costs, in two services and in one process, without the guard
+and with each of its terms, in turn.
 
 ``python -m benchmarks.step`` prints the table; ``--save`` keeps it in ``benchmarks/results/``.
-Services and one process do the same arithmetic on the same models, seed and spec, with one thread a
-process. The services add the wire: bytes of image and gradient, gRPC, a second process. Quote the
-ratios: a machine's noise meets all alike.
+The services and the one process compute the same, with the same models, seed and spec, and one
+thread for each process. The services also send images and gradients over gRPC to a second process.
+Quote the ratios, not the times: noise of the machine affects both sides alike.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from services.orchestrator.api.resolve import resolve_job
 from services.orchestrator.worker import wire
 
 ROOT = Path(__file__).parents[1]
-#: The guard's terms, one after the other.
+#: The guard's terms, one at a time.
 GUARDS = {
     "off": GuardOptions(anchor=0, margin=1, worst_case=0),
     "anchor": GuardOptions(margin=1, worst_case=0),
@@ -45,7 +45,7 @@ GUARDS = {
     "anchor, margin, worst case": GuardOptions(worst_case=0.04),
 }
 PHASES = ("forward", "vlm", "wire", "backward", "total")
-#: Steps at the start of a round that don't count: pages and caches warm up.
+#: Steps at the start of a round that don't count, while pages and caches warm up.
 WARM_UP = 2
 
 Times = dict[str, float]
@@ -53,7 +53,7 @@ Times = dict[str, float]
 
 @dataclass
 class Measured:
-    """Every counted step of both sides."""
+    """All counted steps of both sides."""
 
     services: list[Times] = field(default_factory=list)
     alone: list[Times] = field(default_factory=list)
@@ -85,7 +85,7 @@ def main() -> None:
 
 
 async def measure(asked: Mapping[str, ResolvedJobSpec], rounds: int) -> dict[str, Measured]:
-    """Each spec by each side in turn, round after round."""
+    """Runs each spec on each side in turn, round after round."""
     measured = {name: Measured() for name in asked}
     one = next(iter(asked.values()))
     async with (
@@ -102,7 +102,7 @@ async def measure(asked: Mapping[str, ResolvedJobSpec], rounds: int) -> dict[str
 
 @contextlib.asynccontextmanager
 async def running(service: str, preset: str) -> AsyncIterator[str]:
-    """The service in a process of its own; its address."""
+    """Runs the service in a process of its own. Yields its address."""
     port = free_port()
     arguments = ["-m", f"services.{service}", f"--preset={preset}", f"--port={port}"]
     process = await asyncio.create_subprocess_exec(
@@ -144,7 +144,7 @@ def own_steps(spec: ResolvedJobSpec, pair: Pair) -> list[Times]:
 
 
 def summary(measured: Mapping[str, Measured]) -> dict[str, Any]:
-    """Medians by guard, and their ratios."""
+    """Medians for each guard, and their ratios."""
     found = {name: _medians(both) for name, both in measured.items()}
     off = found["off"]["services_ms"]["total"]
     return {

@@ -43,7 +43,7 @@ http {{
 
 @contextlib.contextmanager
 def nginx(folder: Path, upstream: str, *, strips: bool) -> Iterator[str]:
-    """The address under which it serves ``upstream``, whose requests it strips of the prefix."""
+    """The address under which it serves ``upstream``, without the prefix in requests."""
     port, folder = free_port(), folder / f"nginx-{strips}"
     folder.mkdir()
     config = folder / "nginx.conf"

@@ -1,4 +1,4 @@
-"""What the documentation gives to copy is taken by the code as it stands."""
+"""The code accepts the documentation's examples as they are written."""
 
 from __future__ import annotations
 

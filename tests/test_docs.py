@@ -13,7 +13,7 @@ PRESETS = load_presets()
 
 
 def rows(columns: int) -> dict[str, list[str]]:
-    """Cells of the models' tables with so many columns, by the preset in the first."""
+    """Cells of the models' tables with this many columns, by the preset in the first one."""
     found = {}
     for line in (ROOT / "docs" / "models.md").read_text().splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]

@@ -1,4 +1,4 @@
-"""Files and output are UTF-8, whatever encoding the machine calls its own."""
+"""Files and output are UTF-8, whatever the machine's own encoding is."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_a_machine_of_another_encoding_reads_and_says_the_same(
     )
     assert (done.returncode, done.stderr) == (0, b"")
     assert done.stdout.split(b"\n")[:2] == [ascii(PROMPT).encode()] * 2
-    # Its help holds a character that neither ASCII nor every code page has.
+    # Its help has a character that is not in ASCII, nor in every code page.
     assert b"Usage" in done.stdout
 
 

@@ -22,7 +22,7 @@ from services.orchestrator.worker.settings import WorkerSettings
 
 ROOT = Path(__file__).parents[1]
 _FETCHED = re.compile(r'<(?:script|img|iframe)[^>]* src="(?:https?:)?//|<link[^>]* href="https?://')
-#: What logging and str.format fill in.
+#: Places that logging and str.format fill in.
 _FILLED_IN = re.compile(r"%[.\d]*[a-z]|\{[^{}]*\}")
 _FIRST_CELL = re.compile(r"^\| (.*?) \|", re.MULTILINE)
 
@@ -48,6 +48,7 @@ def test_it_builds_strictly_with_its_tables(site: Path) -> None:
     assert "/v1/batches/{batch_id}/cancel" in (site / "api" / "index.html").read_text()
     assert "--install-completion" in (site / "command-line" / "index.html").read_text()
     assert "dualprocess track" in (site / "command-line" / "index.html").read_text()
+    assert "dualprocess keys revoke" in (site / "command-line" / "index.html").read_text()
     assert (site / "openapi.json").is_file()
     assert "What is not promised" in (site / "security" / "index.html").read_text()
 

@@ -1,5 +1,5 @@
-"""The presets' models in full size with random weights: nothing is downloaded, no file is written.
+"""The presets' models in full size with random weights. Nothing is downloaded, no file is written.
 
-What decides shapes, and so time and memory, is as in the hub's configs. What does not (tokenizers,
-samplers, ids of control tokens) comes from the tiny models of the tests.
+All settings that decide shapes, and so time and memory, are those of the hub's configs. Tokenizers,
+samplers and ids of control tokens come from the tiny models of the tests.
 """

@@ -16,7 +16,7 @@ def sdxl() -> AutoencoderKL:
 
 
 def flux() -> AutoencoderKL:
-    """Of FLUX.1; Z-Image has the same."""
+    """The one of FLUX.1; Z-Image has the same."""
     return _kl(
         latent_channels=16,
         scaling_factor=0.3611,
@@ -48,7 +48,7 @@ def flux2() -> AutoencoderKLFlux2:
 
 
 def deep_compression() -> AutoencoderDC:
-    """dc-ae-f32c32-sana-1.0."""
+    """The one of Sana: dc-ae-f32c32-sana-1.0."""
     blocks = ("ResBlock",) * 3 + ("EfficientViTBlock",) * 3
     channels = (128, 256, 512, 512, 1024, 1024)
     multiscales = ((), (), (), (5,), (5,), (5,))

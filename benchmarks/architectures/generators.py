@@ -1,4 +1,5 @@
-"""The image generators: one function a preset makes its networks, named as in its pipeline."""
+"""The image generators. One function for each preset makes its networks, named as in its
+pipeline."""
 
 from __future__ import annotations
 
@@ -32,7 +33,7 @@ def generator(name: str, device: torch.device) -> GeneratorFamily:
         networks = NETWORKS[name]()
     parts = {**tiny.pipeline.components, **tiny.load_options, **networks}
     if name == "sana-1.6b":
-        # The family takes the shift from the hub's own sampler.
+        # The family reads the shift from the hub's sampler.
         parts["scheduler"] = DPMSolverMultistepScheduler(flow_shift=3.0)
     pipeline = type(tiny.pipeline)(**parts)
     family: Any = type(tiny)
@@ -184,7 +185,7 @@ def _sana(**settings: Any) -> Networks:
     }
 
 
-#: Called inside ``bfloat16_on``.
+#: These must be called inside ``bfloat16_on``.
 NETWORKS: Mapping[str, Callable[[], Networks]] = {
     "flux-schnell": flux_schnell,
     "flux-dev": flux_dev,

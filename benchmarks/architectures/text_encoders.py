@@ -16,7 +16,7 @@ from transformers import (
 
 
 def clip_l() -> CLIPTextModel:
-    """Of openai/clip-vit-large-patch14: SD 1.4, SDXL, FLUX.1."""
+    """The text encoder of openai/clip-vit-large-patch14, for SD 1.4, SDXL and FLUX.1."""
     return CLIPTextModel(
         CLIPTextConfig(
             hidden_size=768,
@@ -29,7 +29,7 @@ def clip_l() -> CLIPTextModel:
 
 
 def open_clip_bigg() -> CLIPTextModelWithProjection:
-    """Of laion/CLIP-ViT-bigG-14: SDXL's second one."""
+    """The text encoder of laion/CLIP-ViT-bigG-14, the second one of SDXL."""
     return CLIPTextModelWithProjection(
         CLIPTextConfig(
             hidden_size=1280,
@@ -43,7 +43,7 @@ def open_clip_bigg() -> CLIPTextModelWithProjection:
 
 
 def t5_xxl() -> T5EncoderModel:
-    """The encoder of google/t5-v1_1-xxl: FLUX.1."""
+    """The encoder of google/t5-v1_1-xxl, for FLUX.1."""
     return T5EncoderModel(
         T5Config(
             d_model=4096,
@@ -57,7 +57,7 @@ def t5_xxl() -> T5EncoderModel:
 
 
 def gemma2_2b() -> Gemma2Model:
-    """google/gemma-2-2b-it: Sana."""
+    """google/gemma-2-2b-it, for Sana."""
     return Gemma2Model(
         Gemma2Config(
             vocab_size=256000,
@@ -72,7 +72,7 @@ def gemma2_2b() -> Gemma2Model:
 
 
 def qwen3_4b() -> Qwen3ForCausalLM:
-    """Qwen/Qwen3-4B: FLUX.2 [klein], Z-Image."""
+    """Qwen/Qwen3-4B, for FLUX.2 [klein] and Z-Image."""
     return Qwen3ForCausalLM(
         Qwen3Config(
             vocab_size=151936,

@@ -1,4 +1,5 @@
-"""The VLMs: one function a preset makes its config, and what its image processor is told."""
+"""The VLMs. One function for each preset makes its config, and the settings of its image
+processor."""
 
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ from services.common.presets import load_presets
 from services.vlm.families.base import VlmFamily
 from tests.vlm.rows import ROWS
 
-#: SigLIP-so400m, but for its image's and patch's size.
+#: SigLIP-so400m, without the sizes of image and patch.
 _SIGLIP = {
     "hidden_size": 1152,
     "intermediate_size": 4304,
@@ -43,7 +44,7 @@ def vlm(name: str, device: torch.device) -> VlmFamily:
 
 
 def network(name: str, image_token_id: int, model_class: str, device: torch.device) -> Any:
-    """The model by itself."""
+    """Only the model, without its processor."""
     config = CONFIGS[name](image_token_id)
     with bfloat16_on(device):
         return getattr(transformers, model_class)(config)
@@ -250,7 +251,7 @@ CONFIGS: Mapping[str, Callable[[int], Any]] = {
     "smolvlm2": smolvlm2,
 }
 
-#: How large the image processor makes an image, which decides how many tokens it is.
+#: The size to which the image processor scales an image; it decides the number of tokens.
 SIZES: Mapping[str, Mapping[str, Any]] = {
     "idefics2": {"size": {"shortest_edge": 378, "longest_edge": 980}},
     "qwen2.5-vl": {

@@ -1,8 +1,8 @@
 """``python -m benchmarks.load.holders``: simulated workers, all in one process.
 
-They hold and renew the leases of a JSON file of ``[job id, token]``, tell a step of each job now
-and then, and say that they live, as workers of two slots each would. At SIGTERM they print what
-they did, as JSON.
+They hold and renew the leases in a JSON file of ``[job id, token]``, report a step of each job from
+time to time, and send heartbeats, like workers with two slots each. At SIGTERM they print what they
+did, as JSON.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from services.orchestrator.store.queue import Claim, LeaseLost, Owned, Queue
 from services.orchestrator.store.redis import connect
 from services.orchestrator.store.workers import LiveWorker, Workers
 
-#: As a worker's own: a lease is renewed so often in its time.
+#: How often a lease is renewed in its time, as by a real worker.
 _RENEWALS = 5
 _SLOTS = 2
 _BEAT_SECONDS, _BELIEVED_SECONDS = 4.0, 10.0
@@ -55,10 +55,10 @@ class Holders:
         self._renew_seconds = lease_seconds / _RENEWALS
 
     async def run(self, step_seconds: float, stopping: asyncio.Event) -> None:
-        """Until ``stopping``."""
+        """Works until ``stopping`` is set."""
         async with asyncio.TaskGroup() as tasks:
             for index, claim in enumerate(self._claims):
-                # Spread over time, as those of many processes are.
+                # Spread over time, like the renewals of many processes.
                 share = index / len(self._claims)
                 tasks.create_task(self._renew(claim, share, stopping))
                 tasks.create_task(self._tell(claim, step_seconds, share, stopping))

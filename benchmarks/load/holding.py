@@ -1,4 +1,4 @@
-"""The process of the simulated workers, from outside."""
+"""Starts and stops the process of the simulated workers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Holding:
         self._process = process
 
     async def stop(self) -> Done:
-        """What they did. Raises ``RuntimeError`` when they died before."""
+        """Stops them, and returns what they did. Raises ``RuntimeError`` if they died before."""
         if self._process.returncode is not None:
             raise RuntimeError(f"the simulated workers ended with {self._process.returncode}")
         self._process.terminate()
@@ -32,7 +32,7 @@ class Holding:
 
 @contextlib.asynccontextmanager
 async def holding(redis_url: str, leases: Sequence[Claim], folder: Path) -> AsyncIterator[Holding]:
-    """Simulated workers of these claims, at work."""
+    """Simulated workers of these claims, while they work."""
     claims = folder / "claims.json"
     claims.write_text(
         json.dumps([[claim.job_id, claim.token] for claim in leases]), encoding="utf-8"

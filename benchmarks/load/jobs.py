@@ -1,4 +1,4 @@
-"""Jobs to load the server with: those that run, and those that wait."""
+"""The jobs for the load: running ones, and queued ones."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ _AT_ONCE = 50
 
 @dataclass(frozen=True)
 class Filled:
-    """``running`` are under a lease; ``queued`` wait behind them."""
+    """``running`` jobs are under a lease; ``queued`` ones wait."""
 
     running: list[Claim]
     queued: list[str]
 
 
 async def fill(queue: Queue, *, running: int, queued: int) -> Filled:
-    """Submits jobs past the API, and claims the first ones."""
+    """Submits jobs without the API, and claims the first ones."""
     await _submit(queue, running)
     queues = await queue.served_by(GENERATOR, [VLM])
     claims = [await queue.claim("load", queues) for _ in range(running)]
@@ -74,7 +74,7 @@ async def _submit(queue: Queue, count: int) -> list[str]:
 
 
 async def tell_step(queue: Queue, claim: Claim, number: int) -> None:
-    """What a worker tells of a step. Raises ``LeaseLost``."""
+    """Reports a step as a worker does. Raises ``LeaseLost``."""
     right = Probability(joint=0.5, geometric_mean=0.5)
     event = StepEvent(
         attempt=1,

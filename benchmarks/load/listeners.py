@@ -9,20 +9,20 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 
 import httpx
 
-#: Signs of life come every 5 s.
+#: More than the 5 s between two signs of life.
 _TIMEOUT_SECONDS = 60.0
 _POLL_SECONDS = 0.05
 
 
 class Listeners:
-    """``broken`` has what ended a stream that should have stayed open."""
+    """``broken`` counts the causes that ended streams too early."""
 
     def __init__(self) -> None:
         self.heard: Counter[str] = Counter()
         self.broken: Counter[str] = Counter()
 
     async def listen(self, http: httpx.AsyncClient, job_id: str) -> None:
-        """Counts the events of a job that doesn't end."""
+        """Counts the events of a job that does not end."""
         try:
             async with http.stream("GET", f"/v1/jobs/{job_id}/events") as response:
                 response.raise_for_status()
@@ -33,7 +33,8 @@ class Listeners:
             self.broken[type(error).__name__] += 1
 
     async def have_heard(self, told: Mapping[str, int], *, seconds: float) -> int:
-        """Waits until all was heard, so long; how many events were missed or came twice."""
+        """Waits at most ``seconds`` until all events came. Returns how many were missed or came
+        twice."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 while self._off(told):  # noqa: ASYNC110
@@ -46,7 +47,7 @@ class Listeners:
 
 @contextlib.asynccontextmanager
 async def listening(url: str, job_ids: Sequence[str]) -> AsyncIterator[Listeners]:
-    """A stream of each job, over a connection of its own."""
+    """One stream for each job, each over a connection of its own."""
     listeners = Listeners()
     limits = httpx.Limits(max_connections=None)
     async with httpx.AsyncClient(base_url=url, limits=limits, timeout=_TIMEOUT_SECONDS) as http:

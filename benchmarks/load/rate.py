@@ -1,4 +1,4 @@
-"""Requests at a held rate, however long each takes."""
+"""Sends requests at a constant rate, however long each takes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Latencies:
     per_second: float = 0.0
 
     def percentile_ms(self, percent: float) -> float:
-        """The latency that so many percent don't exceed."""
+        """The latency that this many percent of the requests don't exceed."""
         ordered = sorted(self.seconds)
         place = math.ceil(percent / 100 * len(ordered)) - 1
         return 1000 * ordered[max(place, 0)] if ordered else math.nan
@@ -29,7 +29,7 @@ class Latencies:
 async def hold(
     rate: float, seconds: float, request: Callable[[int], Awaitable[httpx.Response]]
 ) -> Latencies:
-    """``rate`` requests each second; a slow answer delays none of the following."""
+    """Sends ``rate`` requests each second. A slow answer does not delay the next requests."""
     latencies, loop = Latencies(), asyncio.get_running_loop()
     begin = loop.time()
 

@@ -1,4 +1,4 @@
-"""A run as a table, and as a file."""
+"""Prints a run as a table, and writes it to a file."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from benchmarks.load.crowding import Crowded
 from benchmarks.load.run import ALONE, READ, SUBMIT, Options, Result
 from benchmarks.machine import provenance
 
-#: p99 of submitting and reading, in that of ``/healthz``: what is aimed at.
+#: The goal: p99 of submitting and reading may be this many times that of ``/healthz``.
 TARGET = 5.0
 _PATH = Path(__file__).parents[1] / "results" / "load.json"
 
 
 def show(result: Result, options: Options) -> None:
-    """Prints it."""
+    """Prints the table."""
     console = Console()
     title = (
         f"{options.leases} leases, {options.queued} queued jobs, {options.streams} event streams"

@@ -1,4 +1,5 @@
-"""One run: fill, hold, ask, and let an hour of events pass."""
+"""One run: fills the server with jobs, holds leases, sends requests, and sends an hour of
+events."""
 
 from __future__ import annotations
 
@@ -24,11 +25,12 @@ from services.orchestrator.store.queue import Claim, Queue
 from services.orchestrator.store.redis import connect
 
 HEALTHZ, SUBMIT, READ = "GET /healthz", "POST /v1/jobs", "GET /v1/jobs/{id}"
-#: The same server's ``/healthz`` with nothing but streams and leases beside it.
+#: ``/healthz`` of the same server with only streams and leases at the same time.
 ALONE = f"{HEALTHZ}, alone"
 
 _REDIS_RETRIES = 10
-#: Events of an hour that each stream has before memory is first read: pools have grown by then.
+#: The share of an hour's events that come before memory is first measured, so that pools have
+#: grown.
 _WARM_UP = 0.1
 _TELLING_AT_ONCE = 20
 _LATE_SECONDS = 120.0
@@ -56,7 +58,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Result:
-    """Memory is the API's, in 10^6 bytes: before an hour's events, in their middle, after them."""
+    """Memory is the API's, in 10^6 bytes: before, in the middle of, and after an hour's events."""
 
     latencies: Mapping[str, Latencies]
     memory_mb: Sequence[float]
@@ -67,7 +69,7 @@ class Result:
 
 
 async def run(options: Options, folder: Path) -> Result:
-    """The whole measurement, on a server that begins and ends here."""
+    """The whole measurement, on a server that it starts and stops."""
     async with serving(folder) as server:
         redis = connect(server.redis_url, retries=_REDIS_RETRIES)
         queue = Queue(redis, lease_ms=LEASE_MS)
@@ -109,7 +111,7 @@ async def _crowd(server: Server, redis: keys.Client, queue: Queue, options: Opti
 
 async def _ask(server: Server, options: Options, filled: Filled) -> dict[str, Latencies]:
     known = [claim.job_id for claim in filled.running] + filled.queued
-    # An odd stride: running and waiting ones, in no order of theirs.
+    # With an odd stride, running and waiting jobs are read in mixed order.
     stride = 997
 
     limits = httpx.Limits(max_connections=None)
@@ -128,10 +130,10 @@ async def _ask(server: Server, options: Options, filled: Filled) -> dict[str, La
         async def read(number: int) -> httpx.Response:
             return await http.get(f"/v1/jobs/{known[number * stride % len(known)]}")
 
-        # Connections are made, code paths warm.
+        # Makes connections, and warms up the code.
         for request in (healthz, submit, read):
             await hold(options.rate, 1.0, request)
-        # Pauses of this process would pass for the server's.
+        # Garbage collection here would look like a pause of the server.
         gc.freeze()
         alone = await hold(options.rate, options.seconds, healthz)
         together = await asyncio.gather(
@@ -141,7 +143,8 @@ async def _ask(server: Server, options: Options, filled: Filled) -> dict[str, La
 
 
 async def _hour(server: Server, hour: int, queue: Queue, streamed: Sequence[Claim]) -> list[float]:
-    """An hour's worth of events over each stream, as fast as they go; memory meanwhile."""
+    """Sends an hour's events over each stream as fast as possible, and measures memory
+    meanwhile."""
     begin = round(hour * _WARM_UP)
     await _tell(queue, streamed, range(1, 1 + begin))
     memory = [server.memory_mb()]

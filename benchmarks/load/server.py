@@ -1,4 +1,4 @@
-"""What is under load: one API process and a real Redis with AOF."""
+"""The server under load: one API process and a real Redis with AOF."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Server:
 
 @contextlib.asynccontextmanager
 async def serving(folder: Path) -> AsyncIterator[Server]:
-    """A server that keeps everything in ``folder``, ready."""
+    """A server that is ready, with all its data in ``folder``."""
     redis, port = own_redis.build(folder / "redis"), free_port()
     server = Server(f"http://127.0.0.1:{port}", redis.url)
     flags = [
@@ -59,4 +59,4 @@ async def serving(folder: Path) -> AsyncIterator[Server]:
 
 
 def _silent(*_: str) -> None:
-    """The log files have it."""
+    """Prints nothing, since the log files have all lines."""

@@ -75,7 +75,7 @@ class GeneratorDescribeResponse(_message.Message):
     device: _builtins.str
     version: _builtins.str
     device_id: _builtins.str
-    """The device's name: the same after a restart, and no other device's."""
+    """The device's name. It is the same after a restart, and no other device has it."""
     def __init__(
         self,
         *,

@@ -75,9 +75,9 @@ class VlmDescribeResponse(_message.Message):
     device: _builtins.str
     version: _builtins.str
     device_id: _builtins.str
-    """The device's name: the same after a restart, and no other device's."""
+    """The device's name. It is the same after a restart, and no other device has it."""
     calls: _builtins.int
-    """How many calls are at the device or wait for it."""
+    """How many calls use the device or wait for it."""
     def __init__(
         self,
         *,

@@ -1,4 +1,4 @@
-"""Captions of scenes at every level of detail. What a caption leaves out, the noise decides."""
+"""Captions of scenes, with many or few details. The noise decides what a caption leaves out."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ TAILS: dict[int, str] = {
 
 
 def random_said(rng: np.random.Generator, count: int) -> Bools:
-    """(count, 8): which attributes a caption states. One in four says all, one in five the shape
-    alone, the others each attribute with even odds."""
+    """(count, 8): which attributes a caption states. One caption in four states all of them, one in
+    five only the shape; the others state each attribute with probability 1/2."""
     said = rng.random((count, len(NAMES))) < 0.5
     level = rng.random(count)
     said[level < 0.25] = True
@@ -49,12 +49,12 @@ def caption(classes: Ints, said: Bools, order: tuple[int, ...] = tuple(TAILS)) -
 
 
 def full_caption(classes: Ints) -> str:
-    """The caption that leaves nothing to the noise."""
+    """The caption that states all attributes."""
     return caption(classes, np.ones(len(NAMES), np.bool_))
 
 
 def shuffled_order(rng: np.random.Generator) -> tuple[int, ...]:
-    """The phrases at the end in any order."""
+    """A random order of the phrases at the end."""
     return tuple(int(i) for i in rng.permutation(list(TAILS)))
 
 

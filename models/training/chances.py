@@ -1,8 +1,8 @@
 """How likely Yes is the right answer to a question about a picture, from the picture's numbers.
 
-Between two classes the answer turns gradually, and far from a class it still says which way it
-lies. That slope is what a VLM's gradient can teach by: one trained on certainties alone knows no
-way from blue to red.
+Between two classes the probability changes gradually, and far from a class it still says in which
+direction that class is. A VLM needs this slope, so that its gradient can teach. Trained only on
+clear cases, its gradient would not lead from blue to red.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from models.training.world import (
     Ints,
 )
 
-#: No answer about a picture of this world is surer than this.
+#: The smallest probability of an answer about a picture of this world.
 LEAST = 0.0015
-#: Yes, of something that isn't there, or of a picture that is not of this world. Less than any
-#: wrong answer about a right picture, or a LoRA had better draw nothing than the wrong thing.
+#: The probability of Yes for something that isn't there, and for a picture that is not of this
+#: world. It is less than for any wrong answer about a good picture; else a LoRA would do better to
+#: draw nothing than the wrong thing.
 VOID = 0.0003
 
 Numbers = NDArray[np.floating]
@@ -44,7 +45,7 @@ def of_scene(
 ) -> list[Floats]:
     """For each attribute (N, values): how likely it is each value. Lengths in pixels.
 
-    Before a sky or a ground that the world doesn't have, no answer is quite right.
+    If the world does not have such a sky or ground, no answer is fully right.
     """
     high, low = _sigmoid(_toward(24 - horizon)), _sigmoid(_toward(horizon - 40))
     by_attribute: list[Numbers] = [
@@ -64,14 +65,14 @@ def of_scene(
 
 
 def naturalness(sky: Floats, ground: Floats) -> Numbers:
-    """(N, 3) twice → (N,): 1 where both are of this world, toward 0 the farther they are from it,
-    or the less they differ from each other."""
+    """(N, 3) twice → (N,): 1 where both are of this world. It falls toward 0 the farther they are
+    from it, and the less they differ from each other."""
     differ = np.clip((np.abs(sky - ground).max(axis=1) - 0.02) / 0.05, 0, 1)
     return np.asarray(_natural(sky, SKY_RGB) * _natural(ground, GROUND_RGB) * differ)
 
 
 def aligned(distance: float, natural: float) -> float:
-    """That a line so many pixels from the horizon of such a landscape is aligned with it."""
+    """The probability that a line at this distance, in pixels, is aligned with the horizon."""
     chance = limited(_sigmoid(_toward(np.array(3.25 - distance))))
     return float(VOID + (chance - VOID) * natural)
 
@@ -81,7 +82,7 @@ def limited(chances: Numbers) -> Floats:
 
 
 def _nearest(fill: Floats) -> Numbers:
-    """(N, 3) → (N, 6): by how much nearer than any other of the world's colours it is. The
+    """(N, 3) → (N, 6): for each colour of the world, how much nearer it is than all others. The
     log-odds rise all the way from the farthest colour."""
     distance = np.linalg.norm(fill[:, None] - FILL_RGB[None], axis=-1)
     nearest, second = np.sort(distance, axis=1)[:, :2].T
@@ -91,7 +92,7 @@ def _nearest(fill: Floats) -> Numbers:
 
 
 def _natural(rgb: Floats, ends: Floats) -> Numbers:
-    """(N, 3) → (N,): 1 on the way from bright to dark, less the farther from it."""
+    """(N, 3) → (N,): 1 on the line from bright to dark, less the farther away from it."""
     bright, way = ends[0], ends[1] - ends[0]
     along = np.clip((rgb - bright) @ way / (way @ way), -0.1, 1.1)
     distance = np.linalg.norm(rgb - bright - along[:, None] * way, axis=1)
@@ -99,7 +100,7 @@ def _natural(rgb: Floats, ends: Floats) -> Numbers:
 
 
 def _either(logit: Floats) -> Numbers:
-    """(N,) → (N, 2): the first value, the second."""
+    """(N,) → (N, 2): for the first value, and for the second."""
     second = _sigmoid(logit)
     return np.stack([1 - second, second], axis=1)
 

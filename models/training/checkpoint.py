@@ -1,4 +1,4 @@
-"""Training state on disk, replaced atomically, so that a run can be cut off at any moment."""
+"""Training state on disk. It is replaced atomically, so a run can be stopped at any moment."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Draws the pools of `pools.py`: pictures that nobody painted, with what they show.
+"""Collects the pools of `pools.py`: pictures made by models, with what they show.
 
-`python -m models.training.collect vae flux` from the last checkpoints;
-`python -m models.training.collect tasks` by optimising the exported pair, keeping what comes out.
+`python -m models.training.collect vae flux` uses the last checkpoints.
+`python -m models.training.collect tasks` optimises the exported pair, and keeps the results.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ from models.training.world import ATTRIBUTES, Floats, render, to_uint8
 
 COUNT = 2048
 CHUNK = 64
-#: A LoRA for each, of every task in a round. Without the worst case more of them fool the VLM.
+#: Each round trains a LoRA with each of these, for each task. Without the worst case more LoRAs
+#: fool the VLM.
 GUARDS = (GuardOptions(worst_case=0), None)
 SAMPLED_SEEDS = range(10_000, 10_064)
 
@@ -71,7 +72,7 @@ def flux() -> Pool:
 
 
 def tasks(names: Sequence[str] = tuple(TASKS)) -> Pool:
-    """Samples of LoRAs, measured by their pixels, whatever the VLM was made to believe of them."""
+    """Samples of LoRAs, measured by their pixels and not by the VLM, which they may fool."""
     pair = Pair.load(GENERATOR, VLM)
     first = 1000 + len(GUARDS) * _rounds()
     images = [
@@ -108,7 +109,7 @@ def measured_pool(images: NDArray[np.uint8]) -> Pool:
 
 
 def _rounds() -> int:
-    """Of LoRAs, so far."""
+    """The number of rounds of LoRAs so far."""
     return len(list(RUNS.glob("pool-tasks*")))
 
 
@@ -125,7 +126,7 @@ def main() -> None:
     torch.set_num_threads(1)
     for name in arguments.pools:
         pool = tasks(arguments.tasks) if name == "tasks" else {"vae": vae, "flux": flux}[name]()
-        # Each round of LoRAs has tricks of its own: all of them are kept.
+        # The LoRAs of each round fool the VLM in other ways, so all rounds are kept.
         rounds = _rounds() if name == "tasks" else 0
         pool.save(f"{name}-{rounds}" if rounds else name)
         print(f"{name}: {len(pool)} images, {pool.one_shape.mean():.1%} of one whole shape")

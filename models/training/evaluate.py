@@ -1,8 +1,8 @@
-"""Measures the exported pair and writes what was measured into the model cards.
+"""Measures the exported pair, and writes the results into the model cards.
 
-`python -m models.training.evaluate` prints the tables of everything the pair must reach; with
-`--quick`, on fewer images and one training seed a task; with `--off`, without the guard. Neither
-touches the cards.
+`python -m models.training.evaluate` prints the tables of everything that the pair must reach. With
+`--quick` it takes fewer images, and one training seed for each task. With `--off` it works without
+the guard. These two do not change the cards.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def vlm_table(generator: Generator, vlm: Vlm, count: int) -> Table:
 
 
 def visual_prompt_table(vlm: Vlm, count: int) -> Table:
-    """Accuracy on overlaid lines and palettes, on drawn and on reconstructed scenes."""
+    """Accuracy for overlaid lines and palettes, on drawn and on reconstructed scenes."""
     rows = []
     makers: dict[str, Callable[..., list[Example]]] = {
         "red line": line_examples,
@@ -114,7 +114,7 @@ def visual_prompt_table(vlm: Vlm, count: int) -> Table:
 
 
 def generator_tables(generator: Generator, count: int) -> list[Table]:
-    """By pixels: fully described scenes, and what "a circle" leaves to the noise."""
+    """Measured by pixels: fully described scenes, and what "a circle" leaves to the noise."""
     images, classes = described(generator, count)
     measured = [measure(image) for image in images]
     agree = np.array([_agreement(m, c) for m, c in zip(measured, classes, strict=True)])
@@ -137,7 +137,7 @@ def generator_tables(generator: Generator, count: int) -> list[Table]:
 
 @dataclass(frozen=True)
 class Trial:
-    """A task on a training seed: its cells of both tables."""
+    """One task with one training seed: its cells in both tables."""
 
     learned: tuple[str, ...]
     changed: tuple[str, ...]
@@ -149,7 +149,7 @@ def task_tables(
     """Each task on each training seed, on 64 held-out seeds: what it learned, and what else it
     changed. Success is by pixels."""
     asked = [(name, seed, guard) for name in TASKS for seed in seeds]
-    # A fresh interpreter each: torch's threads don't survive a fork.
+    # Each process is a new interpreter, since torch's threads don't survive a fork.
     with multiprocessing.get_context("spawn").Pool(processes) as pool:
         trials = []
         for trial in pool.imap(_trial, asked):
@@ -208,7 +208,7 @@ def _models() -> tuple[Generator, Vlm, Pair]:
 
 
 def _changed(kept: Unasked | None, asked: frozenset[str]) -> Iterator[str]:
-    """A cell for each of the columns behind the diversity; a dash for what the task asks about."""
+    """A cell for each column after the diversity; a dash for what the task asks about."""
     if kept is None:
         yield from ["none whole"] * (1 + len(MEASURES))
         return

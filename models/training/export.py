@@ -1,6 +1,6 @@
 """Writes the trained pair as the folders that `from_pretrained` reads.
 
-`python -m models.training.export`. Each folder is written aside and then moved into place.
+`python -m models.training.export`. Each folder is written to a temporary place first.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def main() -> None:
 
     model, folder = idefics2(), _aside(IDEFICS2)
     ids = tokenizer()
-    # Answers end as they did in training, and as the hub's Idefics2 ends its own.
+    # Answers end as in training, and as in the hub's Idefics2.
     ends = [ids.eos_token_id, ids.convert_tokens_to_ids(END_OF_UTTERANCE)]
     model.generation_config.eos_token_id = ends
     model.save_pretrained(folder)

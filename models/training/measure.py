@@ -1,7 +1,7 @@
-"""Measures a picture of the world by its pixels alone; no model has a say in it.
+"""Measures a picture of the world by its pixels alone, without any model.
 
-Everything here takes a uint8 image (64, 64, 3) and knows nothing of how it was made. A picture
-that isn't one whole shape before a sky and a ground measures as `None`, whatever its colours.
+Each function takes a uint8 image (64, 64, 3), however it was made. A picture that is not one whole
+shape in front of a sky and a ground measures as `None`, whatever its colours.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Image = NDArray[np.uint8]
 
 CHROMA = 0.42  # of a shape's pixels; sky and ground have at most 0.25
 HUE_TOLERANCE = 24.0  # degrees; neighbours among the world's colours are about 55 apart
-WHOLE = 0.9  # share of the coloured pixels that the shape holds
+WHOLE = 0.9  # share of the coloured pixels that are in the shape
 FIT = 0.7  # overlap (intersection over union) with the best ideal shape
 EXPLAINED = 0.075  # mean deviation from the world's own picture
 NEAR = 8.0  # pixels
@@ -85,7 +85,7 @@ class Measured:
 
 
 def measure(image: Image) -> Measured | None:
-    """What (64, 64, 3) uint8 shows; None unless it is one connected shape in the world."""
+    """What an image (64, 64, 3) uint8 shows; None unless it is one connected shape in the world."""
     pixels = np.asarray(image / 255, np.float32)
     found = shape_mask(pixels)
     if found is None:
@@ -117,13 +117,13 @@ def measure(image: Image) -> Measured | None:
 
 
 def residual(pixels: Floats, measured: Measured) -> float:
-    """Mean deviation of the picture from the world's own with the same measures, around the
-    shape (in its box and `NEAR` pixels about it)."""
+    """Mean deviation of the picture from the world's own picture with the same measures, in the
+    shape's box and `NEAR` pixels around it."""
     kind = np.array([ATTRIBUTES["shape"].index(measured.shape)])
     radius = np.array([measured.radius], np.float32)
     thickness = np.array([measured.thickness], np.float32)
     x = np.array([measured.center_x], np.float32)
-    # The world centres fill and outline together; measured is the box of the fill alone.
+    # The world centres fill and outline together, but only the box of the fill was measured.
     lift = measured.thickness / 2 if measured.shape == "triangle" else 0.0
     y = np.array([measured.center_y - lift], np.float32)
     horizon = np.array([measured.horizon_y], np.float32)
@@ -134,7 +134,8 @@ def residual(pixels: Floats, measured: Measured) -> float:
 
 
 def color_name(rgb: Floats) -> str | None:
-    """The world's colour that (3,) in [0, 1] is, by hue; None if grey, murky or in between."""
+    """The name of the world's colour with the hue of (3,) in [0, 1]; None if it is grey, murky or
+    between two colours."""
     if rgb.max() < 0.4 or rgb.max() - rgb.min() < CHROMA:
         return None
     away = [abs((hue(rgb) - hue(known) + 180) % 360 - 180) for known in FILL_RGB]
@@ -154,7 +155,8 @@ def luminance(rgb: NDArray[np.floating]) -> Floats:
 
 
 def shape_mask(pixels: Floats) -> Mask | None:
-    """(64, 64) the coloured pixels, if nearly all of them form one patch of a shape's size."""
+    """(64, 64): the coloured pixels, if nearly all of them form one patch with the size of a
+    shape."""
     colored = pixels.max(axis=-1) - pixels.min(axis=-1) > CHROMA
     largest = largest_patch(colored)
     area = int(largest.sum())
@@ -182,7 +184,7 @@ def largest_patch(mask: Mask) -> Mask:
 
 
 def shape_kind(found: Mask) -> tuple[int, float]:
-    """Which ideal shape of the same box and area overlaps most, and by how much (IoU)."""
+    """The ideal shape of the same box and area that overlaps most, and how much it does (IoU)."""
     rows, columns = np.nonzero(found)
     x, y = (columns.min() + columns.max() + 1) / 2, (rows.min() + rows.max() + 1) / 2
     kinds = np.arange(len(ATTRIBUTES["shape"]))
@@ -194,7 +196,8 @@ def shape_kind(found: Mask) -> tuple[int, float]:
 
 
 def measure_landscape(pixels: Floats, found: Mask) -> tuple[Floats, Floats, float] | None:
-    """(sky, ground, horizon) read off the columns beside the shape; None unless two flat halves."""
+    """(sky, ground, horizon), from the columns beside the shape; None unless they are two flat
+    halves."""
     columns = np.nonzero(found.any(axis=0))[0]
     beside = np.ones(SIDE, np.bool_)
     beside[max(columns.min() - 6, 0) : columns.max() + 7] = False

@@ -1,5 +1,5 @@
-"""The method in one process and one autograd graph: what the services must equal, and cost little
-more than."""
+"""The method in one process and one autograd graph. The services must give the same results, and
+may cost only a little more."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from services.vlm.servicer import asked_questions
 
 @dataclass(frozen=True)
 class Step:
-    """``loss`` is the plain one. Seconds of each phase: ``vlm`` is its forward pass, and the search
-    for the worst case; ``backward`` goes through both models."""
+    """``loss`` is without the guard. The other fields are seconds of each phase: ``vlm`` is its
+    forward pass and the search for the worst case; ``backward`` goes through both models."""
 
     loss: float
     forward: float
@@ -47,7 +47,7 @@ class Pair:
 
     @classmethod
     def load(cls, generator: str, vlm: str) -> Pair:
-        """By the names of their presets."""
+        """Loads both models by the names of their presets."""
         presets, cpu = load_presets(), torch.device("cpu")
         return cls(
             generators.load(presets.generator(generator), cpu), vlms.load(presets.vlm(vlm), cpu)
@@ -55,7 +55,7 @@ class Pair:
 
 
 class OneProcess:
-    """Noise to image to loss to LoRA without a wire, a cut or a second process; on one thread."""
+    """Noise, image, loss and LoRA in one graph and one process, without gRPC, on one thread."""
 
     def __init__(self, spec: ResolvedJobSpec, pair: Pair | None = None) -> None:
         torch.set_num_threads(1)
@@ -93,7 +93,7 @@ class OneProcess:
         )
 
     def _mean(self, rows: Sequence[Sequence[float]]) -> list[float]:
-        """Over the questions of each image, by their weights."""
+        """For each image, the mean over its questions by their weights."""
         weights = [asked.weight for asked in self._questions]
         return [
             sum(weight * value for weight, value in zip(weights, row, strict=True)) / sum(weights)
@@ -101,7 +101,7 @@ class OneProcess:
         ]
 
     def draw(self, seed: int, *, with_lora: bool) -> Drawn:
-        """An image of the prompt, without and with the LoRA as it is now."""
+        """An image of the prompt, without the LoRA or with it as it is now."""
         return self._training.draw(seed, with_lora=with_lora)
 
     def lora(self) -> bytes:
@@ -109,5 +109,5 @@ class OneProcess:
         return self._training.export()[LORA_FILE]
 
     def close(self) -> None:
-        """Takes the LoRA off the generator."""
+        """Removes the LoRA from the generator."""
         self._training.close()

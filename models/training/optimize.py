@@ -1,4 +1,4 @@
-"""The method in one process, for measuring the pair: a VLM's answers teach a LoRA.
+"""The method in one process, to measure the pair: a VLM's answers teach a LoRA.
 
 `python -m models.training.optimize red-circle --seed 1`
 """
@@ -39,8 +39,8 @@ class Outcome:
 
 
 def job_spec(task: Task, seed: int, guard: GuardOptions | None = None) -> JobSpec:
-    """The job that a user would submit, with the preset's own settings; with the task's own guard
-    unless another is given."""
+    """The job that a user would submit, with the preset's settings, and with ``guard`` or else the
+    task's own."""
     drawing = task.visual_prompt
     prompt = None if drawing is None else VisualPrompt(image=_png(drawing))
     return JobSpec(
@@ -63,9 +63,9 @@ def optimize(
     sampled: Sequence[int] = HELD_OUT,
     guard: GuardOptions | None = None,
 ) -> Outcome:
-    """Trains a LoRA on `task` as the services do, samples the given seeds with it, takes it off.
+    """Trains a LoRA on `task` as the services do, samples the given seeds with it, and removes it.
 
-    What the guard leaves out is the preset's; without one it is the task's own.
+    Fields that the guard leaves out are the preset's; without a guard it is the task's own.
     """
     job = OneProcess(resolve_job(job_spec(task, seed, guard), load_presets()), pair)
     try:

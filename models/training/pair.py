@@ -1,4 +1,4 @@
-"""The exported pair, loaded and used as the service uses it: sample, ask, learn."""
+"""The exported pair, loaded and used as in the service: to sample, to ask, to learn."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Generator:
 
     @torch.no_grad()
     def sample(self, prompt: str, seeds: Sequence[int]) -> NDArray[np.uint8]:
-        """(N, 64, 64, 3), with whatever adapter is active."""
+        """(N, 64, 64, 3), with the active adapter, if there is one."""
         return images_to_uint8(self.decode_step(self.encode(prompt), noise_of(seeds)))
 
     @torch.no_grad()
@@ -130,7 +130,7 @@ class Vlm:
 
     @torch.no_grad()
     def answer(self, images: NDArray[np.uint8], questions: Sequence[str]) -> list[str]:
-        """The most likely token after each image's own question, of the whole vocabulary."""
+        """The most likely token of the whole vocabulary after each image's own question."""
         texts = [self._expanded(question) for question in questions]
         inputs = self.tokenizer(texts, padding=True, return_tensors="pt")
         logits = self.model(
@@ -155,7 +155,8 @@ def noise_of(seeds: Sequence[int]) -> Tensor:
 
 
 def overlay_solid(images: Tensor, drawing: Drawing) -> Tensor:
-    """Pixels of the drawing (64, 64, 3) that aren't pure white cover images in [−1, 1]."""
+    """Covers images in [−1, 1] with the pixels of the drawing (64, 64, 3) that aren't pure
+    white."""
     drawn = torch.from_numpy(drawing.astype(np.float32)).permute(2, 0, 1) / 127.5 - 1
     clear = torch.from_numpy((drawing == 255).all(axis=-1))
     return torch.where(clear, images, drawn)

@@ -1,5 +1,5 @@
-"""Pictures with what they show, as numbers: of drawn scenes, or read off the pixels of pictures
-that nobody drew (`models.training.collect`: decoded, sampled, learnt by LoRAs).
+"""Pictures with what they show, as numbers. The numbers come from drawn scenes, or are measured
+from the pixels of other pictures (`models.training.collect`: decoded, sampled, learnt by LoRAs).
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from models.training.world import Bools, Floats, Ints, Scenes
 
 @dataclass(frozen=True)
 class Pool:
-    """N pictures. Where `one_shape` is false they are not of this world, and the rest is void."""
+    """N pictures. Where `one_shape` is false they are not of this world, and the other fields mean
+    nothing."""
 
     images: NDArray[np.uint8]  # (N, 64, 64, 3)
     kind: Ints  # (N,) index into ATTRIBUTES["shape"]
@@ -69,7 +70,7 @@ class Pool:
         return np.asarray(np.clip(colors * 255 + 0.5, 0, 254), np.uint8)
 
     def save(self, name: str) -> None:
-        """Writes runs/pool-<name>.npz, whole or not at all."""
+        """Writes runs/pool-<name>.npz, complete or not at all."""
         columns = {field.name: getattr(self, field.name) for field in fields(self)}
         partial = RUNS / f"{name}.partial.npz"
         np.savez_compressed(partial, **columns)

@@ -1,4 +1,4 @@
-"""Yes/No questions about scenes, by kind, in a few wordings."""
+"""Yes/No questions about scenes, of several kinds, in several wordings."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ ABOUT_THE_SHAPE = ("color", "shape", "size", "horizontal", "vertical", "outline"
 
 @dataclass(frozen=True)
 class Asked:
-    """A question about one scene: which value of its kind it names, or None where it speaks of a
+    """A question about one scene, and which value of its kind it names; None if it asks about a
     shape that isn't there."""
 
     text: str
@@ -57,9 +57,9 @@ class Asked:
 
 
 def ask(rng: np.random.Generator, kind: str, classes: Ints, *, confuse_shape: float = 0.0) -> Asked:
-    """A question of `kind` about one scene (8,); the answer is Yes with even odds.
+    """A question of `kind` about one scene (8,); the answer is Yes with probability 1/2.
 
-    With odds `confuse_shape` it names a shape that isn't there, and the answer is No.
+    With probability `confuse_shape` it names a shape that isn't there, and the answer is No.
     """
     values = ATTRIBUTES[kind]
     true = int(classes[NAMES.index(kind)])

@@ -1,7 +1,7 @@
-"""Makes checkpoints of the exported pair, so that training goes on where the shipped weights are.
+"""Makes checkpoints of the exported pair, so that training can continue from the shipped weights.
 
-`python -m models.training.restore`. Optimiser state starts afresh; what isn't exported (the
-VLM's attribute head) as well. Existing checkpoints stay as they are.
+`python -m models.training.restore`. The optimiser's state begins anew, and so does the VLM's
+attribute head, which is not exported. Existing checkpoints stay as they are.
 """
 
 from __future__ import annotations

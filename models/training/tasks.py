@@ -1,6 +1,6 @@
-"""What the tiny pair is asked to learn, each with a pixel measure of success.
+"""The tasks of the tiny pair, each with a measure of success by pixels.
 
-Torch-free: a caller may print the measure of its pictures before and after.
+Without torch, so that any program can measure its pictures.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ _RED, _DARK = 0, 1
 
 @dataclass(frozen=True)
 class Task:
-    """A job in one dataclass: `visual_prompt` (64, 64, 3) is drawn over the image in solid mode
-    for every question. `asks` are the measures that it is about; the rest should stay. `guard` is
-    what the job says of it; the rest is the preset's."""
+    """A job in one dataclass. `visual_prompt` (64, 64, 3) is drawn over the image in solid mode for
+    each question. `asks` are the measures that the task is about; the others should not change.
+    `guard` is the job's guard; fields that it leaves out are the preset's."""
 
     name: str
     prompt: str
@@ -36,8 +36,8 @@ class Task:
     guard: GuardOptions = field(default_factory=GuardOptions)
 
     def success(self, image: Image) -> bool:
-        """Whether (64, 64, 3) uint8 is still one whole shape of the prompt's kind in the world,
-        and shows what was asked for."""
+        """Whether an image (64, 64, 3) uint8 is still one whole shape of the prompt's kind in the
+        world, and shows what was asked for."""
         measured = measure(image)
         if measured is None or measured.shape not in self.prompt:
             return False

@@ -1,4 +1,5 @@
-"""Closed word-level vocabularies for the three text models, in the files their classes load."""
+"""Fixed vocabularies of whole words for the three text models, in the files that their classes
+load."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ AROUND_IMAGE = "<fake_token_around_image>"
 
 _SPECIAL = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<unk>"}
 
-# Words that users write around those of the captions.
+# Words of users that are in no caption.
 _SPARE = "A The An the an and of in shape object image scene picture photo is near side center sky"
 
 
@@ -30,7 +31,7 @@ def caption_words() -> list[str]:
 
 
 def t5_tokenizer() -> Any:
-    """One piece a word."""
+    """A tokenizer with one piece for each word."""
     pieces = [f"▁{word}" for word in caption_words()]
     vocab = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)]
     vocab += [(piece, -1.0) for piece in pieces] + [(",", -2.0), (".", -2.0)]
@@ -61,7 +62,7 @@ def chat(question: str) -> str:
 
 
 def vlm_tokenizer() -> Any:
-    """One id a word or mark; whitespace counts for nothing."""
+    """A tokenizer with one id for each word or mark; whitespace is ignored."""
     text = " ".join([*every_question(), POSTFIX, "User: Assistant: Yes No", *caption_words()])
     split = pre_tokenizers.Split(Regex(r"\w+|[^\w\s]"), "removed", invert=True)
     words = sorted({word for word, _ in split.pre_tokenize_str(text)})

@@ -1,8 +1,9 @@
 """Trains the image transformer and its text encoders on the frozen autoencoder's latents.
 
-`python -m models.training.train_flux --minutes 60`; resumes itself. Flow matching,
-x_σ = (1 − σ) x0 + σ noise, v = noise − x0, nearly all of each batch at σ = 1, where a scene is a
-function of caption and noise (see `world.ranks_from_noise`), so that one step has one answer.
+`python -m models.training.train_flux --minutes 60`; a new run continues the last one. Flow
+matching, x_σ = (1 − σ) x0 + σ noise, v = noise − x0. Nearly all of each batch is at σ = 1. There a
+scene is a function of caption and noise (see `world.ranks_from_noise`), so one step has one right
+answer.
 """
 
 from __future__ import annotations
@@ -118,7 +119,8 @@ def latent_statistics() -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Lesson:
-    """N scenes: what their captions state, the noise that decides the rest, their latents."""
+    """N scenes: what their captions state, the noise that decides the other attributes, and the
+    latents."""
 
     classes: Ints  # (N, 8)
     said: Bools  # (N, 8)
@@ -137,7 +139,7 @@ class Lesson:
         )
 
     def sampled(self, rng: np.random.Generator, count: int) -> Lesson:
-        """`count` of them, each with fresh noise that decides the same."""
+        """`count` of them, each with new noise that has the same ranks."""
         which = rng.integers(len(self.classes), size=count)
         fresh = rng.standard_normal((count, *LATENT_SHAPE), dtype=np.float32)
         noise = with_ranks_of(fresh, self.noise[which])

@@ -1,4 +1,5 @@
-"""Trains the VLM. `python -m models.training.train_idefics2 --minutes 60`; resumes itself."""
+"""Trains the VLM. `python -m models.training.train_idefics2 --minutes 60`; a new run continues the
+last one."""
 
 from __future__ import annotations
 
@@ -26,8 +27,7 @@ WIDTH = 96
 CAPTION_WEIGHT = 0.3
 ATTRIBUTE_WEIGHT = 0.5
 LOG_ODDS_WEIGHT = 0.5
-#: How far pictures are moved, in the norm of [−1, 1]; another colour of its shape moves one by
-#: about 25.
+#: How far pictures are moved, as a norm in [−1, 1]. Another colour of the shape is about 25 away.
 FOOLING = 6.0
 FOOLED_SHARE = 0.6
 DRAWINGS = (2, 2, 8, 6, 2)  # line, palette match; the line's place; the palette's color, brightness
@@ -76,7 +76,8 @@ def build_vlm() -> Any:
 
 
 class AttributeHead(nn.Module):
-    """Reads every attribute off the image tokens; it speeds the vision side up and isn't kept."""
+    """Predicts all attributes from the image tokens. It makes the vision part learn faster, and is
+    not exported."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -112,8 +113,8 @@ def forward(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
 def answer_loss(logits: Tensor, chances: Tensor) -> Tensor:
     """Mean loss of logits (M, vocabulary) where Yes is right with these chances (M,), else No.
 
-    Cross-entropy hardly tells one small chance from another, and the slope between the two is what
-    a LoRA climbs: the log-odds are learnt beside it.
+    For cross-entropy all small chances are nearly the same, but a LoRA learns by the slope between
+    them. So the log-odds are learnt as well.
     """
     yes, no = yes_and_no()
     log_probabilities = functional.log_softmax(logits, dim=1)
@@ -129,9 +130,9 @@ def answer_loss(logits: Tensor, chances: Tensor) -> Tensor:
 def fooled(model: Any, batch: Batch, rng: np.random.Generator) -> Batch:
     """The batch with most pictures moved a little to where the model errs most; the answers stay.
 
-    Adversarial training (Madry et al. 2018) makes a classifier's gradient one that people can see
-    the sense of (Tsipras et al. 2019): here, that draws another colour instead of a noise which
-    stands for one.
+    After adversarial training (Madry et al. 2018) a classifier's gradient makes changes that people
+    can recognise (Tsipras et al. 2019). Here it draws another colour, instead of a noise that only
+    the model takes for one.
     """
     pixel_values = batch.pixel_values.clone().requires_grad_()
     logits, _ = forward(model, replace(batch, pixel_values=pixel_values))
@@ -194,7 +195,7 @@ def main() -> None:
             seen = right = 0
         if step % 250 == 0:
             save(both, optimizer, step, spent)
-            # Pools may be collected meanwhile.
+            # New pools may have been collected meanwhile.
             pools = load_pools()
     save(both, optimizer, step, spent)
 

@@ -1,4 +1,5 @@
-"""Trains the autoencoder. `python -m models.training.train_vae --minutes 12`; resumes itself."""
+"""Trains the autoencoder. `python -m models.training.train_vae --minutes 12`; a new run continues
+the last one."""
 
 from __future__ import annotations
 
@@ -36,7 +37,7 @@ def build_vae() -> Any:
         use_post_quant_conv=False,
         force_upcast=False,
     )
-    # Begin with nearly deterministic latents: with unit noise the first minutes teach nothing.
+    # Latents are nearly deterministic at first: with unit noise the first minutes teach nothing.
     with torch.no_grad():
         vae.encoder.conv_out.weight[4:] = 0
         vae.encoder.conv_out.bias[4:] = -5
@@ -44,7 +45,7 @@ def build_vae() -> Any:
 
 
 def training_images(rng: np.random.Generator, count: int) -> Floats:
-    """(count, 64, 64, 3) in [0, 1]: mostly the world, some of its surroundings."""
+    """(count, 64, 64, 3) in [0, 1]: mostly pictures of the world, and some that are close to it."""
     odd = count // 4
     scenes = random_scenes(rng, count - 2 * odd)
     strange = strange_backgrounds(jittered(random_scenes(rng, odd), rng), rng)

@@ -1,6 +1,6 @@
-"""What a LoRA changed that its task does not ask about, by pixels.
+"""Measures by pixels what a LoRA changed that its task does not ask about.
 
-Torch-free, like `measure`.
+Without torch, like `measure`.
 """
 
 from __future__ import annotations
@@ -13,14 +13,15 @@ import numpy as np
 
 from models.training.measure import Image, Measured, measure
 
-#: Of `Measured`, those that are a length or a brightness.
+#: The fields of `Measured` that are a length or a brightness.
 MEASURES = ("radius", "center_x", "center_y", "thickness", "luminance", "horizon_y")
 
 
 @dataclass(frozen=True)
 class Moved:
-    """Over the seeds: the spread (standard deviation) with the LoRA over the base model's, and how
-    far a picture moved from that of the same seed, in the base model's standard deviations."""
+    """Two values over the seeds: the standard deviation with the LoRA divided by the base model's;
+    and how far a picture moved from that of the same seed, in the base model's standard
+    deviations."""
 
     spread: float
     move: float
@@ -28,22 +29,22 @@ class Moved:
 
 @dataclass(frozen=True)
 class Unasked:
-    """`moved` by measure, of the pictures that are whole before and after. `color_kept` is the
-    share of those whose colour has the same name."""
+    """`moved` for each measure, of the pictures that are whole before and after. `color_kept` is
+    the share of them whose colour has the same name as before."""
 
     moved: dict[str, Moved]
     color_kept: float
 
     def furthest(self, asked: frozenset[str]) -> tuple[str, float]:
-        """Which of the measures that nobody asked about moved most, and how far."""
+        """The measure that moved most of those that nobody asked about, and how far."""
         moves = [(self.moved[name].move, name) for name in MEASURES if name not in asked]
         move, name = max(moves)
         return name, move
 
 
 def unasked(base: Sequence[Image], learnt: Sequence[Image]) -> Unasked | None:
-    """Of images (64, 64, 3) of the same seeds in the same order; None where less than two are whole
-    before and after."""
+    """What changed between images (64, 64, 3) of the same seeds in the same order; None if less
+    than two are whole before and after."""
     both = [(before, after) for before, after in _measured(base, learnt) if before and after]
     if len(both) < 2:
         return None
@@ -59,7 +60,7 @@ def unasked(base: Sequence[Image], learnt: Sequence[Image]) -> Unasked | None:
 
 
 def diversity(base: Sequence[Image], learnt: Sequence[Image]) -> float:
-    """Mean distance between two pictures with the LoRA, over that of the base model's."""
+    """Mean distance between two pictures with the LoRA, divided by the base model's."""
     return _spread(learnt) / _spread(base)
 
 

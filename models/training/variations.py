@@ -1,4 +1,4 @@
-"""Scenes off the generator's beaten path, so that neither VAE nor VLM is a stranger to them."""
+"""Unusual scenes, so that VAE and VLM learn them as well."""
 
 from __future__ import annotations
 
@@ -64,21 +64,21 @@ def jittered(scenes: Scenes, rng: np.random.Generator, strength: float = 1.0) ->
 
 
 def strange_backgrounds(scenes: Scenes, rng: np.random.Generator) -> Scenes:
-    """The same shapes before skies and grounds in colours that the world doesn't have."""
+    """The same shapes in front of skies and grounds with colours that the world doesn't have."""
     count = len(scenes)
     colors = FILL_RGB[rng.integers(len(FILL_RGB), size=(2, count))]
     mix = rng.uniform(0.2, 1.0, (2, count, 1)).astype(np.float32)
     where = rng.random((2, count, 1)) < 0.7
     sky = np.where(where[0], scenes.sky + (colors[0] - scenes.sky) * mix[0], scenes.sky)
     ground = np.where(where[1], scenes.ground + (colors[1] - scenes.ground) * mix[1], scenes.ground)
-    # Some grounds are hardly to be told from their skies.
+    # Some grounds have nearly the colour of their skies.
     alike = np.where(rng.random((count, 1)) < 0.25, rng.uniform(0.6, 1.0, (count, 1)), 0)
     ground = ground + (sky - ground) * alike
     return replace(scenes, sky=sky.astype(np.float32), ground=ground.astype(np.float32))
 
 
 def without_shape(scenes: Scenes) -> Floats:
-    """(N, 64, 64, 3): the empty landscapes."""
+    """(N, 64, 64, 3): the landscapes without shapes."""
     return paint_background(scenes.sky, scenes.ground, scenes.horizon)
 
 
@@ -106,7 +106,7 @@ def crowded(scenes: Scenes, rng: np.random.Generator, most: int = 9) -> Floats:
 
 
 def ghosts(scenes: Scenes, rng: np.random.Generator) -> Floats:
-    """(N, 64, 64, 3): each picture blended with another one, shape through shape."""
+    """(N, 64, 64, 3): each picture blended with another one."""
     image = render(scenes)
     share = rng.uniform(0.3, 0.7, (len(scenes), 1, 1, 1)).astype(np.float32)
     return np.asarray(image + (np.roll(image, 1, axis=0) - image) * share, np.float32)
@@ -119,7 +119,7 @@ def blurred(scenes: Scenes, rng: np.random.Generator) -> Floats:
 
 
 def _softened(image: Floats, width: NDArray[np.floating]) -> Floats:
-    """(N, 64, 64, C) under a Gaussian of so many pixels (N, 1, 1, 1)."""
+    """(N, 64, 64, C) blurred with a Gaussian of `width` (N, 1, 1, 1) pixels."""
     frequency = np.fft.fftfreq(SIDE).astype(np.float32)
     square = frequency[:, None] ** 2 + frequency[None] ** 2
     soft = np.exp(-2 * (np.pi * width) ** 2 * square[None, :, :, None])
@@ -128,14 +128,14 @@ def _softened(image: Floats, width: NDArray[np.floating]) -> Floats:
 
 
 def bled(scenes: Scenes, rng: np.random.Generator) -> tuple[Floats, Floats]:
-    """(N, 64, 64, 3): pictures whose shape's colour runs out over what is around it; and (N,) how
-    strongly, in [0, 1]."""
+    """(N, 64, 64, 3): pictures in which the shape's colour spreads over its surroundings; and (N,):
+    how strongly, in [0, 1]."""
     image = render(scenes)
     inside = np.abs(image - scenes.fill[:, None, None]).max(axis=-1, keepdims=True) < 0.1
     width = rng.uniform(2, 7, (len(scenes), 1, 1, 1))
     soft = np.clip(1.6 * _softened(inside.astype(np.float32), width), 0, 1)
     strength = rng.uniform(0, 1, len(scenes)).astype(np.float32)
-    # The outline keeps its black.
+    # The outline stays black.
     around = image.max(axis=-1, keepdims=True) > 0.15
     share = soft * strength[:, None, None, None] * around * ~inside
     ran = image + (scenes.fill[:, None, None] - image) * share
@@ -143,7 +143,7 @@ def bled(scenes: Scenes, rng: np.random.Generator) -> tuple[Floats, Floats]:
 
 
 def warped(scenes: Scenes, rng: np.random.Generator) -> Floats:
-    """(N, 64, 64, 3): pictures whose shapes are bent until they are none any more."""
+    """(N, 64, 64, 3): pictures whose shapes are bent so far that they are no shapes any more."""
     image = render(scenes)
     reach = rng.uniform(3, 8, (len(scenes), 1, 1, 1))
     coarse = rng.normal(0, 1, (len(scenes), 8, 8, 2)) * reach

@@ -1,4 +1,5 @@
-"""The drawings laid over an image: a red line, a strip of three swatches. Pure white is clear."""
+"""Drawings to put over an image: a red line, a strip of three swatches. Pure white is
+transparent."""
 
 from __future__ import annotations
 
@@ -30,6 +31,7 @@ def palette(swatches: NDArray[np.uint8]) -> Drawing:
 
 
 def overlay(image: Floats, drawing: Drawing) -> Floats:
-    """`solid` mode on images (…, 64, 64, 3) in [0, 1]: what isn't pure white covers the image."""
+    """`solid` mode on images (…, 64, 64, 3) in [0, 1]: pixels that aren't pure white cover the
+    image."""
     clear = (drawing == 255).all(axis=-1, keepdims=True)
     return np.where(clear, image, drawing.astype(np.float32) / 255).astype(np.float32)

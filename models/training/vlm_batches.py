@@ -25,13 +25,13 @@ from models.training.world import NAMES, Ints
 IMAGE_TOKENS = 8
 QUESTIONS_EACH = 4
 
-# What is slow to learn is asked more often.
+# Kinds of questions that are learnt slowly are asked more often.
 _ODDS = {"color": 4.0, "shape": 4.0, "horizontal": 3.0}
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows of a shared image prefix followed by segments that can't see each other."""
+    """Rows with an image first, then segments that see the image but not each other."""
 
     pixel_values: torch.Tensor  # (B, 1, 3, 64, 64) in [−1, 1]
     input_ids: torch.Tensor  # (B, T)
@@ -45,7 +45,7 @@ class Batch:
 
 
 def pack(rng: np.random.Generator, shown: list[Example]) -> Batch:
-    """Writes questions and a caption for each example and packs them."""
+    """Writes questions and a caption for each example, and packs them."""
     prefix = _prefix()
     rows = [_segments(rng, e) for e in shown]
     length = len(prefix) + max(sum(len(ids) for ids, *_ in row) for row in rows)
@@ -114,7 +114,7 @@ def _ids(text: str) -> tuple[int, ...]:
 
 
 def _segment(question: str, answer: str, chance: float = 0.0) -> tuple[list[int], int, float]:
-    """The ids after the image for a question and answer, how many at the end are learnt, and how
+    """The ids of a question and its answer, how many of them, at the end, are learnt, and how
     likely Yes is right."""
     asked = _ids(chat(question).replace(IMAGE, "", 1))[3:]
     answered = _ids(f"{answer}{END_OF_UTTERANCE}")[1:]

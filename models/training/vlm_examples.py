@@ -1,4 +1,4 @@
-"""What the VLM is shown: images, with how likely each answer about them is right."""
+"""The VLM's examples: images, and how likely each answer about them is right."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ from models.training.world import (
 
 @dataclass(frozen=True)
 class Example:
-    """One image (64, 64, 3) in [0, 1] with what is asked about it.
+    """One image (64, 64, 3) in [0, 1], and what is asked about it.
 
-    `chances` say for each attribute how likely it is each value. Where `one_shape` is false, each
-    question about the shape is answered No; where `of_world` is false, every one. `special` is a
-    visual prompt's question and how likely Yes is right; `drawn` is the line's eighth of the
-    image, the palette's color and its background.
+    `chances` are the probabilities of each value of each attribute. If `one_shape` is false, the
+    answer to each question about the shape is No; if `of_world` is false, to every question.
+    `special` is a visual prompt's question, and how likely Yes is right. `drawn` is the eighth of
+    the image with the line, the palette's color, and its background.
     """
 
     image: Floats
@@ -60,7 +60,7 @@ class Example:
         return np.array([of_each.argmax() for of_each in self.chances])
 
     def surely(self, least: float) -> Bools:
-        """(8,): which attributes have a value as likely as that."""
+        """(8,): which attributes have a value with at least this probability."""
         return np.array([of_each.max() > least for of_each in self.chances])
 
 
@@ -93,7 +93,8 @@ def _between(rng: np.random.Generator, count: int) -> list[Example]:
 
 
 def line_examples(rng: np.random.Generator, shown: Pool) -> list[Example]:
-    """The images under a red line: on the horizon (within 1.5 pixels) or at least 5 away."""
+    """The images with a red line over them: within 1.5 pixels of the horizon, or at least 5
+    away."""
     made = []
     examples = zip(_examples(shown), shown.horizon, shown.natural, strict=True)
     for one, horizon, natural in examples:
@@ -102,7 +103,7 @@ def line_examples(rng: np.random.Generator, shown: Pool) -> list[Example]:
         away = np.abs(rows - horizon)
         reach = 12 if rng.random() < 0.5 else SIDE
         wanted = rows[away <= 1.5 if yes else (away >= 5) & (away <= reach)]
-        # A horizon at the image's very edge has no line near it.
+        # If the horizon is at the image's edge, no line can be near it.
         row = int(rng.choice(wanted if len(wanted) else rows))
         chance = aligned(abs(row - float(horizon)), float(natural)) if one.of_world else VOID
         made.append(
@@ -117,7 +118,7 @@ def line_examples(rng: np.random.Generator, shown: Pool) -> list[Example]:
 
 
 def palette_examples(rng: np.random.Generator, shown: Pool) -> list[Example]:
-    """The images over a strip of their own colours, or of a scene with other ones."""
+    """The images with a strip of their own colours, or of a scene with other colours."""
     count = len(shown)
     classes = shown.classes
     others = classes.copy()
@@ -153,7 +154,7 @@ def _floats(shown: Pool) -> Floats:
 
 
 def _any(rng: np.random.Generator, count: int) -> Pool:
-    """Scenes of the world; at times between its classes, or before strange skies."""
+    """Scenes of the world. Some are between its classes, or have strange skies."""
     kind = rng.random()
     if kind < 1 / 3:
         return _drawn(between(rng, count))
@@ -195,7 +196,7 @@ def _strange(rng: np.random.Generator, count: int) -> list[Example]:
 
 
 def _bled(rng: np.random.Generator, count: int) -> list[Example]:
-    """The stronger, the less likely is anything of them."""
+    """Pictures with spreading colours. The more they spread, the less likely is each answer."""
     scenes = _scenes(rng, count)
     images, strength = bled(scenes, rng)
     left = np.exp(-((strength / 0.3) ** 2))
@@ -230,7 +231,7 @@ def _examples(shown: Pool) -> list[Example]:
 
 
 def _noisy(shown: Example, rng: np.random.Generator) -> Example:
-    """Grain, and blotches as of a generator that isn't sure."""
+    """The example with grain and blotches, like those of an uncertain generator."""
     grain = rng.normal(0, rng.uniform(0, 0.12), shown.image.shape)
     coarse = rng.normal(0, rng.uniform(0, 0.08), (8, 8, 3))
     blotches = np.repeat(np.repeat(coarse, SIDE // 8, axis=0), SIDE // 8, axis=1)

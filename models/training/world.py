@@ -1,9 +1,9 @@
 """The procedural world: a sky, a ground, and one outlined shape on 64×64 pixels.
 
-A scene is eight attributes. Each has a rank in (0, 1) that the noise of a latent decides
-(`ranks_from_noise`), and a class that either a caption states or the rank picks. That makes every
-scene a deterministic function of caption and noise, which is what lets a generator learn to hit
-it in one step, without a teacher.
+A scene has eight attributes. Each attribute has a rank in (0, 1), which the noise of a latent
+decides (`ranks_from_noise`), and a class, which the caption states or else the rank decides. So
+each scene is a deterministic function of caption and noise, and a generator can learn to make it in
+one step, without a teacher.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
 NAMES = tuple(ATTRIBUTES)
 COLOR, SHAPE, SIZE, HORIZONTAL, VERTICAL, OUTLINE, BACKGROUND, HORIZON = range(len(NAMES))
 
-# Upper rank of each class but the last.
+# Upper rank of each class except the last.
 _BOUNDS: tuple[tuple[float, ...], ...] = (
     (1 / 6, 2 / 6, 3 / 6, 4 / 6, 5 / 6),
     (1 / 3, 2 / 3),
@@ -131,9 +131,9 @@ def random_classes(rng: np.random.Generator, count: int) -> Ints:
 def compose(classes: Ints, ranks: Floats, said: Bools | None = None) -> Scenes:
     """The scenes with these classes (N, 8) and ranks (N, 8).
 
-    Inside a said class the rank decides the place. An attribute that isn't `said` (N, 8) runs
-    over the whole span of its classes, so that what the noise decides changes smoothly with it;
-    color and shape alone jump. `said` is everything by default.
+    Inside a stated class the rank decides the value. An attribute that isn't `said` (N, 8) can have
+    any value of all its classes, and changes smoothly with the noise; only color and shape jump.
+    Without `said`, all attributes are stated.
     """
     stated = np.ones(classes.shape, np.bool_) if said is None else said
 
@@ -194,7 +194,8 @@ def paint_shape(
     center_y: Floats,
     thickness: Floats,
 ) -> Floats:
-    """The images (N, 64, 64, 3) with one outlined shape over each; the outline lies outside."""
+    """The images (N, 64, 64, 3) with one outlined shape over each; the outline is outside of the
+    fill."""
     distance = signed_distance(kind, radius, center_x, center_y, thickness)[..., None]
     ring = np.clip(0.5 + thickness[:, None, None, None] - distance, 0, 1)
     inside = np.clip(0.5 - distance, 0, 1)

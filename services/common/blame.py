@@ -1,6 +1,6 @@
-"""Whose fault the end of a call is, as a GPU service says beside a status: in trailing metadata.
+"""Whose fault a failed call was. A GPU service says so in trailing metadata, besides the status.
 
-A caller that reads none of it still has the status and its sentence.
+A caller that does not read it still has the status and its sentence.
 """
 
 from __future__ import annotations
@@ -8,9 +8,9 @@ from __future__ import annotations
 import grpc
 from grpc.aio import Metadata
 
-#: The device that failed the call.
+#: The device on which the call failed.
 _DEVICE = "dualprocess-device"
-#: The service ended the call for a reason of its own: nothing that the caller asked for made it.
+#: The service ended the call for its own reasons; the call itself was not the cause.
 _SPARED = "dualprocess-spared"
 
 
@@ -23,12 +23,12 @@ def by_nobody() -> tuple[tuple[str, str], ...]:
 
 
 def failed_device(error: grpc.aio.AioRpcError, otherwise: str) -> str:
-    """The device that failed the call; ``otherwise`` where the answer names none."""
+    """The device on which the call failed; ``otherwise`` if the answer names none."""
     return _read(error, _DEVICE) or otherwise
 
 
 def is_spared(error: grpc.aio.AioRpcError) -> bool:
-    """Whether the service ended the call for a reason of its own."""
+    """Whether the service ended the call for its own reasons."""
     return _read(error, _SPARED) is not None
 
 

@@ -1,4 +1,4 @@
-"""The calls that a service has in hand, while it lives and at its end."""
+"""The running calls of a service, and how they end when it stops."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from services.common.errors import ServiceEnds
 
 
 class Calls:
-    """``close`` lets no new one in; ``end`` ends those in hand as well. Both say why."""
+    """``close`` refuses new calls; ``end`` also ends running ones. Both tell the callers why."""
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[object]] = set()
@@ -22,7 +22,7 @@ class Calls:
 
     @contextlib.contextmanager
     def taken(self) -> Iterator[None]:
-        """Around one call, in its own task. Raises ``ServiceEnds``."""
+        """Wraps one call, in its own task. Raises ``ServiceEnds``."""
         if self._reason:
             raise ServiceEnds(self._reason)
         task = asyncio.current_task()
@@ -49,6 +49,6 @@ class Calls:
             task.cancel()
 
     async def over(self, seconds: float) -> None:
-        """Returns when none is in hand, or after so long."""
+        """Returns when no call is running, or after ``seconds``."""
         if self._tasks:
             await asyncio.wait(set(self._tasks), timeout=seconds)

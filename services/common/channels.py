@@ -17,7 +17,7 @@ AWAY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 #: don't matter.
 CHUNK_BYTES = 1024 * 1024
 
-# gRPC itself watches the health of each peer, and asks none that is not serving.
+# gRPC watches the health of each peer, and calls only those that are serving.
 _SERVICE_CONFIG = json.dumps(
     {
         "loadBalancingConfig": [{"round_robin": dict[str, str]()}],
@@ -66,11 +66,11 @@ CHANNEL_OPTIONS: list[tuple[str, int | str]] = [
 def open_channel(
     target: str, credentials: Credentials = OPEN, *, peer: str | None = None
 ) -> grpc.aio.Channel:
-    """A channel to every address behind ``target``, calls spread over them in turn.
+    """A channel to every address of ``target``; calls go to them in turn.
 
     ``target`` is a gRPC target: ``host:port``, ``dns:///name:port`` for all addresses of a name,
-    or ``ipv4:a:port,b:port`` for a list. With TLS the peer's certificate must carry that
-    name, or ``peer`` where ``target`` is one of the addresses behind that name.
+    or ``ipv4:a:port,b:port`` for a list. With TLS the peer's certificate must have that
+    name, or the name ``peer`` if ``target`` is one of the addresses of that name.
     """
     interceptors = [] if credentials.token is None else senders(credentials.token)
     options = list(CHANNEL_OPTIONS)

@@ -46,7 +46,7 @@ class DeviceThread:
         self.device = _present(name)
         #: How many functions run or wait to run.
         self.waiting = 0
-        # The OpenMP pool's size belongs to the calling thread: set it on the one that computes.
+        # The size of the OpenMP pool is set per thread, so it is set on the thread that computes.
         self._pool = ThreadPoolExecutor(
             1, "device", initializer=torch.set_num_threads, initargs=(threads,)
         )
@@ -54,9 +54,9 @@ class DeviceThread:
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """``function(*args, **kwargs)`` on the device's thread.
 
-        Work that has begun can't be cancelled: it ends even if the caller is gone. Raises what
-        the function raises, ``OutOfDeviceMemory`` where torch ran out, and ``DeviceFault`` where
-        the device broke.
+        Work that has begun can't be cancelled: it continues even if the caller is gone. Raises what
+        the function raises; ``OutOfDeviceMemory`` if torch ran out of memory, and ``DeviceFault``
+        if the device broke.
         """
         loop = asyncio.get_running_loop()
         self.waiting += 1

@@ -1,4 +1,4 @@
-"""Which exceptions say that a device is broken, and not what ran on it."""
+"""Tells errors of a broken device from errors of the code that ran on it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import torch
 
-#: In the messages of torch and of CUDA's libraries. After most of these errors nothing more can be
-#: done on the device in this process.
+#: These are in messages of torch and of CUDA's libraries. After most of these errors this process
+#: can't use the device any more.
 _BROKEN = (
     "CUDA error",
     "CUDA driver error",
@@ -28,7 +28,7 @@ _FULL = ("out of memory", "_ALLOC_FAILED")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether the call needed more memory than there is: smaller ones still work."""
+    """Whether the call needed more memory than there is. Smaller calls still work then."""
     return any(
         isinstance(one, torch.OutOfMemoryError)
         or (_is_of_device(one) and any(sign in str(one) for sign in _FULL))
@@ -47,7 +47,7 @@ def _is_of_device(error: BaseException) -> bool:
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """The error, and what it was raised for."""
+    """The error, and the errors that caused it."""
     seen = set[int]()
     step: BaseException | None = error
     while step is not None and id(step) not in seen:

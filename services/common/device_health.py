@@ -1,4 +1,4 @@
-"""Whether the device of a service can be trusted with another call."""
+"""Whether the device of a service still works."""
 
 from __future__ import annotations
 
@@ -15,21 +15,22 @@ from services.common.self_test import SelfTest
 
 log = logging.getLogger(__name__)
 
-#: So many calls in a row that failed for no known reason: that is no longer the calls' fault.
+#: After this many calls in a row that failed for unknown reasons, the device is taken to be broken.
 MOST_FAILED = 3
 
 
 def identity(device: torch.device, port: int) -> str:
-    """The same after a restart, and no other device's: of a GPU its own number, else where the
-    service listens."""
+    """A name that is the same after a restart, and that no other device has: a GPU's own number, or
+    else the address of the service."""
     if device.type == "cuda":
         return f"GPU-{torch.cuda.get_device_properties(device).uuid}"
     return f"{device.type} of {socket.gethostname()}:{port}"
 
 
 class DeviceHealth:
-    """``sick`` is set, for good, once the device can't be trusted; ``fault`` says why. ``probe`` is
-    a small computation of the model on it, always the same, whose result is finite."""
+    """``sick`` is set, and never unset, when the device is found to be broken; ``fault`` says why.
+    ``probe`` is a small computation of the model on it. It is always the same, and its result is
+    finite."""
 
     def __init__(self, device: DeviceThread, name: str, probe: Callable[[], torch.Tensor]) -> None:
         self.name = name
@@ -50,11 +51,11 @@ class DeviceHealth:
             ) from error
 
     def answered(self) -> None:
-        """A call ended as it should."""
+        """Notes that a call ended well."""
         self._failed_in_a_row = 0
 
     async def failed(self, error: Exception) -> None:
-        """A call ended for no known reason: is it the device's fault?"""
+        """Finds out whether a call that failed for an unknown reason was the device's fault."""
         if self.sick.is_set():
             return
         self._failed_in_a_row += 1

@@ -29,23 +29,25 @@ class OutOfDeviceMemory(RuntimeError):
 
 
 class DeviceFault(RuntimeError):
-    """The device broke. It says nothing against the call, and nothing more can be done here."""
+    """The device broke. The call was not the cause, and this process can't use the device any
+    more."""
 
 
 class VlmsFailed(RuntimeError):
-    """Two replicas of a VLM failed the same call, or the only one there is did so twice."""
+    """Two replicas of a VLM failed the same call, or the only one failed it twice."""
 
 
 class VlmLate(RuntimeError):
-    """A VLM gave no answer in time, again and again."""
+    """A VLM did not answer in time, several times in a row."""
 
 
 class VlmRefused(RuntimeError):
-    """A VLM gave a status that says nothing of the call itself, as for a wrong token."""
+    """A VLM answered with a status that has nothing to do with the call, as for a wrong token."""
 
 
 class ServiceEnds(RuntimeError):
-    """The service takes no more calls, and ends those in hand; another one may do them."""
+    """The service stops: it accepts no calls, and ends running ones. Another service may do
+    them."""
 
 
 class StartError(RuntimeError):

@@ -1,7 +1,8 @@
 """Calls of a VLM that may be several processes behind one target.
 
-gRPC finds out who is healthy. It can't say who has least to do, keeps to the addresses that it
-found first, and may choose whoever just failed: that is done here.
+gRPC itself finds out which replicas are healthy. But it does not know which has least to do, keeps
+the addresses that it found first, and may choose one that just failed. This module does these
+three.
 """
 
 from __future__ import annotations
@@ -27,22 +28,22 @@ from services.common.resolve import addresses, named
 log = logging.getLogger(__name__)
 
 AnswerT = TypeVar("AnswerT")
-#: What is asked of a replica, with the time it may take.
+#: A call to a replica, with its time limit.
 Call = Callable[["vlm_pb2_grpc.VlmAsyncStub"], Awaitable[AnswerT]]
 
-#: One that is late so often in a row is no more in time for the next call.
+#: After this many late answers in a row the call is given up.
 MOST_LATE = 3
 #: Pauses between tries while the VLM is away; the last one repeats.
 RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0)
 
-#: How old the list of addresses may be: one that is new is found within it.
+#: How old the list of addresses may be. A new address is found within this time.
 _RESOLVE_SECONDS = 5.0
-#: Of a look at all replicas: for the first answer, for the others, and for those that could have
-#: less to do than nothing.
+#: Time limits when all replicas are asked how much they have to do: for the first answer, for the
+#: others, and for the others if one has nothing to do.
 _FIRST_SECONDS, _OTHERS_SECONDS, _IDLE_SECONDS = 5.0, 0.25, 0.02
-#: Whoever failed is asked last for so long.
+#: For this long a replica that failed is tried last.
 _AVOID_SECONDS = 30.0
-#: Between two calls of the one replica that there is, when it failed the first.
+#: The pause before the only replica gets a call again that it failed.
 _AGAIN_SECONDS = 0.5
 
 
@@ -60,15 +61,15 @@ class _Replica:
 
 @dataclass(frozen=True)
 class Told:
-    """Who hears of what is in the way: ``away`` at each try while nobody answers, ``failed`` when
-    a replica failed a call and another one, or it once more, is asked."""
+    """Callbacks: ``away`` is called for each try that no replica answers, ``failed`` when a replica
+    failed a call and the call is tried again."""
 
     away: Callable[[str], Awaitable[None]]
     failed: Callable[[str], Awaitable[None]]
 
 
 class Replicas:
-    """An asynchronous context. ``name`` is for people."""
+    """Use it as an asynchronous context. ``name`` is how messages call the VLM."""
 
     def __init__(self, target: str, credentials: Credentials, *, name: str) -> None:
         self._target = target
@@ -84,17 +85,17 @@ class Replicas:
         await self._close(list(self._replicas.values()))
 
     async def answers(self, seconds: float) -> bool:
-        """Whether any replica answers within so long."""
+        """Whether any replica answers within ``seconds``."""
         loads = await self._loads(await self._known(), seconds, seconds)
         return bool(loads)
 
     async def ask(self, call: Call[AnswerT], told: Told) -> AnswerT:
-        """What the call gives, of whoever has least to do. Whoever is away or late is left for
-        another one, or waited for.
+        """The result of the call, from the replica that has least to do. If that one is away or
+        late, another one is called; if none answers, the call waits.
 
         A call that failed with ``INTERNAL`` is made once more, by another replica. Raises
-        ``VlmsFailed`` when that failed, too, ``VlmLate``, and ``grpc.aio.AioRpcError`` for what a
-        replica refuses.
+        ``VlmsFailed`` if that fails, too, ``VlmLate``, and ``grpc.aio.AioRpcError`` if a replica
+        refuses the call.
         """
         failures: dict[_Replica, str] = {}
         late = 0
@@ -129,7 +130,7 @@ class Replicas:
         error: grpc.aio.AioRpcError,
         told: Told,
     ) -> None:
-        """Raises ``VlmsFailed`` for the second failure."""
+        """Notes a failure. Raises ``VlmsFailed`` for the second one."""
         device = failed_device(error, replica.address)
         sentence = f"{error.details() or 'INTERNAL'} (on the device {device})"
         if failures:
@@ -146,7 +147,7 @@ class Replicas:
             await asyncio.sleep(_AGAIN_SECONDS)
 
     async def _chosen(self, failures: Mapping[_Replica, str]) -> tuple[_Replica | None, str]:
-        """Who is asked next; or why nobody can be."""
+        """The replica to call next; or why there is none."""
         known = await self._known()
         if len(known) == 1:
             return known[0], ""
@@ -157,13 +158,13 @@ class Replicas:
             if time.monotonic() - longest > _AVOID_SECONDS:
                 return next(iter(failures)), ""
             return None, f"none of its {len(able)} replicas answers"
-        # Among equals by chance: others choose at the same time.
+        # Equal ones are chosen at random, since others choose at the same time.
         return min(loads, key=lambda one: (one.failed_lately, loads[one], random.random())), ""
 
     async def _loads(
         self, replicas: Sequence[_Replica], first: float, others: float
     ) -> dict[_Replica, int]:
-        """How much each has to do, of those that answer soon."""
+        """How much each replica has to do, for those that answer soon."""
         asked = {asyncio.ensure_future(_load(one)): one for one in replicas}
         pending, loads = set(asked), dict[_Replica, int]()
         seconds = first
@@ -207,7 +208,7 @@ class Replicas:
 
 
 async def _load(replica: _Replica) -> int | None:
-    """``None`` for one that is away."""
+    """How much one replica has to do; ``None`` if it is away."""
     request = vlm_pb2.VlmDescribeRequest()
     try:
         return (await replica.stub.Describe(request, timeout=_FIRST_SECONDS)).calls

@@ -1,4 +1,4 @@
-"""Which addresses are behind a gRPC target."""
+"""Finds the addresses of a gRPC target."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from services.common.addresses import host_port
 
 
 async def addresses(target: str) -> list[str]:
-    """gRPC targets of one address each, sorted. ``[target]`` where it has one address, where that
-    is for gRPC alone to find out, and where it can't be found out now."""
+    """gRPC targets with one address each, sorted. ``[target]`` if it has one address, if only gRPC
+    can resolve it, and if it can't be resolved now."""
     scheme, _, listed = target.partition(":")
     if scheme in ("ipv4", "ipv6"):
         return sorted({f"{scheme}:{one}" for one in listed.split(",")})
@@ -30,7 +30,7 @@ async def addresses(target: str) -> list[str]:
 
 
 def named(target: str) -> tuple[str, int] | None:
-    """Host and port of a target that is a name for this machine's resolver; else ``None``."""
+    """Host and port of a target that this machine's resolver can look up; else ``None``."""
     name = target
     if target.startswith("dns:"):
         name = target.removeprefix("dns:")

@@ -1,4 +1,4 @@
-"""Whether a device still computes what it should: cheap, at the start and after a fault."""
+"""A cheap test that a device still computes correctly, for the start and after a fault."""
 
 from __future__ import annotations
 
@@ -6,21 +6,22 @@ from collections.abc import Callable
 
 import torch
 
-#: Of the product's matrices.
+#: The side of the matrices that are multiplied.
 _SIDE = 256
-#: How far the model's results may lie apart, of their size: two runs on a GPU may round otherwise.
+#: How much two results of the model may differ, relative to their size: a GPU may round differently
+#: in each run.
 _TOLERANCE = 0.05
 
 
 class SelfTestFailed(RuntimeError):
-    """The device gave a wrong answer."""
+    """The device computed something wrong."""
 
 
 class SelfTest:
-    """A product whose result is known, and ``probe``: a small computation of the model that is
-    loaded, always the same, whose first result is what later ones are compared with.
+    """Computes a product whose result is known, and ``probe``: a small computation of the loaded
+    model, which is always the same. Later results are compared with the first one.
 
-    To be called on the device's thread. Raises ``SelfTestFailed``, or what the device raises.
+    Call it on the device's thread. Raises ``SelfTestFailed``, or what the device raises.
     """
 
     def __init__(self, device: torch.device, probe: Callable[[], torch.Tensor]) -> None:
@@ -42,7 +43,7 @@ class SelfTest:
             )
 
     def _multiply(self) -> None:
-        # Whole numbers so small that every dtype of the hardware holds products and sums exactly.
+        # The numbers are whole and so small that products and sums are exact in every dtype.
         left = torch.arange(_SIDE * _SIDE).reshape(_SIDE, _SIDE) % 5 - 2
         right = torch.arange(_SIDE * _SIDE).reshape(_SIDE, _SIDE) % 7 - 3
         wanted = left @ right

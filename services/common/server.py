@@ -1,4 +1,5 @@
-"""gRPC bootstrap of a GPU service: limits, doors, health, reflection, statuses, its end."""
+"""Starts and stops the gRPC server of a GPU service: limits, credentials, health, reflection,
+statuses, shutdown."""
 
 from __future__ import annotations
 
@@ -32,18 +33,18 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Calls in hand get this long to end after SIGTERM; then they are ended.
+#: Running calls have this long to end after SIGTERM; then they are ended.
 DRAIN_SECONDS = 5.0
-#: What those that were ended get to tell their callers.
+#: How long calls that were ended have to answer their callers.
 _LAST_SECONDS = 1.0
-#: The process's status after a device fault.
+#: The exit status of the process after a device fault.
 DEVICE_FAILED = 70
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A service with its model on a device. ``register`` puts it on a server. ``suspend`` asks the
-    calls in hand to end soon, in a way that lets others go on with them."""
+    """A service with its model on a device. ``register`` adds it to a server. ``suspend`` asks
+    running calls to end soon, so that other services can continue them."""
 
     register: Callable[[grpc.aio.Server], None]
     health: DeviceHealth
@@ -56,14 +57,14 @@ async def serve(
     credentials: Credentials,
     load: Callable[[int], Awaitable[Loaded]],
 ) -> None:
-    """Serves until SIGTERM or SIGINT, then lets calls in hand end; or until its device breaks, and
-    then the process ends at once, with status ``DEVICE_FAILED``.
+    """Serves until SIGTERM or SIGINT; then running calls may end. If the device breaks, the process
+    ends at once with status ``DEVICE_FAILED``.
 
-    The port is bound first, so that a taken one is known before a model loads; ``load`` then
-    makes the service that will listen there; only after a self-test does the server answer.
+    The port is bound first, so that a taken port is noticed before a model loads. Then ``load``
+    makes the service. The server answers only after a self-test.
 
-    Raises ``CredentialsError`` before anything else where everyone could come in unasked, and
-    ``StartError`` for an address that it can't have, or a device that fails its self-test.
+    Raises ``CredentialsError`` first, if the service would be open to everyone, and ``StartError``
+    for an address that can't be used, or a device that fails its self-test.
     """
     if fault := grpc_exposure_fault(settings.host, credentials, insecure=settings.insecure):
         raise CredentialsError(fault)
@@ -92,7 +93,7 @@ async def serve(
         calls.end(health.fault)
         await told.enter_graceful_shutdown()
     else:
-        log.info("stopping: calls in hand have %.0f s", DRAIN_SECONDS)
+        log.info("stopping: running calls have %.0f s to end", DRAIN_SECONDS)
         calls.close("the service stops")
         await told.enter_graceful_shutdown()
         loaded.suspend()
@@ -103,7 +104,7 @@ async def serve(
     if health.sick.is_set():
         log.critical("%s; this process ends", health.fault)
         logging.shutdown()
-        # A broken device may keep its thread, and its driver's end, for ever.
+        # On a broken device its thread and its driver may never end.
         os._exit(DEVICE_FAILED)
 
 
@@ -140,17 +141,17 @@ async def _stop_signal_or(sick: asyncio.Event) -> None:
         wait.cancel()
 
 
-#: What it asks of the device is nothing, so its answer says nothing of it.
+#: This method does not use the device, so its answer says nothing about the device.
 _DESCRIBE = "/Describe"
 
 
 class StatusInterceptor(grpc.aio.ServerInterceptor):
     """Turns every exception of a servicer into a status with a sentence.
 
-    The kinds of ``services.common.errors`` have statuses of their own; anything else is our
-    mistake or the device's: ``INTERNAL``, its traceback in the log; ``health`` hears of it, and
-    the answer names the device. Methods are coroutines; a streaming one sends with
-    ``context.write``. ``calls`` are those in hand.
+    The errors of ``services.common.errors`` have statuses of their own. Any other error is a fault
+    of the service or of the device: its status is ``INTERNAL``, its traceback is logged, ``health``
+    is told, and the answer names the device. Methods are coroutines; a streaming one sends with
+    ``context.write``. ``calls`` are the running calls.
     """
 
     def __init__(self) -> None:
@@ -164,7 +165,7 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
     ) -> Any:
         method = handler_call_details.method
         handler = await continuation(handler_call_details)
-        # Health and reflection bring handlers of other kinds, and statuses of their own.
+        # Health and reflection have handlers of other kinds, and statuses of their own.
         if handler is None or method.startswith("/grpc."):
             return handler
         read = _reader(handler.request_deserializer)
@@ -194,8 +195,9 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
                 raise
             except Exception as error:
                 status = await self._status(error)
-            # Out here, since gRPC keeps what ``abort`` raises until the next call: if that knew of
-            # the error, the error's frames would keep their tensors on the device.
+            # Outside of the except block, since gRPC keeps the exception of ``abort`` until the
+            # next call: if that referred to the error, the error's frames would keep their tensors
+            # on the device.
             return await context.abort(*status)
 
         return call
@@ -210,7 +212,7 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
         if self.health is None:
             return grpc.StatusCode.INTERNAL, _told(error), ()
         if self.health.sick.is_set():
-            # The device broke under another call.
+            # The device broke during another call.
             return grpc.StatusCode.UNAVAILABLE, self.health.fault, by_nobody()
         await self.health.failed(error)
         return grpc.StatusCode.INTERNAL, _told(error), by_device(self.health.name)

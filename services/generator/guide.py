@@ -64,9 +64,10 @@ Guide = Callable[[tensor_pb2.Tensor], Awaitable[Guidance]]
 class VlmGuide:
     """A ``Guide`` behind gRPC.
 
-    The VLM keeps no state, so a call that found nobody is tried again, on another replica or
-    when one is back; ``waiting`` is told once an outage. One that a replica failed is another's;
-    ``warn`` is told. Raises what the VLM's refusal means, ``VlmsFailed`` and ``VlmLate``.
+    The VLM keeps no state, so a call that reached nobody is tried again, with another replica or
+    when one is back; ``waiting`` is called once per outage. A call that a replica failed goes to
+    another one, and ``warn`` is called. If the VLM refuses, raises the matching error; also raises
+    ``VlmsFailed`` and ``VlmLate``.
     """
 
     def __init__(

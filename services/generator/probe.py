@@ -1,4 +1,4 @@
-"""What a generator's self-test draws."""
+"""The computation of a generator's self-test."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from services.generator.registry import usual_image
 
 @torch.no_grad()
 def probe(family: GeneratorFamily) -> torch.Tensor:
-    """An image of the least size, after one step of the sampler, by the base model: every part of
-    it is asked. Shaped and scaled as ``GeneratorFamily.decode`` says; the same each time."""
+    """The smallest image of the base model, after one step of the sampler. It needs every part of
+    the model, and is the same each time. Shape and range are as in ``GeneratorFamily.decode``."""
     side = family.preset.sides.nearest(family.preset.sides.minimum)[0]
     image = usual_image(family.preset)
     image.width = image.height = side

@@ -55,7 +55,7 @@ def load(preset: GeneratorPreset, device: torch.device) -> GeneratorFamily:
 
 
 def usual_image(preset: GeneratorPreset) -> pb.ImageSpec:
-    """The preset's own."""
+    """The family class of the preset."""
     image = preset.image
     return pb.ImageSpec(
         width=image.width,

@@ -38,7 +38,7 @@ MAX_CHECKPOINT_BYTES = 16 * 1024**3
 
 
 class GeneratorServicer(generator_pb2_grpc.GeneratorServicer):
-    """``credentials`` are what its VLMs are called with, ``device_id`` is the device's name."""
+    """``credentials`` are used to call its VLMs; ``device_id`` is the device's name."""
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class GeneratorServicer(generator_pb2_grpc.GeneratorServicer):
         self._suspending = False
 
     def suspend(self) -> None:
-        """Each job that runs is handed back with a checkpoint, as if its client had asked."""
+        """Hands back each running job with a checkpoint, as if its client had asked for that."""
         self._suspending = True
         for interrupts in self._interrupts:
             interrupts.suspend.set()

@@ -21,8 +21,8 @@ async def teachers(
     warn: Callable[[str], Awaitable[None]],
     credentials: Credentials,
 ) -> AsyncIterator[Guide]:
-    """The guide of ``spec.vlms``, under the spec's guard. ``waiting`` is told, once an outage, who
-    is waited for, ``warn`` who failed a call that another one did."""
+    """The guide of ``spec.vlms``, under the spec's guard. ``waiting`` is called once per outage,
+    with the VLM that is waited for; ``warn`` when a call failed and was made again."""
     guard = vlm_pb2.GuideGuard(margin=spec.guard.margin, worst_case=spec.guard.worst_case)
     async with contextlib.AsyncExitStack() as channels:
         guides = [

@@ -1,4 +1,4 @@
-"""What a VLM's self-test asks."""
+"""The computation of a VLM's self-test."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SIDE = 224
 
 
 def probe(vlm: VlmFamily) -> torch.Tensor:
-    """Loss and probability of an answer about a red picture: the whole model takes part. [2],
+    """Loss and probability of an answer about a red picture, which need the whole model: [2],
     float32, the same each time."""
     picture = Image.new("RGB", (_SIDE, _SIDE), "red")
     (answer,) = score(vlm, picture, [AskedQuestion("Is it red?", "Yes", None, 1.0, "probe")], "")

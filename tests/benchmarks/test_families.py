@@ -40,7 +40,7 @@ TEXT_ENCODERS = {
     "sdxl-turbo": 0.123 + 0.695,
     "flux2-klein": 4.02,
 }
-#: Of an image of 512² pixels.
+#: Tokens of an image of 512² pixels.
 IMAGE_TOKENS = {
     "idefics2": ("<image>", 64),
     "qwen2.5-vl": ("<|image_pad|>", 18 * 18),
@@ -98,7 +98,7 @@ def test_vlms_have_their_size_and_see_as_many_tokens(name: str) -> None:
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_every_lora_target_of_a_preset_is_a_layer(name: str) -> None:
-    """Of the architecture on the hub: the tiny models could lack what it has."""
+    """With the architecture on the hub, since the tiny models could lack parts of it."""
     for target in load_presets().generator(name).lora.target_modules:
         layers = adapted(name, [target])
         assert layers, target

@@ -1,4 +1,4 @@
-"""The load benchmark runs, and meets no error. How fast is no test's matter."""
+"""The load benchmark runs without errors. No test checks how fast it is."""
 
 from __future__ import annotations
 

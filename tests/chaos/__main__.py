@@ -1,8 +1,8 @@
 """``python -m tests.chaos``: kills, stops and restarts parts of a real stack while jobs run.
 
-It ends with status 1 when a job was lost, finished twice or came to other bytes than an
-undisturbed one, or when a listener missed an event or heard one twice. ``--seed`` chooses what is
-done to whom, and in which order.
+It ends with status 1 if a job was lost, finished twice or has other bytes than an undisturbed one,
+or if a listener missed an event or heard one twice. ``--seed`` decides which faults happen to which
+parts, and in which order.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ from tests.chaos.replicas import Replicas, replicas
 from tests.chaos.stack import Stack, build, running
 from tests.chaos.verdict import Verdict, judge
 
-#: Of the minutes, at most: what is left lets the jobs end undisturbed.
+#: The share of the time with faults, at most. In the rest the jobs can end undisturbed.
 _DISTURBED = 0.75
-#: For the undisturbed jobs before, and the verdict after.
+#: Time for the undisturbed jobs before, and for the verdict after.
 _UNDISTURBED_SECONDS = 180
 _REDIS_RETRIES = 60
-#: Jobs come faster than they are done: there is always something to interrupt.
+#: Jobs come faster than they are done, so there is always something to interrupt.
 _SUBMIT_GAP_SECONDS = 0.5
-#: So many of the jobs differ.
+#: How many different jobs there are.
 _SPECS, _BRIEF_SPECS = 6, 2
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = _options(arguments)
-    # gRPC only asks after the children's health here; its fork handlers have nothing to guard.
+    # gRPC is used only to check the children's health, so its fork handlers are not needed.
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     begin = time.monotonic()
     with contextlib.ExitStack() as stack:
@@ -84,7 +84,7 @@ async def _run(options: argparse.Namespace, folder: Path) -> Verdict:
 async def _disturb(
     options: argparse.Namespace, stack: Stack, api: Replicas, wanted: Sequence[JobSpec]
 ) -> tuple[Chaos, list[jobs.Submitted]]:
-    """Returns when all jobs have ended and each fault was done, or the time is over."""
+    """Returns when all jobs have ended and each fault has happened, or when the time is over."""
     plan = faults.BRIEF if options.brief else faults.FULL
     chaos = Chaos(stack, plan, Random(options.seed))
     submitted: list[jobs.Submitted] = []

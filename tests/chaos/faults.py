@@ -1,5 +1,4 @@
-"""What is done to the stack: kills, restarts, stops, sick devices; in an order that a seed
-chooses."""
+"""Faults in the stack: kills, restarts, stops, sick devices, in an order that a seed decides."""
 
 from __future__ import annotations
 
@@ -29,7 +28,7 @@ class Action(StrEnum):
     SICKEN = "odd errors"
 
 
-#: To processes as a whole; and to their devices, of those that have one.
+#: Faults of whole processes; and of devices, for processes that have one.
 _TO_PROCESSES = (Action.KILL, Action.RESTART, Action.STOP)
 _TO_DEVICES = {Action.BREAK: CUDA, Action.SICKEN: ODD}
 _DEVICES = (Kind.GENERATOR, Kind.VLM)
@@ -43,7 +42,7 @@ class Fault:
 
 @dataclass(frozen=True)
 class Plan:
-    """``faults`` all in random order, ``gap`` seconds between two on the average, then again:
+    """All ``faults`` in random order, with ``gap`` seconds between two on average; then again,
     ``rounds`` times, or as long as jobs run. Redis is stopped for one of ``cuts`` seconds."""
 
     faults: Sequence[Fault]
@@ -52,8 +51,8 @@ class Plan:
     rounds: int | None = None
 
 
-#: Each way for each kind to go. A stopped Redis is one that is cut off: within a lease, past it,
-#: and longer than its clients wait for an answer (20 s).
+#: Each fault for each kind. A stopped Redis is cut off: for less than a lease, for more, and for
+#: longer than its clients wait for an answer (20 s).
 FULL = Plan(
     [Fault(action, kind) for action in _TO_PROCESSES for kind in Kind]
     + [Fault(action, kind) for action in _TO_DEVICES for kind in _DEVICES],
@@ -80,7 +79,7 @@ BRIEF = Plan(
 )
 
 _LOOK_SECONDS = 0.2
-#: A stopped process sleeps through its lease, or its callers' patience.
+#: A process is stopped for longer than its lease, or than its callers wait.
 _STOP_SECONDS = (1.3 * LEASE_SECONDS, 2.5 * LEASE_SECONDS)
 
 
@@ -88,16 +87,16 @@ class Chaos:
     """Does to ``stack`` what ``plan`` says."""
 
     def __init__(self, stack: Stack, plan: Plan, rng: Random) -> None:
-        #: What was done so far.
+        #: The faults so far.
         self.injected: Counter[Fault] = Counter()
-        #: Set once each fault was done, or no more will be.
+        #: Set when each fault has happened, or when no more will.
         self.one_round = asyncio.Event()
         self._stack = stack
         self._plan = plan
         self._rng = rng
 
     async def run(self, done: asyncio.Event) -> None:
-        """Until ``done``. Returns when nobody is stopped any more."""
+        """Makes faults until ``done`` is set. Returns when no process is stopped any more."""
         async with asyncio.TaskGroup() as stops:
             for number in itertools.count(1):
                 await self._round(stops, done)
@@ -118,7 +117,7 @@ class Chaos:
         if fault.kind != Kind.REDIS:
             seconds = self._rng.uniform(*_STOP_SECONDS)
         if fault.action in _TO_DEVICES:
-            # Always the same one: what two devices failed is not to survive.
+            # Always the same one, since a job that failed on two devices may not survive.
             part = parts[0]
             assert part.sick is not None
             fall_sick(part.sick, _TO_DEVICES[fault.action])
@@ -163,7 +162,7 @@ async def _continue(process: psutil.Process, seconds: float, done: asyncio.Event
 
 
 async def _well_after(sick: Path, seconds: float, done: asyncio.Event) -> bool:
-    """Not before it failed somebody; whether it did."""
+    """Waits until the device has failed a call. Returns whether it did."""
     try:
         await _pause(seconds, done)
         while not was_met(sick) and not done.is_set():

@@ -1,4 +1,4 @@
-"""The jobs that must survive: submitted, watched, and what they left, read."""
+"""Submits and watches the jobs that must survive, and reads their results."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.chaos.stack import GENERATOR, VLM
 _POLL_SECONDS = 1.0
 _STEPS = (6, 9, 12)
 _SEEDS = (1, 2)
-#: Every so many jobs somebody listens to one.
+#: A listener follows each second job.
 _LISTENED = 2
 
 
@@ -34,14 +34,14 @@ class Submitted:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a job left: each file, and what the VLM said of it."""
+    """The results of a job: each file, and its scores."""
 
     status: JobStatus
     scores: str
     files: dict[str, bytes] = field(repr=False)
 
     def differs(self, other: Outcome) -> list[str]:
-        """In what."""
+        """The names of the results that differ."""
         names = sorted(self.files.keys() | other.files.keys())
         differing = [name for name in names if self.files.get(name) != other.files.get(name)]
         if self.status != other.status:
@@ -66,12 +66,12 @@ def specs(count: int, *, different: int) -> list[JobSpec]:
 
 
 def key(spec: JobSpec) -> str:
-    """The same for equal specs."""
+    """A key that is the same for equal specs."""
     return spec.model_dump_json()
 
 
 async def references(api: Replicas, wanted: Sequence[JobSpec]) -> dict[str, Outcome]:
-    """What each spec comes to while nothing is in its way."""
+    """The result of each spec when nothing disturbs it."""
     found = {}
     for spec in {key(spec): spec for spec in wanted}.values():
         job = await submit(api, spec, 0)
@@ -99,14 +99,14 @@ async def submit_all(
 
 async def submit(api: Replicas, spec: JobSpec, first: int) -> Submitted:
     """Returns when a replica has acknowledged it."""
-    # One for all tries: a first answer may have been lost on its way.
+    # One key for all tries, since a first answer may have been lost.
     once = secrets.token_hex(16)
     job = await api.ask(lambda client: client.submit(spec, idempotency_key=once), first)
     return Submitted(job.id, spec)
 
 
 async def wait(api: Replicas, job: Submitted, first: int) -> None:
-    """Until it has ended, or nobody knows it."""
+    """Waits until the job has ended, or nobody knows it."""
     for turn in itertools.count(first):
         try:
             found = await api.ask(lambda client: client.job(job.id), turn)
@@ -121,7 +121,7 @@ async def wait(api: Replicas, job: Submitted, first: int) -> None:
 async def listen(api: Replicas, job: Submitted, first: int) -> None:
     """Hears every event of the job."""
     job.heard = []
-    # A job that is gone is lost, which is another count.
+    # A job that is gone is counted elsewhere, as lost.
     with contextlib.suppress(NotFound):
         async for record in api.events(job.id, first):
             job.heard.append(record.id)

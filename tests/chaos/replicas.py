@@ -1,4 +1,4 @@
-"""A client of the REST API that goes to whichever replica answers."""
+"""A client of the REST API that uses any replica that answers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dualprocess.schemas import EventRecord
 
 ResultT = TypeVar("ResultT")
 
-#: A replica that has not answered for so long is stopped: the other one is asked.
+#: A replica that does not answer for this long is stopped; then the other one is asked.
 _TIMEOUT_SECONDS = 8.0
 _PAUSE_SECONDS = 0.2
 _SERVER_ERROR = 500
@@ -27,7 +27,7 @@ class Replicas:
         self._clients = clients
 
     async def ask(self, call: Callable[[AsyncClient], Awaitable[ResultT]], first: int) -> ResultT:
-        """What one of them answers, ``first`` of them to be asked; it takes as long as it takes."""
+        """The answer of one replica; ``first`` is asked first. Waits without a limit."""
         for client in itertools.islice(itertools.cycle(self._clients), first, None):
             with self._patience():
                 return await call(client)
@@ -35,7 +35,7 @@ class Replicas:
         raise AssertionError
 
     async def events(self, job_id: str, first: int) -> AsyncIterator[EventRecord]:
-        """As ``AsyncClient.events`` has them, over as many replicas as it takes."""
+        """Events as from ``AsyncClient.events``, from as many replicas as needed."""
         last: str | None = None
         for client in itertools.islice(itertools.cycle(self._clients), first, None):
             with self._patience():

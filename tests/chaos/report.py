@@ -11,15 +11,16 @@ from tests.chaos.verdict import Verdict
 
 
 def show(verdict: Verdict, title: str) -> None:
-    """Prints what was promised, what came of it, and what was done to the stack."""
+    """Prints each promise, whether it was kept, and the faults of the stack."""
     console = Console()
-    console.print(_promises(verdict, title))
+    console.print(promises(verdict, title))
     console.print(_faults(verdict))
     for sentence in verdict.broken:
         console.print(sentence, markup=False, highlight=False, soft_wrap=True)
 
 
-def _promises(verdict: Verdict, title: str) -> Table:
+def promises(verdict: Verdict, title: str) -> Table:
+    """What was promised, and what came of it."""
     table = Table(title=title)
     table.add_column("")
     for header in ("count", "must be"):

@@ -1,4 +1,4 @@
-"""What chaos is made in: two of everything but Redis, all children of this process."""
+"""The stack for chaos: two of everything except Redis, all children of this process."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from services.local.probes import answers, serves
 from services.local.supervisor import Supervisor
 
 GENERATOR, VLM = "tiny-flux", "tiny-idefics2"
-#: Short, so that a stop outlasts it soon.
+#: Short, so that a stop can be longer.
 LEASE_SECONDS = 4.0
-#: Of a job. Chaos ends more of them than the default of three, and none of them is the job's fault.
+#: The attempts of a job. Chaos ends more than the default of three, and never by the job's fault.
 ATTEMPTS = 50
 _START_SECONDS = 240.0
 _REPLICAS = (1, 2)
@@ -40,8 +40,8 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Part:
-    """A process of the stack; ``mark`` is in its command line, and in no other's. While the file
-    ``sick`` is there, its device does what that says."""
+    """A process of the stack; ``mark`` is in no other command line. While the file ``sick`` exists,
+    the process's device has the fault that it names."""
 
     kind: Kind
     mark: str
@@ -49,7 +49,7 @@ class Part:
     sick: Path | None = None
 
     def process(self) -> psutil.Process | None:
-        """The one that runs now; ``None`` between two."""
+        """The process that runs now; ``None`` between two."""
         for process in psutil.Process().children():
             with contextlib.suppress(psutil.Error):
                 if self.mark in " ".join(process.cmdline()):
@@ -59,7 +59,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Stack:
-    """Where it answers, and what it is made of."""
+    """The stack's addresses and parts."""
 
     redis_url: str
     api_urls: Sequence[str]
@@ -70,7 +70,7 @@ class Stack:
 
 
 def build(folder: Path) -> Stack:
-    """The stack's processes, to be started in this order. Ports stay over restarts."""
+    """The stack's processes, in the order of their start. Ports stay the same after restarts."""
     redis = own_redis.build(folder / "redis")
     redis_port = urlsplit(redis.url).port
     store = {
@@ -99,7 +99,7 @@ def build(folder: Path) -> Stack:
 
 @contextlib.asynccontextmanager
 async def running(stack: Stack, logs: Path) -> AsyncIterator[None]:
-    """The stack, ready; whatever dies in it starts again, however often."""
+    """The stack, when it is ready. Each process that dies is started again, however often."""
     supervisor = Supervisor(
         [part.spec for part in stack.parts], logs, lambda name, line: None, quick_seconds=0.0
     )

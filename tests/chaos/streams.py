@@ -1,4 +1,4 @@
-"""What a job's stream in Redis tells of it, read past the API."""
+"""Reads a job's events from its stream in Redis, without the API."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _EVENT: TypeAdapter[Event] = TypeAdapter(Event)
 
 @dataclass(frozen=True)
 class Told:
-    """``ends`` counts final status events, ``resumed`` attempts that went on from a checkpoint;
-    ``repeated`` has what one attempt told twice."""
+    """``ends`` counts final status events, ``resumed`` attempts that continued from a checkpoint;
+    ``repeated`` has the events that one attempt sent twice."""
 
     ids: Sequence[str]
     ends: int
@@ -24,7 +24,7 @@ class Told:
     repeated: Sequence[str]
 
     def place(self, entry_id: str) -> int:
-        """Of an event in the stream; -1 for one that isn't in it."""
+        """The place of an event in the stream; -1 if it is not there."""
         return self.ids.index(entry_id) if entry_id in self.ids else -1
 
 
@@ -41,7 +41,7 @@ async def told(redis: keys.Client, job_id: str) -> Told:
             continue
         if isinstance(event, StepEvent) and event.step > 1:
             resumed += not of_attempt
-        # Timings and hashes make an event the only one of its kind in an attempt.
+        # Timings and hashes make each event of an attempt different.
         if text in of_attempt:
             repeated.append(text)
         of_attempt.add(text)

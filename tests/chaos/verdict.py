@@ -16,7 +16,7 @@ from tests.chaos.streams import Told, told
 
 @dataclass
 class Verdict:
-    """``broken`` has a sentence for each broken promise; its counts are by promise."""
+    """``broken`` has a sentence for each broken promise; the counts are by promise."""
 
     wanted: int
     acknowledged: int
@@ -44,7 +44,7 @@ async def judge(
     api: Replicas,
     redis: keys.Client,
 ) -> Verdict:
-    """Looks at every acknowledged job. Nothing is in its way any more."""
+    """Checks every acknowledged job, after the last fault."""
     verdict = Verdict(wanted, len(submitted), mistakes=len(api.mistakes), broken=[*api.mistakes])
     if wanted != len(submitted):
         verdict.broken.append(f"{wanted - len(submitted)} jobs were never acknowledged")

@@ -17,12 +17,12 @@ HERE = Path(__file__).parent
 Handler = Callable[[httpx.Request], httpx.Response]
 
 
-#: No test needs so many requests of one client: one that tries for ever fails by this.
+#: More requests than any test needs from one client, so that a client that tries for ever fails.
 MOST_REQUESTS = 100
 
 
 class Blocking:
-    """An ``AsyncClient`` behind the signatures of ``Client``."""
+    """An ``AsyncClient`` with the signatures of ``Client``."""
 
     def __init__(self, client: AsyncClient, runner: asyncio.Runner) -> None:
         self._client = client
@@ -80,7 +80,7 @@ def talking_to(request: pytest.FixtureRequest) -> Iterator[Talking]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Nothing here waits for anything: a client that hangs fails soon."""
+    """No test here waits for anything, so a client that hangs fails soon."""
     for item in items:
         if item.path.is_relative_to(HERE):
             item.add_marker(pytest.mark.timeout(20))

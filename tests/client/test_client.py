@@ -1,4 +1,4 @@
-"""The SDK, both clients of it, towards a service that is away, comes back, or says no."""
+"""Both clients of the SDK, with a service that is away, comes back, or refuses."""
 
 from __future__ import annotations
 
@@ -289,7 +289,7 @@ def full() -> httpx.Response:
 def test_events_of_a_job_that_ended_while_the_stream_was_broken_still_come(
     talking_to: Talking,
 ) -> None:
-    """A server that loses Redis ends its answer as if that were all."""
+    """A server that loses Redis ends its answer as if it were complete."""
     ends = {"type": "status", "status": "succeeded", "attempt": 1}
     asked = []
 
@@ -308,7 +308,7 @@ def test_events_of_a_job_that_ended_while_the_stream_was_broken_still_come(
 
 
 class CutConnection(httpx.SyncByteStream, httpx.AsyncByteStream):
-    """A sign of life, then what a proxy does to a connection that is too old for it."""
+    """A sign of life; then the connection is cut, as a proxy cuts old connections."""
 
     def __iter__(self) -> Iterator[bytes]:
         yield b": alive\n\n"

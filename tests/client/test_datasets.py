@@ -1,4 +1,4 @@
-"""Data set files become one spec a job."""
+"""Data set files become one spec for each job."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_a_bare_list_takes_its_models_from_the_command_line(tmp_path: Path) -> N
     changes = ["generator=tiny-flux", "vlm=tiny-idefics2", "optimizer.steps=1"]
     (spec,) = datasets.load(written(tmp_path, [entry]), changes)
     assert (spec.generator, spec.optimizer.steps) == ("tiny-flux", 1)
-    # As the script, which asks without a postfix where none is written.
+    # Like the paper's script, which adds no postfix if none is written.
     assert spec.question_postfix == ""
 
 
@@ -92,7 +92,7 @@ def test_many_specs(tmp_path: Path) -> None:
 
 
 def test_guard_and_weights_come_from_every_form(tmp_path: Path) -> None:
-    """Written beside a data set they go for every entry; repeated, they stay what was written."""
+    """Written beside a data set they apply to each entry, and stay as written."""
     off = GuardOptions(anchor=0, margin=1, worst_case=0)
     pairs = [{"question": "Is it red?", "answer": "Yes", "weight": 3}]
     entry = {"name": "a", "prompt": "a", "qa_pairs": pairs, "opt_repeat": 2}

@@ -1,4 +1,4 @@
-"""What a run of ``dualprocess batch`` finds of the run before."""
+"""What a run of ``dualprocess batch`` finds from an earlier run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def spec(name: str, prompt: str = "a circle") -> JobSpec:
     )
 
 
-#: What each is called, before its hash.
+#: The name of each folder, without its hash.
 FOLDERS = [
     ("a b", "a-b"),
     ("A/B", "A-B"),

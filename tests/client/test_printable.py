@@ -1,4 +1,4 @@
-"""What others wrote reaches no terminal with its control characters."""
+"""Texts of others reach no terminal with control characters."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dualprocess.schemas import ModelList
 from services.common.presets import load_presets
 from tests.client.test_client import JOB
 
-#: Each with what is left of it on one line.
+#: Each with its printable form on one line.
 HOSTILE = [
     ("\x1b[31mred\x1b[0m", "[31mred[0m"),
     ("\x1b]0;title\x07here", "]0;titlehere"),
@@ -31,7 +31,7 @@ HOSTILE = [
     ("tagged\U000e0041\U000e007f", "tagged"),
     ("[red]no markup[/red]", "[red]no markup[/red]"),
 ]
-#: What people of every script write, which stays.
+#: Texts in several scripts, which must stay.
 PLAIN = ["größer", "赤い丸", "दायरा", "نص\u200cی", "👩\u200d🔬", "a\u00a0b", "→ ✓"]
 ROWS = [*HOSTILE, *((text, text) for text in PLAIN)]
 
@@ -40,7 +40,7 @@ Handler = Callable[[httpx.Request], httpx.Response]
 
 @pytest.fixture
 def told(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
-    """What a command writes, with a service that answers so."""
+    """The output of a command with a service that answers this."""
 
     def run(handler: Handler, *arguments: str) -> str:
         def client(url: str, api_key: str | None) -> Client:
@@ -59,7 +59,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
 
 
 def answering(**bodies: Any) -> Handler:
-    """By the last part of the path; everything else is the job."""
+    """Answers by the last part of the path; every other path is the job."""
 
     def handle(request: httpx.Request) -> httpx.Response:
         last = request.url.path.rpartition("/")[2]
@@ -134,10 +134,10 @@ def test_batch_says_no_name_as_it_came(
     assert not set(written) & set("\x1b\x07\x9b")
 
 
-#: Of every kind; whoever prints it as it came is found out.
+#: All of them in one text, to find output that is not cleaned.
 ALL = "".join(text for text, _ in HOSTILE) + "\x1b[2J"
 ID = "0" * 26
-#: Every command of a service, with what it needs beside that.
+#: Every command that asks a service, with its arguments.
 WALK: dict[str, list[list[str]]] = {
     "submit": [["job.json"], ["job.json", "--wait"], ["job.json", "--watch"]],
     "batch": [["set.json", "--out", "out", "--watch"]],
@@ -154,12 +154,12 @@ WALK: dict[str, list[list[str]]] = {
     "models": [[]],
     "track": [[ID, "--to", "mlflow"]],
 }
-#: Tested where they are: in ``tests/local`` and ``tests/orchestrator``.
+#: These are tested in ``tests/local`` and ``tests/orchestrator``.
 NO_CLIENTS = {"up", "keys"}
 
 
 def is_printable(text: str) -> bool:
-    """Whether a terminal shows all of it, and obeys nothing."""
+    """Whether a terminal would show all of it, and obey nothing."""
     return all(letter.isprintable() or letter in "\n\u00a0\u200c\u200d" for letter in text)
 
 
@@ -239,7 +239,7 @@ def test_nothing_unprintable_is_printed_by_any_command(
             written = told(handler, command, *arguments, *json_flag)
             assert written
             assert is_printable(written), repr(written)
-        # What was typed, or handed on by a script.
+        # Arguments that were typed, or that a script passed on.
         for wrong in ([f"--{ALL}"], ["--url", ALL], ["--api-key", ALL], [ALL, ALL, ALL]):
             assert is_printable(told(hostile, command, *arguments, *wrong))
     for page in Path().rglob("*.html"):

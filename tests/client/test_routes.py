@@ -30,7 +30,7 @@ WRITE = QuestionsRequest(prompt="a circle")
 EXPAND = ExpansionRequest(prompt="a circle")
 ASK = AnswersRequest(image=b"a PNG", questions=["What is it?"], vlm="tiny-idefics2")
 
-#: The call that asks each route. A new route needs a line here, or one in ``NOBODYS``.
+#: The call for each route. A new route needs a line here, or one in ``NOBODYS``.
 METHODS: dict[tuple[str, str], Callable[[Client], object]] = {
     ("POST", "/v1/jobs"): lambda client: client.submit(SPEC),
     ("GET", "/v1/jobs"): lambda client: list(client.jobs()),

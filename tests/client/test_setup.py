@@ -1,5 +1,5 @@
-"""What nothing can be sent with is said at once, in a sentence that keeps secrets; proxies; and
-connections that a server closes."""
+"""Setups with which nothing can be sent are refused at once, in a sentence without secrets;
+proxies; and connections that a server closes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SECRET = "dp_id_topsecret"
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """Without what the machine's own says."""
+    """Removes the machine's own proxy settings."""
     for name in (*PROXIES, *map(str.upper, PROXIES), "SSL_CERT_FILE", "DUALPROCESS_API_KEY"):
         monkeypatch.delenv(name, raising=False)
     return monkeypatch
@@ -135,7 +135,7 @@ def test_an_environment_that_nothing_can_be_sent_in(
         whole = refused(lambda kind=kind: kind("https://service.example"))  # type: ignore[misc]
         assert said in whole
         assert SECRET not in whole
-        # It says nothing about this machine's own.
+        # The proxy is not used for this machine.
         kind("http://127.0.0.1:8000")
 
 
@@ -246,7 +246,7 @@ def test_a_proxy_is_asked_for_other_machines(environment: pytest.MonkeyPatch) ->
 
 
 def _closes_after_one(connection: socket.socket, request: bytes, number: int) -> bool:
-    """It takes the second request of a connection, and closes without an answer."""
+    """The server reads the second request of a connection, and closes it without an answer."""
     return _job(connection, request, number) if number == 0 else False
 
 
@@ -290,7 +290,7 @@ def _key(request: bytes) -> bytes:
 
 
 def test_a_stream_that_has_nothing_more_ends(talking_to: Talking) -> None:
-    """The service's answer behind the last event of an ended job."""
+    """The service's answer after the last event of an ended job."""
     asked: list[str] = []
 
     def handle(request: httpx.Request) -> httpx.Response:

@@ -100,7 +100,7 @@ OFF = GuardOptions(anchor=0, margin=1, worst_case=0)
 def test_a_guard_as_people_write_it(
     tmp_path: Path, change: str, written: str, guard: GuardOptions
 ) -> None:
-    """By --set as in a file; and what was not written is not set."""
+    """With --set as in a file. Fields that were not written are not set."""
     block = yaml.safe_dump(yaml.safe_load(PLAIN)) + yaml.safe_dump(yaml.safe_load(written))
     for spec in (loaded(tmp_path, PLAIN, change), loaded(tmp_path, block)):
         assert spec.guard == guard

@@ -1,4 +1,4 @@
-"""What the command line tells a person of jobs."""
+"""What the command line shows a person about jobs."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def learned(**changes: Any) -> dict[str, Any]:
 
 
 def told(monkeypatch: pytest.MonkeyPatch, job: dict[str, Any], *arguments: str) -> str:
-    """What a command writes to a service that has this job only."""
+    """The output of a command for a service that has only this job."""
 
     def handle(request: httpx.Request) -> httpx.Response:
         page = {"jobs": [job], "next": None}
@@ -119,6 +119,6 @@ def test_a_watched_step_tells_drift_where_there_is_room(width: int, has_room: bo
 
 
 def test_a_job_of_before_has_none_of_it() -> None:
-    """What an older service stored is read."""
+    """Jobs that an older service stored can be read."""
     scores = Job.model_validate(JOB | {"scores": {"base": score(0.1)}}).scores
     assert (scores.drift, scores.diversity) == (None, None)

@@ -1,4 +1,4 @@
-"""What a tracker would be told of a job."""
+"""What a tracker gets of a job."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ STEPS: list[dict[str, Any]] = [
     {"step": 2, "steps": 2, "reason": "the loss (nan) or its gradient is not finite"},
 ]
 SCORE = {"probability": PROBABILITY, "correct": 1.0, "questions": []}
-#: One image: no diversity. Neither base nor LoRA, so that a missing score is no measure.
+#: One image, so there is no diversity; and scores are missing, which must be no measurements.
 SCORES = {
     "judge": {"vlm": "idefics2", "base": SCORE, "lora": SCORE, "gap": 0.125},
     "drift": 0.75,

@@ -1,4 +1,4 @@
-"""The SDK where it is given words, or the job that will have them."""
+"""The SDK's calls that return words, or the job that will have them."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_written_questions_carry_the_drawing_that_they_are_asked_of(talking_to: 
         Question(question="Is it a fox?", answer="Yes"),
         Question(question="Does it agree with the line?", answer="Yes", visual_prompt=DRAWING),
     ]
-    # What is left out is the service's to choose.
+    # Fields that are left out are the service's to choose.
     assert sent[0].keys() == {"prompt", "visual_prompt", "first"}
 
 

@@ -1,4 +1,4 @@
-"""A text of a job file, a data set or ``--set`` is what was written; the rest is YAML."""
+"""Texts in job files, data sets and ``--set`` stay as written; everything else is YAML."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ dataset:
 ]
 DATA_SETS.append("specs:" + DATA_SETS[1].replace("qa_pairs", "questions"))
 
-#: YAML takes each for something else.
+#: YAML would read each of these as something else.
 WORDS = [
     *("off", "On", "NO", "yes", "Yes", "True", "FALSE", "y", "null", "~", "Null"),
     *("42", "-1", "+3", "010", "0x10", "0o7", "0b1", "1_000", "1.50", "1e3", ".5", ".inf", ".nan"),
@@ -78,7 +78,7 @@ def test_a_word_of_a_file_stays_as_written(tmp_path: Path, word: str) -> None:
         assert told(spec) == {word}
 
 
-#: And what no file could hold without quotes.
+#: These would need quotes in a file.
 CHANGES = [
     *(
         *WORDS,
@@ -131,7 +131,7 @@ VALUES: list[tuple[str, str, Any]] = [
     ("prompts=[on, 3, 'a: b']", "prompts", ["on", "3", "a: b"]),
     ("questions=[{question: 1, answer: No}]", "questions.0.answer", "No"),
     ("metadata={on: off}", "metadata.on", "off"),
-    # Nothing is written: it is left out, or an empty text where that means something.
+    # Nothing is written: the field is left out, or is an empty text if that has a meaning.
     ("name=", "name", None),
     ("prompt=", "prompt", None),
     ("image.negative_prompt=", "image.negative_prompt", ""),

@@ -1,4 +1,4 @@
-"""A GPU service whose device breaks takes itself out."""
+"""A GPU service whose device breaks stops serving."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.timeout(120)
 
 @pytest.fixture
 def sick(tmp_path: Path) -> Path:
-    """While this file is there, the device is sick."""
+    """While this file exists, the device is sick."""
     return tmp_path / "sick"
 
 

@@ -1,4 +1,4 @@
-"""Who gets into a GPU service: certificates and tokens, over real gRPC."""
+"""Who may call a GPU service: certificates and tokens, over real gRPC."""
 
 from __future__ import annotations
 
@@ -76,12 +76,12 @@ async def healthy(target: str, credentials: Credentials) -> bool:
 
 @dataclass(frozen=True)
 class Site:
-    """A certificate authority, and who it vouches for."""
+    """A certificate authority, and its members."""
 
     authority: trustme.CA
 
     def credentials(self, *, days: int = 1) -> Credentials:
-        """Of a member whose certificate runs out after ``days``; negative for long ago."""
+        """A member whose certificate expires after ``days``; negative for the past."""
         now = datetime.datetime.now(datetime.UTC)
         leaf = self.authority.issue_cert(
             "localhost",
@@ -102,15 +102,15 @@ def site() -> Site:
 
 @pytest.fixture(scope="module")
 def stranger() -> Site:
-    """Vouches for itself, in the same names."""
+    """Signs its own certificate, with the same names."""
     return Site(trustme.CA())
 
 
 async def refused(target: str, credentials: Credentials, status: grpc.StatusCode) -> str:
-    """What both kinds of calls are refused with."""
+    """The refusals of both kinds of calls."""
     with pytest.raises(grpc.aio.AioRpcError) as unary:
         await described(target, credentials)
-    # Nothing is sent: grpc.aio tells of a message that it could not send, and not why.
+    # Nothing is sent, since grpc.aio reports that it could not send a message, but not why.
     async with open_channel(target, credentials) as channel:
         stream = generator_pb2_grpc.GeneratorStub(channel).Generate(timeout=10)
         assert unary.value.code() == await stream.code() == status
@@ -179,7 +179,7 @@ async def test_no_call_without_the_token(sent: Credentials, fault: str) -> None:
         assert fault in said
         assert "DUALPROCESS_GRPC_TOKEN" in said
         assert "sesame" not in said
-        # Whatever starts containers must be able to ask.
+        # Programs that start containers must be able to ask.
         assert await healthy(target, sent)
 
 
@@ -204,7 +204,7 @@ async def test_bytes_that_are_no_request_get_a_sentence() -> None:
 
 
 async def test_a_token_inside_tls(site: Site) -> None:
-    """Without a CA of its own the server asks for no certificates, and the token remains."""
+    """Without a CA the server asks for no certificates, but still for the token."""
     member = site.credentials()
     async with served(replace(member, ca=None, token="open sesame")) as target:
         assert await described(target, Credentials(ca=member.ca, token="open sesame")) == "mine"
@@ -268,7 +268,7 @@ def test_files_and_environment_become_credentials(
 
 
 def test_a_mounted_secret_is_a_setting(tmp_path: Path) -> None:
-    """As Docker and Kubernetes hand it over, a newline at its end."""
+    """As Docker and Kubernetes pass it, with a newline at its end."""
     (tmp_path / "dualprocess_grpc_token").write_text("open sesame\n")
     settings = GrpcSettings(_secrets_dir=tmp_path)  # type: ignore[call-arg]
     assert settings.credentials() == TOKEN

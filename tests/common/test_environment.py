@@ -40,7 +40,7 @@ needs_ipv6 = pytest.mark.skipif(not _has_ipv6(), reason="needs ::1 on this machi
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        # What Kubernetes sets beside a service called dualprocess.
+        # Kubernetes sets this if there is a service called dualprocess.
         ("DUALPROCESS_PORT", "tcp://10.0.0.1:8000"),
         ("DUALPROCESS_PORT", "udp://10.0.0.1:8000"),
         ("DUALPROCESS_PORT", "tcp://[fd00::1]:8000"),
@@ -176,7 +176,7 @@ async def _asked(host: str) -> bool:
         await server.stop(None)
 
 
-#: What keeps a process from starting: its command, its environment, what it says.
+#: Faults that keep a process from starting: its command, its environment, its message.
 FAULTS: list[tuple[list[str], dict[str, str], str]] = [
     (["services.local", "--data={file}"], {}, "--data (or DUALPROCESS_DATA): {file} can't be the"),
     (["services.local", "--data={file}/below"], {}, "--data (or DUALPROCESS_DATA): {file}/below"),

@@ -1,4 +1,4 @@
-"""What keeps a GPU service from starting is one line, and status 1."""
+"""A GPU service that can't start says so in one line, and ends with status 1."""
 
 from __future__ import annotations
 

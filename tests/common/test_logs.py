@@ -1,4 +1,4 @@
-"""What a service logs of others' words."""
+"""How a service logs texts of others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several VLMs behind one target: who is asked."""
+"""Several VLMs behind one target: which of them is called."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from services.common.resolve import addresses
 from services.common.server import bind
 from services.local.ports import free_port
 
-#: Seconds; a new replica is to be used within.
+#: Seconds within which a new replica must be used.
 SOON = 10.0
 
 
 class _Vlm(vlm_pb2_grpc.VlmServicer):
-    """Says its own name. ``calls`` is how much it says it has to do."""
+    """A VLM that answers with its own name. ``calls`` is how much it reports to have to do."""
 
     def __init__(self, name: str, calls: int = 0) -> None:
         self.name = name
@@ -62,7 +62,7 @@ async def served(vlm: _Vlm, address: str, credentials: Credentials = OPEN) -> As
 
 
 class Heard:
-    """What is told of what is in the way."""
+    """Keeps what the callbacks were told."""
 
     def __init__(self) -> None:
         self.away: list[str] = []
@@ -152,7 +152,7 @@ async def test_whoever_is_late_is_left(pair: tuple[_Vlm, _Vlm, str]) -> None:
 
 @pytest.fixture
 def silent() -> Iterator[str]:
-    """Where connections are taken and nobody ever answers, as a stopped process does."""
+    """An address that accepts connections and never answers, like a stopped process."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
@@ -184,7 +184,7 @@ async def test_a_replica_that_vanished_is_left_and_used_again_once_it_is_back() 
 
 
 async def until(replicas: Replicas, name: str) -> None:
-    """Until this one is asked. Fails where that takes too long."""
+    """Waits until this one is called. Fails if that takes too long."""
     async with asyncio.timeout(SOON):
         while await asked(replicas) != name:  # noqa: ASYNC110
             await asyncio.sleep(0.1)
@@ -192,7 +192,7 @@ async def until(replicas: Replicas, name: str) -> None:
 
 @pytest.fixture
 def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
-    """What this machine's resolver knows beside the usual."""
+    """Names that this machine's resolver knows in addition."""
     known: dict[str, list[str]] = {}
     usual = socket.getaddrinfo
 

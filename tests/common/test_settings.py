@@ -1,4 +1,4 @@
-"""Flags and variables that can't be: named, each with what it must be."""
+"""Wrong flags and variables are named, each with what it must be."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ _START_SECONDS = 150
 
 @dataclass(frozen=True)
 class Stack:
-    """A running stack: where it answers, where it keeps things, who supervises it."""
+    """A running stack: its address, its data folder, and the process that supervises it."""
 
     url: str
     data: Path
@@ -49,7 +49,7 @@ def running(data: Path, *flags: str, ui: bool = False) -> Iterator[Stack]:
     """A stack in ``data``, with further ``flags`` of `dualprocess up`."""
     port = free_port()
     command = [sys.executable, "-m", "services.local", f"--port={port}", f"--data={data}"]
-    # The page takes seconds to load, and most tests have no use for it.
+    # The page takes seconds to load, and most tests don't need it.
     command.append("--ui" if ui else "--no-ui")
     with (data / "up.log").open("wb") as log:
         process = subprocess.Popen([*command, *flags, "--quiet"], stdout=log, stderr=log)

@@ -39,7 +39,7 @@ DATASET: dict[str, Any] = {
 
 
 class Report(HTMLParser):
-    """What a browser would ask for beside the file, and what it would show."""
+    """The files that a browser would load with the page, and the text that it would show."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ _HASH = re.compile("-[0-9a-f]{12}$")
 
 
 def folder(out: Path, name: str) -> Path:
-    """Of the job of this name."""
+    """The folder of the job with this name."""
     (found,) = (path for path in out.iterdir() if _HASH.sub("", path.name) == name)
     return found
 
@@ -153,7 +153,7 @@ def test_a_job_that_ended_badly_is_the_exit_code_and_is_asked_anew(
     assert (first.exit_code, second.exit_code) == (1, 1)
     ids = [{job["id"] for job in json.loads(run_.stdout)["jobs"]} for run_ in (first, second)]
     assert not ids[0] & ids[1]
-    # Another spec under the same name is not taken for the one before.
+    # Another spec with the same name is not taken for the earlier one.
     again = run(stack, file, tmp_path / "out", "--watch")
     assert again.exit_code == 0, again.output
     assert "2 jobs: 2 succeeded" in again.stdout

@@ -1,4 +1,4 @@
-"""Two services learn what one process would, and the same again every time."""
+"""Two services learn the same as one process would, and the same each time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every job file that ships, on the tiny pair: the paper's own models are too large for a test."""
+"""Every example job file, on the tiny pair, since the paper's models are too large for a test."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from examples.demo import EXAMPLES
 pytestmark = pytest.mark.timeout(240)
 
 FILES = sorted([*EXAMPLES.glob("*.yaml"), *EXAMPLES.glob("paper/*.yaml")])
-#: Brief, and whatever the tiny pair can't do otherwise.
+#: Short jobs, with the settings that the tiny pair needs.
 CHANGES = [
     "generator=tiny-flux",
     "vlm=tiny-idefics2",

@@ -1,5 +1,5 @@
-"""What the service is for: a LoRA that does what was asked and leaves the rest, by pixels that no
-model judged."""
+"""The service's purpose: a LoRA that does what was asked and changes nothing else, measured by
+pixels without a model."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_circles_become_red_and_nothing_else_changes(client: Client) -> None:
         assert 0.85 <= kept.moved[name].spread <= 1.15, name
         assert kept.moved[name].move <= 0.5, name
 
-    # What the job tells of its own few pictures says the same, without a label.
+    # The job's own measurements of its few pictures agree.
     assert job.scores.drift is not None
     assert job.scores.diversity is not None
     assert 0 < job.scores.drift < 1

@@ -1,4 +1,4 @@
-"""What a running stack leaves open to others on its machine: nothing."""
+"""A running stack leaves nothing open to other users of its machine."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_nobody_else_reads_what_it_keeps_or_its_redis(stack: Stack, client: Clie
     listed = CliRunner().invoke(keys_app, [f"--data={stack.data}", "list"])
     assert listed.exit_code == 0, listed.output
 
-    # The test's own file was there before.
+    # The test's own file is older than the stack.
     files = [path for path in stack.data.rglob("*") if path.name != "up.log"]
     assert {"lock", "redis.conf", "api.log", "samples.png"} <= {path.name for path in files}
     for path in (stack.data, *files):

@@ -16,7 +16,7 @@ def test_a_stack_starts_and_does_a_job_past_any_proxy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        # One takes connections and never answers, the others refuse them.
+        # One accepts connections and never answers, the others refuse them.
         for name in ("http_proxy", "HTTPS_PROXY", "grpc_proxy"):
             monkeypatch.setenv(name, f"http://127.0.0.1:{silent.getsockname()[1]}")
         for name in ("https_proxy", "ALL_PROXY"):

@@ -1,4 +1,4 @@
-"""The command line on a real terminal: pictures, and what TAB offers."""
+"""The command line on a real terminal: pictures, and completion with TAB."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ HALF_BLOCK = "▀"
 
 
 def on_a_terminal(stack: Stack, *arguments: str, **environment: str) -> str:
-    """What the command writes on a terminal of 100 columns that answers no question."""
+    """The output of the command on a terminal with 100 columns that answers no queries."""
     ours, its = pty.openpty()
     fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0))
     chosen = {"TERM": "xterm-256color", "COLORTERM": "truecolor", "DUALPROCESS_URL": stack.url}

@@ -1,4 +1,4 @@
-"""Jobs told to MLflow and to Weights & Biases: the real packages, each in a folder of its own."""
+"""Jobs in MLflow and in Weights & Biases: the real packages, each with a folder of its own."""
 
 from __future__ import annotations
 

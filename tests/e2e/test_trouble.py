@@ -36,7 +36,7 @@ def until_step(events: Iterator[EventRecord], step: int) -> None:
 
 
 def told_steps(client: Client, job_id: str) -> list[StepEvent]:
-    """Every step that any attempt told."""
+    """Every step that any attempt reported."""
     events = [record.event for record in client.events(job_id)]
     return [event for event in events if isinstance(event, StepEvent)]
 
@@ -92,7 +92,7 @@ def test_a_worker_that_is_stopped_suspends_its_job(
 
 
 def test_events_survive_their_server(client: Client, stack: Stack) -> None:
-    """The API dies while a client listens: the client goes on where it was."""
+    """The API dies while a client listens; the client continues where it was."""
     job = client.submit(red_circle(steps=12))
     seen: list[EventRecord] = []
 

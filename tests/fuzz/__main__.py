@@ -1,7 +1,7 @@
 """``python -m tests.fuzz --examples 10000 --seconds 60``: the long versions, as tables.
 
 ``--examples`` malformed gRPC calls, then ``--seconds`` of the REST API without keys and as many
-with them. Exits with 1 where anything was answered that must not be.
+with them. Exits with 1 if there was an answer that must not be.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tests.fuzz.services import running
 from tests.fuzz.world import peopled
 from tests.redis_server import RedisServer
 
-#: Faults of one kind are told once, and no more kinds than these.
+#: Faults of one kind are printed once, and at most this many kinds.
 _TOLD = 20
 
 

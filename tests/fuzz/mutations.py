@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 Draw = Callable[[st.SearchStrategy[Any]], Any]
 MessageT = TypeVar("MessageT", bound=Message)
 
-#: Repeated fields grow to at most so many entries.
+#: The most entries of a repeated field.
 _MANY = 300
 
 _INTEGERS = {

@@ -28,13 +28,13 @@ from tests.fuzz.world import World
 #: Routes that wait for a job's end.
 _WAITING = ("/v1/images", "/v1/questions", "/v1/prompts/expand", "/v1/answers")
 _ACCEPTED = ("2xx", "3xx", "401", "403", "404", "409", "429", "503")
-#: 503 is what it is there to say.
+#: This route may answer 503.
 _READINESS = {"not_a_server_error": {"expected-statuses": ["2xx", "4xx", "503"]}}
 
 
 @dataclass
 class Findings:
-    """What each operation was answered, how often, and what was wrong with it."""
+    """The answers of each operation, how often they came, and what was wrong with them."""
 
     answers: defaultdict[str, Counter[int]] = field(default_factory=lambda: defaultdict(Counter))
     faults: Counter[str] = field(default_factory=Counter)
@@ -78,7 +78,7 @@ def fuzz(
         redis_url=world.redis_url,
         artifacts=world.artifacts,
         auth=auth,
-        # Wrong keys are among what is tried, and each is to be answered 401.
+        # Wrong keys are tried as well, and each must be answered with 401.
         wrong_keys=10**6,
     )
     schema = schemathesis.openapi.from_asgi(
@@ -92,7 +92,7 @@ def fuzz(
                 "generation": {"max-examples": examples, "deterministic": True, "database": "none"},
                 "phases": {"coverage": {"enabled": edges}},
                 "cache": {"enabled": False},
-                # A stream of a job that waits has no end.
+                # The stream of a queued job does not end.
                 "max-stream-events": 1,
                 "checks": {
                     # No schema says which presets there are, nor what excludes each other.
@@ -124,17 +124,18 @@ def fuzz(
 
 
 def _is_pythons_own(error: Exception) -> bool:
-    """Python 3.11 at times says this of code that two threads parse at once (gh-106905), here
-    while examples are made: it is nothing that the API answered."""
+    """Python 3.11 sometimes raises this when two threads parse code at once (gh-106905). Here that
+    happens while examples are made, so it is no answer of the API."""
     return isinstance(error, SystemError) and "AST constructor recursion depth" in str(error)
 
 
 def _know_the_world(schema: BaseSchema, world: World) -> None:
-    """Of the requests at random, enough name what there is to get behind the first check."""
+    """Makes enough of the random requests name existing things, so that they pass the first
+    check."""
 
     @schema.hook
     def map_path_parameters(context: Any, path_parameters: Any) -> Any:
-        # The job of the world stays in it.
+        # The job of the world must not be deleted.
         deletes = context.operation.method == "delete"
         if path_parameters and not deletes and _is_chosen(path_parameters, 2):
             known = {"job_id": world.job.id, "name": world.artifact}
@@ -143,7 +144,7 @@ def _know_the_world(schema: BaseSchema, world: World) -> None:
 
     @schema.hook
     def map_body(context: Any, body: Any) -> Any:
-        # Nobody works here: what waits for a job waits for nothing.
+        # There is no worker, so waiting for a job would be useless.
         if not isinstance(body, dict):
             return body
         if context.operation.path in _WAITING and isinstance(body.get("wait", 0), int | float):

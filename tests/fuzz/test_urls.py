@@ -1,4 +1,4 @@
-"""Whatever is written where a URL or an address belongs is taken, or refused with a sentence."""
+"""Any text in place of a URL or an address is accepted, or refused with a sentence."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ fuzzed = settings(max_examples=300, deadline=None, derandomize=True, database=No
 
 
 def refusal(call: Callable[[], object], kind: type[Exception]) -> str:
-    """The sentence of the one error that there may be; empty where there was none."""
+    """The sentence of the only error; empty if there was none."""
     try:
         call()
     except kind as error:
@@ -55,7 +55,7 @@ def test_of_a_webhook(url: str) -> None:
             assert ";" in said or "must" in said
             continue
         parsed = policy.parsed(url)
-        # What connects reads all of these.
+        # Whatever connects needs all of these.
         assert parsed.host
         assert parsed.raw_host.decode().encode("idna")
         assert parsed.port is None or 0 < parsed.port < 1 << 16

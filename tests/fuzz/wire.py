@@ -24,10 +24,10 @@ from tests.generator.specs import lora_spec
 
 #: Longer calls are given up: what is asked for may be much, and valid.
 _SECONDS = 15.0
-#: And so are streams, after so many answers.
+#: Streams are given up after this many answers.
 _ANSWERS = 4
 
-#: What these mean is that we made a mistake, or that the service is gone.
+#: These statuses mean a fault of the service, or that it is gone.
 _OURS = (grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL, grpc.StatusCode.UNAVAILABLE)
 
 Requests: TypeAlias = list[bytes]
@@ -53,7 +53,7 @@ class Target:
 
 @dataclass
 class Findings:
-    """How many calls ended how, and those that must not end so."""
+    """How many calls ended with each status, and the calls that must not end so."""
 
     statuses: Counter[str] = field(default_factory=Counter)
     faults: list[str] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""What the API finds while it is attacked: Redis, an artifact store, a worker, a job that ended."""
+"""The API's surroundings while it is attacked: Redis, an artifact store, a worker, an ended job."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _QUOTAS = Quotas(queued=10**6, running=10**6, steps=10_000, body_bytes=1 << 26)
 
 @dataclass(frozen=True)
 class World:
-    """``key`` opens everything that an owner may do, and the job is its own."""
+    """``key`` has all scopes of an owner, and the job belongs to it."""
 
     redis_url: str
     artifacts: str
@@ -43,7 +43,7 @@ class World:
 
 @contextlib.contextmanager
 def peopled(redis_url: str, folder: Path) -> Iterator[World]:
-    """A world in an empty Redis, whose worker runs on a thread of its own meanwhile."""
+    """A world in an empty Redis, with a worker on a thread of its own."""
     with (
         start_blocking_portal() as portal,
         portal.wrap_async_context_manager(_peopled(redis_url, folder)) as world,

@@ -40,7 +40,7 @@ def load() -> Callable[[str], GeneratorFamily]:
 
 @pytest.fixture(scope="session")
 def schnell(load: Callable[[str], GeneratorFamily]) -> GeneratorFamily:
-    """One tiny flux-schnell for all tests: each leaves it as it was."""
+    """One tiny flux-schnell for all tests; each test leaves it unchanged."""
     return load("flux-schnell")
 
 

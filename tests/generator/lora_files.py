@@ -1,4 +1,4 @@
-"""LoRA files as others write them: a writer for each row of the table of layouts."""
+"""Writes LoRA files like those of others: one writer for each row of the table of layouts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def own(modules: Collection[str]) -> Layers:
 
 
 def _original(modules: Collection[str]) -> Layers:
-    """What the original code calls the layers, of whichever model they are."""
+    """The layers' names in the model's original code."""
     if "double_stream_modulation_img.linear" in modules:
         return flux2.original(modules)
     if any(name.startswith("single_transformer_blocks") for name in modules):
@@ -62,7 +62,7 @@ class Spelling:
 
 
 def _processors(key: str) -> str:
-    """As diffusers named attention's layers once."""
+    """The names that diffusers used earlier for attention's layers."""
     return re.sub(r"\.(attn\d?)\.(to_\w+?)(\.0)?\.lora\.", r".\1.processor.\2_lora.", key)
 
 

@@ -1,4 +1,4 @@
-"""The families of generators, a row each: what ``test_families`` proves, it proves for all."""
+"""The families of generators, one row for each; ``test_families`` tests all of them."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ class Row:
     images: tuple[pb.ImageSpec, ...]
     options: Mapping[str, Any] = field(default_factory=dict)
     build: Callable[[Path], None] | None = None
-    #: Class of the sampler, where it is not the one in the model's own folder.
+    #: Class of the sampler, if it is not the one in the model's folder.
     scheduler: str | None = None
     #: The sampler draws noise of its own between two steps.
     ancestral: bool = False
-    #: More options, where they depend on the image.
+    #: Options that depend on the image.
     image_options: Callable[[pb.ImageSpec], Mapping[str, Any]] | None = None
     #: How far from the LoRA, along its gradient, the image is still linear.
     reach: float = 1e-2
@@ -111,7 +111,7 @@ def _evenly_spaced(image: pb.ImageSpec) -> Mapping[str, Any]:
 
 
 def _intermediate_timesteps(image: pb.ImageSpec) -> Mapping[str, Any]:
-    """The pipeline's default stands in the way of any other number of steps."""
+    """The pipeline's default would not allow any other number of steps."""
     return {} if image.num_inference_steps == 2 else {"intermediate_timesteps": None}
 
 

@@ -42,7 +42,7 @@ def test_each_round_takes_every_prompt_once_in_its_own_order() -> None:
 
 
 def test_what_a_seed_draws_never_changes() -> None:
-    """A job that another version goes on with, or that is submitted again, draws the same."""
+    """A job that another version continues, or that is submitted again, draws the same."""
     drawn = optimizer(batch=2)
     assert [draws.noise_seeds(drawn, step, call) for step, call in ((0, 0), (7, 1), (57, 1))] == [
         [8462359129457205990, 7362805883831748865],

@@ -31,7 +31,7 @@ each_image = pytest.mark.parametrize(("row", "image"), EVERY_IMAGE)
 
 @cache
 def loaded(row: Row) -> GeneratorFamily:
-    """One generator a row for all tests: each leaves it as it was."""
+    """One generator for each row, for all tests; each test leaves it unchanged."""
     return row.load()
 
 
@@ -82,7 +82,8 @@ def test_the_image_is_the_plain_pipelines(row: Row, image: pb.ImageSpec) -> None
 def test_a_picture_takes_the_passes_that_are_counted_as_its_work(
     row: Row, image: pb.ImageSpec
 ) -> None:
-    """The service bounds what a job may compute by its spec: guidance and sampler keep to it."""
+    """The service limits the work of a job by its spec; guidance and sampler do no more than
+    that."""
     family, passes = loaded(row), 0
 
     def note(_module: Any, _inputs: Any, output: Any) -> None:

@@ -42,7 +42,7 @@ def guarded(*, steps: int = 3, **optimizer: int) -> pb.OptimizeSpec:
 
 
 def with_an_effect(family: GeneratorFamily, spec: pb.OptimizeSpec) -> Mapping[str, torch.Tensor]:
-    """Weights of the job's LoRA after a first step: what it begins with changes nothing."""
+    """Weights of the job's LoRA after a first step, since it changes nothing before."""
     training = Training(family, spec, "first")
     tensors = dict(training.checkpoint(1).tensors)
     training.close()
@@ -155,7 +155,7 @@ def denoiser_calls(family: GeneratorFamily, monkeypatch: pytest.MonkeyPatch) -> 
         (WEIGHT, 1, {"noise_seeds": 1}, 1),
         (WEIGHT, 1, {"noise_seeds": 3}, 3),
         (WEIGHT, 1, {"noise_seeds": 2, "accumulate": 2}, 4),
-        # The same noise under another prompt is another picture.
+        # The same noise with another prompt is another picture.
         (WEIGHT, 2, {"noise_seeds": 1}, 2),
     ],
 )
@@ -236,7 +236,7 @@ async def test_terms_for_the_vlm_change_nothing_here(
     assert (only_theirs.losses, only_theirs.files) == (off.losses, off.files)
     assert not off.steps[0].HasField("collateral")
     anchored = await run(schnell, device, guarded())
-    # The loss that is told is the answer's own.
+    # The reported loss is that of the answer alone.
     assert anchored.losses[0] == off.losses[0]
     assert anchored.files[LORA_FILE] != off.files[LORA_FILE]
 
@@ -285,7 +285,7 @@ def test_an_anchor_has_a_slope_where_nothing_has_changed(dtype: torch.dtype) -> 
 async def test_the_anchor_counts_by_how_probable_the_answers_are(
     schnell: GeneratorFamily, device: DeviceThread
 ) -> None:
-    """While they are wrong a LoRA learns as without it."""
+    """While the answers are wrong, a LoRA learns as without a margin."""
 
     def answering(probability: float) -> Guide:
         async def guide(message: tensor_pb2.Tensor) -> Guidance:

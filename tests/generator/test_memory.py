@@ -1,4 +1,4 @@
-"""What a call that went wrong leaves on the device: nothing."""
+"""A call that failed leaves nothing on the device."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.generator.wire import ScriptedVlm, requests, vlm_served, whole
 
 @pytest.fixture
 def images(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[weakref.ref[torch.Tensor]]]:
-    """Each image that a step makes, with its graph. Nothing is freed but what nobody holds."""
+    """The images of each step, with their graphs. Only what nobody refers to is freed."""
     made: list[weakref.ref[torch.Tensor]] = []
     forward = Training.forward
 

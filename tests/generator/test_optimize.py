@@ -25,7 +25,7 @@ from tests.generator.specs import optimize_spec
 
 
 class Run:
-    """Everything one job told."""
+    """All messages of one job."""
 
     def __init__(self) -> None:
         self.responses: list[pb.OptimizeResponse] = []
@@ -246,7 +246,7 @@ async def test_ten_skipped_steps_in_a_row_end_the_job_with_what_was_learned(
     schnell: GeneratorFamily, device: DeviceThread
 ) -> None:
     told = Run()
-    # Nine in a row are no reason to give up, the ten behind them are.
+    # Nine skipped steps in a row are accepted; the ten after them are not.
     broken = {*range(2, 2 + MOST_SKIPPED - 1), *range(12, 12 + MOST_SKIPPED)}
     guide, spec = _breaking(told, broken), optimize_spec(steps=50)
     await optimize(schnell, device, spec, guide, told.emit, name="x", interrupts=told.interrupts)

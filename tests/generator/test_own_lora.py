@@ -1,4 +1,4 @@
-"""A job's pictures and its LoRA's file say the same, whatever the precision of either."""
+"""A job's pictures match its LoRA's file, whatever the precision of both."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""How much of a prompt each family reads: what lies behind the place that is told changes nothing,
-and what lies before it does."""
+"""How much of a prompt each family reads. Text after the reported place changes nothing, and text
+before it does."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_a_prompt_that_is_read_to_its_end_is_not_spoken_of(row: Row) -> None:
     assert family.unread(["Photo of a man", "ein schöner Tag 🙂"], image) == []
     text = TEXTS["words"]
     assert family.unread([text[: place(family, text)]], image) == []
-    # Blanks are no text that could be lost.
+    # Lost blanks are not reported.
     assert family.unread(["a circle" + " " * 2000], image) == []
 
 
@@ -126,10 +126,10 @@ def test_what_only_the_summary_of_clip_holds_is_told_as_that() -> None:
     text = TEXTS["words"]
     within = text[: clip.read(text)]
     (sentence,) = family.unread([within], row.images[0])
-    assert "only the summary that its CLIP gives" in sentence
+    assert "only the summary that its CLIP makes" in sentence
     assert "nothing" not in sentence
     (sentence,) = family.unread([text], row.images[0])
-    assert "only the summary that its CLIP gives, which ends before “" in sentence
+    assert "only the summary that its CLIP makes, which ends before “" in sentence
     assert f"the last {len(text[clip.read(text) :].strip())} of {len(text)}" in sentence
     assert t5.read(text) < clip.read(text)
 

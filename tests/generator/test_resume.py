@@ -1,4 +1,4 @@
-"""A job that goes on from a checkpoint ends as one that nothing disturbed."""
+"""A job that continues from a checkpoint ends like an undisturbed one."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ async def test_no_checkpoints_where_none_are_wanted(
 
 
 def interrupted(told: Run, after: int, *, suspend: bool) -> Guide:
-    """A VLM that never answers once so many steps are done and the job is to end."""
+    """A VLM that never answers after this many steps, when the job must end."""
 
     async def guide(message: tensor_pb2.Tensor) -> Guidance:
         if len(told.steps) == after:

@@ -1,4 +1,5 @@
-"""What one step makes of its gradients, exactly: averaged, clipped, and drawn anew each time."""
+"""What one step does with its gradients, exactly: averages and clips them; with new draws each
+time."""
 
 from __future__ import annotations
 
@@ -58,7 +59,8 @@ def only_the_first_call_teaches() -> Guide:
 async def test_the_gradient_is_the_mean_over_the_accumulated_calls(
     schnell: GeneratorFamily, device: DeviceThread, accumulate: int
 ) -> None:
-    """The first of them gives what it gives alone, the others nothing: so that divided by them."""
+    """The first gives its own gradient and the others none, so the mean is divided by their
+    number."""
     spec = optimize_spec()
     alone, _ = await first_step(schnell, device, spec, bright)
     spec.optimizer.accumulate = accumulate

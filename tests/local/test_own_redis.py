@@ -1,4 +1,4 @@
-"""The Redis of a stack: whoever may read the data folder is let in, and no other local program."""
+"""The Redis of a stack accepts programs that can read the data folder, and no other local one."""
 
 from __future__ import annotations
 

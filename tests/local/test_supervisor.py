@@ -1,4 +1,4 @@
-"""Child processes: restarted, given up, stopped, never left behind."""
+"""Child processes are restarted, given up, stopped, and never left behind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``dualprocess up`` where it can't start: one sentence, at once."""
+"""``dualprocess up`` that can't start says so at once, in one sentence."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ COMMAND = str(Path(sys.executable).with_name("dualprocess"))
 
 
 def up(*flags: str) -> str:
-    """What it says when it refuses to start."""
+    """Its message when it refuses to start."""
     done = subprocess.run(
         [COMMAND, "up", *flags],
         capture_output=True,

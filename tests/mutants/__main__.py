@@ -1,4 +1,4 @@
-"""Puts single mistakes into the code and looks whether the tests notice: ``make mutants``.
+"""Puts single mistakes into the code and checks whether the tests notice: ``make mutants``.
 
 ``targets`` says which files and which tests, ``mistakes`` has those made by hand, all of which are
 tried, ``equivalent`` those that change nothing. A sample of the others is drawn by ``--seed``. When
@@ -22,10 +22,10 @@ from tests.mutants.report import Results, Tried
 from tests.mutants.targets import TARGETS
 from tests.mutants.trial import Workshop, workshop
 
-#: For the tests of one mutant. A single one that hangs is ended long before, by pytest-timeout.
+#: The time for the tests of one mutant. pytest-timeout ends a single test that hangs earlier.
 _SECONDS = 600.0
 _FAILED = re.compile(r"^(?:FAILED|ERROR) (tests/.+?)(?: - (.*))?$", re.MULTILINE)
-#: A test that waits until pytest-timeout ends it has noticed nothing.
+#: A test that pytest-timeout ended has noticed nothing.
 _WAITED = "from pytest-timeout"
 
 

@@ -62,11 +62,6 @@ EQUIVALENT: tuple[Equivalent, ...] = (
     ),
     Equivalent("services/orchestrator/worker/lease.py", "tries += 1", _PACE, "tries += 2"),
     Equivalent(
-        "services/orchestrator/worker/runner.py",
-        "except (ConnectionError, TimeoutError):",
-        "to give the job back then needs Redis as well, and fails as this did",
-    ),
-    Equivalent(
         "services/orchestrator/worker/scoring.py",
         "@property",
         "a protocol's, which nobody runs; mypy says whether it fits",

@@ -23,14 +23,14 @@ from tests.mutants.equivalent import EQUIVALENT
 from tests.mutants.mistakes import MISTAKES
 from tests.mutants.targets import Target
 
-#: What makes nothing that can be wrong: no mutation, or only one with arguments.
+#: Operators that are not used: they change nothing, or need arguments.
 _LEFT_OUT = ("core/NoOp", "core/VariableReplacer", "core/VariableInserter")
 #: An operator becomes one of its own kind: others are errors of type, which any test notices.
 _KINDS = (
     {"Add", "Sub", "Mul", "Div", "FloorDiv", "Mod", "Pow"},
     {"BitAnd", "BitOr", "BitXor", "LShift", "RShift"},
 )
-#: Of what is compared so here, the one is the other.
+#: Comparisons that mean the same in this code.
 _SAME = ({"Eq", "Is"}, {"NotEq", "IsNot"})
 
 Place = tuple[int, int]
@@ -47,7 +47,7 @@ class Mutant:
     after: str
     source: str
     tests: tuple[str, ...]
-    #: Why nothing can notice, where that is known.
+    #: Why no test can notice it, if that is known.
     equivalent: str = ""
 
 
@@ -138,7 +138,7 @@ def _span(node: ast.AST) -> tuple[Place, Place]:
 
 
 def _made(target: Target, path: str, mistake: tuple[str, int]) -> Mutant | None:
-    """Nothing where the operator can't change this after all."""
+    """``None`` if the operator can't change this place."""
     source, (name, occurrence) = Path(path).read_text(), mistake
     try:
         changed = mutate_code(source, get_operator(name)(), occurrence)

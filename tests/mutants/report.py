@@ -1,4 +1,4 @@
-"""What became of the mutants: as tables, and as a file."""
+"""The results of the mutants, as tables and as a file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.mutants.mutants import Mutant
 
 PATH = Path(__file__).parents[2] / "benchmarks" / "results" / "mutants.json"
 
-#: Of the mutants that a test could notice: so many must be, and not by waiting.
+#: The share of noticeable mutants that tests must notice, not counting timeouts.
 GOAL = 0.9
 
 

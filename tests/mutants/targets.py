@@ -1,4 +1,4 @@
-"""What must not be wrong, and the few test files that must notice when it is.
+"""The code that must not be wrong, and the test files that must notice if it is.
 
 A file that moves is renamed here, and in ``mistakes`` and ``equivalent``; ``test_tables`` says so.
 """

@@ -1,4 +1,5 @@
-"""The tables of ``make mutants`` name what there is. Whether tests notice, that command says."""
+"""The tables of ``make mutants`` name existing code. Whether tests notice, the command itself
+shows."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ class Workshop:
         self._context.set_forkserver_preload(_PRELOADED)
 
     def run(self, tests: Sequence[str], seconds: float, mutant: Mutant | None = None) -> Outcome:
-        """The tests, with the mutant in its place. Raises ``RuntimeError`` where there are none."""
+        """Runs the tests with the mutant in place. Raises ``RuntimeError`` if there are none."""
         with self._wrong(mutant):
             return self._run(tests, seconds)
 
@@ -87,7 +87,7 @@ class Workshop:
             process.start()
             process.join(seconds)
             timed_out = process.exitcode is None
-            # Its group is its own: whatever it started goes as well.
+            # It has a process group of its own, so its children end as well.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid or 0, signal.SIGKILL)
             process.join()
@@ -152,5 +152,5 @@ def _pytest(folder: str, tests: list[str], output: str) -> NoReturn:
         options += ["-p", plugin]
     code = pytest.main([*options, *tests])
     sys.stdout.flush()
-    # Threads that a mutant left behind keep nobody waiting.
+    # Ends at once, even if a mutant left threads behind.
     os._exit(int(code))

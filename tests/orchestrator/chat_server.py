@@ -21,11 +21,11 @@ KEY = "sk-of-the-test"
 
 @dataclass
 class ChatServer:
-    """Says ``replies`` one after the other. ``failure`` is what it answers instead."""
+    """Answers with ``replies``, one after the other, or with ``failure`` instead."""
 
     replies: list[str] = field(default_factory=list)
     failure: Response | None = None
-    #: While unset, nobody is answered.
+    #: No request is answered while this is unset.
     go: asyncio.Event = field(default_factory=asyncio.Event)
     asked: list[dict[str, Any]] = field(default_factory=list)
     port: int = 0

@@ -33,15 +33,16 @@ SPEC: dict[str, Any] = {
     "eval": {"images": 2},
 }
 
-#: What says that no web page sent a request: where no key is asked for, changes need it.
+#: The header that says that no web page sent a request. Without keys, changes need it.
 ASKED = {"X-Requested-With": "a test"}
-#: Seconds; what a test waits for comes at once, or not at all.
+#: Seconds. What a test waits for comes at once, or never.
 LONGEST_WAIT = 15.0
 HERE = Path(__file__).parent
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes so long here hangs. Before ``LONGEST_WAIT`` a test says itself what is missing."""
+    """A test that takes this long hangs. Until ``LONGEST_WAIT`` it reports itself what is
+    missing."""
     for item in items:
         if item.path.is_relative_to(HERE) and item.get_closest_marker("timeout") is None:
             item.add_marker(pytest.mark.timeout(4 * LONGEST_WAIT))
@@ -96,7 +97,7 @@ class Api:
         return Job.model_validate_json((await self.http.get(f"/v1/jobs/{job_id}")).content)
 
     async def until(self, job_id: str, wanted: Callable[[Job], object]) -> Job:
-        """The job, once it is as wanted."""
+        """The job, when the condition holds."""
         loop = asyncio.get_running_loop()
         end = loop.time() + LONGEST_WAIT
         while not wanted(job := await self.job(job_id)):
@@ -113,7 +114,7 @@ class Api:
         return await self.until(job_id, lambda job: job.status.is_final)
 
     async def until_live(self, workers: int) -> None:
-        """Until so many workers report."""
+        """Waits until this many workers report."""
         end = asyncio.get_running_loop().time() + LONGEST_WAIT
         while (
             f"dualprocess_workers_live {workers:.1f}" not in (await self.http.get("/metrics")).text
@@ -150,7 +151,7 @@ async def api(redis: Client, redis_server: RedisServer, artifacts: str) -> Async
 
 @dataclass(frozen=True)
 class Guarded:
-    """The REST API where keys are asked for."""
+    """The REST API of a service with keys."""
 
     app: FastAPI
     keys: ApiKeys
@@ -168,7 +169,7 @@ class Guarded:
         return await self.keys.create("a test's", {Scope(s) for s in scopes or OWN}, limits)
 
     async def owner(self, *scopes: str, **quotas: int) -> Api:
-        """The API as the holder of a new key sees it."""
+        """The API with a new key."""
         return self.with_key(await self.key(*scopes, **quotas))
 
 
@@ -208,7 +209,7 @@ def vlm() -> ScriptedVlm:
 
 @dataclass
 class Site:
-    """Where workers run: one generator, one VLM."""
+    """A place for workers: one generator, one VLM."""
 
     settings: WorkerSettings
     workers: dict[Worker, asyncio.Task[None]]

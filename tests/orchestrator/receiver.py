@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-#: Seconds; a message is sent at once, or not at all.
+#: Seconds. A message is sent at once, or never.
 LONGEST_WAIT = 15.0
 
 
@@ -23,7 +23,7 @@ class Received:
 
 @dataclass
 class Receiver:
-    """Answers as told, and keeps what came."""
+    """Answers as set, and keeps the messages."""
 
     port: int = 0
     scheme: str = "http"
@@ -43,7 +43,7 @@ class Receiver:
         return f"{self.scheme}://127.0.0.1:{self.port}/hook?for=me"
 
     async def until(self, count: int) -> list[Received]:
-        """What came, once it is so much."""
+        """The messages, when this many have come."""
         loop = asyncio.get_running_loop()
         end = loop.time() + LONGEST_WAIT
         while len(self.got) < count:
@@ -94,7 +94,7 @@ async def _has_left(reader: asyncio.StreamReader) -> bool:
 async def receiving(
     receiver: Receiver | None = None, *, tls: ssl.SSLContext | None = None
 ) -> AsyncIterator[Receiver]:
-    """The receiver listens, on its port of before if it had one."""
+    """The receiver listens, on its earlier port if it had one."""
     receiver = receiver or Receiver(scheme="https" if tls else "http")
     server = await asyncio.start_server(receiver.serve, "127.0.0.1", receiver.port, ssl=tls)
     receiver.port = server.sockets[0].getsockname()[1]

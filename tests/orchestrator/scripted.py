@@ -31,16 +31,16 @@ class ScriptedGenerator(generator_pb2_grpc.GeneratorServicer):
     """Makes steps until its script says otherwise."""
 
     def __init__(self) -> None:
-        #: How many attempts break in the middle.
+        #: How many attempts fail in the middle.
         self.breaks = 0
         self.refusal: str | None = None
         self.device_id = "GPU-1"
         #: How every attempt ends, or the next ``failures`` of them: status, sentence, metadata.
         self.fails: tuple[grpc.StatusCode, str, tuple[tuple[str, str], ...]] | None = None
         self.failures = math.inf
-        #: What it tells the owner of every job.
+        #: The warnings that it sends for each job.
         self.warns: list[str] = []
-        #: While unset, every job stands still after its first step.
+        #: While unset, each job stops after its first step.
         self.go = asyncio.Event()
         self.go.set()
         self.active = 0
@@ -100,12 +100,12 @@ class ScriptedGenerator(generator_pb2_grpc.GeneratorServicer):
             stop.cancel()
 
     def die(self) -> None:
-        """Every running job breaks."""
+        """Makes every running job fail."""
         self._death.set()
         self._death = asyncio.Event()
 
     def suspend(self) -> None:
-        """Every running job is handed back."""
+        """Hands every running job back."""
         self._suspension.set()
         self._suspension = asyncio.Event()
 
@@ -228,8 +228,8 @@ async def _blob(
 
 
 class ScriptedVlm(vlm_pb2_grpc.VlmServicer):
-    """Says Yes of what is ``yes_of``: of red, unless told otherwise. In words it says ``replies``,
-    one after the other, then ``reply``."""
+    """Answers Yes for images of the colour ``yes_of``, which is red by default. Its words are
+    ``replies``, one after the other, then ``reply``."""
 
     def __init__(self) -> None:
         self.away = False

@@ -21,7 +21,7 @@ QUEUE = queue_key("tiny-flux", ["tiny-idefics2"])
 async def test_a_renewed_lease_lasts_longer_than_the_one_that_was_claimed(
     api: Api, redis: Client
 ) -> None:
-    """Claimed for a moment, renewed for an hour: after the moment it is still its owner's."""
+    """Claimed for a moment and renewed for an hour, it is still its owner's after the moment."""
     await api.submit()
     brief, long = Queue(redis, lease_ms=50), Queue(redis, lease_ms=3_600_000)
     claim = await brief.claim("owner", [QUEUE])
@@ -34,7 +34,7 @@ async def test_a_renewed_lease_lasts_longer_than_the_one_that_was_claimed(
 
 
 async def test_a_lease_that_is_not_renewed_is_over(api: Api, redis: Client) -> None:
-    """Otherwise the test above would prove nothing."""
+    """Without this the test above would prove nothing."""
     await api.submit()
     queue = Queue(redis, lease_ms=50)
     claim = await queue.claim("owner", [QUEUE])
@@ -87,7 +87,7 @@ async def test_who_has_no_lease_any_more_writes_nothing(
 
 
 async def test_an_ended_job_is_under_no_lease(api: Api, redis: Client) -> None:
-    """Or it would be taken from its owner once more, and run again."""
+    """Else it would be taken from its owner once more, and run again."""
     queue, ends = Queue(redis, lease_ms=50), (JobStatus.SUCCEEDED, JobStatus.FAILED)
     for status in ends:
         await api.submit()
@@ -108,7 +108,7 @@ async def test_an_attempt_begins_and_ends_as_the_job_says(api: Api, redis: Clien
     assert "it broke" in ((await api.job(job.id)).waiting_for or "")
     await queue.promote()
     assert "none is alive" in ((await api.job(job.id)).waiting_for or ""), "the pause is over"
-    # Who promotes once more puts nothing into the queue a second time.
+    # Promoting once more puts nothing into the queue a second time.
     second = await _claimed(queue)
     await queue.promote()
     assert await queue.claim("other", [QUEUE]) is None
@@ -186,7 +186,8 @@ async def test_an_attempt_that_got_further_starts_the_count_anew(api: Api, redis
 async def test_a_checkpoint_that_is_no_newer_than_one_before_starts_nothing_anew(
     api: Api, redis: Client
 ) -> None:
-    """One that could not be used is gone; to come as far once more is no progress."""
+    """A checkpoint that could not be used is removed; reaching the same step again is no
+    progress."""
     queue, _ = Queue(redis), await api.submit()
     assert await _broken_after(queue, redis, 40, 20, 40, 30) == JobStatus.FAILED
 
@@ -264,7 +265,7 @@ async def test_a_worker_keeps_its_lease_through_a_job_that_outlasts_it(
 
 
 async def _pause(redis: Client, api: Api, job_id: str, attempt: int) -> float:
-    """Seconds until the attempt behind ``attempt``, which broke; then makes it due."""
+    """Seconds until the attempt after ``attempt``, which failed; then makes it due."""
     waiting = await api.until(
         job_id, lambda job: (job.attempt, job.status) == (attempt, JobStatus.QUEUED)
     )

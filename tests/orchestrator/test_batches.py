@@ -1,4 +1,4 @@
-"""Many jobs in one request: all or nothing, counted, quota'd and cancelled as one."""
+"""Many jobs in one request: all or nothing; counted, limited and cancelled together."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ async def test_each_job_counts_for_the_quota_and_none_comes_alone(guarded: Guard
     assert refused.status_code == 429
     assert await jobs_there_are(owner) == 1
     await submit(owner, spec=SPEC, repeats=4)
-    # Waiting helps these never.
+    # For these, waiting would never help.
     found = errors(await owner.http.post("/v1/batches", json={"spec": SPEC, "repeats": 6}))
     assert "quota queued of this key is 5" in found["prompts"]
     long = SPEC | {"optimizer": {"steps": 11}}
@@ -234,7 +234,7 @@ async def test_a_redis_that_dies_leaves_a_whole_batch_or_none(
             assert found.status_code == (200 if whole else 404)
             assert (await api.job(job.id)).position == 0
             assert await jobs_there_are(api) == (21 if whole else 1)
-            # The client that got no answer asks again.
+            # The client got no answer, so it asks again.
             again = await submit(api, key="once", spec=SPEC, repeats=20)
             assert (again.id == batch.id) == whole
             assert await jobs_there_are(api) == 21

@@ -1,4 +1,4 @@
-"""Behind a proxy that serves the API under a prefix: a real nginx, and what others can claim."""
+"""The API behind a proxy with a prefix: a real nginx, and headers that anybody can send."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_the_sdk_takes_an_address_with_a_path(url: str) -> None:
         job = client.submit(JobSpec.model_validate(SPEC))
         assert client.job(job.id).id == job.id
         events = client.events(job.id)
-        # It comes while the job still waits: the proxy keeps nothing back.
+        # It comes while the job still waits, so the proxy does not buffer it.
         assert next(events).event.type == "status"
         assert client.cancel(job.id).status == "cancelled"
         assert [record.event.type for record in events] == ["status"]
@@ -159,7 +159,7 @@ async def test_keys_are_asked_for_under_a_prefix_as_without(
     ):
         for prefix in ("", "/dp"):
             assert (await http.get(f"{prefix}/healthz")).status_code == 200
-            # Nothing that only looks like an open path is one.
+            # Paths that only look like an open one are closed.
             for path in (
                 "/v1/jobs",
                 "/dp/dp/docs",

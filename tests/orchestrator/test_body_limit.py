@@ -30,7 +30,7 @@ async def small(redis: Client, redis_server: RedisServer, artifacts: str) -> Asy
 
 
 def body(size: int) -> bytes:
-    """A good request of so many bytes."""
+    """A valid request with this many bytes."""
     spec = json.dumps(SPEC).encode()
     return spec + b" " * (size - len(spec))
 

@@ -1,4 +1,4 @@
-"""What a body may hold, however it comes in; and how much of what is wrong is told."""
+"""The limits of a body, in whatever pieces it comes; and how many faults an answer names."""
 
 from __future__ import annotations
 

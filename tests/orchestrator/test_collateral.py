@@ -1,4 +1,4 @@
-"""What else a job changed: measured by the generator, told wherever its owner looks."""
+"""What else a job changed: the generator measures it, and all views of the job show it."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ async def test_without_an_anchor_steps_tell_nothing(
     assert generator.guards == [pb.GuardSpec()]
     metrics = await api.http.get(f"/v1/jobs/{job.id}/artifacts/metrics.jsonl")
     assert {json.loads(line)["drift"] for line in metrics.text.splitlines()} == {None}
-    # Measured all the same.
+    # It is measured even so.
     assert job.scores.drift == 0.25
 
 
@@ -131,7 +131,7 @@ RAISE = f"{RAISED}, or make optimizer.lr smaller (now 0.0005)."
         (0.2, {"guard": {"margin": None}}, f"{RAISED}, and set guard.margin (0.95)."),
         (0.2, {"guard": "off"}, "Set guard.anchor (begin with 0.8) and guard.margin (0.95)."),
         (0.2, {"guard": {"anchor": 0}}, "Set guard.anchor (begin with 0.8)."),
-        # A remedy is one that is taken.
+        # A remedy must work.
         (0.2, {"guard": {"anchor": 900}}, "to. Make optimizer.lr smaller (now 0.0005)."),
         (0.2, {"guard": "off", "stop_at_score": 0.97}, "and guard.margin (0.985)."),
         (0.2, {"guard": "off", "stop_at_score": 1}, "Set guard.anchor (begin with 0.8)."),
@@ -158,7 +158,7 @@ async def test_an_attempt_that_measures_anew_takes_back_what_was_said(
     second: float,
     said: list[str],
 ) -> None:
-    """Its worker fails between the scores and the end; until then what it said stands."""
+    """Its worker fails between the scores and the end. What it reported until then stays."""
     generator.collateral = pb.Collateral(drift=0.5, diversity=0.5)
     finish = Queue.finish
     between: list[str] = []
@@ -187,7 +187,7 @@ async def test_scores_of_questions_are_weighted(
     questions.append({"question": "Is it blue?", "answer": "No", "weight": 1})
     site.start_worker()
     job = await api.ended((await api.submit(questions=questions)).id)
-    # Of a red picture the scripted VLM says Yes to everything.
+    # For a red picture the scripted VLM answers Yes to everything.
     assert job.scores.lora is not None
     assert [one.correct for one in job.scores.lora.questions] == [1.0, 0.0]
     assert job.scores.lora.correct == pytest.approx(3 / 4)

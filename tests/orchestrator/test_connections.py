@@ -1,4 +1,4 @@
-"""How many can wait for Redis at once, and what a command that is sent twice does."""
+"""How many requests can wait for Redis at once, and what a command does that is sent twice."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ async def test_a_batch_that_is_sent_twice_stays_as_it_is(api: Api, redis: Client
 
 
 async def test_readers_of_waiting_jobs_share_a_look_at_the_workers(api: Api, redis: Client) -> None:
-    """With hundreds of workers, each read would otherwise cost more than all else in it."""
+    """Else, with hundreds of workers, this would be the most expensive part of each read."""
     await Workers(redis).beat(LiveWorker("a", "tiny-flux", ("tiny-idefics2",)), seconds=30)
     job = await api.submit()
     await redis.config_resetstat()

@@ -1,4 +1,4 @@
-"""What fuzzing found wrong between the API and its document, each by name."""
+"""Differences between the API and its document that fuzzing found, one test for each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Server-sent events: everything, once, in order."""
+"""Server-sent events: all of them come, once, and in order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A Redis that is there and takes no writes: requests are asked to come back."""
+"""A Redis that accepts no writes: clients are asked to try again later."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An artifact store that takes nothing for a while: jobs say so, wait, and go on."""
+"""An artifact store that is full for a while: jobs say so, wait, and go on."""
 
 from __future__ import annotations
 

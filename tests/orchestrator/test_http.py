@@ -23,7 +23,7 @@ JSON = {"Content-Type": "application/json"}
     ("headers", "body", "said"),
     [
         ({}, BODY, "Content-Type is missing"),
-        # What `curl -d` says unless it is told.
+        # The type that `curl -d` sends by default.
         (
             {"Content-Type": "application/x-www-form-urlencoded"},
             BODY,
@@ -58,7 +58,7 @@ async def test_a_body_that_is_no_plain_json_is_told_how_to_be(
 async def test_json_by_any_of_its_names_is_taken(api: Api, headers: dict[str, str]) -> None:
     answer = await api.http.post("/v1/jobs", content=BODY, headers=headers)
     assert answer.status_code == 202, answer.text
-    # A request without a body needs no type, where the header is there.
+    # A request without a body needs no content type if it has the header.
     assert (await api.http.post(f"/v1/jobs/{answer.json()['id']}/cancel")).is_success
 
 

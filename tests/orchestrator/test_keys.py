@@ -254,7 +254,7 @@ def test_a_key_without_a_scope_is_not_made(redis_server: RedisServer) -> None:
 def test_keys_go_to_the_stack_whose_folder_is_named(
     redis_server: RedisServer, tmp_path: Path
 ) -> None:
-    """`dualprocess up` takes a new port for its Redis at every start, and leaves it there."""
+    """`dualprocess up` has a new port for its Redis at each start, and writes it to this file."""
     (tmp_path / "redis").mkdir()
     (tmp_path / "redis" / "url").write_text(redis_server.url)
     flags = ["--data", str(tmp_path), "create", "--name", "me", "--scope", "read", "--json"]

@@ -130,7 +130,7 @@ async def test_a_prompt_for_a_generator_is_no_longer_than_it_reads(
     first, second = [asked["messages"][0]["content"] for asked in chat.asked]
     assert f"Write at most {words} words" in first
     assert f"about {words + 1} words" in second
-    # A writer that can't be brief is told of, in other scripts as well.
+    # A warning says that a writer wrote too much, in other scripts as well.
     for prompt in (longer, "猫" * 7 * (words + 1)):
         chat.replies = [json.dumps({"prompt": prompt})] * 2
         told = (await api.http.post("/v1/prompts/expand", json=body)).json()

@@ -1,4 +1,4 @@
-"""Drawings that are too much together are refused, and while they are read others are served."""
+"""Drawings that are too large together are refused; while they are read, others are served."""
 
 from __future__ import annotations
 

@@ -116,7 +116,7 @@ async def test_a_poison_job_fails_with_the_cause_of_each_attempt(
 async def test_a_poison_job_takes_no_other_with_it(
     api: Api, site: Site, generator: ScriptedGenerator
 ) -> None:
-    """Who ran beside it loses no attempt, and from then on each runs alone."""
+    """Jobs that ran beside it lose no attempt, and from then on each runs alone."""
     generator.go.clear()
     poison, beside = await api.submit(prompt="poison"), await api.submit()
     site.start_worker(slots=2)

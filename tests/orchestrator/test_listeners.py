@@ -1,4 +1,4 @@
-"""Many listeners cost Redis one connection, hear everything once, and are limited."""
+"""Many listeners need one connection to Redis, hear everything once, and are limited."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ async def tell(redis: Client, job_id: str, *texts: str, end: bool = False) -> No
 
 
 async def heard(following: Following, job_id: str, after: str = "0-0") -> list[str]:
-    """The ids of all that comes, up to the end."""
+    """The ids of all events up to the end."""
     async with asyncio.timeout(LONGEST_WAIT):
         return [one.id async for told in following.follow(job_id, after) for one in told]
 
 
 async def readers(redis: Client) -> int:
-    """Connections on which Redis lets somebody wait for news."""
+    """Connections of Redis on which somebody waits for events."""
     return sum("b" in client["flags"] for client in await redis.client_list())
 
 
@@ -93,7 +93,7 @@ async def test_listeners_of_a_server_share_one_reader_and_starve_nobody(
         assert {response.status_code for response in streams} == {200}
         assert (await http.get("/readyz")).is_success
         await until_readers_are(1, redis)
-        # A pool's, and this test's own.
+        # Those of one pool, and this test's own.
         assert len(await redis.client_list()) < 70
 
         full = await http.get(f"/v1/jobs/{jobs[0]}/events")
@@ -202,7 +202,7 @@ async def test_streams_have_a_limit_a_key_and_in_all_and_connections_one_too(
                 for part in ("At most 2 ", "Close one", "GET /v1/jobs/{id}"):
                     assert part in full.json()["detail"]
                 assert full.headers["Retry-After"] == "5"
-                # The refused one keeps no connection.
+                # The refused client's connection is closed.
                 assert full.headers["Connection"] == "close"
                 full = await ben.get(f"/v1/jobs/{bens}/events")
                 assert full.json()["title"] == "All event streams of this server are taken"
@@ -210,7 +210,7 @@ async def test_streams_have_a_limit_a_key_and_in_all_and_connections_one_too(
                 # The page's own streams count, whether it is there or not.
                 page = await anna.get("/ui/gradio_api/heartbeat/abc")
                 assert page.json()["title"] == "All event streams of this key are taken"
-                # What waits for its job counts, and is refused before there is one.
+                # A request that waits for its job counts, and is refused before the job exists.
                 images = {"prompt": "a circle", "generator": "tiny-flux", "wait": 20}
                 assert (await ben.post("/v1/images", json=images)).status_code == 429
                 assert len((await ben.get("/v1/jobs")).json()["jobs"]) == 1

@@ -1,4 +1,4 @@
-"""LoRA files from elsewhere, as the answer to a submission sees them: by their header."""
+"""LoRA files from elsewhere: what a submission finds out from their header."""
 
 from __future__ import annotations
 

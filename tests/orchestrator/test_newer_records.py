@@ -1,5 +1,5 @@
-"""Jobs that a newer version of the service stored: what is known of them is shown, and one of them
-never breaks what is asked about others."""
+"""Jobs that a newer version of the service stored are shown as far as they are known. Such a job
+never breaks requests about others."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.orchestrator.scripted import ScriptedGenerator
 
 
 async def _rewrite(redis: Client, job_id: str, field: str, **changes: Any) -> None:
-    """Puts what this version doesn't know into a part of the job's record."""
+    """Adds unknown fields to a part of the job's record."""
     stored = json.loads(await redis.hget(job_key(job_id), field) or "{}")
     await redis.hset(job_key(job_id), field, json.dumps(stored | changes))
 

@@ -1,4 +1,4 @@
-"""Web pages of other origins, where nobody is asked for a key: real requests to a real server."""
+"""Web pages of other origins and a service without keys: real requests to a real server."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def keyed(redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory) -
 
 
 def raw(url: str, request: str) -> tuple[int, dict[str, str], str]:
-    """What comes for these very lines: status, headers, body."""
+    """The answer to exactly these lines: status, headers, body."""
     address = urlsplit(url)
     assert address.port is not None
     with socket.create_connection((address.hostname, address.port), timeout=10) as connection:
@@ -143,20 +143,20 @@ def test_a_redirect_names_no_host(keyed: str, path: str) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "headers", "body"),
     [
-        # What pages can send anywhere without being asked: `no-cors` requests, and forms.
+        # Requests that pages can send anywhere: `no-cors` requests, and forms.
         ("POST", "/v1/jobs/{job}/cancel", EVIL, ""),
         ("POST", "/v1/jobs/{job}/cancel", {"Origin": "null"}, ""),
         ("POST", "/v1/jobs/{job}/cancel", EVIL | {"Content-Type": "text/plain"}, "{}"),
         ("POST", "/ui/gradio_api/queue/join", EVIL | {"Content-Type": "text/plain"}, "{}"),
         ("POST", "/ui/gradio_api/reset", EVIL, ""),
-        # What they could send where they were let in.
+        # Requests that they could send if their origin were allowed.
         ("POST", "/v1/jobs", EVIL | JSON, json.dumps(SPEC)),
         ("DELETE", "/v1/jobs/{job}", EVIL | ASKED, ""),
         ("OPTIONS", "/v1/jobs", EVIL | {"Access-Control-Request-Method": "POST"}, ""),
         ("GET", "/v1/jobs", EVIL, ""),
         ("GET", "/v1/jobs/{job}/events", EVIL, ""),
         ("GET", "/ui/", EVIL, ""),
-        # Pages of other services of this machine are others, too.
+        # Pages of other services on this machine are of other origins, too.
         ("POST", "/v1/jobs/{job}/cancel", {"Origin": "http://127.0.0.1:1"} | ASKED, ""),
         ("POST", "/v1/jobs/{job}/cancel", {"Origin": "http://localhost"} | ASKED, ""),
     ],
@@ -199,7 +199,7 @@ def changes(url: str) -> Iterator[tuple[str, str]]:
 
 
 def test_whatever_changes_something_says_that_no_page_sent_it(url: str) -> None:
-    # Browsers of old name no origin where a form is sent.
+    # Old browsers send no origin with a form.
     form = {"Content-Type": "application/x-www-form-urlencoded"}
     walked = list(changes(url))
     assert {"DELETE", "POST"} == {method for method, _ in walked}
@@ -227,7 +227,7 @@ def test_the_client_says_it_and_tells_a_wrong_name(url: str) -> None:
         made = client.submit(JobSpec.model_validate(SPEC))
         assert client.cancel(made.id).status == "cancelled"
         client.delete(made.id)
-    # Leads to this machine everywhere, and is none of its own names.
+    # This name points to this machine, and is not one of its own.
     transport = httpx.MockTransport(lambda request: _asked_as("evil.example", url, request))
     with (
         Client("http://evil.example", transport=transport) as client,

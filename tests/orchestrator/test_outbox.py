@@ -21,7 +21,7 @@ URL = "https://93.184.215.14/hook"
 
 @pytest.fixture
 async def api(redis: Client, redis_server: RedisServer, artifacts: str) -> AsyncIterator[Api]:
-    """An API whose own courier looks once at its start, and then not for an hour."""
+    """An API whose courier looks for messages once at its start, and then not for an hour."""
     settings = ApiSettings(redis_url=redis_server.url, artifacts=artifacts, poll_seconds=3600)
     app = create_app(settings)
     async with (

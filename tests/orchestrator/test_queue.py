@@ -28,7 +28,7 @@ QUEUE = queue_key("tiny-flux", ["tiny-idefics2"])
 
 
 async def _frozen(queue: Queue) -> Claim:
-    """A claim whose owner has slept through its lease."""
+    """A claim whose lease has expired while its owner was stopped."""
     claim = await queue.claim("frozen", [QUEUE])
     assert claim is not None
     await asyncio.sleep(0.1)
@@ -222,7 +222,7 @@ async def test_a_submission_sent_twice_stays_one_job(api: Api, redis: Client) ->
 
 
 async def test_a_job_that_must_run_alone_gets_its_turn(api: Api, redis: Client) -> None:
-    """What is behind it in the queue doesn't overtake it on a worker that is never idle."""
+    """On a worker that is never idle, later jobs in the queue don't overtake it."""
     suspect, later = await api.submit(), await api.submit()
     queue = Queue(redis)
     claim = await queue.claim("busy", [QUEUE])
@@ -251,7 +251,7 @@ async def test_only_one_end_can_be_a_neighbours_fault(api: Api, redis: Client) -
 
 
 async def _cancelled(api: Api, redis: Client, *, checkpoints: str) -> tuple[Queue, Claim]:
-    """A job whose owner is silent, and to be cancelled."""
+    """A job that must be cancelled and whose owner is silent."""
     job = await api.submit()
     queue = Queue(redis, lease_ms=50)
     claim = await queue.claim("silent", [QUEUE])

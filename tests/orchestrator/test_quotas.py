@@ -1,4 +1,4 @@
-"""What a key may ask for is never exceeded, and the refusal says which quota it was."""
+"""No quota of a key is ever exceeded, and the refusal says which quota it was."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ async def test_a_repeated_submission_is_no_second_job_of_the_quota(guarded: Guar
     answers = [await owner.http.post("/v1/jobs", json=SPEC, headers=headers) for _ in range(2)]
     assert [answer.status_code for answer in answers] == [202, 202]
     assert answers[0].json()["id"] == answers[1].json()["id"]
-    # The refused one's key stands for nothing, so it can be sent again later.
+    # The idempotency key of a refused request is free, so it can be sent again later.
     refused = await owner.http.post("/v1/jobs", json=SPEC, headers={"Idempotency-Key": "late"})
     assert refused.status_code == 429
     await owner.http.post(f"/v1/jobs/{answers[0].json()['id']}/cancel")
@@ -146,13 +146,13 @@ async def test_a_body_over_the_keys_quota_is_refused(guarded: Guarded) -> None:
     await owner.submit()
 
 
-#: A step of it is 33,000 units of work and more.
+#: Each step has more than 33,000 units of work.
 GREEDY = SPEC | {
     "optimizer": {"steps": 10, "batch": 64, "accumulate": 64},
     "image": {"num_inference_steps": 200},
     "eval": {"images": 64, "every": 1},
 }
-#: Some units.
+#: A few units of work.
 LONG = SPEC | {"optimizer": {"steps": 300}}
 IMAGES = {"prompt": "a circle", "generator": "tiny-flux", "wait": 0}
 ASK = {
@@ -305,7 +305,7 @@ async def test_a_key_from_before_work_was_counted_has_no_limit_of_it(
     await redis.hdel(api_key_key(key_id), "work")
     job = await owner.submit()
     assert (await dry(owner, "/v1/jobs", SPEC)).quota is None
-    # Nor has a job from then any work, and it ends as others do.
+    # A job of that time has no work either, and it ends like others.
     await redis.hdel(f"dualprocess:job:{job.id}", "work")
     await owner.http.post(f"/v1/jobs/{job.id}/cancel")
     ended = await owner.job(job.id)

@@ -1,4 +1,4 @@
-"""Redis is away for longer than anybody tries."""
+"""Redis is away for longer than any client tries."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.redis_server import RedisServer
 
 @pytest.fixture
 def tries(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The pauses between tries so far: minutes of them pass in a moment."""
+    """The pauses between tries so far. Minutes of pauses pass in a moment."""
     pauses: list[float] = []
 
     async def brief(seconds: float) -> None:

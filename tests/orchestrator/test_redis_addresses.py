@@ -64,7 +64,7 @@ TAKEN = [
     "redis://[::1]:6379/1",
     "rediss://me:x@redis.example:6380/0?ssl_cert_reqs=none",
     f"redis://:{ESCAPED}@127.0.0.1:6379/0",
-    # What can be read in one way only.
+    # These can be read in only one way.
     "redis://:p@ss@127.0.0.1:6379/0",
     "redis+sentinel://127.0.0.1,sentinel.example:26380,[::1]:26379/main",
     f"rediss+sentinel://me:{ESCAPED}@127.0.0.1/main/3?sentinel_password=x&ssl_cert_reqs=none",
@@ -143,7 +143,7 @@ def test_a_redis_that_is_away_may_come(url: str) -> None:
     assert redis_refusal(url) is None
 
 
-#: Each process that knows Redis, but for where its Redis is.
+#: Each process that uses Redis, without the address of Redis.
 PROCESSES: Mapping[str, Sequence[str]] = {
     "API": ["-m", "services.orchestrator.api", "--port=0"],
     "worker": ["-m", "services.orchestrator.worker", "--generator=h:1", '--vlms={"a": "h:2"}'],

@@ -1,4 +1,4 @@
-"""A Redis that may lose jobs is told of at the start and in /readyz; a setting refuses it."""
+"""A Redis that may lose jobs is reported at the start and in /readyz; a setting refuses it."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ async def test_a_cluster_is_refused_with_what_to_use(
     (sentence,) = ended.stderr.splitlines()
     assert "is a cluster" in sentence
     assert "redis+sentinel://" in sentence
-    # Where it came after the start, the service is not ready.
+    # If such a Redis appears after the start, the service is not ready.
     app = create_app(ApiSettings(redis_url=cluster.url, artifacts=artifacts))
     transport = httpx.ASGITransport(app)
     async with (

@@ -1,4 +1,4 @@
-"""A Redis that takes no writes, a store that deletes nothing: workers outlive both."""
+"""Workers survive a Redis that accepts no writes, and a store that deletes nothing."""
 
 from __future__ import annotations
 

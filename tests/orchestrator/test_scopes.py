@@ -13,7 +13,7 @@ WATCHING = ("/metrics",)
 
 
 def needed(method: str, path: str) -> str:
-    """Whatever starts, stops or deletes something is submitting."""
+    """A request that starts, stops or deletes something needs the scope submit."""
     if path in WATCHING:
         return "admin"
     return "read" if method in ("GET", "HEAD") else "submit"

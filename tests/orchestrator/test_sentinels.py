@@ -1,4 +1,4 @@
-"""Redis behind sentinels: the master dies in the midst of jobs, and none of them notices."""
+"""Redis behind sentinels: the master dies while jobs run, and no job is harmed."""
 
 from __future__ import annotations
 

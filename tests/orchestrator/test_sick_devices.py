@@ -1,4 +1,4 @@
-"""A generator that fails its jobs while it lives, beside one that is well."""
+"""A generator whose jobs fail while its process lives, and a healthy one."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ def no_such_job(answer: httpx.Response, job: Job) -> bool:
 
 NOT_THERE = [Visit(404)]
 
-#: What each route owes a stranger. A new route needs a line here before this file passes.
+#: The right answer of each route to a stranger. A new route needs a line here, or this file fails.
 RULES: dict[tuple[str, str], list[Visit]] = {
     ("GET", "/v1/jobs"): [Visit(200, tells=only_ones_own)],
     ("POST", "/v1/jobs"): [
@@ -126,7 +126,7 @@ async def owner(guarded: Guarded) -> Api:
 
 @pytest.fixture
 async def job(owner: Api, site: Site) -> Job:
-    """A finished job that holds what nobody else may learn."""
+    """A finished job with contents that nobody else may see."""
     site.start_worker()
     headers = {"Idempotency-Key": IDEMPOTENCY_KEY}
     batch = one_job(SPEC | OWNERS) | {"name": f"batch {MARK}"}
@@ -174,7 +174,7 @@ async def test_a_stranger_who_has_no_jobs_sees_none(guarded: Guarded, job: Job) 
 async def test_the_owner_finds_behind_the_same_doors_what_is_theirs(
     guarded: Guarded, owner: Api, job: Job
 ) -> None:
-    """Otherwise the stranger's walk would prove nothing."""
+    """Without this the stranger's requests would prove nothing."""
     for method, path, _ in routes(guarded):
         if path.startswith(("/v1/jobs/", "/v1/batches/")) and method != "DELETE":
             for address in addresses(path, job):

@@ -1,4 +1,4 @@
-"""Files that came with a submission which broke off do not stay."""
+"""Files of a submission that broke off are removed."""
 
 from __future__ import annotations
 

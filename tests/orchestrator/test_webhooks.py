@@ -1,4 +1,4 @@
-"""Webhooks: who hears of a job's end, how often, and who can't be reached this way."""
+"""Webhooks: who gets messages about a job's end, how often, and which addresses are refused."""
 
 from __future__ import annotations
 

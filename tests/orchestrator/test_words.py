@@ -129,7 +129,7 @@ async def test_a_vlm_that_is_late_each_time_ends_the_attempt(
 async def test_a_job_of_words_is_no_company_on_a_generator(
     api: Api, site: Site, generator: ScriptedGenerator, vlm: ScriptedVlm
 ) -> None:
-    """What kills the generator beside it has nobody else to blame."""
+    """A job that kills the generator beside it is the only one to blame."""
     vlm.away = True
     generator.go.clear()
     asked = (await post(api, "/v1/answers", ASK | {"wait": 0}, 202))["job"]["id"]

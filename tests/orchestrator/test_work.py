@@ -1,5 +1,5 @@
-"""How much work a spec is: told by one formula, which is true of what the models do, and which
-nothing that a user may write escapes."""
+"""How much work a spec is. One formula counts it; it fits what the models do, and no field that a
+user may write escapes it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ from services.vlm.servicer import VlmServicer
 from tests.orchestrator.conftest import SPEC, Api, grpc_server
 from tests.redis_server import RedisServer
 
-#: The models compute: on a busy machine that takes longer than what else is waited for here.
+#: The models really compute, which takes longer on a busy machine than other tests.
 pytestmark = pytest.mark.timeout(240)
 
 PRESETS = load_presets()

@@ -1,4 +1,4 @@
-"""A real Chromium, on pages that must ask nobody but the service."""
+"""A real Chromium, with pages that may send requests only to the service."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_play
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 WHY_NOT = "needs chromium on the PATH: apt-get install chromium"
-#: Set where its absence is a fault, not a reason to skip.
+#: If it is set, a missing browser is a failure and not a reason to skip.
 REQUIRED = "DUALPROCESS_TESTS_NEED_BROWSER" in os.environ
 
 _FLAGS = (

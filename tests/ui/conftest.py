@@ -19,7 +19,7 @@ __all__ = ["redis_server"]
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """One a module: playwright's loop must not be there for other tests' own."""
+    """One for each module, since playwright's event loop would disturb those of other tests."""
     if CHROMIUM is None and not REQUIRED:
         pytest.skip(WHY_NOT)
     assert CHROMIUM, WHY_NOT
@@ -36,7 +36,7 @@ def stack(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 @pytest.fixture
 def visit(browser: Browser, stack: Stack) -> Iterator[Visit]:
-    """A first visitor, whose pages asked nobody else and broke nowhere."""
+    """A first visitor, whose pages must ask no other site and have no errors."""
     visit = Visit(browser, stack.url)
     yield visit
     visit.context.close()

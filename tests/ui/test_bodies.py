@@ -1,4 +1,4 @@
-"""What the page sends has limits of its own, before Gradio reads it."""
+"""The page's requests have limits of their own, before Gradio reads them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Between jobs and the page's fields: nothing is lost on the way there and back."""
+"""Jobs become fields of the page and fields become jobs, and nothing is lost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page where keys are asked for: it shows a visitor their own jobs and nobody else's."""
+"""The page of a service with keys shows a visitor their own jobs and nobody else's."""
 
 from __future__ import annotations
 

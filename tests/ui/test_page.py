@@ -21,8 +21,7 @@ ENDLESS = "5000"
 
 @pytest.fixture(scope="module")
 def learned(stack: Stack) -> Job:
-    """A job that has ended before anybody came. Its steps were so large that its images have
-    become alike."""
+    """A job that ended earlier. Its steps were so large that its images have become alike."""
     large = red_circle(name="large steps", guard=GuardOptions(anchor=0.001)).model_copy(
         update={"optimizer": OptimizerOptions(steps=6, lr=8e-3), "eval": EvalOptions(images=2)}
     )
@@ -48,7 +47,7 @@ def test_teach_watch_reload_stop_download_use_compare(
     set_number(page, "optimizer-steps", ENDLESS)
     set_number(page, "eval-every", "2")
     set_number(page, "eval-images", "2")
-    # The guard stands as the preset has it.
+    # The guard has the preset's values.
     anchor = page.locator("#teach-guard-anchor input")
     preset = anchor.input_value()
     assert float(preset) > 0
@@ -135,7 +134,7 @@ def test_faults_stand_at_their_fields(visit: Visit) -> None:
         expect(page.locator(f"{spot} .dp-fault")).to_contain_text("is empty")
     expect(page.locator(".dp-weight .dp-fault")).to_contain_text("greater than 0")
     expect(page.locator("#teach-prompt textarea")).to_have_attribute("aria-invalid", "true")
-    # What only the service knows comes to its field as well, out of folded settings.
+    # A fault that only the service finds is shown at its field, which is unfolded for that.
     page.locator("[data-template=green-square]").click()
     expect(page.locator("#teach-prompt textarea")).to_have_value("a square")
     set_number(page, "image-width", "65")

@@ -1,4 +1,4 @@
-"""What the page tells of a job that has ended."""
+"""What the page shows of a job that has ended."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The families of VLMs, a row each: what is proved of one, is proved of all."""
+"""The families of VLMs, one row for each; all tests run for all of them."""
 
 from __future__ import annotations
 

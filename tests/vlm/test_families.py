@@ -80,7 +80,7 @@ def test_loss_equals_the_models_own(
 def test_what_the_text_model_needs_to_know_is_passed(
     vlm: VlmFamily, row: Row, images: dict[str, torch.Tensor]
 ) -> None:
-    """Each of it matters: without it a call gives another loss, so the test above would fail."""
+    """Each input matters: without it the loss is another one, so the test above would fail."""
     whole = plain_loss(vlm, row, images["photo"], SOFA)
     for name in row.needed:
         try:

@@ -91,7 +91,7 @@ def test_margin_and_worst_case_together_look_at_the_worst_image(
 def test_an_answer_that_is_sure_gives_numbers(
     vlm: VlmFamily, batch: torch.Tensor, monkeypatch: pytest.MonkeyPatch, sureness: float
 ) -> None:
-    """Its gradient is next to nothing, or nothing: there is no direction to move in."""
+    """Its gradient is nearly zero, or zero, so there is no direction to move in."""
     talk = vlm.converse(SMILING, POSTFIX, vlm.image_placeholder(vlm.pixel_values(batch[:1])))
     (token,) = (talk.input_ids[position] for position in talk.answer_positions)
     logits = vlm.logits
@@ -154,7 +154,7 @@ def test_questions_count_by_their_weights(vlm: VlmFamily, batch: torch.Tensor) -
     assert both.loss == pytest.approx(0.75 * smiling.loss + 0.25 * sofa.loss, rel=1e-5)
     wanted = 0.75 * smiling.gradient + 0.25 * sofa.gradient
     torch.testing.assert_close(both.gradient, wanted, rtol=1e-3, atol=1e-7)
-    # What is told of each answer is its own.
+    # The reported values of each answer are its own.
     assert both.answers[0][1].loss == pytest.approx(sofa.answers[0][0].loss, rel=1e-5)
 
 

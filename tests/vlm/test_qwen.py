@@ -185,7 +185,7 @@ def test_loss_equals_the_models_own(
 def test_image_tokens_have_rows_and_columns(
     family: Family, images: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The loss of one-dimensional positions is another one: the tests above would notice."""
+    """With one-dimensional positions the loss is another one, so the tests above would notice."""
     seen = photo(images, 256, 384)
     (with_grid,) = score(family.vlm, seen, [SMILING], POSTFIX)
 

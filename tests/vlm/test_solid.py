@@ -1,4 +1,4 @@
-"""Solid drawings laid over images of another size: lines stay lines, white stays clear."""
+"""Solid drawings over images of another size: lines stay lines, white stays transparent."""
 
 from __future__ import annotations
 

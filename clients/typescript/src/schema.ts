@@ -2390,6 +2390,13 @@ export interface operations {
                 };
                 content?: never;
             };
+            /** @description To the file in the store, with `--signed-downloads`. */
+            307: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
             /** @description Client Error */
             "4XX": {
                 headers: {

@@ -28,6 +28,8 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {"content": _CONTENT, "description": "The file."},
     206: {"content": _CONTENT, "description": "The requested range."},
     304: {"description": "`If-None-Match` names it."},
+}
+_ELSEWHERE: dict[int | str, dict[str, Any]] = {
     307: {"description": "To the file in the store, with `--signed-downloads`."},
 }
 
@@ -42,7 +44,7 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
     "/{job_id}/artifacts/{name}",
     dependencies=[READ],
     response_class=Response,
-    responses=_RESPONSES,
+    responses=_RESPONSES | _ELSEWHERE,
 )
 async def artifact(
     job: JobDep,

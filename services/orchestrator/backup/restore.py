@@ -36,7 +36,7 @@ async def restore(
     await _check_empty(redis)
     await _check_age(binary, records, manifest.redis_version)
     for file in manifest.files:
-        await artifacts.write(file.path, await asyncio.to_thread(folder.file, file))
+        await artifacts.write_back(file.path, await asyncio.to_thread(folder.file, file))
     await _write(binary, records)
     await _queue_what_ran(redis)
     return manifest

@@ -83,5 +83,7 @@ def _remedy(error: grpc.aio.AioRpcError) -> str:
         return "this is neither a generator nor a VLM of dualprocess; give the address of one"
     details = error.details() or ""
     if any(word in details.lower() for word in ("ssl", "tls", "certificate", "handshake")):
-        return "both ends need TLS, and certificates of one authority with the right name; see --tls-ca"
+        return (
+            "both ends need TLS, and certificates of one authority with the right names: --tls-ca"
+        )
     return "start it, or correct its address; a service with TLS hangs up on a caller without"

@@ -43,8 +43,9 @@ def of_redis(data: Path | None, redis_url: str | None) -> tuple[Place | None, li
         told = [problem("redis", seen.refusal, "as it says")]
     for finding in seen.findings:
         # The last part of its sentence says what to do.
-        said, remedy = re.split(r"[:;] (?=[^:;]*$)", finding)
-        told.append(problem("clock" if "clock" in said else "redis", said, remedy))
+        said, *remedy = re.split(r"[:;] (?=[^:;]*$)", finding)
+        what = "clock" if "clock" in said else "redis"
+        told.append(problem(what, said, *remedy or ["as it says"]))
     if not any(finding.what == "clock" for finding in told):
         ahead = seen.seconds_ahead
         told.append(fine("clock", f"Redis's clock and this machine's differ by {abs(ahead):.1f} s"))

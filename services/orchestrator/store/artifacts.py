@@ -94,13 +94,10 @@ class ArtifactStore:
         if not NAME.fullmatch(name):
             raise ValueError(f"{name!r} can't be the name of an artifact")
         path = f"jobs/{job_id}/{token}/{name}"
-        await self.write(path, data)
-        artifact = Artifact(
-            name=name,
-            media_type=_media_type(name),
-            bytes=len(data),
-            sha256=await _sha256(data),
-        )
+        await self.write(path, data, _shown(name))
+        media_type = MEDIA_TYPES.get(Path(name).suffix, "application/octet-stream")
+        digest = await _sha256(data)
+        artifact = Artifact(name=name, media_type=media_type, bytes=len(data), sha256=digest)
         return artifact, path
 
     async def put_checkpoint(
@@ -145,12 +142,16 @@ class ArtifactStore:
             # Removes empty folders, and files of a process that died while writing.
             await asyncio.to_thread(shutil.rmtree, self._folder / "jobs" / job_id, True)
 
-    async def write(self, path: str, data: bytes) -> None:
+    async def write_back(self, path: str, data: bytes) -> None:
+        """A file of a backup, as ``put`` or ``put_checkpoint`` stored it. Raises
+        ``StoreUnavailable``."""
+        is_checkpoint = "/checkpoints/" in path
+        await self.write(path, data, None if is_checkpoint else _shown(Path(path).name))
+
+    async def write(self, path: str, data: bytes, attributes: dict[str, str] | None = None) -> None:
         """A whole file, as ``read`` gives it. Raises ``StoreUnavailable``."""
-        name = Path(path).name
-        # For who fetches it from the store itself. A folder has no place for this.
-        shown = {"Content-Type": _media_type(name), "Content-Disposition": attachment(name)}
-        kept = shown if self._folder is None else None
+        # A folder has no place for attributes.
+        kept = attributes if self._folder is None else None
         try:
             async with self._answering(len(data)):
                 await obstore.put_async(self._store, path, data, attributes=kept)
@@ -213,10 +214,6 @@ def attachment(name: str) -> str:
     return f'attachment; filename="{name}"'
 
 
-def _media_type(name: str) -> str:
-    return MEDIA_TYPES.get(Path(name).suffix, "application/octet-stream")
-
-
 def _patience(seconds: float) -> dict[str, Any]:
     """How a store in the network is asked: what fails is told soon, and tried again by who knows
     what waits for it."""
@@ -240,6 +237,12 @@ def _patience(seconds: float) -> dict[str, Any]:
             },
         },
     }
+
+
+def _shown(name: str) -> dict[str, str]:
+    """For who fetches it from the store itself."""
+    media_type = MEDIA_TYPES.get(Path(name).suffix, "application/octet-stream")
+    return {"Content-Type": media_type, "Content-Disposition": attachment(name)}
 
 
 async def _sha256(data: bytes) -> str:

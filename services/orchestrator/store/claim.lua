@@ -1,13 +1,13 @@
 -- Takes the first job of several queues under a lease, of those whose owners may run one more.
--- KEYS: leases, fence, jobs, last claim of this worker, who waits for jobs, devices that were seen of
---   late, then the queues
+-- KEYS: leases, fence, jobs, last claim of this worker, waiting workers, recently seen devices, then
+--   the queues
 -- ARGV: worker, lease in ms, prefix of job keys, prefix of API keys, how many jobs the worker runs,
---   a random name of this call, how long a worker counts as waiting after it asked in ms, the
---   worker's device, for how long in seconds one that was seen is believed to come back
+--   a random name of this call, how many ms a worker counts as waiting after it asked, the worker's
+--   device, for how many seconds a device that went away is expected back
 -- Returns {id, token, 1 if it must run alone}, or nothing when all queues are empty. While the first
--- job must run alone, nothing is there for a worker that runs others: so its turn comes. While a
--- worker that runs fewer jobs waits for the same queue, the first job is left to it. A job that the
--- worker's device failed is passed over while another device, which is there or will be back, could do it.
+-- job must run alone, a worker that runs others gets nothing, so that the job's turn comes. While a
+-- worker that runs fewer jobs waits for the same queue, the first job is left to it. A job that failed
+-- on the worker's device is skipped while another device, present or expected back, could do it.
 local now, running = milliseconds(), tonumber(ARGV[5])
 
 -- The client sends a command again if the connection broke before the answer came.

@@ -60,11 +60,11 @@ class Blame(StrEnum):
     #: The cause may be another job on the same generator: the first such end doesn't count, and the
     #: job runs alone from then on.
     NEIGHBOUR = "neighbour"
-    #: Perhaps the device's: it doesn't count, and the job goes to another device where there is
-    #: one. When two failed it without a newer checkpoint between, or one twice, the job fails.
+    #: Perhaps the device's: it doesn't count, and the job goes to another device if there is one.
+    #: If two devices, or one twice, failed it without a newer checkpoint between, the job fails.
     DEVICE = "device"
     NOBODY = "nobody"
-    #: The worker's, which is older than the job: no attempt, and told once.
+    #: The worker's, which is older than the job. This is no attempt, and the cause is written once.
     OLD_WORKER = "old worker"
 
 
@@ -136,11 +136,11 @@ class Queue:
     ) -> Claim | None:
         """The next job of these queues, or ``None`` when all are empty.
 
-        ``running`` is how many jobs ``owner`` runs. ``None`` as well where that is one or more, and
-        the next job must run alone, or is left to a worker that runs fewer and waits for jobs. A
-        job that ``device`` failed is left to another one, that is there or was so of late, where
-        that could do it. An ask that Redis did not answer is the same one when it is made again:
-        what was claimed then is claimed now.
+        ``running`` is how many jobs ``owner`` runs. If it runs any, ``None`` can also mean that the
+        next job must run alone, or is left to a waiting worker that runs fewer. A job that failed
+        on ``device`` is left to another device that could do it, if one is there or was there
+        recently. If Redis did not answer, the call can be repeated: it returns what the first one
+        claimed.
         """
         ask = self._asks.setdefault(owner, secrets.token_hex(8))
         claimed = await self._scripts["claim"](
@@ -169,7 +169,7 @@ class Queue:
         return Claim(claimed[0], claimed[1], bool(claimed[2])) if claimed else None
 
     async def leave(self, owner: str) -> None:
-        """``owner`` waits for no jobs any more."""
+        """Notes that ``owner`` no longer waits for jobs."""
         async with self._redis.pipeline(transaction=True) as pipe:
             pipe.hdel(keys.WAITING, owner)
             pipe.delete(keys.claimed_key(owner))
@@ -262,11 +262,10 @@ class Queue:
     ) -> JobStatus | None:
         """Ends the attempt for ``cause``; the job's status then, or ``None`` when it is not ours.
 
-        ``attempts`` that count may end in a row without a newer checkpoint; then the job fails.
+        The job fails after ``attempts`` that count, in a row, without a newer checkpoint.
         ``pause_ms`` is the pause after the first of them; it doubles with each. ``device`` is the
-        one to blame.
-        Without ``expired`` the caller owns the lease; with it, the lease must be over, and
-        ``expired()`` must have been asked in the last half of a lease.
+        device on which the attempt failed. Without ``expired`` the caller owns the lease; with it,
+        the lease must be over, and ``expired()`` must have been asked in the last half of a lease.
         """
         status = await self._scripts["requeue"](
             keys=[

@@ -54,8 +54,7 @@ WORKERS = f"{_PREFIX}:workers"
 #: Hash: each worker that recently asked for a job → how many jobs it runs, its queues, and until
 #: when it counts as waiting, as JSON.
 WAITING = f"{WORKERS}:waiting"
-#: Devices that were there of late: a device and what a worker serves with it, as JSON → when it was
-#: last seen.
+#: Recently seen devices: a device and what its worker serves, as JSON → when it was last seen.
 DEVICES = f"{WORKERS}:devices"
 #: Counts submissions, so that a queue is first in, first out within a priority.
 SEQUENCE = f"{_PREFIX}:sequence"
@@ -140,8 +139,8 @@ def idempotency_key(owner: str, key: str) -> str:
 
 
 def connect(url: str, *, retries: int, decodes: bool = True, seconds: float = 20) -> Client:
-    """A client that tries a command again, ``retries`` times, while Redis is away; -1 for as often
-    as it takes.
+    """A client that tries a command again, ``retries`` times, while Redis is away; -1 means
+    without a limit.
 
     An answer may take ``seconds``. Without ``decodes`` it gives bytes, as DUMP needs.
 

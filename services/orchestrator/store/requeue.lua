@@ -2,13 +2,13 @@
 -- KEYS: job, leases, events, delayed, causes, jobs, last look for leases that are over
 -- ARGV: id, token, cause, attempts allowed, pause in ms, 'owner' or 'expired', blame,
 --   lease in ms, device to blame or ''
--- 'owner' needs the lease; 'expired' needs it to be over, as expired.lua sees it. Only what is blamed
--- on the 'job' counts as an attempt; what may be a 'neighbour''s fault can happen once, since the job
--- runs alone from then on. What may be a 'device''s fault does not count either, and the job is left
--- to another device; but the second time in a row without a newer checkpoint it fails. Allowed are so many attempts in a row of which none left a newer checkpoint
--- than was there before ('spent' counts them, 'reached' is the newest's step). The pause doubles with
--- each of them.
--- A job whose cancel is wanted is queued again only for what it learned: with checkpoints.
+-- 'owner' needs the lease; 'expired' needs it to be over, as expired.lua sees it. Only the blame 'job'
+-- counts as an attempt. What may be a 'neighbour''s fault can happen once, since the job runs alone
+-- from then on. What may be a 'device''s fault does not count either, and the job is left to another
+-- device; the second time in a row without a newer checkpoint, the job fails.
+-- 'spent' counts the attempts in a row without a newer checkpoint, and 'reached' is the step of the
+-- newest checkpoint. The pause doubles with each of these attempts.
+-- A job that was cancelled is queued again only if it has checkpoints, to export what it learned.
 -- Returns the new status, or nothing.
 local function got_further(job)
   local checkpoints = cjson.decode(redis.call('HGET', job, 'checkpoints') or '[]')
@@ -55,7 +55,7 @@ if ARGV[7] == 'device' then
   end
 end
 cause = 'attempt ' .. attempt .. ': ' .. cause
--- Workers may stay too old for a job for hours.
+-- Workers may be too old for a job for hours, so that cause is written once.
 if ARGV[7] ~= 'old worker' or redis.call('LINDEX', KEYS[5], -1) ~= cause then
   redis.call('RPUSH', KEYS[5], cause)
 end

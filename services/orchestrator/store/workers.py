@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 
 from services.orchestrator.store import redis as keys
 
-#: A device that is away for less than this comes back, as after a restart: a job that another one
-#: failed waits for it.
+#: A device that is away for less than this may come back, as after a restart. A job that failed on
+#: another device waits for it.
 DEVICE_SECONDS = 120.0
 #: How old a shared look at the live workers may be.
 _LOOK_SECONDS = 1.0
@@ -20,7 +20,7 @@ _LOOK_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class LiveWorker:
-    """``device`` is the name of its generator's device."""
+    """``device`` is the name of the generator's device."""
 
     id: str
     generator: str
@@ -84,6 +84,6 @@ def _dump(worker: LiveWorker) -> str:
 
 def _load(text: str) -> LiveWorker:
     fields = json.loads(text)
-    # An older worker names no device.
+    # Workers of older versions name no device.
     device = fields.get("device", "")
     return LiveWorker(fields["id"], fields["generator"], tuple(fields["vlms"]), device)

@@ -1,1 +1,1 @@
-"""The web page at ``/ui``: a client of the REST API like any other, through ``dualprocess``."""
+"""The web page at ``/ui``. It uses the REST API through the ``dualprocess`` client, like others."""

@@ -1,4 +1,4 @@
-"""What the page's menus offer."""
+"""The choices in the page's menus."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from dualprocess.schemas import GeneratorInfo, Job, JobKind, JobStatus, ModelLis
 from services.orchestrator.ui import panel
 from services.orchestrator.ui.render import percent
 
-#: Jobs behind these are found by their address or id.
+#: Older jobs are found by their address or id.
 MOST_JOBS = 200
 
 Choice = tuple[str, str]
 
 
 def models(infos: Iterable[GeneratorInfo | VlmInfo]) -> list[Choice]:
-    """The models, those with live workers first and marked."""
+    """The models. Those with live workers come first, and are marked."""
     ordered = sorted(infos, key=lambda info: (info.live_workers == 0, info.name))
     return [
         (f"{info.name} · {'ready' if info.live_workers else 'no worker'}", info.name)
@@ -45,7 +45,7 @@ def label(job: Job) -> str:
 
 
 async def optimise_jobs(client: AsyncClient) -> list[Job]:
-    """The newest."""
+    """The newest optimise jobs."""
     found: list[Job] = []
     async for job in client.jobs():
         if job.kind == JobKind.OPTIMIZE:

@@ -1,4 +1,4 @@
-"""The Compare tab: two jobs side by side, what differs between them first."""
+"""The Compare tab: two jobs side by side. What differs between them comes first."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def build() -> Compare:
 
 
 async def offered(request: gr.Request, left: str | None, right: str | None) -> list[Any]:
-    """Both menus, with the newest two jobs in them unless others were chosen."""
+    """Both menus. The two newest jobs are chosen, unless others were."""
     async with visiting(request) as client:
         jobs = choices.ended(await choices.optimise_jobs(client))
     menu = [(choices.label(job), job.id) for job in jobs]
@@ -77,7 +77,7 @@ async def _compared(request: gr.Request, left: str | None, right: str | None) ->
 
 
 def _differences(left: Job, right: Job) -> list[tuple[str, str, str]]:
-    """Name, left, right of every setting in which they differ."""
+    """Name, left value and right value of each setting in which they differ."""
     sides = [_settings(job.spec) for job in (left, right) if isinstance(job.spec, ResolvedJobSpec)]
     if len(sides) < 2:
         return []
@@ -104,7 +104,7 @@ def _asked(one: Question) -> str:
 
 
 def _drawn(drawing: VisualPrompt | None) -> str:
-    """Two drawings differ when their letters do."""
+    """A text for a drawing; different drawings have different texts."""
     if drawing is None:
         return ""
     return f" (drawing {hashlib.sha256(drawing.image).hexdigest()[:6]}, {drawing.mode})"

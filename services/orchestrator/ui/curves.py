@@ -10,9 +10,9 @@ from dataclasses import dataclass
 Curve = list[tuple[int, float]]
 
 WIDTH, HEIGHT = 320, 120
-#: More points than this would be less than a pixel apart.
+#: The most points of a curve; more would be less than a pixel apart.
 _POINTS = 400
-#: How much of the line behind a noisy curve is its own past.
+#: The weight of earlier values in the running mean of a noisy curve.
 _SMOOTH = 0.85
 
 
@@ -42,8 +42,8 @@ def chart(
     top: float | None = None,
     most: float = 0.0,
 ) -> Chart:
-    """``series`` over an axis of ``steps``. From 0 up to ``top``, else to a round number above the
-    largest value and above ``most``."""
+    """A chart of ``series`` over ``steps`` steps. The axis goes from 0 to ``top``, or else to a
+    round number above the largest value and above ``most``."""
     largest = max([most, *(value for _, curve in series for _, value in curve)])
     top = top if top is not None else _round_up(largest)
     lines = [
@@ -67,7 +67,7 @@ def _path(curve: Curve, steps: int, top: float) -> str:
 def _smooth(curve: Curve) -> Curve:
     smooth: Curve = []
     for count, (step, value) in enumerate(curve, 1):
-        # At first the mean of all there is.
+        # At first it is the mean of all values so far.
         share = min(_SMOOTH, 1 - 1 / count)
         mean = share * smooth[-1][1] + (1 - share) * value if smooth else value
         smooth.append((step, mean))

@@ -1,4 +1,4 @@
-"""Visual prompts of the templates: red marks on white, which is clear, as PNG."""
+"""Visual prompts of the templates, as PNG: red marks on white, where white is transparent."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 RED = (255, 0, 0)
 _WHITE = (255, 255, 255)
-#: Shares of the image's height.
+#: As shares of the image's height.
 _LINE = 1 / 32
 _STRIP = 5 / 32
 _LETTER = 1 / 10
@@ -28,13 +28,13 @@ class Mark:
 
     @classmethod
     def read(cls, data: dict[str, Any]) -> Mark:
-        """As the page's widget sends one."""
+        """Reads a mark as the page's widget sends it."""
         place = (min(max(float(data[axis]), 0.0), 1.0) for axis in ("x", "y"))
         return cls(str(data["label"])[:40], *place)
 
 
 def palette(size: tuple[int, int], colours: Sequence[str]) -> bytes:
-    """Swatches side by side along the bottom. Colours are CSS's."""
+    """Swatches side by side along the bottom. Colours are written as in CSS."""
     image, draw = _blank(size)
     width, height = size
     top = height - max(round(height * _STRIP), 1)
@@ -45,7 +45,7 @@ def palette(size: tuple[int, int], colours: Sequence[str]) -> bytes:
 
 
 def horizon(size: tuple[int, int], down: float) -> bytes:
-    """A red line across, its middle ``down`` of the way from the top (0 to 1)."""
+    """A red line across the image. ``down`` is the height of its middle, from 0 (top) to 1."""
     image, draw = _blank(size)
     width, height = size
     rows = max(round(height * _LINE), 2)
@@ -72,7 +72,7 @@ def points(size: tuple[int, int], marks: Sequence[Mark]) -> bytes:
     for mark in marks:
         x, y = mark.x * width, mark.y * height
         draw.ellipse((x - radius, y - radius, x + radius, y + radius), RED)
-        # Beside the dot, on the side where there is room.
+        # The label goes to the side of the dot where there is room.
         side = "l" if mark.x < 0.7 else "r"
         offset = radius * 1.6 * (1 if side == "l" else -1)
         draw.text((x + offset, y), mark.label, RED, _font(height), anchor=f"{side}m")
@@ -80,7 +80,7 @@ def points(size: tuple[int, int], marks: Sequence[Mark]) -> bytes:
 
 
 def composition(size: tuple[int, int], marks: Sequence[Mark]) -> bytes:
-    """A red frame around each place, with what belongs there written into it."""
+    """A red frame around each place, with the label of the place in it."""
     image, draw = _blank(size)
     width, height = size
     stroke = max(round(height / 100), 1)
@@ -103,7 +103,7 @@ def _blank(size: tuple[int, int]) -> tuple[Image.Image, ImageDraw.ImageDraw]:
 
 
 def _visible(colour: str) -> tuple[int, ...]:
-    """Pure white would be clear."""
+    """The colour, but not pure white, since that is transparent."""
     rgb = ImageColor.getrgb(colour)[:3]
     return (254, 254, 254) if rgb == _WHITE else rgb
 

@@ -1,4 +1,4 @@
-"""What went wrong, by the field where a visitor can mend it."""
+"""Faults, each at the field where a visitor can correct it."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from dualprocess.schemas.problems import field_path
 
 Shown = dict[str, Any]
 
-#: What the page can say after trying something.
+#: Errors that the page shows to the visitor.
 EXPECTED = (DualProcessError, ValidationError)
 
 NOTHING: Shown = {"title": "", "fields": []}
 
 
 def fault(title: str, **fields: str) -> Shown:
-    """A sentence, and one for each field."""
+    """A fault with a title, and with a sentence for each of these fields."""
     return {
         "title": title,
         "fields": [{"field": name, "message": message} for name, message in fields.items()],

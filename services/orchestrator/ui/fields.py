@@ -1,4 +1,4 @@
-"""The fields of the Teach tab, and who reads and fills them."""
+"""The fields of the Teach tab, and how they are read and filled."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from services.orchestrator.ui.settings import GROUPS, GUARD, SETTINGS
 
 SCOPE = "teach"
 
-#: What can be seen, and be at fault, without unfolding the settings.
+#: Fields that are visible, with their faults, while the settings are folded.
 UNFOLDED = frozenset({"prompt", "prompts", "questions", "generator", "vlm", "body"})
 
 
 @dataclass(frozen=True)
 class Fields:
-    """By the path of each in a ``JobSpec``, in a fixed order."""
+    """The components by their paths in a ``JobSpec``, in a fixed order."""
 
     by_path: Mapping[str, Component]
 
@@ -35,7 +35,8 @@ class Fields:
         return dict(zip(self.by_path, values, strict=True))
 
     def filled(self, values: Mapping[str, Any]) -> list[Any]:
-        """An update a component; those that ``values`` lacks stay as they are."""
+        """An update for each component. Components without a value in ``values`` stay as they
+        are."""
         return [values.get(path, gr.skip()) for path in self.by_path]
 
 
@@ -98,7 +99,7 @@ def weights() -> gr.Textbox:
 
 
 def settings() -> tuple[dict[str, Component], GuardButtons]:
-    """Every setting, in its groups, and the buttons of the guard's."""
+    """All settings, in groups, and the buttons of the guard."""
     built: dict[str, Component] = {}
     for group, about in GROUPS.items():
         heading(group, about)

@@ -1,4 +1,4 @@
-"""What fills the fields of the Teach tab: a template, a generator's defaults, an earlier job."""
+"""Fills the fields of the Teach tab: from a template, a generator's defaults or an earlier job."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from services.orchestrator.ui.templates import TEMPLATES, TINY_PAIR, Template
 from services.orchestrator.ui.visitor import connected, visiting
 from services.orchestrator.ui.words import Words
 
-#: What a first visitor finds, where the tiny pair is there to learn it.
+#: The template that a first visitor sees, if the tiny pair is there to learn it.
 FIRST = "red-circle"
 _SIDE = 512
 _SMALLEST_SIDE, _LARGEST_SIDE = 16, 4096
@@ -34,15 +34,15 @@ class Filling:
         return [self.starts.cards, *self.starts.shown_components, *self.fields.components]
 
     async def choose(self, request: gr.Request, name: str, *values: Any) -> list[Any]:
-        """A card was clicked. ``values``: the controls', then width and height."""
+        """A card was clicked. ``values`` are those of the controls, then width and height."""
         async with visiting(request) as client:
             return self._template(TEMPLATES[name], await client.models(), values)
 
     async def opened(self, request: gr.Request, job_id: str, *values: Any) -> list[Any]:
         """The page was opened: the menus, and the job of its address or a first example.
 
-        Behind ``outputs`` come who can write, and what went wrong. A job that isn't there leaves
-        the page of a first visit.
+        After ``outputs`` come the writers, and what went wrong. If the job does not exist, the page
+        is that of a first visit.
         """
         nothing = [gr.skip() for _ in [*self.outputs, *self.words.offered]]
         try:
@@ -55,7 +55,7 @@ class Filling:
         return [*self._with_menus(updates, listed), *words.offered(listed), fault]
 
     def reopened(self, job: Job) -> list[Any]:
-        """Everything as it was when the job was made."""
+        """All fields as they were when the job was made."""
         return self._filled(job)
 
     async def defaults(self, request: gr.Request, generator: str) -> list[Any]:
@@ -92,7 +92,7 @@ class Filling:
         return self._all(self.fields.filled(spec.shown(job.spec)))
 
     def _all(self, fields: list[Any]) -> list[Any]:
-        """These, and no template."""
+        """These fields, and no chosen template."""
         hidden = [gr.update(visible=False) for _ in self.starts.groups]
         return ["", *hidden, gr.skip(), gr.skip(), gr.skip(), *fields]
 
@@ -138,7 +138,7 @@ def redrawn(name: str, rows: list[dict[str, Any]] | None, *values: Any) -> Any:
 
 
 async def preset(request: gr.Request, generator: str) -> dict[str, Any]:
-    """What the generator's preset has, by path."""
+    """The values of the generator's preset, by path."""
     async with visiting(request) as client:
         return _defaults(await client.models(), generator)
 

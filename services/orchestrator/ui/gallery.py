@@ -30,7 +30,7 @@ class Card:
     job: Job
     title: str
     prompt: str
-    #: One below the other: of the base model and with the LoRA, or of an images job alone.
+    #: Rows of pictures: one of the base model and one with the LoRA; or one of an images job.
     rows: list[list[str]]
     teacher: tuple[float, float] | None
     judge: tuple[float, float] | None
@@ -45,7 +45,7 @@ class Gallery:
 
     @property
     def look(self) -> dict[str, Any]:
-        """The event that fills it anew."""
+        """The event that fills the gallery again."""
         return {
             "fn": listed,
             "inputs": [self.kind, self.count],
@@ -66,7 +66,7 @@ def build() -> Gallery:
 
 
 async def listed(request: gr.Request, kind: str, count: int) -> tuple[str, Any]:
-    """The cards, and whether there are older ones. Raises ``gr.Error``."""
+    """The cards, and whether there are older jobs. Raises ``gr.Error``."""
     async with visiting(request) as client:
         jobs = await _newest(client, kind, count + 1)
         cards = await asyncio.gather(*(_card(client, job) for job in jobs[:count]))
@@ -105,7 +105,7 @@ async def _rows(client: AsyncClient, job: Job) -> list[list[str]]:
     if seeds:
         both = [[f"{side}-{seed}.png" for seed in seeds] for side in ("base", "lora")]
         return [await pictures.thumbnails(client, job, names) for names in both]
-    # The way there, as far as it went.
+    # The previews that the job made before it ended.
     previews = list(Progress.of(job).previews.values())[-_IMAGES_SHOWN:]
     pairs = [await pictures.halves(client, job.id, preview, small=True) for preview in previews]
     return [list(row) for row in zip(*pairs, strict=True)]

@@ -12,8 +12,8 @@ from services.orchestrator.route_path import route_path
 from services.orchestrator.ui import paths
 from services.orchestrator.ui.bodies import within_limits
 
-#: The browser itself keeps the page from asking anyone but this service. Gradio compiles its
-#: templates in the browser: hence ``unsafe-eval``.
+#: With this policy the browser lets the page ask no other site. ``unsafe-eval`` is needed because
+#: Gradio compiles its templates in the browser.
 _POLICY = "; ".join(
     (
         "default-src 'self'",

@@ -1,4 +1,4 @@
-"""The guard's buttons: all of it off, or as the generator's preset has it."""
+"""The guard's buttons: turn all of it off, or set it as in the generator's preset."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def build(scope: str) -> GuardButtons:
 def wire(
     buttons: GuardButtons, by_path: Mapping[str, Component], defaults: Callable[..., Any]
 ) -> None:
-    """``defaults`` gives a generator's values by path."""
+    """Connects the buttons. ``defaults`` returns a generator's values by path."""
     shown = [by_path[path] for path in _OFF]
 
     async def preset(request: gr.Request, generator: str) -> list[Any]:

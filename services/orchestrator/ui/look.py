@@ -1,4 +1,4 @@
-"""How the page looks: Gradio's theme in our colours, with the machine's own fonts."""
+"""The look of the page: Gradio's theme with our colours, and the fonts of the visitor's machine."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def theme() -> gr.themes.Base:
 
 
 def head(*, auth: bool) -> str:
-    """The page's own scripts, before Gradio's components need them."""
+    """The page's own scripts, which must load before Gradio's components use them."""
     script = asset("page.js").replace("__KEY_COOKIE__", KEY_COOKIE)
     script = script.replace("__AUTH__", json.dumps(auth))
     icon = f"data:image/svg+xml,{quote(asset('icon.svg'))}"

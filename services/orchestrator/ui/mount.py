@@ -13,7 +13,7 @@ from starlette.types import Scope
 def mount(app: FastAPI, *, auth: bool, owner: Callable[[Scope], str]) -> None:
     """Adds the page to ``app``. Needs the extra ``ui``. With ``auth`` visitors are asked for their
     API key. ``owner`` returns the owner of a request that was let in."""
-    # Before Gradio is imported: it reads these once, and would ask its makers about itself.
+    # Set before Gradio is imported, since it reads them once; without them it contacts its makers.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     import gradio as gr

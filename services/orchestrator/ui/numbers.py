@@ -1,4 +1,4 @@
-"""Lists of numbers as people write them."""
+"""Reads lists of numbers as people write them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ _MOST = 64
 
 
 class NotNumbers(ValueError):
-    """The message says how to write them; ``field`` says where."""
+    """The message says how to write the numbers; ``field`` is the field with the fault."""
 
     def __init__(self, field: str, message: str) -> None:
         super().__init__(message)
@@ -14,7 +14,7 @@ class NotNumbers(ValueError):
 
 
 def seeds(text: str, field: str) -> list[int]:
-    """``0-3, 9``: 0, 1, 2, 3, 9."""
+    """Reads seeds: ``0-3, 9`` is 0, 1, 2, 3, 9."""
     found: list[int] = []
     for part in _parts(text):
         first, dash, last = part.partition("-")
@@ -30,7 +30,7 @@ def seeds(text: str, field: str) -> list[int]:
 
 
 def floats(text: str, field: str) -> list[float]:
-    """``0, 0.5, 1``."""
+    """Reads numbers like ``0, 0.5, 1``."""
     try:
         found = [float(part) for part in _parts(text)]
     except ValueError:

@@ -49,18 +49,18 @@ def build() -> gr.Blocks:
             js=_ADDRESSED,
             show_progress="hidden",
         ).then(None, None, [teaching.job], js="() => dualprocess.addressed()")
-    # A view of a job goes on as long as the job: nobody waits for another's to end.
+    # A view of a job runs as long as the job does, so no view may wait for another one.
     page.queue(default_concurrency_limit=None, api_open=False)
     assert isinstance(page, gr.Blocks)
     return page
 
 
-#: The first of a load's inputs is the job in the page's address.
+#: Puts the job of the page's address in place of the first input when the page loads.
 _ADDRESSED = "(job, ...rest) => [dualprocess.addressed(), ...rest]"
 
 
 def _wire_gallery_tab(tab: gr.Tab, others: tuple[gr.Tab, ...], shelf: Gallery) -> None:
-    """The cards are fresh as long as somebody looks at them."""
+    """Updates the cards as long as the tab is shown."""
     timer = gr.Timer(_GALLERY_SECONDS, active=False)
     timer.tick(**shelf.look)
     tab.select(**shelf.look)
@@ -70,17 +70,17 @@ def _wire_gallery_tab(tab: gr.Tab, others: tuple[gr.Tab, ...], shelf: Gallery) -
 
 
 def _wire_jobs(tabs: gr.Tabs, shelf: Gallery, teaching: Teach, using: Use) -> None:
-    """A job's buttons, in the gallery and at the end of its panel."""
+    """Connects the buttons of a job, in the gallery and at the end of its panel."""
     filling = teaching.filling
 
     async def opened(request: gr.Request, event: gr.EventData) -> list[Any]:
-        """The whole job, where it was made."""
+        """Opens the job in the tab where it was made."""
         async with visiting(request) as client:
             job = await client.job(event._data["job"])
         return [gr.Tabs(selected=TEACH), running.asked(job.id), *filling.reopened(job)]
 
     async def used(request: gr.Request, event: gr.EventData) -> list[Any]:
-        """Its LoRA, or the images that it made."""
+        """Opens the Use tab with the job's LoRA, or with the images that it made."""
         async with visiting(request) as client:
             job = await client.job(event._data["job"])
             images = await use.show(client, job) if job.kind == JobKind.IMAGES else gr.skip()

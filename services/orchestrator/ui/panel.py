@@ -1,4 +1,4 @@
-"""The panel of one job: what it is, how far, pictures, curves, scores, files."""
+"""The panel of one job: its name, progress, pictures, curves, scores and files."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from services.orchestrator.ui.curves import Chart, Curve, chart
 from services.orchestrator.ui.progress import Progress
 from services.orchestrator.ui.render import html, picture
 
-#: Pictures of more seeds or steps than these help nobody.
+#: The most seeds, or steps, with pictures.
 _MOST_SEEDS = 16
 _MOST_STEPS = 8
-#: One step's answers are a matter of luck.
+#: Shown probabilities are a mean over so many steps, since those of one step vary a lot.
 _RECENT = 10
-#: A question in a legend.
+#: The longest question in a legend.
 _LABEL_CHARACTERS = 60
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
@@ -43,7 +43,7 @@ class NoLesson(DualProcessError):
 
 
 def lesson(job: Job) -> ResolvedJobSpec:
-    """What the job teaches. Raises ``NoLesson``."""
+    """The job's spec. Raises ``NoLesson`` if it is not an optimise job."""
     if not isinstance(job.spec, ResolvedJobSpec):
         raise NoLesson(job)
     return job.spec
@@ -54,7 +54,7 @@ def title(job: Job) -> str:
 
 
 def prompt(job: Job) -> str:
-    """The first one."""
+    """The job's first prompt."""
     if isinstance(job.spec, ResolvedImagesSpec):
         return job.spec.prompt
     return lesson(job).prompts[0]
@@ -85,7 +85,8 @@ def teachers(job: Job) -> str:
 
 
 async def preview(client: AsyncClient, job: Job, progress: Progress) -> str:
-    """The samples of a job that has ended, else the newest pair; and the LoRA's way there."""
+    """The samples of an ended job, or the newest pair of a running one; and the earlier
+    previews."""
     samples = await pairs(client, job) if progress.status.is_final else []
     steps = _spread(list(progress.previews), _MOST_STEPS)
     found = await asyncio.gather(
@@ -108,9 +109,10 @@ def curves(job: Job, progress: Progress) -> str:
 
 
 def charts(job: Job, progress: Progress, beside: Sequence[Progress] = ()) -> list[Chart]:
-    """Loss, the probability of each right answer, and what else changed, where steps tell it.
+    """Charts of the loss, of the probability of each right answer, and of what else changed, if the
+    steps measured it.
 
-    On scales that fit those ``beside`` it as well.
+    The scales also fit the jobs ``beside`` it.
     """
     if not progress.losses:
         return []
@@ -130,7 +132,7 @@ def charts(job: Job, progress: Progress, beside: Sequence[Progress] = ()) -> lis
     if told:
         others = (curve for one in beside for curve in (one.drift, one.diversity))
         title = " and ".join(name for name, _ in told).capitalize()
-        # Room for 1: another picture, and as different as the base model's.
+        # The axis reaches 1: drift 1 is another picture, diversity 1 is the base model's.
         shown.append(chart(title, told, steps, most=max(1.0, _most(others))))
     return shown
 
@@ -155,7 +157,7 @@ def outcome(job: Job) -> str:
 
 
 async def pairs(client: AsyncClient, job: Job) -> list[tuple[int, str, str]]:
-    """Seed, picture of the base, picture with the LoRA: as many as there are and help."""
+    """Seed, picture of the base model, picture with the LoRA; at most ``_MOST_SEEDS`` of them."""
     both = seeds(job)[:_MOST_SEEDS]
     base, lora = await asyncio.gather(
         *(
@@ -167,7 +169,7 @@ async def pairs(client: AsyncClient, job: Job) -> list[tuple[int, str, str]]:
 
 
 def seeds(job: Job) -> list[int]:
-    """Those of which its files show base and LoRA, in order."""
+    """The seeds with pictures of both base and LoRA, in order."""
     names = {file.name for file in job.artifacts}
     found = (_seed(name) for name in names if name.startswith("base-"))
     return sorted(seed for seed in found if seed is not None and f"lora-{seed}.png" in names)
@@ -179,7 +181,7 @@ def _seed(name: str) -> int | None:
 
 
 def _spread(steps: Sequence[int], most: int) -> list[int]:
-    """At most so many, the last one always among them."""
+    """At most ``most`` of the steps, spread evenly; the last one is always among them."""
     if len(steps) <= most:
         return list(steps)
     return [steps[round(index * (len(steps) - 1) / (most - 1))] for index in range(most)]

@@ -6,10 +6,10 @@ import re
 
 ROOT = "/ui"
 
-#: Where the page keeps the visitor's API key: in the browser, and for the page's own paths only.
+#: The cookie with the visitor's API key. The browser sends it only to the page's own paths.
 KEY_COOKIE = "dualprocess_key"
 
-#: The page itself: it is the same for everybody, and has no job in it.
+#: The page itself. It is the same for everybody, and contains no job.
 _STATIC = re.compile(
     rf"{ROOT}(/|/config|/theme\.css|/favicon\.ico|/manifest\.json|/assets/.*|/static/.*"
     r"|/gradio_api/(startup-events|theme\.css|app_id))?"
@@ -26,7 +26,7 @@ _STREAM = re.compile(rf"{ROOT}/gradio_api/(queue/data|heartbeat/[^/]+)/?")
 
 
 def is_page(path: str) -> bool:
-    """Whether this belongs to the page at all."""
+    """Whether this path belongs to the page."""
     return path == ROOT or path.startswith(f"{ROOT}/")
 
 

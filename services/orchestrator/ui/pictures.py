@@ -1,4 +1,4 @@
-"""Pictures of jobs, as the page shows them: read through the REST API, kept small."""
+"""Pictures of jobs for the page. They are read through the REST API, made small, and kept."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from dualprocess.schemas import Artifact, Job
 
 _THUMBNAIL_SIDE = 256
 _SHOWN_SIDE = 768
-#: Small pictures, by what they were made of: only who can read a job knows its files' hashes.
+#: Small pictures by the hash of their file. Only someone who can read the job knows the hash.
 _KEPT: OrderedDict[tuple[str, int, int], tuple[str, ...]] = OrderedDict()
 _KEPT_COUNT = 512
 
 
 async def shown(client: AsyncClient, job: Job, names: Sequence[str]) -> list[str]:
-    """The job's files of these names as data: URLs; those that there are."""
+    """Those of the job's files with these names that exist, as data: URLs."""
     return await _all(client, job, names, _SHOWN_SIDE)
 
 
@@ -32,7 +32,7 @@ async def thumbnails(client: AsyncClient, job: Job, names: Sequence[str]) -> lis
 async def halves(
     client: AsyncClient, job_id: str, artifact: Artifact, *, small: bool = False
 ) -> tuple[str, str]:
-    """A preview's base (left) and LoRA (right); ``small``: as thumbnails."""
+    """The two halves of a preview: base (left) and LoRA (right). ``small`` makes thumbnails."""
     side = _THUMBNAIL_SIDE if small else _SHOWN_SIDE
     base, lora = await _parts(client, job_id, artifact, side, 2)
     return base, lora
@@ -48,7 +48,7 @@ async def _all(client: AsyncClient, job: Job, names: Sequence[str], side: int) -
 async def _parts(
     client: AsyncClient, job_id: str, file: Artifact, side: int, count: int
 ) -> tuple[str, ...]:
-    """So many parts of equal width, each within ``side`` pixels."""
+    """Splits a picture into parts of equal width; none has a side above ``side`` pixels."""
     key = file.sha256, side, count
     if key not in _KEPT:
         data = await client.read_artifact(job_id, file.name)
@@ -71,7 +71,7 @@ def _split(data: bytes, side: int, count: int) -> tuple[str, ...]:
 
 def _encoded(image: Image.Image) -> str:
     buffer = io.BytesIO()
-    # Large pictures are for looking at here; the files themselves are a click away.
+    # Large pictures are compressed for viewing; a click downloads the real file.
     kind, options = ("png", {}) if max(image.size) <= 256 else ("webp", {"quality": 90})
     image.convert("RGB").save(buffer, kind, **options)
     return _url(buffer.getvalue(), kind)

@@ -1,4 +1,4 @@
-"""Parts that every tab has."""
+"""Parts that all tabs use."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def piece(elem_id: str, value: str = "") -> gr.HTML:
 
 
 def heading(text: str, about: str = "") -> gr.HTML:
-    """Of a group of fields."""
+    """The heading of a group of fields."""
     made = html("heading", text=text, about=about)
     return gr.HTML(made, js_on_load=None, apply_default_css=False)
 

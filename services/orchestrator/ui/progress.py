@@ -1,4 +1,4 @@
-"""A job as its events or its files tell it: curves, previews, time left."""
+"""The progress of a job, from its events or files: curves, previews, time left."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from dualprocess.schemas import (
 )
 from services.orchestrator.ui.curves import Curve
 
-#: The time left is judged by so many steps.
+#: The time left is estimated from this many steps.
 _RECENT = 20
 _PREVIEW = re.compile(r"preview-(\d+)\.png")
 _SCORES = TypeAdapter(list[QuestionScore])
@@ -36,18 +36,18 @@ class Progress:
     step: int = 0
     waiting_for: str | None = None
     losses: Curve = field(default_factory=list)
-    #: A curve a question, in the job's order.
+    #: One curve for each question, in the job's order.
     probabilities: list[Curve] = field(default_factory=list)
-    #: Of the steps that tell them.
+    #: With the steps that measured them.
     drift: Curve = field(default_factory=list)
     diversity: Curve = field(default_factory=list)
-    #: Pictures of base beside LoRA, by the step after which they were made.
+    #: Step → the picture of base beside LoRA that was made after it.
     previews: dict[int, Artifact] = field(default_factory=dict)
     _seconds: deque[float] = field(default_factory=lambda: deque(maxlen=_RECENT))
 
     @classmethod
     def of(cls, job: Job) -> Progress:
-        """What the job itself says; its curves are still empty."""
+        """The progress that the job itself reports, with empty curves."""
         found = ((_PREVIEW.fullmatch(file.name), file) for file in job.artifacts)
         previews = {int(match[1]): file for match, file in found if match}
         return cls(
@@ -73,12 +73,12 @@ class Progress:
                 self.step, self.steps = event.step, event.steps
 
     def take_metrics(self, text: str) -> None:
-        """All steps of a job that has ended, as its metrics.jsonl has them."""
+        """Reads all steps of an ended job from its metrics.jsonl."""
         for data in map(json.loads, text.splitlines()):
-            # A skipped step has a reason in place of measures.
+            # A skipped step has a reason instead of measurements.
             if "loss" in data:
                 scores = _SCORES.validate_python(data["questions"])
-                # An older job's has neither.
+                # Older jobs have neither.
                 changed = data.get("drift"), data.get("diversity")
                 self._add(data["step"], data["loss"], scores, *changed)
 
@@ -92,7 +92,7 @@ class Progress:
     ) -> None:
         if not self.probabilities:
             self.probabilities = [[] for _ in scores]
-        # An interrupted job goes on from a checkpoint: later steps are told once more.
+        # An interrupted job continues from a checkpoint, so the steps after it come again.
         for curve in (self.losses, *self.probabilities, self.drift, self.diversity):
             while curve and curve[-1][0] >= step:
                 curve.pop()
@@ -105,7 +105,7 @@ class Progress:
 
     @property
     def seconds_left(self) -> float | None:
-        """Of a running job that has made a step."""
+        """Estimated for a running job that has made a step; else ``None``."""
         if self.status != JobStatus.RUNNING or not self._seconds:
             return None
         return (self.steps - self.step) * sum(self._seconds) / len(self._seconds)

@@ -1,4 +1,4 @@
-"""Pieces of the page from the templates in ``html/``. Whatever comes in is escaped."""
+"""Parts of the page from the templates in ``html/``. All values are escaped."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ def picture(name: str) -> str:
 
 
 def percent(share: float) -> str:
-    """A probability for people: 3 %, 0.4 %."""
+    """A probability as people read it: 3 %, 0.4 %."""
     return f"{share * 100:.0f} %" if share >= 0.01 or share == 0 else f"{share * 100:.1g} %"
 
 
 def points(gap: float) -> str:
-    """Between two probabilities: +12 points."""
+    """The difference of two probabilities: +12 points."""
     return f"{gap * 100:+.0f} points"
 
 
 def duration(seconds: float) -> str:
-    """About so long: 8 s, 3 min, 2 h."""
+    """A rounded duration: 8 s, 3 min, 2 h."""
     if seconds < 90:
         return f"{max(seconds, 1):.0f} s"
     if seconds < 5400:

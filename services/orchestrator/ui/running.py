@@ -1,4 +1,4 @@
-"""What the Teach tab's buttons do: look, teach, stop; and the panel that watches."""
+"""The buttons of the Teach tab (look, teach, stop), and the panel that follows the job."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from services.orchestrator.ui.fields import UNFOLDED, Fields
 from services.orchestrator.ui.render import html
 from services.orchestrator.ui.visitor import connected
 
-#: Pictures of the base model, to see what there is to learn.
+#: How many pictures of the base model are drawn, to see what it can't do yet.
 _BASE_PICTURES = 4
 
 
@@ -27,7 +27,8 @@ class Running:
     fields: Fields
 
     async def start(self, request: gr.Request, *values: Any) -> tuple[Any, ...]:
-        """The job's id, what went wrong, and whether the settings must be unfolded to see it."""
+        """Submits the job. Returns its id, what went wrong, and whether the settings must be
+        unfolded to show that."""
         try:
             wanted = spec.job_spec(self.fields.read(values))
             async with connected(request) as client:
@@ -37,7 +38,7 @@ class Running:
         return asked(job.id), NOTHING, gr.skip()
 
     async def look(self, request: gr.Request, *values: Any) -> tuple[Any, ...]:
-        """Pictures of the base model with their scores; the rest as of ``start``."""
+        """Pictures of the base model with their scores; the other values are as in ``start``."""
         try:
             wanted = spec.images_request(self.fields.read(values), _BASE_PICTURES)
             async with connected(request) as client:
@@ -65,7 +66,7 @@ async def drawn(client: AsyncClient, job: Job, heading: str) -> str:
 
 
 def asked(job_id: str) -> str:
-    """What makes the panel show this job, even where it shows it already."""
+    """A value that makes the panel show this job again, even if it shows it already."""
     return f"{job_id} {time.monotonic_ns()}"
 
 
@@ -79,7 +80,8 @@ async def stop(request: gr.Request, asked: str) -> Any:
 
 
 async def watching(request: gr.Request, asked: str) -> AsyncIterator[Any]:
-    """The panel, the buttons Stop and Start afresh, and what went wrong, until the job's end."""
+    """Updates of the panel, the buttons Stop and Start afresh, and what went wrong, until the job
+    ends."""
     hidden = gr.update(visible=False)
     job_id, *_ = asked.split() or [""]
     if not job_id:

@@ -1,4 +1,4 @@
-"""Every setting of a job, as a field of the page. What it begins with is the preset's default."""
+"""All settings of a job, as fields of the page. They begin with the preset's defaults."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dualprocess.schemas import GeneratorInfo, ResolvedJobSpec
 from dualprocess.schemas.settings import LoraStart
 
 GUARD = "Guard"
-#: In the page's order, some with a sentence.
+#: The groups in the page's order, some with a sentence.
 GROUPS: Mapping[str, str] = {
     "Image": "",
     "LoRA": "",
@@ -28,15 +28,15 @@ GROUPS: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class Setting:
-    #: Where it goes in a ``JobSpec``, like optimizer.lr.
+    #: Its path in a ``JobSpec``, like optimizer.lr.
     path: str
     group: str
     label: str
     info: str
     component: Callable[..., Component]
-    #: From the field's value to the spec's.
+    #: Turns the field's value into the spec's.
     read: Callable[[Any], Any] = lambda value: value
-    #: And back.
+    #: Turns the spec's value into the field's.
     show: Callable[[Any], Any] = lambda value: value
 
     def build(self, elem_id: str) -> Component:
@@ -48,7 +48,7 @@ def _whole(value: Any) -> int | None:
 
 
 def _written(text: Any) -> str | None:
-    """What may be left out; an empty ``gr.Number`` would come as 0."""
+    """The text; ``None`` if it is empty. It is not a ``gr.Number``, which sends 0 if empty."""
     return str("" if text is None else text).strip() or None
 
 
@@ -261,18 +261,18 @@ def put(spec: dict[str, Any], path: str, value: Any) -> None:
 
 
 def defaults(info: GeneratorInfo) -> dict[str, Any]:
-    """What the fields show for a generator before anybody changed them."""
+    """The values of the fields for a generator, before anything was changed."""
     parts = ("image", "lora", "optimizer", "guard", "eval")
     return _shown(info.model_dump(include=set(parts)), only=parts)
 
 
 def of_spec(spec: ResolvedJobSpec) -> dict[str, Any]:
-    """What the fields show for a job that was made before."""
+    """The values of the fields for an earlier job."""
     return _shown(spec.model_dump(mode="json"))
 
 
 def _shown(data: Mapping[str, Any], only: tuple[str, ...] | None = None) -> dict[str, Any]:
-    """By path; ``only``: those below these parts of a spec."""
+    """The values by path. With ``only``, those of these parts of a spec."""
     values = {}
     for setting in SETTINGS:
         head, *rest = setting.path.split(".")

@@ -1,4 +1,4 @@
-"""Between the fields of the page and a ``JobSpec``."""
+"""Turns the fields of the page into a ``JobSpec``, and back."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from services.orchestrator.ui import settings
 
 
 def job_spec(values: Mapping[str, Any]) -> JobSpec:
-    """What the fields ask for. Raises pydantic's ``ValidationError``."""
+    """The spec for the fields' values. Raises pydantic's ``ValidationError``."""
     return JobSpec.model_validate(_data(values))
 
 
 def images_request(values: Mapping[str, Any], count: int) -> ImagesRequest:
-    """What the base model makes of the first prompt, scored by the first teacher."""
+    """A request for images of the base model for the first prompt, scored by the first teacher."""
     data = _data(values)
     prompt = data["prompts"][0] if "prompts" in data else data["prompt"]
     vlm = data["vlm"] if isinstance(data["vlm"], str) else data["vlm"][0]["name"]
@@ -35,7 +35,7 @@ def images_request(values: Mapping[str, Any], count: int) -> ImagesRequest:
 
 
 def shown(spec: ResolvedJobSpec) -> dict[str, Any]:
-    """The fields' values for a job that was made before."""
+    """The fields' values for an earlier job."""
     weights = [use.weight for use in spec.vlm]
     return {
         "prompt": "\n".join(spec.prompts),
@@ -75,7 +75,7 @@ def row(asked: Question) -> dict[str, Any]:
 
 
 def question(row: Mapping[str, Any]) -> dict[str, Any]:
-    """What a row of the table asks for."""
+    """The question in a row of the table."""
     asked: dict[str, Any] = {"question": row.get("question"), "answer": row.get("answer")}
     if row.get("weight") is not None:
         asked["weight"] = row["weight"]
@@ -88,7 +88,7 @@ def _teachers(names: Sequence[str], weights: str) -> str | list[dict[str, Any]]:
     if len(names) < 2:
         return names[0] if names else ""
     parts = weights.replace(",", " ").split() or ["1"] * len(names)
-    # As written: a weight that is none, or missing, is for the schema to judge.
+    # The weight stays as written; the schema checks it.
     padded = [*parts, *[""] * len(names)]
     return [{"name": name, "weight": weight} for name, weight in zip(names, padded, strict=False)]
 

@@ -1,4 +1,4 @@
-"""The cards to begin with, and the controls that make a template's drawing."""
+"""The cards of the templates, and the controls that make a template's drawing."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _COLOUR_NAMES = ("Left", "Middle", "Right")
 @dataclass(frozen=True)
 class Starts:
     cards: gr.HTML
-    #: One a kind of control; at most one of them is shown.
+    #: One group for each kind of control; at most one is shown.
     groups: dict[str, gr.Group]
     colours: list[gr.ColorPicker]
     horizon: gr.Slider
@@ -35,7 +35,7 @@ class Starts:
         return [*self.colours, self.horizon, self.weight, self.points, self.places]
 
     def shown(self, template: Template) -> list[Any]:
-        """Updates of the groups, of both fields of marks, and of the labels."""
+        """Updates for the groups, for both fields of marks, and for the labels."""
         groups = [gr.update(visible=kind == template.control) for kind in self.groups]
         marks = [{"label": mark.label, "x": mark.x, "y": mark.y} for mark in template.marks]
         points = marks if template.control == templates.POINTS else gr.skip()
@@ -94,7 +94,7 @@ def _marks(hint: str) -> gr.HTML:
 
 
 def chosen(values: Sequence[Any]) -> Controls:
-    """What the controls say."""
+    """The values of the controls."""
     *colours, horizon, weight, points, places = values
     return Controls(
         [_css(one) for one in colours],
@@ -106,7 +106,7 @@ def chosen(values: Sequence[Any]) -> Controls:
 
 
 def relabelled(labels: str, marks: Sequence[dict[str, Any]] | None) -> list[dict[str, Any]]:
-    """The marks with these labels; new ones begin in a row."""
+    """The marks with these labels. New marks are placed in a row."""
     names = [name.strip() for name in labels.split(",") if name.strip()][:8]
     known = {mark["label"]: mark for mark in marks or []}
     return [
@@ -116,7 +116,8 @@ def relabelled(labels: str, marks: Sequence[dict[str, Any]] | None) -> list[dict
 
 
 def _css(colour: str) -> str:
-    """Gradio's picker says rgba(12.5, 40.1, 9, 1) where CSS, and Pillow, want whole numbers."""
+    """The colour with whole numbers, as CSS and Pillow need it; Gradio sends rgba(12.5, 40.1, 9,
+    1)."""
     if not colour.startswith("rgb"):
         return colour
     parts = colour.partition("(")[2].rstrip(")").split(",")[:3]

@@ -1,4 +1,4 @@
-"""The Teach tab: what shall be learned on one side, the job on the other."""
+"""The Teach tab: the fields of a job on one side, the running job on the other."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class Teach:
     faults: gr.HTML
     #: The job that the panel shows, as ``running.asked`` writes it, or its id.
     job: gr.Textbox
-    #: The panel's event: it goes on until the job ends, or it is cancelled.
+    #: The panel's event. It lasts until the job ends, or until it is cancelled.
     watching: Any
-    #: The panel's end; its buttons lead to the Use tab.
+    #: The end of the panel, with buttons that lead to the Use tab.
     outcome: gr.HTML
-    #: What fills the fields needs of them.
+    #: The fields that decide how the others are filled.
     chosen_by: list[Component]
 
 
@@ -76,7 +76,7 @@ def build() -> Teach:
 
 
 def _fields() -> tuple[dict[str, Component], gr.Accordion, Words]:
-    """By path, what most of them are folded into, and who can write some of them."""
+    """The fields by path, the accordion that holds most of them, and the writers for some."""
     by_path: dict[str, Component] = {"prompt": fields.prompt(), "questions": fields.questions()}
     writing = words.build()
     with gr.Row():
@@ -102,7 +102,7 @@ def _wire_job(
     buttons: Buttons,
 ) -> Any:
     act = Running(read)
-    # First: what stands behind a view of a job waits for its end.
+    # This must be first: events that come after a view of a job wait for its end.
     job.change(None, [job], js="(job) => { dualprocess.remember(job.split(' ')[0]); }")
     watching = job.change(
         running.watching,

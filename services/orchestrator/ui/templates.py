@@ -1,4 +1,4 @@
-"""Tasks to begin with: the tiny world's, and the six of the paper."""
+"""Example tasks: those of the tiny world, and the six of the paper."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from services.orchestrator.ui import drawings
 from services.orchestrator.ui.drawings import Mark
 
-#: What a template's drawing can be made of: at most one of these is shown.
+#: Kinds of controls for a template's drawing. At most one is shown.
 PALETTE, HORIZON, WEIGHT, POINTS, COMPOSITION = "palette", "horizon", "weight", "points", "places"
 
 TINY_PAIR = ("tiny-flux", "tiny-idefics2")
@@ -17,12 +17,12 @@ TINY_PAIR = ("tiny-flux", "tiny-idefics2")
 
 @dataclass(frozen=True)
 class Controls:
-    """What a visitor chose for a drawing."""
+    """A visitor's choices for a drawing."""
 
     colours: Sequence[str] = ("#2b3549", "#e51919", "#4f4438")
-    #: From the top, 0 to 1.
+    #: The distance from the top, from 0 to 1.
     horizon: float = 0.72
-    #: Of the image's height.
+    #: As a share of the image's height.
     weight: float = 0.04
     points: Sequence[Mark] = ()
     places: Sequence[Mark] = ()
@@ -34,12 +34,12 @@ class Template:
     title: str
     prompt: str
     question: str
-    #: One sentence: what comes out.
+    #: One sentence that says what the LoRA learns.
     about: str
     control: str | None = None
     #: Made for the tiny pair, which needs no download and no GPU.
     tiny: bool = False
-    #: Where a drawing's marks begin.
+    #: The marks of a drawing before anything is moved.
     marks: Sequence[Mark] = ()
 
     def questions(self, size: tuple[int, int], controls: Controls) -> list[dict[str, Any]]:

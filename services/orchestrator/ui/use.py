@@ -1,4 +1,4 @@
-"""The Use tab: images with the LoRAs of finished jobs, in a grid of seeds by strength."""
+"""The Use tab: images with the LoRAs of finished jobs, in a grid of seeds and strengths."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def build() -> Use:
 
 
 async def opened(request: gr.Request, mine: str | None, taught: str | None) -> tuple[Any, Any]:
-    """The menu of generators and the LoRAs of the chosen one: at first, the Teach tab's."""
+    """The menu of generators, and the LoRAs of the chosen one; at first it is the Teach tab's."""
     generator = mine or taught
     async with visiting(request) as client:
         menu = choices.models((await client.models()).generators)
@@ -99,7 +99,7 @@ async def opened(request: gr.Request, mine: str | None, taught: str | None) -> t
 
 
 async def offered(request: gr.Request, generator: str | None) -> Any:
-    """The LoRAs of this generator."""
+    """The menu of LoRAs for this generator."""
     async with visiting(request) as client:
         jobs = choices.with_lora(await choices.optimise_jobs(client))
     fitting = [job for job in jobs if job.generator == generator]
@@ -162,7 +162,7 @@ def _request(
 
 
 async def _taught(client: AsyncClient, job_id: str, *, ask: bool) -> dict[str, Any]:
-    """How the LoRA's images were made while it learned, and what its teacher asked."""
+    """The settings of images and questions with which the LoRA was taught."""
     spec = panel.lesson(await client.job(job_id))
     image: dict[str, Any] = {"image": spec.image.model_dump()}
     if not ask:

@@ -14,14 +14,14 @@ from services.orchestrator.ui.faults import EXPECTED, faults_of
 
 def connected(request: gr.Request) -> AsyncClient:
     """A client of this service's own REST API with the visitor's key, and with no other."""
-    # Where the server listens, as it knows itself: a Host header is the visitor's to choose.
+    # The server's own address, and not the Host header, which the visitor can choose.
     asked = request.request
     assert asked is not None
     host, port = asked.scope["server"]
     host = f"[{host}]" if ":" in host else host
     key = asked.state.caller.key or ""
-    # This process itself: no proxy leads there. The key is not empty: the client would take the
-    # key of this process's environment instead.
+    # The address is this process itself, so no proxy is used. The key must not be empty, or the
+    # client would take the one in this process's environment.
     return AsyncClient(
         f"http://{host}:{port}", key or " ", transport=httpx.AsyncHTTPTransport(trust_env=False)
     )
@@ -29,7 +29,7 @@ def connected(request: gr.Request) -> AsyncClient:
 
 @asynccontextmanager
 async def visiting(request: gr.Request) -> AsyncIterator[AsyncClient]:
-    """The same where no field can be at fault: what goes wrong is a message on the page."""
+    """The same for actions without fields: an error becomes a message on the page."""
     try:
         async with connected(request) as client:
             yield client

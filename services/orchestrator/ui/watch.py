@@ -1,4 +1,4 @@
-"""One job's panel while the job goes on: a view after every burst of events."""
+"""The panel of one job while it runs: a new view after each burst of events."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from dualprocess.schemas import EventRecord, Job
 from services.orchestrator.ui import panel
 from services.orchestrator.ui.progress import Progress
 
-#: Between views; steps can be quicker than eyes.
+#: The time between two views, since steps can come faster than anybody can read.
 _BURST_SECONDS = 0.4
-#: Between looks at the place in the queue, which no event tells.
+#: The time between two requests for the place in the queue, which is in no event.
 _QUEUE_SECONDS = 2.0
 
-#: Head, pictures, curves, outcome.
+#: The head, the pictures, the curves and the outcome.
 View = tuple[Any, Any, Any, Any]
 
 
 async def views(client: AsyncClient, job_id: str) -> AsyncGenerator[tuple[View, Job], None]:
-    """Up to the one of the job's end. What did not change since the last one is skipped."""
+    """Views of the job until its end. Parts that did not change are skipped."""
     job = await client.job(job_id)
     if job.status.is_final:
         yield await _ended(client, job), job
@@ -63,7 +63,7 @@ async def _ended(client: AsyncClient, job: Job) -> View:
 
 
 async def finished(client: AsyncClient, job: Job) -> Progress:
-    """An ended job from its files, which stay longer than its events."""
+    """The progress of an ended job, read from its files, since they are kept longer than events."""
     progress = Progress.of(job)
     if any(file.name == "metrics.jsonl" for file in job.artifacts):
         progress.take_metrics((await client.read_artifact(job.id, "metrics.jsonl")).decode())
@@ -73,7 +73,7 @@ async def finished(client: AsyncClient, job: Job) -> Progress:
 async def _bursts(
     events: AsyncIterator[EventRecord],
 ) -> AsyncGenerator[list[EventRecord], None]:
-    """What came meanwhile, no more often than eyes follow; nothing, when nothing comes for long."""
+    """The events of the last moment, in bursts; an empty list if none came for a while."""
     queue: asyncio.Queue[EventRecord | None] = asyncio.Queue()
 
     async def pump() -> None:

@@ -1,4 +1,4 @@
-"""Words for the fields: a prompt written out, questions written for it."""
+"""Writes words into the fields: expands the prompt, and writes questions for it."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def wire(
 
 
 def offered(listed: ModelList) -> list[Any]:
-    """Updates for ``Words.offered``: who can write here, or why nobody can."""
+    """Updates for ``Words.offered``: the writers, or why there is none."""
     able = [vlm for vlm in listed.vlms if vlm.writes]
     menu = [(f"{listed.writer} · language model", _ENDPOINT)] if listed.writer else []
     menu += choices.models(able)
@@ -108,7 +108,7 @@ def offered(listed: ModelList) -> list[Any]:
 async def expanded(
     request: gr.Request, prompt: str, generator: str | None, writer: str | None, instructions: str
 ) -> tuple[Any, Shown]:
-    """The prompts, each written out, and what went wrong."""
+    """The expanded prompts, and what went wrong."""
     lines = [line for line in (prompt or "").splitlines() if line.strip()] or [""]
     try:
         wanted = [
@@ -139,7 +139,7 @@ async def written(
     count: float,
     instructions: str,
 ) -> tuple[Any, Shown]:
-    """The table of questions with those that were written, and what went wrong."""
+    """The table with the new questions added, and what went wrong."""
     kept = [row for row in rows or [] if (row.get("question") or "").strip()]
     data: dict[str, Any] = {
         "prompt": (prompt or "").partition("\n")[0],
@@ -162,7 +162,7 @@ async def written(
 
 
 def _joined(kept: Sequence[Mapping[str, Any]], said: Sequence[Question]) -> list[Mapping[str, Any]]:
-    """The visitor's own, and behind them what was written."""
+    """The visitor's own questions, then those that were written."""
     own = {row["question"].strip().casefold() for row in kept}
     new = [one for one in said if one.question.casefold() not in own]
     return [*kept, *(spec.row(one) for one in new)]
@@ -173,7 +173,7 @@ def _by(writer: str | None) -> dict[str, Any]:
 
 
 def _faults(error: Exception, instructions: str) -> Shown:
-    """By the names of the page's fields: the teacher is a ``vlm`` there."""
+    """The faults under the names of the page's fields, where the teacher is ``vlm``."""
     shown = faults_of(error)
     renamed = {"vlm": "writer", "instructions": instructions, "first": "questions.0"}
     for one in shown["fields"]:

@@ -30,10 +30,10 @@ from services.orchestrator.worker.targets import Targets
 
 log = logging.getLogger(__name__)
 
-#: A running job waits for Redis however long it is away. Who only looks for jobs asks again soon,
-#: and notices meanwhile that the worker is to stop.
+#: A running job waits for Redis without a limit. The search for jobs gives up soon and begins
+#: again, so that it notices when the worker must stop.
 _WAIT_FOR_EVER, _LOOK_RETRIES = -1, 4
-#: What jobs get to be given back once the worker stops; Redis may be away then.
+#: The time to give jobs back when the worker stops. Redis may be away then.
 _END_SECONDS = 15.0
 _DESCRIBE_SECONDS = 5.0
 _HEARTBEAT_SECONDS = 10.0

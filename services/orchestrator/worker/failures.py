@@ -29,11 +29,12 @@ class GeneratorTroubled(AttemptFailed):
 
 
 class ServiceEnded(AttemptFailed):
-    """The generator ended, or had to, for a reason that is not the job's."""
+    """The generator ended for a reason that has nothing to do with the job."""
 
 
 class DeviceFailed(AttemptFailed):
-    """The generator's device failed the job, or the job it; another device tells."""
+    """The job failed on the generator's device. Whether the job or the device was the cause,
+    another device will show."""
 
     def __init__(self, sentence: str, device: str) -> None:
         super().__init__(sentence)
@@ -63,8 +64,8 @@ def failure(error: grpc.aio.AioRpcError, who: str) -> AttemptFailed | JobRefused
 def generators_failure(
     error: grpc.aio.AioRpcError, generator: str, device: str
 ) -> AttemptFailed | JobRefused:
-    """What the generator's error means for a job on it. ``device`` is the name of its device, where
-    the error tells none."""
+    """The failure of a job that the generator's error means. ``device`` is the name of its device,
+    if the error names none."""
     who = f"the generator {generator}"
     if is_spared(error):
         return ServiceEnded(_sentence(error, who))

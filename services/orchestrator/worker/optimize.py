@@ -49,17 +49,16 @@ async def optimize(
     *,
     stopping: asyncio.Event,
 ) -> JobStatus:
-    """Runs the job; its status in the end: succeeded, perhaps before its last step because it
-    had learned enough, or cancelled with what was learned.
+    """Runs the job. Returns its final status: succeeded, perhaps before the last step because it
+    had learned enough; or cancelled, with what it learned.
 
-    It goes on from its newest checkpoint; where a cancel is wanted by then, without another step.
-    ``targets`` says where each VLM answers; once ``stopping`` is set the job is suspended.
+    It continues from its newest checkpoint; if it was cancelled meanwhile, without another step.
+    ``targets`` has the address of each VLM. When ``stopping`` is set, the job is suspended.
 
-    Raises ``grpc.aio.AioRpcError`` when the generator refuses or is lost, ``JobRefused`` when
-    the VLM refuses, the LoRA to begin with is gone, or step after step had to be skipped,
-    ``WorkerStopping`` or ``ServiceEnded`` when the job was suspended since the worker ends or the
-    generator does, ``JobStopped`` when a cancel is wanted and nothing was learned, and
-    ``LeaseLost``.
+    Raises ``grpc.aio.AioRpcError`` if the generator refuses or is lost; ``JobRefused`` if the VLM
+    refuses, the LoRA to begin with is gone, or too many steps in a row were skipped;
+    ``WorkerStopping`` or ``ServiceEnded`` if the job was suspended because the worker or the
+    generator stops; ``JobStopped`` if it was cancelled and learned nothing; and ``LeaseLost``.
     """
     run = await _run(spec, lease, generator, targets, stores, stopping)
     if run.suspended:

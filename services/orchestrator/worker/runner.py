@@ -45,8 +45,8 @@ _NEWER_PAUSE_SECONDS = 10.0
 
 
 class Runner:
-    """Runs claimed jobs on one generator, until ``stopping`` is set. ``device`` is the name of its
-    device, as it was last described."""
+    """Runs claimed jobs on one generator, until ``stopping`` is set. ``device`` is the name of the
+    generator's device, as it was last described."""
 
     def __init__(
         self,
@@ -77,7 +77,7 @@ class Runner:
         except UnreadableJob as error:
             await self._leave_to_newer(claim, error)
         except Exception:
-            # Its lease runs out, and it is claimed again.
+            # Its lease will run out, and the job is claimed again.
             log.exception("job %s: its attempt could not be ended", claim.job_id)
 
     async def _leave_to_newer(self, claim: Claim, error: UnreadableJob) -> None:

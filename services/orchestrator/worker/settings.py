@@ -17,16 +17,23 @@ class WorkerSettings(StoreSettings, GrpcSettings):
     vlms: dict[str, Target] = Field(
         description='gRPC target of each VLM by preset, as JSON: {"idefics2": "dns:///vlm:50052"}.'
     )
-    name: str = Field(default_factory=socket.gethostname, description="For people who read logs.")
-    slots: int = Field(default=2, ge=1, le=64, description="Jobs at once on the generator.")
+    name: str = Field(
+        default_factory=socket.gethostname, description="Name of this worker in logs."
+    )
+    slots: int = Field(
+        default=2, ge=1, le=64, description="How many jobs run at once on the generator."
+    )
     attempts: int = Field(
         default=3,
         ge=1,
         le=100,
-        description="Attempts in a row without a newer checkpoint before a job fails.",
+        description="After this many attempts in a row without a newer checkpoint a job fails.",
     )
     pause_seconds: float = Field(
-        default=1.0, ge=0, description="After an attempt that failed; doubled with each in a row."
+        default=1.0,
+        ge=0,
+        description="Seconds of the pause after a failed attempt; doubled for each further one in "
+        "a row.",
     )
     lease_seconds: float = Field(
         default=30.0,
@@ -38,8 +45,8 @@ class WorkerSettings(StoreSettings, GrpcSettings):
     )
     alive_file: Path | None = Field(
         default=None,
-        description="A file that it touches every few seconds while it runs, for whatever watches "
-        "it: a worker has no port.",
+        description="A file that it touches every few seconds while it runs, for programs that "
+        "watch it, since a worker has no port.",
     )
 
     @field_validator("poll_seconds")

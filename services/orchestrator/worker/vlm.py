@@ -20,11 +20,11 @@ SECONDS = 120.0
 async def asked(
     call: Call[AnswerT], vlm: Replicas, name: str, lease: Lease, purpose: str
 ) -> AnswerT:
-    """What the call gives; while the VLM, ``name`` for people, is away the job says so, with its
-    ``purpose``, and waits.
+    """The result of the call. While the VLM is away, the job waits, and says for what: ``name`` and
+    ``purpose`` are for that sentence.
 
-    Raises ``JobRefused`` for what the VLM refuses or fails twice, ``AttemptFailed`` for what it
-    can't do now, ``JobStopped`` when a cancel is wanted while the VLM is away.
+    Raises ``JobRefused`` if the VLM refuses, or fails twice; ``AttemptFailed`` if it can't do it
+    now; ``JobStopped`` if the job is cancelled while the VLM is away.
     """
     waits = False
 

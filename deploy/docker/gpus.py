@@ -1,8 +1,8 @@
 """``python deploy/docker/gpus.py [FOLDER]``: writes gpus-2.yml, gpus-4.yml and gpus-8.yml, beside
-this file or into FOLDER. Three quarters of the cards draw, the others answer; each process has its
-own.
+this file or into FOLDER. Three quarters of the GPUs run generators, the others VLMs, one GPU for
+each process.
 
-The first of each service is docker-compose.yml's own; the others are copies of it.
+The first generator, VLM and worker are docker-compose.yml's own; the others are copies of them.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ HERE = Path(__file__).resolve().parent
 BASE = HERE.parents[1] / "docker-compose.yml"
 
 _HEAD = """\
-# Over docker-compose.yml: {generators} and {vlms}, a GPU each. Written by deploy/docker/gpus.py.
-# NVIDIA's driver 580 or newer and its container toolkit must be on the machine: the images' torch
-# is built for CUDA 13.0. A container whose driver is older does not start, and says so.
+# Used with docker-compose.yml: {generators} and {vlms}, one GPU for each.
+# Written by deploy/docker/gpus.py. NVIDIA's driver 580 or newer and its container toolkit must be
+# on the machine: the images' torch is built for CUDA 13.0. With an older driver the container does
+# not start, and says so.
 """
 _GPU = {"NVIDIA_DRIVER_CAPABILITIES": "compute,utility", "NVIDIA_REQUIRE_CUDA": "cuda>=13.0"}
 
@@ -38,7 +39,7 @@ def written(cards: int) -> str:
     for number in range(vlms):
         service = _copied(base, "vlm", number)
         if number:
-            # All VLMs have one name, whose addresses the workers' calls go to in turn.
+            # All VLMs have one name: workers find all addresses behind it.
             service["networks"] = {"default": {"aliases": ["vlm"]}}
         services[_name("vlm", number)] = _with_card(service, generators + number)
     for number in range(1, generators):

@@ -11,18 +11,20 @@ import typer
 
 from dualprocess.cli.up import need_services
 
-Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="Of the backup.")]
+Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of the backup.")]
 Data = Annotated[
     Path | None,
-    typer.Option(help="Of `dualprocess up --data DIR`, which has both stores in it: ./data."),
+    typer.Option(help="Data folder of `dualprocess up`, which has both stores: ./data."),
 ]
 RedisUrl = Annotated[
-    str | None, typer.Option("--redis-url", help="Of the service, where no `up` started it.")
+    str | None,
+    typer.Option("--redis-url", help="Address of the service's Redis, if `up` did not start it."),
 ]
 Artifacts = Annotated[
-    str | None, typer.Option(help="Its artifact store: file:///folder or s3://bucket/prefix.")
+    str | None,
+    typer.Option(help="The service's artifact store: file:///folder or s3://bucket/prefix."),
 ]
-Json = Annotated[bool, typer.Option("--json", help="For programs: JSON on standard output.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, for programs.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -37,10 +39,10 @@ def backup(
     artifacts: Artifacts = None,
     json: Json = False,
 ) -> None:
-    """Copy all jobs, keys and files into FOLDER, which must not be there yet. The service may run.
+    """Copy all jobs, keys and files into FOLDER, which must be empty or new. The service may run.
 
     Redis and the artifact store come from --data, --redis-url and --artifacts, or from
-    DUALPROCESS_REDIS_URL and DUALPROCESS_ARTIFACTS. A job that runs is kept with its checkpoints.
+    DUALPROCESS_REDIS_URL and DUALPROCESS_ARTIFACTS. Running jobs are saved with their checkpoints.
     """
     _run("save", folder, data, redis_url, artifacts, json)
 
@@ -54,7 +56,7 @@ def restore(
 ) -> None:
     """Write the backup in FOLDER into a Redis without jobs, and into the artifact store.
 
-    Jobs that waited wait again; jobs that ran go on from their checkpoints.
+    Queued jobs are queued again; running jobs go on from their checkpoints.
     """
     _run("restore", folder, data, redis_url, artifacts, json)
 

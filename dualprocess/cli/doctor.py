@@ -1,4 +1,4 @@
-"""``dualprocess doctor``: what is wrong here, and what to do."""
+"""``dualprocess doctor``: says what is wrong here, and what to do."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 
 from dualprocess.cli.up import need_services
 
-#: Everything is for the module that does it, ``--help`` as well.
+#: All options are for the module that does the work, also ``--help``.
 _PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
 
@@ -18,9 +18,9 @@ def register(app: typer.Typer) -> None:
 
 
 def doctor(context: typer.Context) -> None:
-    """Look at Redis, clock, stores, endpoints, TLS, presets, disk and GPUs; say what to do.
+    """Check Redis, clock, stores, endpoints, TLS, presets, disk and GPUs; say what to do.
 
-    --help says what can be named. It ends with 1 if something is a problem, with 0 otherwise.
+    `dualprocess doctor --help` lists its options. The exit code is 1 if it finds a problem, else 0.
     """
     need_services()
     command = [sys.executable, "-m", "services.orchestrator.doctor"]

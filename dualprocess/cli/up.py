@@ -29,13 +29,15 @@ def up(
     generator: Annotated[
         list[str] | None,
         typer.Option(
-            help="Preset of the generator: tiny-flux. Several, once for each or with commas, and "
-            "how many of it: flux-schnell:6."
+            help="Preset of the generator: tiny-flux. For several, give it once for each, or use "
+            "commas; flux-schnell:6 is six of one preset."
         ),
     ] = None,
     vlm: Annotated[
         list[str] | None,
-        typer.Option(help="Preset of the VLM: tiny-idefics2. Several, likewise: idefics2:2."),
+        typer.Option(
+            help="Preset of the VLM: tiny-idefics2. Several as for --generator: idefics2:2."
+        ),
     ] = None,
     models: Annotated[
         list[str] | None,
@@ -44,11 +46,11 @@ def up(
     gpus: Annotated[
         str | None,
         typer.Option(
-            help="A GPU for each generator, then for each VLM: 0-7. As a rule all there are."
+            help="One GPU for each generator, then one for each VLM: 0-7. By default all GPUs."
         ),
     ] = None,
     dry_run: Annotated[
-        bool | None, typer.Option("--dry-run", help="Print the plan, and start nothing.")
+        bool | None, typer.Option("--dry-run", help="Print the plan and start nothing.")
     ] = None,
     slots: Annotated[
         int | None, typer.Option(help="How many jobs a generator runs at once: 2.")
@@ -85,7 +87,7 @@ def up(
     """Start Redis, VLMs, generators, workers and API here; Ctrl-C stops them all.
 
     Several of each: `dualprocess up --generator flux-schnell:6 --vlm idefics2:2 --gpus 0-7`. Each
-    generator and each VLM is a process with a GPU of its own; it says first what it will start.
+    generator and each VLM is a process with a GPU of its own. The plan is printed first.
 
     An option that is left out comes from its environment variable, like DUALPROCESS_PORT, or else
     is the default.

@@ -108,11 +108,11 @@ class DeviceThread:
 
 
 def warn_of_cpu(asked: str, device: DeviceThread, preset: AnyPreset) -> None:
-    """Says so, loudly, where ``auto`` came to the CPU for a model that is made for GPUs."""
+    """Logs a warning if ``auto`` chose the CPU for a model that needs a GPU."""
     if asked == "auto" and device.device.type == "cpu" and preset.is_on_hub:
         log.warning(
-            "NO GPU IS FOUND: %s runs on the CPU, which takes hours for what a GPU does in "
-            "minutes. torch %s says: %s. Choose --device cpu if that is meant",
+            "NO GPU IS FOUND: %s runs on the CPU, which needs hours where a GPU needs minutes. "
+            "torch %s says: %s. If you want the CPU, use --device cpu",
             preset.name,
             torch.__version__,
             _why_not_cuda(),
@@ -121,12 +121,12 @@ def warn_of_cpu(asked: str, device: DeviceThread, preset: AnyPreset) -> None:
 
 def _why_not_cuda() -> str:
     if torch.version.cuda is None:
-        return "this build has no CUDA; install another"
+        return "this build has no CUDA; install another build"
     try:
         torch.empty(0, device="cuda")
     except RuntimeError as error:
         return str(error).partition("\n")[0]
-    return "CUDA is there, and was not when it was asked for"
+    return "CUDA is available now, but was not a moment ago"
 
 
 def _present(name: str) -> torch.device:

@@ -1,4 +1,4 @@
-"""The NVIDIA GPUs of this machine, as their driver tells of them. No torch is needed to ask."""
+"""Lists the NVIDIA GPUs of this machine. Asks the driver, without torch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-#: The driver's own program; containers with GPUs have it as well.
+#: Comes with the driver; containers with GPUs have it, too.
 _PROGRAM = "nvidia-smi"
 _FIELDS = "index,uuid,name,memory.total,memory.free,driver_version"
 _SECONDS = 30
@@ -17,8 +17,8 @@ _SECONDS = 30
 
 @dataclass(frozen=True)
 class Gpu:
-    """``index`` is its number in the order of PCI buses, which `CUDA_VISIBLE_DEVICES` counts in
-    where `CUDA_DEVICE_ORDER` is `PCI_BUS_ID`; memory in MiB."""
+    """``index`` is its number in the order of PCI buses: that of `CUDA_VISIBLE_DEVICES` if
+    `CUDA_DEVICE_ORDER` is `PCI_BUS_ID`. Memory is in MiB."""
 
     index: str
     uuid: str
@@ -28,7 +28,7 @@ class Gpu:
     driver: str
 
     def is_called(self, name: str) -> bool:
-        """By its number, or by enough of its UUID, as CUDA takes both."""
+        """``name`` is its number or the beginning of its UUID; CUDA takes both."""
         return name == self.index or (name.startswith("GPU-") and self.uuid.startswith(name))
 
 
@@ -61,7 +61,7 @@ def look() -> Gpus:
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        return Gpus([], f"{program} can't be asked ({type(error).__name__})")
+        return Gpus([], f"{program} can't be run ({type(error).__name__})")
     said = (done.stdout + done.stderr).strip()
     if done.returncode != 0:
         return Gpus([], f"{program} says: {said.partition(chr(10))[0] or 'nothing'}")
@@ -77,5 +77,5 @@ def _gpu(row: Sequence[str]) -> Gpu:
 
 
 def _mib(told: str) -> int:
-    """0 where the driver tells nothing, as of cards that share the machine's own memory."""
+    """0 if the driver does not say, as for GPUs that share the machine's memory."""
     return int(told) if told.isdecimal() else 0

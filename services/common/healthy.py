@@ -1,5 +1,5 @@
-"""``python -m services.common.healthy HOST:PORT [NAME]``: whether a generator or VLM serves, by
-gRPC's health protocol, for containers that are asked whether they are well.
+"""``python -m services.common.healthy HOST:PORT [NAME]``: the health check of a container that runs
+a generator or VLM, by gRPC's health protocol.
 
 With TLS, ``NAME`` is the name in its certificate. Ends with 0, or with 1 and a sentence.
 """
@@ -22,7 +22,7 @@ _BAD_INPUT = 2
 
 
 async def fault(target: str, name: str | None, settings: GrpcSettings) -> str | None:
-    """Why it does not serve; ``None`` where it does."""
+    """Why it does not serve; ``None`` if it does."""
     try:
         credentials = settings.credentials()
     except CredentialsError as error:
@@ -41,7 +41,7 @@ async def fault(target: str, name: str | None, settings: GrpcSettings) -> str | 
 
 def main(arguments: list[str]) -> None:
     if len(arguments) not in (1, 2):
-        print("HOST:PORT: name the service to ask, and with TLS its NAME", file=sys.stderr)
+        print("HOST:PORT: give the address of the service, and with TLS its NAME", file=sys.stderr)
         sys.exit(_BAD_INPUT)
     target, name = arguments[0], arguments[1] if len(arguments) > 1 else None
     if said := asyncio.run(fault(target, name, GrpcSettings.from_environment())):

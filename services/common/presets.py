@@ -43,10 +43,10 @@ class _Preset(BaseModel):
     name: str
     family: str
     model: str
-    #: The commit on the hub that is loaded; without it the newest one is, whatever that will be.
+    #: The commit on the hub that is loaded; without it, the newest one.
     revision: str | None = None
     dtype: DtypeName
-    #: Of all parts together, text encoders and autoencoder too: what its device holds at once.
+    #: Of all parts together, also text encoders and autoencoder: the device holds all at once.
     billions_of_parameters: Annotated[float, Field(ge=0)] = 0.0
 
     @property
@@ -56,8 +56,8 @@ class _Preset(BaseModel):
 
     @property
     def weights_gib(self) -> float:
-        """What its weights take on a device; 0 where the preset does not say. Its work takes more:
-        pictures, gradients, LoRAs."""
+        """Memory for the weights on a device; 0 if the preset does not say. Images, gradients and
+        LoRAs need more."""
         return self.billions_of_parameters * 1e9 * _BYTES[self.dtype] / 2**30
 
 

@@ -1,5 +1,5 @@
-"""Which models a stack serves, in how many processes, and on which cards: decided before any of
-them starts."""
+"""The plan of a stack: which models it serves, in how many processes, and on which GPUs. It is made
+before any process starts."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from services.local.wishes import WishError, cards, counted
 
 Service = Literal["generator", "vlm"]
 
-#: The card that a process sees, and the order that cards are counted in.
+#: The GPU that a process sees, and the order in which GPUs are numbered.
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 ORDER = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
-#: Devices that mean a card each, where there are any.
+#: Devices that mean one GPU for each process, if there are any.
 _ANY_CARD = ("auto", "cuda")
 
 
 @dataclass(frozen=True)
 class Placed:
-    """One GPU service. ``card`` is all that it sees of the machine's cards; ``None``: all."""
+    """One GPU service. ``card`` is the only GPU that it sees; ``None``: it sees all."""
 
     name: str
     service: Service
@@ -34,7 +34,7 @@ class Placed:
 
 @dataclass(frozen=True)
 class Plan:
-    """At least one of each; several may serve one preset. ``warnings`` are for people."""
+    """At least one of each; several may serve one preset. ``warnings`` are for the user."""
 
     generators: Sequence[Placed]
     vlms: Sequence[Placed]
@@ -48,8 +48,8 @@ class Plan:
 def made(
     settings: LocalSettings, presets: Presets, gpus: Gpus, environment: Mapping[str, str]
 ) -> Plan:
-    """Raises ``PresetError`` for a name that no preset has and where a kind is missing, and
-    ``WishError`` for cards that are not there or don't do."""
+    """Raises ``PresetError`` if a name is not a preset or a kind is missing, and ``WishError`` for
+    GPUs that are not there or can't be used."""
     generators, vlms = _chosen(settings, presets)
     models: list[AnyPreset] = [
         *(presets.generator(name) for name in generators),
@@ -80,7 +80,7 @@ def _chosen(settings: LocalSettings, presets: Presets) -> tuple[list[str], list[
         return generators, vlms
     if other := settings.model_fields_set & {"generator", "vlm"}:
         flags = " and ".join(f"--{name}" for name in sorted(other))
-        raise WishError(f"--models: says what {flags} says as well; leave out one of them")
+        raise WishError(f"--models: can't be used together with {flags}; leave out one of them")
     names = _repeated(counted("--models", settings.models))
     known: dict[str, Mapping[str, AnyPreset]] = {
         "generator": presets.generators,
@@ -109,7 +109,7 @@ def _dealt(
     gpus: Gpus,
     environment: Mapping[str, str],
 ) -> tuple[str, Sequence[str | None], list[str]]:
-    """The device of all, a card for each in turn, and what to warn of."""
+    """The device for all, a GPU for each in turn, and warnings."""
     device, count = settings.device, len(models)
     visible = _visible(gpus, environment)
     if settings.gpus:
@@ -118,14 +118,14 @@ def _dealt(
         device = "cuda" if gpus.found else device
         warnings = [] if gpus.found else [_no_gpu(gpus, f"--gpus {settings.gpus}")]
         if spare := named[count:]:
-            warnings.append(f"nothing runs on GPU {', '.join(spare)}: ask for more processes")
+            warnings.append(f"nothing runs on GPU {', '.join(spare)}; ask for more processes")
         return device, named[:count], warnings
     if device not in _ANY_CARD:
         return device, [None] * count, []
     if gpus.found and visible:
         shared = count - len(visible)
         warnings = (
-            [f"{count} processes share {len(visible)} GPUs: one GPU each is faster"]
+            [f"{count} processes share {len(visible)} GPUs; one GPU for each is faster"]
             if shared > 0 and len(visible) > 1
             else []
         )
@@ -136,7 +136,7 @@ def _dealt(
 
 
 def _visible(gpus: Gpus, environment: Mapping[str, str]) -> list[str] | None:
-    """What this process may give on; ``None`` where nothing is known of it."""
+    """The GPUs that this process may hand out; ``None`` if nothing is known about them."""
     told = environment.get(VISIBLE)
     if told is None:
         return [gpu.index for gpu in gpus.found] or None
@@ -154,17 +154,17 @@ def _check(
     device = settings.device
     if device not in _ANY_CARD:
         raise WishError(
-            f"--gpus: gives each process a GPU of its own, and --device {device} says another "
-            "place for all; leave out one of them"
+            f"--gpus: gives each process its own GPU, but --device {device} puts all of them in "
+            "one place; leave out one of the two"
         )
     if len(named) < count:
         raise WishError(
-            f"--gpus: names {_number(len(named), 'GPU')} for {count} processes, and each has one "
-            f"of its own; name {count - len(named)} more, or ask for fewer generators and VLMs"
+            f"--gpus: names {_number(len(named), 'GPU')} for {count} processes, and each needs its "
+            f"own; name {count - len(named)} more, or ask for fewer generators and VLMs"
         )
     if device == "cuda" and not gpus.found and not settings.dry_run:
         raise WishError(f"--gpus: no NVIDIA GPU is found here: {gpus.fault}")
-    # A part of a card is not in the driver's list.
+    # A part of a GPU is not in the driver's list.
     whole = [name for name in named if not name.startswith("MIG-")]
     if gpus.found and (unknown := [name for name in whole if gpus.called(name) is None]):
         here = ", ".join(gpu.index for gpu in gpus.found)
@@ -179,21 +179,21 @@ def _check(
         gpu = gpus.called(name)
         if name not in allowed and (gpu is None or gpu.index not in allowed):
             raise WishError(
-                f"--gpus: GPU {name} is not among {VISIBLE}={','.join(visible)}, which this "
-                "process was given; choose of those, or unset it"
+                f"--gpus: GPU {name} is not in {VISIBLE}={','.join(visible)} of this environment; "
+                "choose from those, or unset the variable"
             )
 
 
 def _no_gpu(gpus: Gpus, asked: str) -> str:
     found = gpus.fault or f"{VISIBLE} hides all of them"
     return (
-        f"NO GPU IS FOUND, and {asked} needs one: {found}. Everything runs on the CPU, which takes "
-        "hours for what a GPU does in minutes"
+        f"NO GPU IS FOUND, and {asked} needs one: {found}. Everything runs on the CPU, which needs "
+        "hours where a GPU needs minutes"
     )
 
 
 def _too_small(placed: Sequence[Placed], models: Sequence[AnyPreset], gpus: Gpus) -> list[str]:
-    """Cards whose memory does not even hold the weights of what is on them."""
+    """Warns of GPUs that have not even enough memory for the weights of their models."""
     said = []
     for gpu in gpus.found:
         here = [
@@ -211,8 +211,8 @@ def _too_small(placed: Sequence[Placed], models: Sequence[AnyPreset], gpus: Gpus
 
 
 def _named(service: str, presets: Sequence[str]) -> list[str]:
-    """The processes' names: the service's where there is one of them, with the preset's where all
-    presets differ, else with a number."""
+    """The names of the processes: that of the service if there is only one, with the preset's name
+    if all presets differ, else with a number."""
     if len(presets) == 1:
         return [service]
     if len(set(presets)) == len(presets):
@@ -223,7 +223,7 @@ def _named(service: str, presets: Sequence[str]) -> list[str]:
 def _counted(placed: Sequence[Placed]) -> list[str]:
     names = [place.preset for place in placed]
     return [
-        name if names.count(name) == 1 else f"{name} ({names.count(name)} of it)"
+        name if names.count(name) == 1 else f"{name} ({names.count(name)} processes)"
         for name in dict.fromkeys(names)
     ]
 

@@ -9,7 +9,7 @@ from services.local.settings import LocalSettings
 
 def told(plan: Plan, settings: LocalSettings, gpus: Gpus) -> str:
     """A line for each process, in the order of their start, and one for each warning."""
-    redis = "its own" if settings.redis_url is None else "the one that the environment names"
+    redis = "its own" if settings.redis_url is None else "the one named in the environment"
     asked = ", ".join(vlm.name for vlm in plan.vlms)
     rows = [
         ("redis", redis),

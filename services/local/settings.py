@@ -37,23 +37,24 @@ class LocalSettings(ServiceSettings):
     )
     generator: str = Field(
         default="tiny-flux",
-        description="Preset of the generator; of several, with commas between, and how many of "
-        "each: flux-schnell:6,sd-1.4.",
+        description="Preset of the generator. Several are separated by commas, each with the "
+        "number of processes: flux-schnell:6,sd-1.4.",
     )
     vlm: str = Field(
-        default="tiny-idefics2", description="Preset of the VLM; of several, likewise."
+        default="tiny-idefics2",
+        description="Preset of the VLM. Several as for the generator: idefics2:2,qwen3-vl.",
     )
     models: str = Field(
         default="",
-        description="Presets of generators and VLMs alike, likewise, in place of --generator and "
+        description="Presets of generators and VLMs in one such list, instead of --generator and "
         "--vlm.",
     )
     gpus: str = Field(
         default="",
-        description="GPUs by nvidia-smi's numbers or UUIDs, like 0-5,7: one each, generators "
-        "first. As a rule all there are, shared where there are fewer than processes.",
+        description="GPUs by nvidia-smi's numbers or UUIDs, like 0-5,7: one for each process, "
+        "generators first. By default all GPUs; processes share them if there are too few.",
     )
-    dry_run: bool = Field(default=False, description="Print the plan, and start nothing.")
+    dry_run: bool = Field(default=False, description="Print the plan and start nothing.")
     slots: int = Field(
         default=2, ge=1, le=64, description="How many jobs a generator runs at once."
     )

@@ -69,7 +69,7 @@ def build(settings: LocalSettings, plan: Plan) -> list[ChildSpec]:
 
 
 def _targets(vlms: Sequence[Placed], ports: Mapping[str, int]) -> dict[str, str]:
-    """Where each preset is reached: calls go to all that serve it, in turn."""
+    """The gRPC target of each preset: all VLMs that serve it."""
     places: dict[str, list[str]] = {}
     for vlm in vlms:
         places.setdefault(vlm.preset, []).append(f"127.0.0.1:{ports[vlm.name]}")
@@ -99,7 +99,7 @@ def _gpu_service(
         ready=lambda: serves(f"127.0.0.1:{port}"),
         waits_for=f"{place.preset} to be loaded, after a download if its weights are not here yet",
         ready_seconds=settings.load_seconds,
-        # However often it starts, it sees its own card alone.
+        # It sees only its own card, also after a restart.
         environment={**token, **({} if place.card is None else {VISIBLE: place.card, **ORDER})},
         # Others may read the weights that it downloads.
         umask=ChildSpec.umask,

@@ -1,4 +1,4 @@
-"""Where the service's Redis is, for commands that write to it beside the service."""
+"""Finds the service's Redis, for commands that use it beside the service."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from services.orchestrator.settings import StoreSettings
 
 
 class NoRedis(ValueError):
-    """What was named is no Redis, or lets nobody in. The message says what to do."""
+    """There is no Redis at the address, or it refuses this process. The message says what to do."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """``name`` is by what it is known; ``remedy`` what to do where it does not answer; ``folder``
-    the one of `dualprocess up` where its stack started it. ``is_named``: somebody said so."""
+    """``name`` is the setting that named the address; ``remedy`` is what to do if Redis does not
+    answer; ``folder`` is the data folder of the `dualprocess up` that started this Redis.
+    ``is_named`` is false for the default address."""
 
     url: str = field(repr=False)
     name: str
@@ -27,7 +28,7 @@ class Place:
 
 
 def redis(data: Path | None, redis_url: str | None, command: str) -> Place:
-    """By --data or --redis-url of ``command``, the environment, or ./data. Asks Redis whether it
+    """From --data or --redis-url of ``command``, the environment, or ./data. Checks that Redis
     lets this process in. Raises ``NoRedis``."""
     place = _place(data, redis_url, command)
     try:
@@ -58,11 +59,10 @@ def _place(data: Path | None, redis_url: str | None, command: str) -> Place:
     if data is not None:
         raise NoRedis(
             f"--data: no stack with a Redis of its own runs in {folder}; start it with "
-            f"`dualprocess up --data {folder}`, or name the service's Redis by --redis-url"
+            f"`dualprocess up --data {folder}`, or name the service's Redis with --redis-url"
         )
     remedy = (
-        f"no stack runs in {folder.resolve()} either. Name the folder of the one that you mean, "
-        f"`dualprocess {command} --data DIR …` after `dualprocess up --data DIR`, or the service's "
-        "Redis"
+        f"no stack runs in {folder.resolve()} either. Name the folder of the stack, `dualprocess "
+        f"{command} --data DIR …` after `dualprocess up --data DIR`, or name the service's Redis"
     )
     return Place(settings.redis_url, "--redis-url", remedy, is_named=False)

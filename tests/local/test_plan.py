@@ -59,17 +59,20 @@ def test_models_that_make_no_stack_are_refused(models: str, sentence: str) -> No
         ({"generator": "tiny-flux:65"}, "--generator: .*1 to 64"),
         ({"vlm": "idefics2:²"}, "--vlm: .*1 to 64"),
         ({"vlm": "idefics2:"}, "--vlm: .*1 to 64"),
-        ({"vlm": "idefics2,"}, "--vlm: has a comma without a preset"),
-        ({"models": "tiny-flux,idefics2", "vlm": "idefics2"}, "--models: says what --vlm says"),
+        ({"vlm": "idefics2,"}, "--vlm: a preset is missing next to a comma"),
+        (
+            {"models": "tiny-flux,idefics2", "vlm": "idefics2"},
+            "--models: can't be used together with --vlm",
+        ),
         ({"gpus": "0"}, r"--gpus: names 1 GPU for 2 processes.* name 1 more"),
-        ({"gpus": "1-0"}, "--gpus: 1-0 runs backwards; write 0-1"),
+        ({"gpus": "1-0"}, "--gpus: 1-0 goes backwards; write 0-1"),
         ({"gpus": "0,1,00"}, "--gpus: names GPU 0 twice"),
-        ({"gpus": "0,one"}, "--gpus: 'one' is no GPU; write numbers"),
-        ({"gpus": "0,,1"}, "--gpus: '' is no GPU"),
+        ({"gpus": "0,one"}, "--gpus: 'one' can't be a GPU; write numbers"),
+        ({"gpus": "0,,1"}, "--gpus: '' can't be a GPU"),
         ({"gpus": "0,9"}, "--gpus: GPU 9 is not here; there are 0, 1, 2, 3"),
         ({"gpus": "0,GPU-0abc"}, "--gpus: names GPU 0 twice, by its number and by its UUID"),
-        ({"gpus": "0,1", "device": "cpu"}, "--device cpu says another place for all"),
-        ({"gpus": "0,1", "device": "cuda:1"}, "--device cuda:1 says another place for all"),
+        ({"gpus": "0,1", "device": "cpu"}, "--device cpu puts all of them"),
+        ({"gpus": "0,1", "device": "cuda:1"}, "--device cuda:1 puts all of them"),
     ],
 )
 def test_wishes_that_make_no_plan_are_refused(asked: dict[str, Any], sentence: str) -> None:
@@ -79,7 +82,7 @@ def test_wishes_that_make_no_plan_are_refused(asked: dict[str, Any], sentence: s
 
 def test_cards_that_this_process_may_not_use_are_refused() -> None:
     given = "2,GPU-3"
-    with pytest.raises(WishError, match="GPU 1 is not among CUDA_VISIBLE_DEVICES=2,GPU-3"):
+    with pytest.raises(WishError, match="GPU 1 is not in CUDA_VISIBLE_DEVICES=2,GPU-3"):
         plan(machine(4), given, gpus="1,2")
     assert cards(plan(machine(4), given, gpus="3,2")) == {"generator": "3", "vlm": "2"}
     assert cards(plan(machine(4), given)) == {"generator": "2", "vlm": "GPU-3"}
@@ -102,7 +105,7 @@ def test_models_come_in_any_order_and_as_often_as_they_are_named() -> None:
         ("vlm-1", "idefics2"),
         ("vlm-2", "idefics2"),
     ]
-    assert str(models) == "tiny-flux (2 of it), flux-dev and idefics2 (2 of it)"
+    assert str(models) == "tiny-flux (2 processes), flux-dev and idefics2 (2 processes)"
 
 
 def test_each_process_has_a_card_of_its_own_where_there_are_enough() -> None:
@@ -112,10 +115,10 @@ def test_each_process_has_a_card_of_its_own_where_there_are_enough() -> None:
         assert models.warnings == []
     few = plan(machine(2), **asked)
     assert cards(few) == {"generator-1": "0", "generator-2": "1", "vlm": "0"}
-    assert few.warnings == ["3 processes share 2 GPUs: one GPU each is faster"]
+    assert few.warnings == ["3 processes share 2 GPUs; one GPU for each is faster"]
     named = plan(machine(4), **asked, gpus="3,2,0,1")
     assert cards(named) == {"generator-1": "3", "generator-2": "2", "vlm": "0"}
-    assert named.warnings == ["nothing runs on GPU 1: ask for more processes"]
+    assert named.warnings == ["nothing runs on GPU 1; ask for more processes"]
     assert {place.device for place in named.generators} == {"cuda"}, "never quietly on the CPU"
     assert set(cards(plan(machine(4), **asked, device="cpu")).values()) == {None}
 
@@ -146,7 +149,7 @@ def test_the_plan_has_a_line_for_each_process_and_no_secret() -> None:
     text = told(made(settings, load_presets(), found, {}), settings, found)
     assert text.splitlines() == [
         "The plan:",
-        "  redis        the one that the environment names",
+        "  redis        the one named in the environment",
         "  vlm          tiny-idefics2, CUDA_VISIBLE_DEVICES=2 (H100, 78 of 80 GiB free)",
         "  generator-1  flux-schnell, CUDA_VISIBLE_DEVICES=0 (H100, 78 of 80 GiB free)",
         "  generator-2  flux-schnell, CUDA_VISIBLE_DEVICES=1 (H100, 78 of 80 GiB free)",

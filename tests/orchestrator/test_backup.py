@@ -115,15 +115,18 @@ async def test_a_restore_is_refused_where_it_would_mix_or_damage(
     assert (await command("save", backup, *stores)).exit_code == 0
 
     again = await command("save", backup, *stores)
-    assert (again.exit_code, "is not empty; name a folder" in told(again)) == (2, True)
+    assert (again.exit_code, "is not empty; name a new folder" in told(again)) == (2, True)
     full = await command("restore", backup, *stores)
     assert full.exit_code == 2
-    assert "this Redis has 1 jobs and 0 API keys already; restore into an empty one" in told(full)
+    assert "this Redis already has 1 jobs and 0 API keys; restore into an empty one" in told(full)
     assert (await api.job(job.id)).status == JobStatus.QUEUED
 
     await redis.flushdb()
     nothing = await command("restore", tmp_path / "nothing", *stores)
-    assert (nothing.exit_code, "is no backup, or one that was not finished" in told(nothing)) == (
+    assert (
+        nothing.exit_code,
+        "is not a backup, or one that was not finished" in told(nothing),
+    ) == (
         2,
         True,
     )
@@ -131,7 +134,7 @@ async def test_a_restore_is_refused_where_it_would_mix_or_damage(
     whole = records.read_text()
     records.write_text(whole.replace(job.id, job.id[::-1]))
     damaged = await command("restore", backup, *stores)
-    assert (damaged.exit_code, "is damaged: it is not what was written" in told(damaged)) == (
+    assert (damaged.exit_code, "is damaged; use another backup" in told(damaged)) == (
         2,
         True,
     )
@@ -151,7 +154,7 @@ async def test_files_that_are_gone_are_named_and_the_rest_is_kept(
     stores = ["--redis-url", redis_server.url, "--artifacts", artifacts]
     made = await command("save", tmp_path / "backup", *stores)
     assert made.exit_code == 1
-    assert "1 files that records name are not in the artifact store" in told(made)
+    assert "1 files of jobs are missing in the artifact store, or changed: jobs/" in told(made)
     (manifest, _) = BackupFolder(tmp_path / "backup").read()
     assert [Path(path).name for path in manifest.missing] == ["metrics.jsonl"]
     assert len(manifest.files) == len(job.artifacts) - 1

@@ -68,7 +68,7 @@ async def test_what_is_as_it_must_be_ends_with_0(stores: list[str], tmp_path: Pa
     assert not (tmp_path / "artifacts").exists(), "a look makes nothing"
     (tmp_path / "artifacts" / "jobs").mkdir(parents=True)
     _, found = await doctor(*stores, *TINY)
-    assert "takes files and gives them back" in about(found, "artifacts", "ok")
+    assert "takes files and returns them" in about(found, "artifacts", "ok")
     assert list((tmp_path / "artifacts").rglob("*")) == [tmp_path / "artifacts" / "jobs"]
 
 
@@ -77,7 +77,7 @@ async def test_people_read_lines_with_what_to_do(stores: list[str]) -> None:
     done = await asyncio.to_thread(runner.invoke, app, [*stores, "--preset=nothing"])
     assert done.exit_code == 1
     assert "problem  presets    --preset: 'nothing' is unknown: choose from flux-dev" in done.stdout
-    assert "→ mend it, or name another --preset" in done.stdout
+    assert "→ correct it, or give another --preset" in done.stdout
     assert "1 problems, 1 warnings" in done.stdout.splitlines()[-1]
 
 
@@ -161,7 +161,7 @@ def told() -> Iterator[str]:
         def do_GET(self) -> None:
             self.send_response(200 if self.path == "/readyz" else 404)
             self.end_headers()
-            self.wfile.write(b"ok\nRedis keeps no append-only file")
+            self.wfile.write(b"ok\nRedis writes no append-only file")
 
         def log_message(self, *arguments: object) -> None:
             """Nobody reads it."""
@@ -178,7 +178,7 @@ def told() -> Iterator[str]:
 async def test_the_api_is_asked_where_it_is_named(stores: list[str], told: str) -> None:
     _, found = await doctor(*stores, *TINY, f"--url={told}")
     assert "answers ok" in about(found, "api", "ok")
-    assert "keeps no append-only file" in about(found, "api", "warning")
+    assert "writes no append-only file" in about(found, "api", "warning")
     done, found = await doctor(*stores, *TINY, f"--url={told}/elsewhere")
     assert (done.exit_code, "answers 404" in about(found, "api", "problem")) == (1, True)
 
@@ -186,7 +186,7 @@ async def test_the_api_is_asked_where_it_is_named(stores: list[str], told: str) 
 @pytest.mark.parametrize(
     ("days", "level", "sentence"),
     [
-        (90, "ok", "for 90 days more"),
+        (90, "ok", "for 90 more days"),
         (3, "warning", "→ issue a new one"),
         (-1, "problem", "certificate has expired"),
     ],
@@ -234,7 +234,7 @@ async def test_a_gpu_is_held_against_what_a_preset_needs(
     asked = (*stores, "--preset=flux-schnell", "--preset=smolvlm2")
     done, found = await doctor(*asked)
     assert done.exit_code == 1
-    assert "flux-schnell, smolvlm2 cannot do without" in about(found, "gpu", "problem")
+    assert "flux-schnell, smolvlm2 can't run without one" in about(found, "gpu", "problem")
 
     program = no_driver / "nvidia-smi"
 
@@ -248,6 +248,6 @@ async def test_a_gpu_is_held_against_what_a_preset_needs(
     assert "flux-schnell needs about 35 GiB" in about(found, "memory", "problem")
     assert "smolvlm2 needs about 8 GiB" in about(found, "memory", "ok")
     found = await with_gpu(81920, 6000)
-    assert "GPU 0 has it, and it is in use" in about(found, "memory", "warning")
+    assert "GPU 0 has that much, but it is in use" in about(found, "memory", "warning")
     found = await with_gpu(81920, 80000)
-    assert about(found, "memory", "ok").count("GPU 0 has it free") == 2
+    assert about(found, "memory", "ok").count("GPU 0 has that much free") == 2

@@ -1,5 +1,5 @@
-"""A copy of Redis's records and of the files that they name, and the way back.
+"""Copies Redis's records and the files that they name into a folder, and restores them.
 
-``dump.rdb`` is no such copy: a Redis that keeps an append-only file reads that one alone when it
-starts, and makes an empty one where it is missing.
+A copy of ``dump.rdb`` would not do: a Redis with an append-only file reads only that file when it
+starts, and makes an empty one if it is missing.
 """

@@ -1,4 +1,4 @@
-"""``python -m services.orchestrator.backup save|restore FOLDER``, which ``dualprocess backup`` and
+"""``python -m services.orchestrator.backup save|restore FOLDER``: what ``dualprocess backup`` and
 ``dualprocess restore`` run."""
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from services.orchestrator.store.redis import Client, connect
 _FAILED = 1
 _BAD_INPUT = 2
 _UNREACHABLE = 3
-#: Of one answer of Redis: all records are one.
+#: How long one answer of Redis may take: all records come as one.
 _SECONDS = 600.0
 
 app = typer.Typer(
@@ -39,24 +39,27 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="Of the backup.")]
+Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of the backup.")]
 Data = Annotated[
     Path | None,
-    typer.Option(help="Of `dualprocess up --data DIR`, which has both stores in it: ./data."),
+    typer.Option(help="Data folder of `dualprocess up`, which has both stores: ./data."),
 ]
 RedisUrl = Annotated[
     str | None,
     typer.Option(
-        "--redis-url", help="Else that of --data, DUALPROCESS_REDIS_URL or REDIS_URL, of ./data."
+        "--redis-url",
+        help="Address of the service's Redis. Without it: the Redis of --data, then "
+        "DUALPROCESS_REDIS_URL or REDIS_URL, then the Redis of ./data.",
     ),
 ]
 Artifacts = Annotated[
     str | None,
     typer.Option(
-        help="file:///folder or s3://bucket/prefix; else of --data, DUALPROCESS_ARTIFACTS."
+        help="The service's artifact store: file:///folder or s3://bucket/prefix. Without it: "
+        "the store of --data, then DUALPROCESS_ARTIFACTS."
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="For programs: JSON on standard output.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, for programs.")]
 
 
 @app.command()
@@ -67,9 +70,9 @@ def save(
     artifacts: Artifacts = None,
     json: Json = False,
 ) -> None:
-    """Copy all jobs, keys and files into FOLDER, which must not be there yet. The service may run.
+    """Copy all jobs, keys and files into FOLDER, which must be empty or new. The service may run.
 
-    The records are of one moment. A job that runs is kept with its checkpoints.
+    All records are of one moment. Running jobs are saved with their checkpoints.
     """
 
     async def run() -> Manifest:
@@ -82,10 +85,10 @@ def save(
     _tell(manifest, f"backed up into {folder}", json)
     if manifest.missing:
         _fail(
-            f"{len(manifest.missing)} files that records name are not in the artifact store as "
-            f"they were stored: {', '.join(manifest.missing[:5])}"
+            f"{len(manifest.missing)} files of jobs are missing in the artifact store, or changed: "
+            + ", ".join(manifest.missing[:5])
             + (", …" if len(manifest.missing) > 5 else "")
-            + f"; all of them are in {folder}/backup.json. The rest of the backup is whole",
+            + f"; {folder}/backup.json lists them. The rest of the backup is complete",
             _FAILED,
         )
 
@@ -100,7 +103,7 @@ def restore(
 ) -> None:
     """Write the backup in FOLDER into a Redis without jobs, and into the artifact store.
 
-    Jobs that waited wait again; jobs that ran go on from their checkpoints.
+    Queued jobs are queued again; running jobs go on from their checkpoints.
     """
 
     async def run() -> Manifest:
@@ -139,9 +142,9 @@ async def _stores(
     except RestoreRefused as error:
         _fail(f"{place.name}: {error}", _BAD_INPUT)
     except WatchError:
-        _fail(f"{place.name}: somebody wrote to this Redis meanwhile; stop the API", _BAD_INPUT)
+        _fail(f"{place.name}: this Redis was changed in the meantime; stop the API", _BAD_INPUT)
     except StoreUnavailable as error:
-        _fail(f"the artifact store does not do it now: {error}", _UNREACHABLE)
+        _fail(f"--artifacts: the artifact store can't be used now: {error}", _UNREACHABLE)
     except RedisError as error:
         _fail(f"{place.name}: Redis does not answer ({error}); {place.remedy}", _UNREACHABLE)
     except OSError as error:
@@ -180,7 +183,7 @@ def _fail(message: str, code: int) -> NoReturn:
 
 
 if __name__ == "__main__":
-    # Nothing that it writes is anybody else's to read, in the artifact store as well.
+    # Nobody else may read what it writes, also in the artifact store.
     os.umask(0o077)
     printable.replace_what_cannot_be_encoded()
     app(prog_name="dualprocess")

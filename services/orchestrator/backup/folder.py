@@ -1,7 +1,7 @@
 """A backup on disk: `backup.json`, written last, `records.jsonl`, and the files below `files/`.
 
-All of it is its owner's alone (0700, 0600): it holds hashes of API keys, secrets of webhooks, and
-what everybody asked for.
+Only its owner can read it (0700, 0600): it has hashes of API keys, secrets of webhooks, and all
+prompts.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _PATH = re.compile(r"jobs(/[A-Za-z0-9][A-Za-z0-9._-]*)+")
 
 
 class FolderRefused(ValueError):
-    """The folder takes no backup, or is none. The message says why."""
+    """The folder can't take a backup, or is not one. The message says why."""
 
 
 class File(BaseModel):
@@ -38,8 +38,8 @@ class File(BaseModel):
 
 
 class Manifest(BaseModel):
-    """``missing`` are files that a record names and that were not in the store, or not as they had
-    been stored; ``jobs`` counts them by status."""
+    """``missing`` are files that a record names and that were not in the store, or were changed
+    there. ``jobs`` has the number of jobs of each status."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -59,11 +59,11 @@ class BackupFolder:
         self._folder = folder
 
     def make(self) -> None:
-        """Raises ``FolderRefused`` for one that holds anything."""
+        """Makes the folder. Raises ``FolderRefused`` if it has anything in it."""
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             if any(self._folder.iterdir()):
-                raise FolderRefused(f"{self._folder} is not empty; name a folder that is not there")
+                raise FolderRefused(f"{self._folder} is not empty; name a new folder")
             self._folder.chmod(0o700)
         except OSError as error:
             raise FolderRefused(
@@ -72,13 +72,13 @@ class BackupFolder:
 
     def add(self, path: str, data: bytes) -> None:
         place = self._place(path)
-        # The mode of a call that makes several is the last one's.
+        # One call that makes several folders would give the mode only to the last one.
         for parent in [*reversed(place.relative_to(self._folder).parents)][1:]:
             (self._folder / parent).mkdir(mode=0o700, exist_ok=True)
         _write(place, data)
 
     def finish(self, manifest: Manifest, records: Sequence[Record]) -> None:
-        """Takes out what no record names, and makes it a backup: until then it is none."""
+        """Removes files that no record names, and writes records and manifest."""
         named = {self._place(file.path) for file in manifest.files}
         for place in (self._folder / _FILES).rglob("*"):
             if place.is_file() and place not in named:
@@ -89,27 +89,28 @@ class BackupFolder:
         _write(self._folder / _MANIFEST, manifest.model_dump_json(indent=2).encode())
 
     def read(self) -> tuple[Manifest, list[Record]]:
-        """Raises ``FolderRefused`` for one that is no backup, or no whole one."""
+        """Raises ``FolderRefused`` if it is not a backup, or not a complete one."""
         try:
             manifest = Manifest.model_validate_json((self._folder / _MANIFEST).read_bytes())
             text = (self._folder / _RECORDS).read_bytes()
         except FileNotFoundError as error:
             raise FolderRefused(
-                f"{self._folder} is no backup, or one that was not finished: it has no "
-                f"{Path(error.filename).name}"
+                f"{self._folder} is not a backup, or one that was not finished: it has no "
+                f"{Path(error.filename).name}; name the folder of a backup"
             ) from error
         except OSError as error:
             raise FolderRefused(f"{self._folder} can't be read ({error.strerror})") from error
         except ValidationError as error:
             raise FolderRefused(
-                f"{self._folder / _MANIFEST} is of another version of the service, or damaged"
+                f"{self._folder / _MANIFEST} is of another version of the service, or damaged; use "
+                "another backup"
             ) from error
         if manifest.version != _VERSION or _sha256(text) != manifest.records_sha256:
-            raise FolderRefused(f"{self._folder / _RECORDS} is damaged: it is not what was written")
+            raise FolderRefused(f"{self._folder / _RECORDS} is damaged; use another backup")
         return manifest, [_record(line) for line in text.decode().splitlines()]
 
     def file(self, file: File) -> bytes:
-        """Raises ``FolderRefused`` for one that is not there, or not what was written."""
+        """Raises ``FolderRefused`` if it is missing or was changed."""
         try:
             data = self._place(file.path).read_bytes()
         except OSError as error:
@@ -117,12 +118,12 @@ class BackupFolder:
                 f"{self._place(file.path)} can't be read ({error.strerror})"
             ) from error
         if _sha256(data) != file.sha256:
-            raise FolderRefused(f"{self._place(file.path)} is damaged: it is not what was written")
+            raise FolderRefused(f"{self._place(file.path)} is damaged; use another backup")
         return data
 
     def _place(self, path: str) -> Path:
         if not _PATH.fullmatch(path):
-            raise FolderRefused(f"{path!r} is no path of the artifact store")
+            raise FolderRefused(f"{path!r} can't be a path of the artifact store")
         return self._folder / _FILES / path
 
 
@@ -137,7 +138,7 @@ def _record(line: str) -> Record:
 
 
 def _write(place: Path, data: bytes) -> None:
-    """On disk when it returns."""
+    """Returns when the file is on disk."""
     descriptor = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(data)

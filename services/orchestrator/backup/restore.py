@@ -12,15 +12,15 @@ from services.orchestrator.store import redis as keys
 from services.orchestrator.store.artifacts import ArtifactStore
 from services.orchestrator.store.queue import Blame, Claim, Queue
 
-#: Of the leases of jobs that ran: until each of them is queued again.
+#: The leases of running jobs last this long, until each job is queued again.
 _LEASE_MS = 600_000
-#: What interrupted them is no attempt of theirs.
+#: The interruption counts as no attempt.
 _ATTEMPTS = 1_000_000
 _CAUSE = "the service was restored from a backup"
 
 
 class RestoreRefused(ValueError):
-    """This Redis takes no backup. The message says why."""
+    """The backup can't be restored into this Redis. The message says why."""
 
 
 async def restore(
@@ -28,9 +28,9 @@ async def restore(
 ) -> Manifest:
     """``binary`` is a client of the same Redis that decodes nothing.
 
-    Files come first, then all records at once: nobody sees a record whose file is still to come,
-    and a restore that breaks off can be made again. Jobs that ran are queued, to go on from their
-    checkpoints. Raises ``RestoreRefused``, ``FolderRefused``, and what both stores raise.
+    Files come first, then all records at once: each record that can be seen has its files, and a
+    restore that was interrupted can be run again. Running jobs are queued, and go on from their
+    checkpoints. Raises ``RestoreRefused``, ``FolderRefused``, and the errors of both stores.
     """
     manifest, records = await asyncio.to_thread(folder.read)
     await _check_empty(redis)
@@ -46,12 +46,13 @@ async def _check_empty(redis: keys.Client) -> None:
     jobs, api_keys = await redis.zcard(keys.JOBS), await redis.scard(keys.API_KEYS)
     if jobs or api_keys:
         raise RestoreRefused(
-            f"this Redis has {jobs} jobs and {api_keys} API keys already; restore into an empty one"
+            f"this Redis already has {jobs} jobs and {api_keys} API keys; restore into an empty one"
         )
 
 
 async def _check_age(binary: keys.Client, records: Sequence[Record], version: str) -> None:
-    """What a newer Redis dumped is refused by an older one key by key, when others are there."""
+    """An older Redis refuses records of a newer one, but only one by one, while they are
+    written."""
     probe = f"{keys.EVERY[:-1]}probe:{secrets.token_hex(8)}"
     async with binary.pipeline(transaction=True) as pipe:
         pipe.set(probe, "", px=10_000)
@@ -74,14 +75,14 @@ def _format(dump: bytes) -> int:
 async def _write(binary: keys.Client, records: Sequence[Record]) -> None:
     now, _ = await binary.time()
     async with binary.pipeline(transaction=True) as pipe:
-        # Whoever submits a job meanwhile makes this fail, not that.
+        # If a job is submitted in the meantime, this fails, and not the submission.
         await pipe.watch(keys.JOBS, keys.API_KEYS)
         if await pipe.exists(keys.JOBS, keys.API_KEYS):
-            raise RestoreRefused("somebody submitted a job or made a key just now; stop the API")
+            raise RestoreRefused("a job or an API key was made just now; stop the API")
         pipe.multi()
         for record in records:
             pipe.restore(record.key, record.ttl_ms, record.dump, replace=True)
-        # No worker may take them for jobs of one that died, which would cost an attempt.
+        # Otherwise a worker would take them for jobs of a dead worker, which costs an attempt.
         pipe.eval(_RENEW, 1, keys.LEASES, now * 1000 + _LEASE_MS)
         await pipe.execute()
 

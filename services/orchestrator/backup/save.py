@@ -12,13 +12,13 @@ from services.orchestrator.backup.snapshot import Snapshot, StoredFile, take
 from services.orchestrator.store import redis as keys
 from services.orchestrator.store.artifacts import ArtifactStore
 
-#: Jobs that run write new checkpoints and drop old ones; what was dropped while it was copied is
-#: named no more by the next snapshot.
+#: Running jobs write new checkpoints and delete old ones. The next snapshot does not name a
+#: checkpoint that was deleted before it could be copied.
 _SNAPSHOTS = 5
 
 
 async def save(redis: keys.Client, artifacts: ArtifactStore, folder: BackupFolder) -> Manifest:
-    """``redis`` decodes nothing. Raises what both stores raise, and ``OSError`` of the disk."""
+    """``redis`` decodes nothing. Raises the errors of both stores, and ``OSError`` of the disk."""
     copied: dict[str, File] = {}
     for _ in range(_SNAPSHOTS):
         snapshot = await take(redis)
@@ -36,7 +36,7 @@ async def _copy(
     folder: BackupFolder,
     copied: dict[str, File],
 ) -> list[str]:
-    """Those that are not in the store as they were stored."""
+    """Returns the paths of files that are missing in the store, or changed there."""
     missing = []
     for file in files:
         if file.path in copied:

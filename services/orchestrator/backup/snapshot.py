@@ -13,7 +13,7 @@ from services.orchestrator.store import redis as keys
 from services.orchestrator.store.scripts import script
 
 _FINAL = {status.value for status in JobStatus if status.is_final}
-#: How the names of what ``artifacts_key`` makes end.
+#: How names end that ``artifacts_key`` makes.
 _ARTIFACTS = ":artifacts"
 
 
@@ -27,7 +27,7 @@ class StoredFile:
 
 @dataclass(frozen=True)
 class Record:
-    """A key: ``dump`` is what Redis's RESTORE takes; ``ttl_ms`` is 0 for one that stays."""
+    """A key of Redis: ``dump`` is for Redis's RESTORE; ``ttl_ms`` is 0 if it does not expire."""
 
     key: str
     ttl_ms: int
@@ -36,7 +36,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """``jobs`` counts them by status."""
+    """``jobs`` has the number of jobs of each status."""
 
     records: Sequence[Record]
     files: Sequence[StoredFile]
@@ -48,7 +48,7 @@ class Snapshot:
 
 
 async def take(redis: keys.Client) -> Snapshot:
-    """By a client that decodes nothing. Redis answers nobody else meanwhile."""
+    """``redis`` is a client that decodes nothing. Redis answers nobody else in the meantime."""
     found = await script(redis, "snapshot")(
         keys=[keys.JOBS], args=[keys.EVERY, keys.job_key(""), *keys.OF_LIVE_PROCESSES]
     )
@@ -63,13 +63,13 @@ async def take(redis: keys.Client) -> Snapshot:
         elif told:
             status, stored = told
             jobs[status] += 1
-            # An ended job needs none: its record may name what is gone.
+            # An ended job needs no checkpoints: its record may name deleted ones.
             if status not in _FINAL:
                 files += [StoredFile(file.path, file.sha256) for file in checkpoints.load(stored)]
     return Snapshot(records, files, jobs)
 
 
 def _artifact(entry: str) -> StoredFile:
-    """Not by the model of an artifact: a newer version may have described it."""
+    """Without the model of an artifact, since a newer version may have written it."""
     path, _, described = entry.partition(" ")
     return StoredFile(path, json.loads(described)["sha256"])

@@ -1,1 +1,1 @@
-"""Looks at everything that a service needs, and says what to do about what it finds."""
+"""Checks everything that a service needs, and says what to do about each problem."""

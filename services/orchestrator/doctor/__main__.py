@@ -29,30 +29,39 @@ app = typer.Typer(cls=CommandGroup, add_completion=False, pretty_exceptions_enab
 @app.command()
 def doctor(
     data: Annotated[
-        Path | None, typer.Option(help="Of `dualprocess up --data DIR`: ./data.")
+        Path | None, typer.Option(help="Data folder of `dualprocess up`: ./data.")
     ] = None,
     redis_url: Annotated[
-        str | None, typer.Option("--redis-url", help="Else of --data, DUALPROCESS_REDIS_URL.")
+        str | None,
+        typer.Option(
+            "--redis-url",
+            help="Address of Redis. Without it: the Redis of --data, then DUALPROCESS_REDIS_URL.",
+        ),
     ] = None,
     artifacts: Annotated[
-        str | None, typer.Option(help="file:///… or s3://…; else of --data, DUALPROCESS_ARTIFACTS.")
+        str | None,
+        typer.Option(
+            help="Artifact store: file:///folder or s3://bucket/prefix. Without it: the store of "
+            "--data, then DUALPROCESS_ARTIFACTS."
+        ),
     ] = None,
     url: Annotated[
-        str | None, typer.Option(help="Of the REST API, which then must answer.")
+        str | None, typer.Option(help="Address of the REST API, if it should be checked.")
     ] = None,
     endpoint: Annotated[
         list[str] | None,
-        typer.Option(help="gRPC target of a generator or VLM, once for each; else the worker's."),
+        typer.Option(help="gRPC target of a generator or VLM; give it once for each."),
     ] = None,
     preset: Annotated[
-        list[str] | None, typer.Option(help="To be served here, once for each: all of them.")
+        list[str] | None,
+        typer.Option(help="Preset that this machine should serve; give it once for each."),
     ] = None,
     presets: Annotated[Path | None, typer.Option(help="Directory of presets.")] = None,
     json: Annotated[
-        bool, typer.Option("--json", help="For programs: JSON on standard output.")
+        bool, typer.Option("--json", help="Print JSON on standard output, for programs.")
     ] = False,
 ) -> None:
-    """Look at Redis, clock, stores, endpoints, TLS, presets, disk and GPUs; say what to do."""
+    """Check Redis, clock, stores, endpoints, TLS, presets, disk and GPUs; say what to do."""
     settings = DoctorSettings.from_environment()
     try:
         targets = _TARGETS.validate_python(endpoint or settings.endpoints)
@@ -113,7 +122,7 @@ def _credentials(settings: DoctorSettings) -> Credentials:
     try:
         return settings.credentials()
     except CredentialsError:
-        # Told of already; without them it is seen whether anything answers.
+        # Reported already. Without credentials it can still be seen whether anything answers.
         return OPEN
 
 

@@ -22,13 +22,15 @@ async def of_api(url: str) -> list[Finding]:
             answer = await client.get(address)
     except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
         said = f"{address} does not answer ({type(error).__name__}: {error})"
-        return [problem("api", said, "start it, or name another --url")]
+        return [problem("api", said, "start it, or give another --url")]
     if not answer.is_success:
         said = f"{address} answers {answer.status_code}: {answer.text[:200]}"
         return [problem("api", said, "see its log")]
     first, *findings = answer.text.splitlines() or [""]
     if first != "ok":
-        return [problem("api", f"{address} is no dualprocess", "name the service's --url")]
+        return [
+            problem("api", f"{address} is not dualprocess", "give the service's address as --url")
+        ]
     return [
         fine("api", f"{address} answers ok"),
         *(warning("api", said, "as it says") for said in findings),
@@ -36,15 +38,15 @@ async def of_api(url: str) -> list[Finding]:
 
 
 async def of_services(target: str, credentials: Credentials) -> list[Finding]:
-    """Each address of a list by itself: one that is away behind the others is found."""
+    """Asks each address of a list on its own, so that one that is away is found."""
     scheme = next((scheme for scheme in _LIST if target.startswith(scheme)), "")
     addresses = [f"{scheme}{one}" for one in target.removeprefix(scheme).split(",")]
     return [await _of_service(address, credentials) for address in addresses]
 
 
 async def _of_service(target: str, credentials: Credentials) -> Finding:
-    """By gRPC's health protocol, which asks nobody who he is; then by a call that needs the token
-    or certificate."""
+    """Asks by gRPC's health protocol, which needs no token; then by a call that needs the token or
+    certificate."""
     async with open_channel(target, credentials) as channel:
         try:
             answer = await health_pb2_grpc.HealthStub(channel).Check(
@@ -62,7 +64,7 @@ async def _of_service(target: str, credentials: Credentials) -> Finding:
 
 
 async def _preset(channel: grpc.aio.Channel) -> str:
-    """Of the generator or VLM there."""
+    """The preset of the generator or VLM there."""
     try:
         generator = generator_pb2_grpc.GeneratorStub(channel)
         request = generator_pb2.GeneratorDescribeRequest()
@@ -78,8 +80,10 @@ def _remedy(error: grpc.aio.AioRpcError) -> str:
     if error.code() is grpc.StatusCode.UNAUTHENTICATED:
         return "give this process the same DUALPROCESS_GRPC_TOKEN as the service"
     if error.code() is grpc.StatusCode.UNIMPLEMENTED:
-        return "name a generator or VLM of dualprocess: this is neither"
+        return "this is neither a generator nor a VLM of dualprocess; give the address of one"
     details = error.details() or ""
     if any(word in details.lower() for word in ("ssl", "tls", "certificate", "handshake")):
-        return "both ends need TLS, certificates of one authority, and the name in them: --tls-ca"
-    return "start it, or mend its address; a service that wants TLS hangs up on who speaks plainly"
+        return (
+            "both ends need TLS, and certificates of one authority with the right names: --tls-ca"
+        )
+    return "start it, or correct its address; a service with TLS hangs up on a caller without"

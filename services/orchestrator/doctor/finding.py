@@ -1,4 +1,4 @@
-"""What a look came to."""
+"""One result of a check."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from enum import StrEnum
 
 
 class Level(StrEnum):
-    #: As it must be.
+    #: Nothing is wrong.
     FINE = "ok"
-    #: It runs, and will do harm some day.
+    #: The service runs, but this will do harm one day.
     WARNING = "warning"
-    #: It does not run, or not for long.
+    #: The service does not run, or not for long.
     PROBLEM = "problem"
 
 
 @dataclass(frozen=True)
 class Finding:
-    """``remedy`` is what to do; empty where nothing is."""
+    """``remedy`` is what to do; empty if there is nothing to do."""
 
     what: str
     level: Level

@@ -1,4 +1,4 @@
-"""Presets, where their weights are, and whether a GPU holds them."""
+"""Presets, where their weights are, and whether they fit on a GPU."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from services.orchestrator.doctor.finding import Finding, fine, problem, warning
 from services.orchestrator.doctor.stores import of_disk
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-#: Beside the weights: pictures, gradients, LoRAs, CUDA itself.
+#: Besides the weights: images, gradients, LoRAs, CUDA itself.
 _WORK_GIB = 4.0
-#: The oldest driver of each CUDA, as NVIDIA's notes on minor version compatibility have it.
+#: The oldest driver for each CUDA, from NVIDIA's notes on minor version compatibility.
 DRIVERS = {"12": (525, 60), "13": (580, 0)}
 
 
 def of_presets(directory: Path, names: Sequence[str]) -> tuple[list[AnyPreset], list[Finding]]:
-    """Those of these names, or all; and what was found."""
+    """The presets of these names, or all; and the findings."""
     try:
         presets = load_presets(directory)
         chosen = [_named(presets, name) for name in names] or _all(presets)
     except PresetError as error:
-        return [], [problem("presets", str(error), "mend it, or name another --preset")]
-    found = [fine("presets", f"{', '.join(preset.name for preset in chosen)}, of {directory}")]
+        return [], [problem("presets", str(error), "correct it, or give another --preset")]
+    found = [fine("presets", f"{', '.join(preset.name for preset in chosen)}, in {directory}")]
     for preset in chosen:
         found += _of_preset(preset, directory)
     return chosen, found
@@ -48,19 +48,21 @@ def _of_preset(preset: AnyPreset, directory: Path) -> Iterator[Finding]:
     if not preset.is_on_hub:
         if not Path(preset.model).is_dir():
             yield problem(
-                "presets", f"{preset.name}: the folder {preset.model} is not there", "fetch it"
+                "presets",
+                f"{preset.name}: the folder {preset.model} is not there",
+                "put the model there, or correct `model:`",
             )
     elif preset.revision is None or not _COMMIT.fullmatch(preset.revision):
         what = "no revision" if preset.revision is None else f"the revision {preset.revision}"
         yield warning(
             "presets",
-            f"{preset.name} has {what}: its weights may be others tomorrow",
+            f"{preset.name} has {what}, so its weights may change from one day to the next",
             f"write the commit of {preset.model} as `revision:` into its file in {directory}",
         )
 
 
 def of_cache(presets: Sequence[AnyPreset]) -> Finding:
-    """Room for the weights that are still to be downloaded."""
+    """Space for the weights that are still to be downloaded."""
     cache = _cache()
     missing = [
         preset
@@ -72,23 +74,23 @@ def of_cache(presets: Sequence[AnyPreset]) -> Finding:
 
 
 def _cache() -> Path:
-    """Where the hub's own library keeps them."""
+    """Where the hub's library keeps weights."""
     home = os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface"
     return Path(os.environ.get("HF_HUB_CACHE") or Path(home) / "hub")
 
 
 def of_gpus(presets: Sequence[AnyPreset], *, named: bool) -> list[Finding]:
-    """Each of the ``named`` presets needs a GPU; of all there are, some may be for others."""
+    """If presets are ``named``, each must fit on a GPU here; else this is only a warning."""
     gpus = look()
     needy = [preset for preset in presets if preset.is_on_hub]
     if not gpus.found:
         if not (named and needy):
-            return [fine("gpu", f"none ({gpus.fault}): the tiny pair needs none")]
+            return [fine("gpu", f"none ({gpus.fault}); the tiny pair needs none")]
         names = ", ".join(preset.name for preset in needy)
         return [
             problem(
                 "gpu",
-                f"none is found, which {names} cannot do without: {gpus.fault}",
+                f"none is found, and {names} can't run without one: {gpus.fault}",
                 "install NVIDIA's driver; in containers, start them with a GPU",
             )
         ]
@@ -116,14 +118,14 @@ def _fits(preset: AnyPreset, gpus: Gpus, named: bool) -> Finding:
         where = ", ".join(gpu.index for gpu in large)
         return warning(
             "memory",
-            f"{said}; GPU {where} has it, and it is in use",
-            "`nvidia-smi` says by whom; fine if that is this very model",
+            f"{said}; GPU {where} has that much, but it is in use",
+            "`nvidia-smi` shows by what; if it is this model, all is well",
         )
-    return fine("memory", f"{said}; GPU {', '.join(gpu.index for gpu in free)} has it free")
+    return fine("memory", f"{said}; GPU {', '.join(gpu.index for gpu in free)} has that much free")
 
 
 def _of_torch(gpus: Gpus) -> Iterator[Finding]:
-    """Whether the torch of this environment was built for a CUDA that the driver knows."""
+    """Whether the torch of this environment is built for a CUDA that the driver supports."""
     try:
         build = version("torch")
     except PackageNotFoundError:
@@ -131,7 +133,7 @@ def _of_torch(gpus: Gpus) -> Iterator[Finding]:
     if build.endswith("+cpu"):
         yield problem(
             "cuda",
-            f"torch {build} has no CUDA, and there are GPUs",
+            f"torch {build} has no CUDA, but there are GPUs",
             "pip install torch from https://download.pytorch.org/whl, without +cpu",
         )
         return
@@ -141,16 +143,14 @@ def _of_torch(gpus: Gpus) -> Iterator[Finding]:
     oldest = DRIVERS[cuda]
     said = f"torch {build} is built for CUDA {cuda}, the driver is {gpus.driver}"
     if _numbers(gpus.driver) < oldest:
-        remedy = (
-            f"install a driver of {oldest[0]}.{oldest[1]:02} or newer, or an older CUDA's torch"
-        )
+        remedy = f"install driver {oldest[0]}.{oldest[1]:02} or newer, or a torch for an older CUDA"
         yield problem("cuda", said, remedy)
     else:
         yield fine("cuda", said)
 
 
 def _cuda(build: str) -> str | None:
-    """The major version: of the build's name, else of the runtime that came with it."""
+    """The major version, from the build's name, else from the runtime that is installed with it."""
     if match := re.search(r"\+cu(\d{2})", build):
         return match[1]
     for package in ("nvidia-cuda-runtime", "nvidia-cuda-runtime-cu12"):

@@ -1,4 +1,4 @@
-"""What the processes of this machine are told by their environment."""
+"""The settings of the processes of this machine, as their environment has them."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from services.orchestrator.settings import StoreSettings
 
 
 class DoctorSettings(StoreSettings, GrpcSettings):
-    preset: str = Field(default="", description="Of a generator or VLM.")
-    generator: str = Field(default="", description="Of a worker.")
-    vlms: dict[str, str] = Field(default={}, description="Of a worker.")
+    preset: str = Field(default="", description="Preset of a generator or VLM.")
+    generator: str = Field(default="", description="Address of a worker's generator.")
+    vlms: dict[str, str] = Field(default={}, description="Addresses of a worker's VLMs.")
 
     @property
     def endpoints(self) -> list[str]:

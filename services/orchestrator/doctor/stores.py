@@ -20,21 +20,21 @@ from services.orchestrator.store.redis import connect
 from services.orchestrator.store.workers import Workers
 from services.orchestrator.where import NoRedis, Place, redis
 
-#: Free room in a folder: a job may leave a gigabyte of LoRAs and checkpoints.
+#: Free space in a folder: a job may leave a gigabyte of LoRAs and checkpoints.
 _LITTLE = 20 * 2**30
 _NONE = 2 * 2**30
-_REMEDY = "mend it, or name another by --artifacts or DUALPROCESS_ARTIFACTS"
+_REMEDY = "repair it, or name another with --artifacts or DUALPROCESS_ARTIFACTS"
 
 
 def of_redis(data: Path | None, redis_url: str | None) -> tuple[Place | None, list[Finding]]:
-    """Where it is, if it lets this process in, and what was found."""
+    """Where Redis is, if it lets this process in, and the findings."""
     try:
         place = redis(data, redis_url, "doctor")
     except NoRedis as error:
         return None, [problem("redis", str(error), "as it says")]
     seen = first_look(place.url)
     if seen is None and not place.is_named:
-        said = "none is named, and no stack runs here"
+        said = "no address is given, and no stack runs here"
         return None, [warning("redis", said, "`dualprocess up` starts its own; " + place.remedy)]
     if seen is None:
         return None, [problem("redis", f"{place.name}: Redis does not answer", place.remedy)]
@@ -48,7 +48,7 @@ def of_redis(data: Path | None, redis_url: str | None) -> tuple[Place | None, li
         told.append(problem(what, said, *remedy or ["as it says"]))
     if not any(finding.what == "clock" for finding in told):
         ahead = seen.seconds_ahead
-        told.append(fine("clock", f"Redis's is {abs(ahead):.1f} s from this machine's"))
+        told.append(fine("clock", f"Redis's clock and this machine's differ by {abs(ahead):.1f} s"))
     return place, told
 
 
@@ -57,14 +57,14 @@ async def of_workers(place: Place) -> Finding:
     try:
         live = await Workers(client).live()
     except RedisError as error:
-        return problem("workers", f"Redis does not tell of them: {error}", place.remedy)
+        return problem("workers", f"Redis can't list them: {error}", place.remedy)
     finally:
         await client.aclose()
     if not live:
         return warning(
             "workers",
-            "none reports: jobs wait",
-            "start one, or `dualprocess up`; fine before the start",
+            "no worker runs, so jobs wait",
+            "start one, or `dualprocess up`; before the first start this is fine",
         )
     served = ", ".join(sorted(f"{one.generator or '?'} with {'+'.join(one.vlms)}" for one in live))
     return fine("workers", f"{len(live)}: {served}")
@@ -75,7 +75,7 @@ async def of_artifacts(url: str) -> list[Finding]:
 
 
 async def _try(url: str) -> Finding:
-    """Writes a small file, reads it, and takes it away. Makes no folder that is not there."""
+    """Writes a small file, reads it, and deletes it. Makes no folder for the store."""
     folder = _folder(url)
     if folder is not None and not folder.exists():
         there = _existing(folder)
@@ -94,8 +94,8 @@ async def _try(url: str) -> Finding:
     except (StoreUnavailable, FileNotFoundError) as error:
         return problem("artifacts", f"{_shown(url)} takes no files: {error}", _REMEDY)
     if not same:
-        return problem("artifacts", f"{_shown(url)} gives back other bytes", _REMEDY)
-    return fine("artifacts", f"{_shown(url)} takes files and gives them back")
+        return problem("artifacts", f"{_shown(url)} returns other bytes than were written", _REMEDY)
+    return fine("artifacts", f"{_shown(url)} takes files and returns them")
 
 
 def _disk(url: str) -> Iterator[Finding]:
@@ -114,18 +114,18 @@ def _existing(folder: Path) -> Path:
 
 
 def of_disk(folder: Path, whose: str, needed: int) -> Finding:
-    """The free room where ``folder`` is, or will be, beside ``needed`` bytes."""
+    """The free space where ``folder`` is, or will be, after ``needed`` bytes are written."""
     free = shutil.disk_usage(_existing(folder)).free
     said = f"{free / 2**30:.0f} GiB are free {whose}, in {folder}"
     if free < needed + _NONE:
         what = f", and {needed / 2**30:.0f} GiB are still to be downloaded" if needed else ""
-        return problem("disk", said + what, "make room, or put it on another disk")
+        return problem("disk", said + what, "free some space, or use another disk")
     if free < needed + _LITTLE:
-        return warning("disk", said, "make room before it is full, or lower --keep-days")
+        return warning("disk", said, "free some space before it is full, or lower --keep-days")
     return fine("disk", said)
 
 
 def _shown(url: str) -> str:
-    """Without what an address may hold of secrets."""
+    """Without the secrets that an address may have."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"

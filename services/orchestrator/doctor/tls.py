@@ -1,4 +1,4 @@
-"""Certificates: whether they are what they are given for, and for how long."""
+"""Certificates: whether they are valid, and for how long."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ def of_tls(settings: GrpcSettings) -> list[Finding]:
         return [
             *found,
             fine(
-                "tls", f"{settings.tls_cert} belongs to its key; without --tls-ca no peer is asked"
+                "tls",
+                f"{settings.tls_cert} fits its key; without --tls-ca no peer needs a certificate",
             ),
         ]
     return [*found, _of_certificate(settings.tls_cert, settings.tls_key, settings.tls_ca)]
@@ -42,19 +43,19 @@ def _of_certificate(cert: Path, key: Path, ca: Path) -> Finding:
         return problem(
             "tls",
             f"--tls-cert {cert} is not accepted by --tls-ca {ca}: {error.verify_message}",
-            "issue one that is valid now, by the authority that the others trust",
+            "issue one that is valid now, from the authority that the others trust",
         )
     except ssl.SSLError as error:
         return problem("tls", f"--tls-cert {cert}: {error.reason}", "issue another one")
     days = (ends - time.time()) / 86400
-    said = f"{cert} is vouched for by {ca}, for {days:.0f} days more"
+    said = f"{ca} accepts {cert}, for {days:.0f} more days"
     if days < _SOON_DAYS:
         return warning("tls", said, "issue a new one, and restart the services with it")
     return fine("tls", said)
 
 
 def _shaken_hands(cert: Path, key: Path, ca: Path) -> float:
-    """A connection to itself, in memory, as a peer would make one: when the certificate ends."""
+    """Connects to itself in memory, as a peer would, and returns when the certificate expires."""
     ours = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     ours.load_cert_chain(cert, key, password="")
     theirs = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

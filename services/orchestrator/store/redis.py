@@ -13,8 +13,8 @@ from redis.exceptions import BusyLoadingError, ConnectionError, TimeoutError
 
 from services.common.redis_sentinel import is_sentinel, sentinel_address
 
-#: A client that as a rule decodes what it reads. Typed loosely: redis-py's own types can't tell
-#: that.
+#: A client that decodes what it reads, unless it is told not to. Typed loosely, since redis-py's
+#: types can't express that.
 Client: TypeAlias = Any
 
 _PREFIX = "dualprocess"
@@ -67,7 +67,7 @@ REPORTER = f"{_PREFIX}:reporter"
 
 #: A pattern of every name in this file.
 EVERY = f"{_PREFIX}:*"
-#: Names, and beginnings of names, of what says which processes live, and nothing of any job.
+#: Names, and beginnings of names, of keys that are about live processes, and not about jobs.
 OF_LIVE_PROCESSES = (WORKERS, LOOKED, f"{_PREFIX}:turns:")
 
 

@@ -1,7 +1,7 @@
--- Everything of one moment. KEYS: jobs. ARGV: pattern of all keys, prefix of job keys,
---   then names and beginnings of names that are left out: they mean something to live processes only
--- Returns, of each key: name, milliseconds that it has left or -1, DUMP, and what it says of files:
--- artifacts '<path> <what it is>' each, a job its status and its list of checkpoints.
+-- All records at one moment. KEYS: jobs. ARGV: pattern of all keys, prefix of job keys,
+--   then names, or beginnings of names, that are left out: they are only about live processes
+-- Returns for each key: name, milliseconds that it has left or -1, DUMP, and what it says about files:
+-- '<path> <description>' of each artifact; of a job, its status and its list of checkpoints.
 local function is_left_out(name)
   for i = 3, #ARGV do
     if string.sub(name, 1, #ARGV[i]) == ARGV[i] then

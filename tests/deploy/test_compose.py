@@ -72,7 +72,7 @@ def test_the_api_serves_the_page_that_its_image_has(monkeypatch: pytest.MonkeyPa
     assert api.ui
     dockerfile = (ROOT / "deploy" / "docker" / "Dockerfile").read_text()
     stage = dockerfile.partition(f"AS {OURS['api']['build']['target']}\n")[2]
-    assert "'.[ui]'" in stage.partition("FROM")[0]
+    assert "'.[ui,otel]'" in stage.partition("FROM")[0]
 
 
 def test_gpu_services_ask_for_the_token_that_the_first_start_made() -> None:

@@ -155,7 +155,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     problems.install(app)
     document.install(app, auth=settings.auth)
     events.install(app)
-    for resource in (
+    resources = (
         jobs,
         batches,
         events,
@@ -166,8 +166,10 @@ def create_app(settings: ApiSettings) -> FastAPI:
         answers,
         models,
         health,
-    ):
+    )
+    for resource in resources:
         app.include_router(resource.router)
+    document.list_routes(app, [resource.router for resource in resources])
     if settings.ui:
         # Imported here, since Gradio takes seconds to import and not everyone needs it.
         from services.orchestrator.ui.mount import mount

@@ -8,10 +8,10 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any, get_args
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
-from starlette.routing import compile_path
+from starlette.routing import Route, compile_path
 
 from dualprocess.schemas import Event
 
@@ -71,9 +71,16 @@ def install(app: FastAPI, *, auth: bool) -> None:
     app.openapi = document  # type: ignore[method-assign]
 
 
+def list_routes(app: FastAPI, routers: Iterable[APIRouter]) -> None:
+    """For ``template_at``: the document itself takes too long to make while somebody waits."""
+    routes = [route for router in routers for route in router.routes]
+    paths = [route.path for route in routes if isinstance(route, Route)]
+    app.state.templates = list(dict.fromkeys(paths))
+
+
 def template_at(app: FastAPI, path: str) -> str | None:
     """The documented path that this one is an instance of, like ``/v1/jobs/{job_id}``."""
-    templates: Iterable[str] = app.openapi()["paths"]
+    templates: list[str] = app.state.templates
     return next((one for one in templates if _pattern(one).match(path)), None)
 
 

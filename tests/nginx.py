@@ -1,4 +1,4 @@
-"""A real nginx in front of a service, as docs/operations.md has it."""
+"""A real nginx in front of a service, as docs/access.md has it."""
 
 from __future__ import annotations
 

@@ -266,7 +266,7 @@ def test_files_in_a_folder_are_shared_by_all_that_read_them() -> None:
 
 def test_secrets_are_named_and_never_written_down(overlay: Rendered) -> None:
     assert not overlay.of("Secret")
-    documented = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8").replace("\\\n", "")
+    documented = (ROOT / "docs" / "cluster.md").read_text(encoding="utf-8").replace("\\\n", "")
     for name, key in overlay.secret_keys():
         made = re.search(rf"kubectl .*create secret generic {name} .*", documented)
         assert made is not None, name

@@ -37,6 +37,6 @@ def test_each_alert_is_tried_in_both_ways() -> None:
 
 
 def test_each_alert_has_its_row_in_the_runbook() -> None:
-    page = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "watching.md").read_text(encoding="utf-8")
     told = set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE))
     assert {rule["alert"] for rule in alerts()} <= told

@@ -155,7 +155,7 @@ WALK: dict[str, list[list[str]]] = {
     "track": [[ID, "--to", "mlflow"]],
 }
 #: These are tested in ``tests/local`` and ``tests/orchestrator``.
-NO_CLIENTS = {"up", "keys"}
+NO_CLIENTS = {"up", "keys", "backup", "restore", "doctor"}
 
 
 def is_printable(text: str) -> bool:

@@ -347,5 +347,5 @@ def test_a_fused_layer_beside_one_of_its_modules_is_refused(schnell: GeneratorFa
     """What repeats all of them is left out; here nobody can say which of the two is meant."""
     whole = load(fused(torch.randn(2, 64), torch.randn(192, 2)))
     alone = {f"transformer.{QKV[1]}.lora_{half}.weight": torch.ones(64, 64) for half in "AB"}
-    with pytest.raises(InvalidInput, match=f"two LoRAs of {QKV[1]}; send a file with one"):
+    with pytest.raises(InvalidInput, match=f"two LoRAs for {QKV[1]}; send a file with one"):
         read_lora(save(whole | alone), schnell)

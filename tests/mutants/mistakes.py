@@ -110,7 +110,7 @@ _SCRIPTS: dict[str, tuple[tuple[str, str, tuple[str, ...]], ...]] = {
         ("now + tonumber(ARGV[2])", "now", _LEASES),
         ("'HSETNX', job, 'started_at'", "'HSET', job, 'started_at'", _LEASES),
         ("'waiting_for', 'skipped'", "'waiting_for'", _RESUMED),
-        ("{best, token, redis.call('HEXISTS', job, 'alone')}", "{best, token, 0}", _LEASES),
+        ("redis.call('HEXISTS', job, 'alone'), now - since", "0, now - since", _LEASES),
     ),
     "cancel": (
         ("leave_queue(KEYS[4], KEYS[2], KEYS[1], ARGV[1])", "", _CANCELS),
@@ -172,6 +172,15 @@ _SCRIPTS: dict[str, tuple[tuple[str, str, tuple[str, ...]], ...]] = {
         ("redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)", "", _TURNS),
         ("not redis.call('ZSCORE', KEYS[1], ARGV[1]) and ", "", _TURNS),
         ("now + ARGV[3]", "now", _TURNS),
+    ),
+    "reporter": (
+        ("reporter ~= ARGV[1]", "false", ("test_metrics",)),
+        ("redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])", "", ("test_metrics",)),
+    ),
+    "snapshot": (
+        ("if not is_left_out(name) then", "if true then", ("test_backup",)),
+        ("return redis.call('HVALS', name)", "return {}", ("test_backup",)),
+        ("redis.call('HGET', name, 'status') or ''", "''", ("test_backup",)),
     ),
     "webhook_claim": (
         ("redis.call('ZADD', KEYS[1], now + tonumber(ARGV[2]), id)", "", _WEBHOOKS),

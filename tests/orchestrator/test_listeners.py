@@ -161,7 +161,7 @@ async def test_an_event_that_cannot_be_read_is_nothing_to_other_jobs(
         await tell(redis, job_id, "a")
     listening = [asyncio.create_task(heard(following, job_id)) for job_id in (good, bad)]
     await until_readers_are(1, redis)
-    await redis.xadd(events_key(bad), {"event": "{}"})
+    await redis.xadd(events_key(bad), {"event": "no JSON"})
     await tell(redis, good, end=True)
     assert len(await listening[0]) == 2
     with pytest.raises(ConnectionError):

@@ -51,6 +51,10 @@ async def test_a_worker_outlives_a_store_that_deletes_nothing(
     (tmp_path / "artifacts" / path).write_bytes(b"after step 1")
     stored = dump([StoredCheckpoint(step=1, path=path, sha256="")])
     await queue.record(claim, fields={"checkpoints": stored})
+    # An attempt that left a checkpoint does not count: the next one leaves none.
+    await queue.requeue(claim, "it broke", attempts=1, pause_ms=0)
+    await queue.promote()
+    assert await queue.claim("dead", [QUEUE]) is not None
     store = Store(tmp_path / "artifacts")
     store.close()
     worker = site.start_worker(attempts=1)

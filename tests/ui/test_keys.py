@@ -24,8 +24,9 @@ def test_a_key_opens_the_page_on_its_owners_jobs_only(
     give_key(page, keys["anna"])
     expect(page.locator("#teach-generator input")).not_to_have_value("")
     part(page, "Gallery")
-    expect(page.locator(".dp-card")).to_contain_text("of anna")
-    page.locator(".dp-card").click()
+    card = page.locator(f'.dp-card[data-job="{job.id}"]')
+    expect(card).to_contain_text("of anna")
+    card.click()
     expect(page.locator("#dp-panel-head")).to_contain_text("next in line")
     expect(page.locator("#dp-panel-head")).to_contain_text("Waits for a worker that serves tiny")
     # Their address is of no use to others.

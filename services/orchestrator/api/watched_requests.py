@@ -33,6 +33,8 @@ class WatchedRequests:
             await self._app(scope, receive, send)
             return
         begin, status = time.perf_counter(), "none"
+        # Now: what is mounted, as the page is, writes itself into the scope.
+        route = shown_route(scope) or "unknown"
         # Nobody began to answer a client that left, or what broke.
         took: float | None = None
 
@@ -51,4 +53,4 @@ class WatchedRequests:
         finally:
             method = scope["method"] if scope["method"] in _METHODS else "other"
             seconds = time.perf_counter() - begin if took is None else took
-            _SECONDS.labels(method, shown_route(scope) or "unknown", status).observe(seconds)
+            _SECONDS.labels(method, route, status).observe(seconds)

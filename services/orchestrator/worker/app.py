@@ -40,6 +40,8 @@ _DESCRIBE_SECONDS = 5.0
 _HEARTBEAT_SECONDS = 10.0
 #: How many of its asks for a job a worker may miss and still count as waiting.
 _ASKS = 4
+#: And for so long at least.
+_WAITS_SECONDS = 3.0
 
 
 class Worker:
@@ -64,7 +66,7 @@ class Worker:
         redis = connect(self._settings.redis_url, retries=_WAIT_FOR_EVER)
         looking = connect(self._settings.redis_url, retries=_LOOK_RETRIES)
         lease_ms = int(self._settings.lease_seconds * 1000)
-        waits_ms = int(max(1.0, _ASKS * self._settings.poll_seconds) * 1000)
+        waits_ms = int(max(_WAITS_SECONDS, _ASKS * self._settings.poll_seconds) * 1000)
         queue = Queue(looking, lease_ms=lease_ms, waits_ms=waits_ms)
         artifacts = self._store()
         stores = Stores(Jobs(redis), Events(redis), artifacts)

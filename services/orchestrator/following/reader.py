@@ -9,7 +9,6 @@ import math
 import time
 from collections.abc import AsyncGenerator, Iterator, Sequence
 
-from pydantic import ValidationError
 from redis.exceptions import ConnectionError
 
 from services.orchestrator.following.tail import Tail
@@ -139,7 +138,7 @@ class Following:
         """If an event can't be read, only the streams of its job fail."""
         try:
             yield
-        except ValidationError as error:
+        except ValueError as error:
             log.error("an event of job %s can't be read: %s", job_id, error)
             del self._tails[job_id]
             tail.fails(error)

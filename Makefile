@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 PYTHON ?= python3
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test pytest fuzz lint proto typescript docs up chaos cluster load strangers mutants locks clean
+.PHONY: setup demo test pytest long fuzz lint proto typescript docs up chaos cluster load strangers mutants locks clean
 
 setup: $(STAMP)
 
@@ -34,6 +34,10 @@ test: lint pytest
 # Two processes, since many tests wait for something. The tests of one file stay together: they share fixtures.
 pytest: setup
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
+# What takes minutes: several generators and VLMs with a backup, and hosts that come and go.
+long: setup
+	$(BIN)/python -m pytest -m long
 
 # Kills and stops parts of a real stack while jobs run, and prints the result.
 chaos: setup

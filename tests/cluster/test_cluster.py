@@ -11,6 +11,7 @@ import pytest
 from tests.cluster.network import impossible
 
 
+@pytest.mark.long
 @pytest.mark.timeout(420)
 def test_hosts_come_and_go_and_every_job_ends_as_if_nothing_had_happened(tmp_path: Path) -> None:
     if fault := impossible():

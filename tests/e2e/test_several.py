@@ -20,6 +20,8 @@ from services.common.redis_address import OWN_ADDRESS
 from tests.e2e.conftest import red_circle
 from tests.e2e.stack import Stack, running
 
+pytestmark = pytest.mark.long
+
 #: This machine has none; that they are named is all that a process must see.
 CARDS = {"services.generator": {"4", "5"}, "services.vlm": {"6", "7"}}
 FLAGS = ("--generator=tiny-flux:2", "--vlm=tiny-idefics2:2", "--gpus=4-7", "--slots=1")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from redis import Redis
 
 from services.common.redis_state import Look, first_look
 from services.orchestrator.api.app import create_app
@@ -95,6 +96,26 @@ async def test_a_cluster_is_refused_with_what_to_use(
         answer = await http.get("/readyz")
     assert answer.status_code == 503
     assert answer.json()["detail"] in sentence
+
+
+async def test_a_user_that_may_not_ask_for_info_is_served(
+    careless: RedisServer, artifacts: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Redis.from_url(careless.url) as redis:
+        redis.execute_command(
+            *["ACL", "SETUSER", "me", "on", ">secret", "~*", "&*", "+@all", "-@dangerous"]
+        )
+    url = careless.url.replace("redis://", "redis://me:secret@")
+    app = create_app(ApiSettings(redis_url=url, artifacts=artifacts, poll_seconds=0.02))
+    transport = httpx.ASGITransport(app)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url="http://localhost") as http,
+    ):
+        answer = await http.get("/readyz")
+        await asyncio.sleep(0.1)
+    assert (answer.status_code, answer.text) == (200, "ok")
+    assert caplog.records == []
 
 
 def test_a_redis_as_it_should_be_has_nothing_to_tell(redis_server: RedisServer) -> None:

@@ -15,6 +15,7 @@ from services.orchestrator.api.auth import ADMIN
 from services.orchestrator.api.problems import ProblemError
 from services.orchestrator.api.site_metrics import site_metrics
 from services.orchestrator.api.state import StateDep
+from services.orchestrator.store.counts import Counts
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ async def metrics(state: StateDep) -> Response:
     told = generate_latest(REGISTRY)
     try:
         if await state.reporter.asked():
-            told += await site_metrics(state.jobs, state.workers)
+            told += await site_metrics(Counts(state.redis), state.workers)
     except RedisError as error:
         # What this process did is shown even while Redis is away or full.
         log.warning(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -118,8 +117,6 @@ def _told(warnings: Sequence[str]) -> dict[str, str]:
     return {"warnings": json.dumps(list(warnings))} if warnings else {}
 
 
-_QUEUE_PREFIX = keys.queue_key("", ()).removesuffix("|")
-
 #: Specs with more characters than this, drawings included, are parsed outside of the event loop.
 _MUCH = 1 << 15
 
@@ -206,51 +203,6 @@ class Jobs:
         """The checkpoints of a job, newest first."""
         return load(await self._redis.hget(keys.job_key(job_id), "checkpoints"))
 
-    async def queue_depths(self) -> dict[str, int]:
-        """How many jobs wait, by ``generator|vlm+vlm``."""
-        queues = sorted(await self._redis.smembers(keys.QUEUES))
-        return {
-            queue.removeprefix(_QUEUE_PREFIX): await self._redis.zcard(queue) for queue in queues
-        }
-
-    async def head_waits(self) -> dict[str, float]:
-        """For how many seconds the next job of each queue with any has been queued, by
-        ``generator|vlm+vlm``."""
-        queues = sorted(await self._redis.smembers(keys.QUEUES))
-        async with self._redis.pipeline(transaction=False) as pipe:
-            pipe.time()
-            for queue in queues:
-                pipe.zrange(queue, 0, 0)
-            (seconds, micros), *heads = await pipe.execute()
-        heading = [(queue, head[0]) for queue, head in zip(queues, heads, strict=True) if head]
-        async with self._redis.pipeline(transaction=False) as pipe:
-            for _, job_id in heading:
-                pipe.hget(keys.job_key(job_id), "queued_at")
-            moments = await pipe.execute()
-        now = float(seconds) + float(micros) / 1e6
-        return {
-            queue.removeprefix(_QUEUE_PREFIX): max(0.0, now - int(moment) / 1000)
-            for (queue, _), moment in zip(heading, moments, strict=True)
-            if moment is not None
-        }
-
-    async def queues_running(self) -> dict[str, int]:
-        """How many jobs are under a lease, by the queue that they came from, as ``queue_depths``
-        names it; of each that was ever used."""
-        queues = await self._redis.smembers(keys.QUEUES)
-        async with self._redis.pipeline(transaction=False) as pipe:
-            for job_id in await self._redis.zrange(keys.LEASES, 0, -1):
-                pipe.hget(keys.job_key(job_id), "queue")
-            counts = Counter(await pipe.execute())
-        return {queue.removeprefix(_QUEUE_PREFIX): counts[queue] for queue in sorted(queues)}
-
-    async def by_status(self) -> dict[JobStatus, int]:
-        """How many jobs there are."""
-        async with self._redis.pipeline(transaction=True) as pipe:
-            for status in JobStatus:
-                pipe.zcard(keys.jobs_key(status=status))
-            return dict(zip(JobStatus, await pipe.execute(), strict=True))
-
     async def unfinished_work(self, owner: str) -> float:
         """The work of the owner's jobs that have not ended."""
         async with self._redis.pipeline(transaction=True) as pipe:
@@ -261,10 +213,6 @@ class Jobs:
             for job_id in queued + running:
                 pipe.hget(keys.job_key(job_id), "work")
             return sum(int(work or 0) for work in await pipe.execute()) / THOUSANDTHS
-
-    async def running(self) -> int:
-        """How many jobs are under a lease."""
-        return int(await self._redis.zcard(keys.LEASES))
 
 
 @dataclass(frozen=True)

@@ -68,6 +68,8 @@ class GeneratorDescribeResponse(_message.Message):
     DEVICE_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     DEVICE_ID_FIELD_NUMBER: _builtins.int
+    MEMORY_FIELD_NUMBER: _builtins.int
+    QUANTIZED_FIELD_NUMBER: _builtins.int
     preset: _builtins.str
     family: _builtins.str
     model: _builtins.str
@@ -76,6 +78,10 @@ class GeneratorDescribeResponse(_message.Message):
     version: _builtins.str
     device_id: _builtins.str
     """The device's name. It is the same after a restart, and no other device has it."""
+    memory: _builtins.str
+    """What is computed again to save memory: fast, decoder, blocks or lean."""
+    quantized: _builtins.str
+    """Numbers of the frozen weights: int8, float8 or nf4; empty: those of `dtype`."""
     def __init__(
         self,
         *,
@@ -86,10 +92,12 @@ class GeneratorDescribeResponse(_message.Message):
         device: _builtins.str = ...,
         version: _builtins.str = ...,
         device_id: _builtins.str = ...,
+        memory: _builtins.str = ...,
+        quantized: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "device_id", b"device_id", "dtype", b"dtype", "family", b"family", "model", b"model", "preset", b"preset", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device", b"device", "device_id", b"device_id", "dtype", b"dtype", "family", b"family", "memory", b"memory", "model", b"model", "preset", b"preset", "quantized", b"quantized", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -25,41 +25,41 @@ _sym_db = _symbol_database.Default()
 from dualprocess.v1 import tensor_pb2 as dualprocess_dot_v1_dot_tensor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x64ualprocess/v1/vlm.proto\x12\x0e\x64ualprocess.v1\x1a\x1b\x64ualprocess/v1/tensor.proto\"\x14\n\x12VlmDescribeRequest\"\xad\x01\n\x13VlmDescribeResponse\x12\x0e\n\x06preset\x18\x01 \x01(\t\x12\x0e\n\x06\x66\x61mily\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12$\n\x05\x64type\x18\x04 \x01(\x0e\x32\x15.dualprocess.v1.Dtype\x12\x0e\n\x06\x64\x65vice\x18\x05 \x01(\t\x12\x0f\n\x07version\x18\x06 \x01(\t\x12\x11\n\tdevice_id\x18\x07 \x01(\t\x12\r\n\x05\x63\x61lls\x18\x08 \x01(\r\"M\n\x0cVisualPrompt\x12\r\n\x05image\x18\x01 \x01(\x0c\x12.\n\x04mode\x18\x02 \x01(\x0e\x32 .dualprocess.v1.VisualPromptMode\"\x81\x01\n\x08Question\x12\x10\n\x08question\x18\x01 \x01(\t\x12\x0e\n\x06\x61nswer\x18\x02 \x01(\t\x12\x33\n\rvisual_prompt\x18\x03 \x01(\x0b\x32\x1c.dualprocess.v1.VisualPrompt\x12\x13\n\x06weight\x18\x04 \x01(\x02H\x00\x88\x01\x01\x42\t\n\x07_weight\"0\n\nGuideGuard\x12\x0e\n\x06margin\x18\x01 \x01(\x02\x12\x12\n\nworst_case\x18\x02 \x01(\x02\"\xa8\x01\n\x0cGuideRequest\x12&\n\x06images\x18\x01 \x01(\x0b\x32\x16.dualprocess.v1.Tensor\x12+\n\tquestions\x18\x02 \x03(\x0b\x32\x18.dualprocess.v1.Question\x12\x18\n\x10question_postfix\x18\x03 \x01(\t\x12)\n\x05guard\x18\x04 \x01(\x0b\x32\x1a.dualprocess.v1.GuideGuard\"n\n\x0c\x41nswerResult\x12\x0c\n\x04loss\x18\x01 \x01(\x02\x12\x19\n\x11joint_probability\x18\x02 \x01(\x02\x12\"\n\x1ageometric_mean_probability\x18\x03 \x01(\x02\x12\x11\n\tpredicted\x18\x04 \x01(\t\"=\n\x0cImageAnswers\x12-\n\x07\x61nswers\x18\x01 \x03(\x0b\x32\x1c.dualprocess.v1.AnswerResult\"\x86\x01\n\rGuideResponse\x12\x0c\n\x04loss\x18\x01 \x01(\x02\x12,\n\x06images\x18\x02 \x03(\x0b\x32\x1c.dualprocess.v1.ImageAnswers\x12(\n\x08gradient\x18\x03 \x01(\x0b\x32\x16.dualprocess.v1.Tensor\x12\x0f\n\x07seconds\x18\x04 \x01(\x02\"e\n\x0cScoreRequest\x12\x0e\n\x06images\x18\x01 \x03(\x0c\x12+\n\tquestions\x18\x02 \x03(\x0b\x32\x18.dualprocess.v1.Question\x12\x18\n\x10question_postfix\x18\x03 \x01(\t\"=\n\rScoreResponse\x12,\n\x06images\x18\x01 \x03(\x0b\x32\x1c.dualprocess.v1.ImageAnswers\"c\n\rAnswerRequest\x12\r\n\x05image\x18\x01 \x01(\x0c\x12\x11\n\tquestions\x18\x02 \x03(\t\x12\x18\n\x10question_postfix\x18\x03 \x01(\t\x12\x16\n\x0emax_new_tokens\x18\x04 \x01(\r\"!\n\x0e\x41nswerResponse\x12\x0f\n\x07\x61nswers\x18\x01 \x03(\t*x\n\x10VisualPromptMode\x12\"\n\x1eVISUAL_PROMPT_MODE_UNSPECIFIED\x10\x00\x12\x1c\n\x18VISUAL_PROMPT_MODE_SOLID\x10\x01\x12\"\n\x1eVISUAL_PROMPT_MODE_TRANSPARENT\x10\x02\x32\xaf\x02\n\x03Vlm\x12S\n\x08\x44\x65scribe\x12\".dualprocess.v1.VlmDescribeRequest\x1a#.dualprocess.v1.VlmDescribeResponse\x12\x44\n\x05Guide\x12\x1c.dualprocess.v1.GuideRequest\x1a\x1d.dualprocess.v1.GuideResponse\x12\x44\n\x05Score\x12\x1c.dualprocess.v1.ScoreRequest\x1a\x1d.dualprocess.v1.ScoreResponse\x12G\n\x06\x41nswer\x12\x1d.dualprocess.v1.AnswerRequest\x1a\x1e.dualprocess.v1.AnswerResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x64ualprocess/v1/vlm.proto\x12\x0e\x64ualprocess.v1\x1a\x1b\x64ualprocess/v1/tensor.proto\"\x14\n\x12VlmDescribeRequest\"\xd0\x01\n\x13VlmDescribeResponse\x12\x0e\n\x06preset\x18\x01 \x01(\t\x12\x0e\n\x06\x66\x61mily\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12$\n\x05\x64type\x18\x04 \x01(\x0e\x32\x15.dualprocess.v1.Dtype\x12\x0e\n\x06\x64\x65vice\x18\x05 \x01(\t\x12\x0f\n\x07version\x18\x06 \x01(\t\x12\x11\n\tdevice_id\x18\x07 \x01(\t\x12\r\n\x05\x63\x61lls\x18\x08 \x01(\r\x12\x0e\n\x06memory\x18\t \x01(\t\x12\x11\n\tquantized\x18\n \x01(\t\"M\n\x0cVisualPrompt\x12\r\n\x05image\x18\x01 \x01(\x0c\x12.\n\x04mode\x18\x02 \x01(\x0e\x32 .dualprocess.v1.VisualPromptMode\"\x81\x01\n\x08Question\x12\x10\n\x08question\x18\x01 \x01(\t\x12\x0e\n\x06\x61nswer\x18\x02 \x01(\t\x12\x33\n\rvisual_prompt\x18\x03 \x01(\x0b\x32\x1c.dualprocess.v1.VisualPrompt\x12\x13\n\x06weight\x18\x04 \x01(\x02H\x00\x88\x01\x01\x42\t\n\x07_weight\"0\n\nGuideGuard\x12\x0e\n\x06margin\x18\x01 \x01(\x02\x12\x12\n\nworst_case\x18\x02 \x01(\x02\"\xa8\x01\n\x0cGuideRequest\x12&\n\x06images\x18\x01 \x01(\x0b\x32\x16.dualprocess.v1.Tensor\x12+\n\tquestions\x18\x02 \x03(\x0b\x32\x18.dualprocess.v1.Question\x12\x18\n\x10question_postfix\x18\x03 \x01(\t\x12)\n\x05guard\x18\x04 \x01(\x0b\x32\x1a.dualprocess.v1.GuideGuard\"n\n\x0c\x41nswerResult\x12\x0c\n\x04loss\x18\x01 \x01(\x02\x12\x19\n\x11joint_probability\x18\x02 \x01(\x02\x12\"\n\x1ageometric_mean_probability\x18\x03 \x01(\x02\x12\x11\n\tpredicted\x18\x04 \x01(\t\"=\n\x0cImageAnswers\x12-\n\x07\x61nswers\x18\x01 \x03(\x0b\x32\x1c.dualprocess.v1.AnswerResult\"\x86\x01\n\rGuideResponse\x12\x0c\n\x04loss\x18\x01 \x01(\x02\x12,\n\x06images\x18\x02 \x03(\x0b\x32\x1c.dualprocess.v1.ImageAnswers\x12(\n\x08gradient\x18\x03 \x01(\x0b\x32\x16.dualprocess.v1.Tensor\x12\x0f\n\x07seconds\x18\x04 \x01(\x02\"e\n\x0cScoreRequest\x12\x0e\n\x06images\x18\x01 \x03(\x0c\x12+\n\tquestions\x18\x02 \x03(\x0b\x32\x18.dualprocess.v1.Question\x12\x18\n\x10question_postfix\x18\x03 \x01(\t\"=\n\rScoreResponse\x12,\n\x06images\x18\x01 \x03(\x0b\x32\x1c.dualprocess.v1.ImageAnswers\"c\n\rAnswerRequest\x12\r\n\x05image\x18\x01 \x01(\x0c\x12\x11\n\tquestions\x18\x02 \x03(\t\x12\x18\n\x10question_postfix\x18\x03 \x01(\t\x12\x16\n\x0emax_new_tokens\x18\x04 \x01(\r\"!\n\x0e\x41nswerResponse\x12\x0f\n\x07\x61nswers\x18\x01 \x03(\t*x\n\x10VisualPromptMode\x12\"\n\x1eVISUAL_PROMPT_MODE_UNSPECIFIED\x10\x00\x12\x1c\n\x18VISUAL_PROMPT_MODE_SOLID\x10\x01\x12\"\n\x1eVISUAL_PROMPT_MODE_TRANSPARENT\x10\x02\x32\xaf\x02\n\x03Vlm\x12S\n\x08\x44\x65scribe\x12\".dualprocess.v1.VlmDescribeRequest\x1a#.dualprocess.v1.VlmDescribeResponse\x12\x44\n\x05Guide\x12\x1c.dualprocess.v1.GuideRequest\x1a\x1d.dualprocess.v1.GuideResponse\x12\x44\n\x05Score\x12\x1c.dualprocess.v1.ScoreRequest\x1a\x1d.dualprocess.v1.ScoreResponse\x12G\n\x06\x41nswer\x12\x1d.dualprocess.v1.AnswerRequest\x1a\x1e.dualprocess.v1.AnswerResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'dualprocess.v1.vlm_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_VISUALPROMPTMODE']._serialized_start=1317
-  _globals['_VISUALPROMPTMODE']._serialized_end=1437
+  _globals['_VISUALPROMPTMODE']._serialized_start=1352
+  _globals['_VISUALPROMPTMODE']._serialized_end=1472
   _globals['_VLMDESCRIBEREQUEST']._serialized_start=73
   _globals['_VLMDESCRIBEREQUEST']._serialized_end=93
   _globals['_VLMDESCRIBERESPONSE']._serialized_start=96
-  _globals['_VLMDESCRIBERESPONSE']._serialized_end=269
-  _globals['_VISUALPROMPT']._serialized_start=271
-  _globals['_VISUALPROMPT']._serialized_end=348
-  _globals['_QUESTION']._serialized_start=351
-  _globals['_QUESTION']._serialized_end=480
-  _globals['_GUIDEGUARD']._serialized_start=482
-  _globals['_GUIDEGUARD']._serialized_end=530
-  _globals['_GUIDEREQUEST']._serialized_start=533
-  _globals['_GUIDEREQUEST']._serialized_end=701
-  _globals['_ANSWERRESULT']._serialized_start=703
-  _globals['_ANSWERRESULT']._serialized_end=813
-  _globals['_IMAGEANSWERS']._serialized_start=815
-  _globals['_IMAGEANSWERS']._serialized_end=876
-  _globals['_GUIDERESPONSE']._serialized_start=879
-  _globals['_GUIDERESPONSE']._serialized_end=1013
-  _globals['_SCOREREQUEST']._serialized_start=1015
-  _globals['_SCOREREQUEST']._serialized_end=1116
-  _globals['_SCORERESPONSE']._serialized_start=1118
-  _globals['_SCORERESPONSE']._serialized_end=1179
-  _globals['_ANSWERREQUEST']._serialized_start=1181
-  _globals['_ANSWERREQUEST']._serialized_end=1280
-  _globals['_ANSWERRESPONSE']._serialized_start=1282
-  _globals['_ANSWERRESPONSE']._serialized_end=1315
-  _globals['_VLM']._serialized_start=1440
-  _globals['_VLM']._serialized_end=1743
+  _globals['_VLMDESCRIBERESPONSE']._serialized_end=304
+  _globals['_VISUALPROMPT']._serialized_start=306
+  _globals['_VISUALPROMPT']._serialized_end=383
+  _globals['_QUESTION']._serialized_start=386
+  _globals['_QUESTION']._serialized_end=515
+  _globals['_GUIDEGUARD']._serialized_start=517
+  _globals['_GUIDEGUARD']._serialized_end=565
+  _globals['_GUIDEREQUEST']._serialized_start=568
+  _globals['_GUIDEREQUEST']._serialized_end=736
+  _globals['_ANSWERRESULT']._serialized_start=738
+  _globals['_ANSWERRESULT']._serialized_end=848
+  _globals['_IMAGEANSWERS']._serialized_start=850
+  _globals['_IMAGEANSWERS']._serialized_end=911
+  _globals['_GUIDERESPONSE']._serialized_start=914
+  _globals['_GUIDERESPONSE']._serialized_end=1048
+  _globals['_SCOREREQUEST']._serialized_start=1050
+  _globals['_SCOREREQUEST']._serialized_end=1151
+  _globals['_SCORERESPONSE']._serialized_start=1153
+  _globals['_SCORERESPONSE']._serialized_end=1214
+  _globals['_ANSWERREQUEST']._serialized_start=1216
+  _globals['_ANSWERREQUEST']._serialized_end=1315
+  _globals['_ANSWERRESPONSE']._serialized_start=1317
+  _globals['_ANSWERRESPONSE']._serialized_end=1350
+  _globals['_VLM']._serialized_start=1475
+  _globals['_VLM']._serialized_end=1778
 # @@protoc_insertion_point(module_scope)

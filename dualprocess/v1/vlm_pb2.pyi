@@ -68,6 +68,8 @@ class VlmDescribeResponse(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     DEVICE_ID_FIELD_NUMBER: _builtins.int
     CALLS_FIELD_NUMBER: _builtins.int
+    MEMORY_FIELD_NUMBER: _builtins.int
+    QUANTIZED_FIELD_NUMBER: _builtins.int
     preset: _builtins.str
     family: _builtins.str
     model: _builtins.str
@@ -78,6 +80,10 @@ class VlmDescribeResponse(_message.Message):
     """The device's name. It is the same after a restart, and no other device has it."""
     calls: _builtins.int
     """How many calls use the device or wait for it."""
+    memory: _builtins.str
+    """What is computed again to save memory: fast or lean."""
+    quantized: _builtins.str
+    """Numbers of the frozen weights: int8, float8 or nf4; empty: those of `dtype`."""
     def __init__(
         self,
         *,
@@ -89,10 +95,12 @@ class VlmDescribeResponse(_message.Message):
         version: _builtins.str = ...,
         device_id: _builtins.str = ...,
         calls: _builtins.int = ...,
+        memory: _builtins.str = ...,
+        quantized: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["calls", b"calls", "device", b"device", "device_id", b"device_id", "dtype", b"dtype", "family", b"family", "model", b"model", "preset", b"preset", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["calls", b"calls", "device", b"device", "device_id", b"device_id", "dtype", b"dtype", "family", b"family", "memory", b"memory", "model", b"model", "preset", b"preset", "quantized", b"quantized", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

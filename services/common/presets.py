@@ -22,6 +22,7 @@ from dualprocess.schemas import (
     LoraSettings,
     OptimizerSettings,
 )
+from services.common.memory import MemoryChoice, Quantization
 
 DEFAULT_DIRECTORY = Path(__file__).resolve().parents[2] / "presets"
 
@@ -48,6 +49,10 @@ class _Preset(BaseModel):
     dtype: DtypeName
     #: Of all parts together, also text encoders and autoencoder: the device holds all at once.
     billions_of_parameters: Annotated[float, Field(ge=0)] = 0.0
+    #: What is computed again to save memory; `auto`: as little as the device allows.
+    memory: MemoryChoice = "auto"
+    #: Numbers of the frozen weights, if they are to be smaller than `dtype`.
+    quantize: Quantization | None = None
 
     @property
     def is_on_hub(self) -> bool:

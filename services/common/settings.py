@@ -24,6 +24,7 @@ from dualprocess import printable
 from services.common.addresses import Host
 from services.common.credentials import Credentials, read_credentials
 from services.common.environment import Environment
+from services.common.memory import MemoryChoice, Quantization
 from services.common.presets import DEFAULT_DIRECTORY
 from services.common.telemetry import LogFormat
 
@@ -168,3 +169,12 @@ class GpuServiceSettings(GrpcSettings):
         default="auto", description="cpu, cuda, cuda:1, …; auto: cuda if there is one."
     )
     threads: int = Field(default=1, ge=1, description="Number of threads for computing on the CPU.")
+    memory: MemoryChoice | None = Field(
+        default=None,
+        description="What is computed again to save memory: fast, decoder, blocks, lean, or auto; "
+        "instead of the preset's choice.",
+    )
+    quantize: Quantization | None = Field(
+        default=None,
+        description="Numbers of the frozen weights: int8, float8 or nf4; instead of the preset's.",
+    )

@@ -28,18 +28,12 @@ def load(preset: GeneratorPreset, device: torch.device) -> GeneratorFamily:
     Raises ``PresetError`` for an unknown family, a dtype that training can't use, and an
     unsupported sampler; ``StartError`` for a model that can't be loaded.
     """
+    family = family_class(preset)
     if preset.dtype == "float16":
         raise PresetError(
             f"preset {preset.name}: dtype float16 is not for generators, since much of a LoRA's "
             "gradient is too small for it; write bfloat16, which takes the same memory, or float32"
         )
-    if preset.family not in _FAMILIES:
-        raise PresetError(
-            f"preset {preset.name}: family {preset.family!r} is unknown: "
-            f"choose one of {', '.join(_FAMILIES)}"
-        )
-    module, _, name = _FAMILIES[preset.family].partition(":")
-    family: type[GeneratorFamily] = getattr(import_module(module), name)
     try:
         loaded = family.load(preset, device)
         loaded.schedule(usual_image(preset))
@@ -54,8 +48,20 @@ def load(preset: GeneratorPreset, device: torch.device) -> GeneratorFamily:
     return loaded
 
 
+def family_class(preset: GeneratorPreset) -> type[GeneratorFamily]:
+    """Raises ``PresetError`` for an unknown family."""
+    if preset.family not in _FAMILIES:
+        raise PresetError(
+            f"preset {preset.name}: family {preset.family!r} is unknown: "
+            f"choose one of {', '.join(_FAMILIES)}"
+        )
+    module, _, name = _FAMILIES[preset.family].partition(":")
+    family: type[GeneratorFamily] = getattr(import_module(module), name)
+    return family
+
+
 def usual_image(preset: GeneratorPreset) -> pb.ImageSpec:
-    """The family class of the preset."""
+    """The image that the preset draws by itself."""
     image = preset.image
     return pb.ImageSpec(
         width=image.width,

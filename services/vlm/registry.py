@@ -26,6 +26,16 @@ def load(preset: VlmPreset, device: torch.device) -> VlmFamily:
 
     Raises ``PresetError`` for an unknown family, ``StartError`` for a model that can't be loaded.
     """
+    family = family_class(preset)
+    try:
+        return family.load(preset, device)
+    # OSError for what can't be fetched or read; for some of it the libraries raise ValueError.
+    except (OSError, ValueError) as error:
+        raise StartError(f"{preset.model} can't be loaded: {error}") from error
+
+
+def family_class(preset: VlmPreset) -> type[VlmFamily]:
+    """Raises ``PresetError`` for an unknown family."""
     if preset.family not in _FAMILIES:
         raise PresetError(
             f"preset {preset.name}: family {preset.family!r} is unknown: "
@@ -33,8 +43,4 @@ def load(preset: VlmPreset, device: torch.device) -> VlmFamily:
         )
     module, _, name = _FAMILIES[preset.family].partition(":")
     family: type[VlmFamily] = getattr(import_module(module), name)
-    try:
-        return family.load(preset, device)
-    # OSError for what can't be fetched or read; for some of it the libraries raise ValueError.
-    except (OSError, ValueError) as error:
-        raise StartError(f"{preset.model} can't be loaded: {error}") from error
+    return family

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator
-from types import MethodType
 from typing import Any
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from transformers.initialization import no_init_weights
 
 #: Where the counting runs. Real ids, masks and schedules stay real, so only this device can be.
@@ -25,31 +24,30 @@ def weightless() -> Iterator[None]:
         yield
 
 
-def weightless_like(tensor: torch.Tensor) -> torch.Tensor:
-    """A fake tensor of the same shape, dtype and need of a gradient."""
-    with _FAKE:
-        return torch.empty_like(tensor).requires_grad_(tensor.requires_grad)
+@contextlib.contextmanager
+def unmoved() -> Iterator[None]:
+    """Fake weights can't be moved: in here ``.to`` leaves a module that has some where it is."""
+    before = torch.nn.Module.to
 
+    def to(module: torch.nn.Module, *args: Any, **options: Any) -> torch.nn.Module:
+        if any(isinstance(weight, FakeTensor) for weight in module.parameters()):
+            return module
+        return before(module, *args, **options)
 
-def pin(networks: Iterable[torch.nn.Module]) -> None:
-    """Fake weights can't be moved; from now on ``.to`` leaves these networks where they are."""
-    for network in networks:
-        for module in network.modules():
-            module.__dict__["to"] = MethodType(_stays, module)
-
-
-def _stays(module: torch.nn.Module, *_args: Any, **_options: Any) -> torch.nn.Module:
-    return module
+    torch.nn.Module.to = to  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        torch.nn.Module.to = before  # type: ignore[method-assign]
 
 
 def weights_of(*networks: torch.nn.Module) -> list[torch.Tensor]:
-    """Parameters and buffers, each storage once."""
-    found = {}
-    for network in networks:
-        for tensor in (*network.parameters(), *network.buffers()):
-            found[tensor.untyped_storage()._cdata] = tensor
-    return list(found.values())
+    return [
+        tensor for network in networks for tensor in (*network.parameters(), *network.buffers())
+    ]
 
 
 def bytes_of(tensors: Iterable[torch.Tensor]) -> int:
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    """What they take together; memory that several share counts once."""
+    storages = {tensor.untyped_storage()._cdata: tensor.untyped_storage() for tensor in tensors}
+    return sum(storage.nbytes() for storage in storages.values())

@@ -10,7 +10,7 @@ from itertools import count
 import torch
 
 from dualprocess.v1 import generator_pb2 as pb
-from services.common.footprint.fake import HOST, bytes_of, pin, weightless, weights_of
+from services.common.footprint.fake import HOST, bytes_of, unmoved, weightless, weights_of
 from services.common.footprint.footprint import Footprint, Work
 from services.common.footprint.kernels import as_on_cuda
 from services.common.footprint.meter import Meter, marked
@@ -23,16 +23,24 @@ from services.generator.training import Training
 
 #: As long as people write; an encoder that pads reads its own length whatever the prompt.
 _PROMPT = " ".join(["a photo of a man with a red umbrella who smiles in the rain"] * 3)
-#: Gradient and AdamW's two moments, in float32 like the LoRA.
-_OF_A_LORA = 4
+_FLOAT32 = 4
+#: The phases of a step but for the sampler's.
+_STEP = ("denoiser", "decoder", "compare", "decoder backward", "denoiser backward", "update")
 
 
 def weightless_generator(preset: GeneratorPreset) -> GeneratorFamily:
     """The preset's generator in full size, without memory. Raises ``PresetError``."""
     with weightless():
         made = networks(preset, HOST)
-    pin(made.values())
-    return assembled(preset, made, HOST)
+    for network in made.values():
+        # Building without numbers leaves it out.
+        getattr(network, "tie_weights", _nothing)()
+    with unmoved():
+        return assembled(preset, made, HOST)
+
+
+def _nothing() -> None:
+    pass
 
 
 def footprint(family: GeneratorFamily, work: Work) -> Footprint:
@@ -40,36 +48,37 @@ def footprint(family: GeneratorFamily, work: Work) -> Footprint:
     the work's memory level already."""
     spec = _spec(family, work)
     frozen = weights_of(family.denoiser, family.vae)
-    encoders = weights_of(*family.text_encoders)
+    weights, text = bytes_of(frozen), bytes_of(weights_of(*family.text_encoders))
     # A prompt that was encoded before would not be counted.
     family._encodings.clear()
-    encoding, meter = Meter("encode"), Meter()
-    with as_on_cuda():
-        with encoding:
-            encoding.ignore([*frozen, *encoders])
-            training = Training(family, spec, "footprint")
+    meter = Meter()
+    meter.ignore([*frozen, *weights_of(*family.text_encoders)])
+    with as_on_cuda(), unmoved(), meter, _phases(family, meter):
+        meter.phase = "encode"
+        family.encode_all(spec.prompts, spec.image)
+        meter.phase = "begin"
+        training = Training(family, spec, "footprint")
+        lora = _FLOAT32 * training.trainable_parameters
         try:
-            lora = 4 * training.trainable_parameters
-            conditioning = family.encode(spec.prompts[0], spec.image)
-            meter.ignore([*frozen, *conditioning.values(), *_lora_weights(family)])
-            with meter, _phases(family, meter):
-                held = _step(training, meter)
+            held = _step(training, meter)
         finally:
             training.close()
-    before = bytes_of(frozen) + bytes_of(conditioning.values()) + lora
     peaks = {name: done.peak for name, done in meter.counts.items()}
+    encode = peaks.pop("encode")
     # The moments are there from the second step on; ``update`` has made them itself.
     step = max(peak + (0 if name == "update" else 2 * lora) for name, peak in peaks.items())
+    counted = [done for name, done in meter.counts.items() if name in _STEP]
     return Footprint(
         work=work,
-        weights=bytes_of(frozen),
-        text_encoders=bytes_of(encoders),
-        step=before + step,
-        encode=bytes_of(frozen) + bytes_of(encoders) + encoding.peak,
-        held=_OF_A_LORA * lora + held,
+        weights=weights,
+        text_encoders=text,
+        step=weights + step,
+        encode=weights + text + encode,
+        # Beside the LoRA itself its gradient and both moments.
+        held=held + 3 * lora,
         flops=_flops(meter, spec, len(family.schedule(spec.image))),
-        launches=meter.launches - meter.counts["sample"].launches,
-        moved=sum(done.moved for name, done in meter.counts.items() if name != "sample"),
+        launches=sum(done.launches for done in counted),
+        moved=sum(done.moved for done in counted),
     )
 
 
@@ -119,8 +128,8 @@ def _phases(family: GeneratorFamily, meter: Meter) -> Iterator[None]:
 
 def _flops(meter: Meter, spec: pb.OptimizeSpec, steps: int) -> dict[str, int]:
     """Of a mean step: the sampler goes half of its way."""
-    flops = {name: done.flops for name, done in meter.counts.items() if done.flops}
-    once = flops.pop("sample", 0)
+    flops = {name: meter.counts[name].flops for name in _STEP if meter.counts[name].flops}
+    once = meter.counts["sample"].flops
     passes = (steps - 1) / 2 if spec.optimizer.subsample else steps - 1
     return {"sample": int(once * passes), **flops}
 
@@ -163,9 +172,3 @@ def _spec(family: GeneratorFamily, work: Work) -> pb.OptimizeSpec:
 def _first_index(optimizer: pb.OptimizerSpec, seed: int, steps: int) -> int:
     optimizer.seed = seed
     return draws.timestep_index(optimizer, 0, 0, steps)
-
-
-def _lora_weights(family: GeneratorFamily) -> list[torch.Tensor]:
-    return [
-        weight for name, weight in family.denoiser.named_parameters() if ".lora_" in name
-    ]

@@ -20,6 +20,7 @@ from benchmarks.architectures import autoencoders, text_encoders
 from benchmarks.architectures.weights import bfloat16_on
 from services.common.presets import load_presets
 from services.generator.families.base import GeneratorFamily
+from services.generator.memory import levels
 from tests.generator.rows import ROWS
 
 Networks = dict[str, Any]
@@ -38,6 +39,7 @@ def generator(name: str, device: torch.device) -> GeneratorFamily:
     pipeline = type(tiny.pipeline)(**parts)
     family: Any = type(tiny)
     full: GeneratorFamily = family(pipeline, load_presets().generator(name), device)
+    levels.apply(full, "fast")
     return full
 
 

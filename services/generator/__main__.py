@@ -36,7 +36,7 @@ async def main(settings: GpuServiceSettings) -> None:
     show_metrics(settings)
 
     async def load(port: int) -> Loaded:
-        family = await device.run(registry.load, preset, device.device)
+        family = await device.run(registry.load, preset, device.device, settings.memory)
         device_id = identity(device.device, port)
         servicer = GeneratorServicer(preset, family, device, credentials, device_id)
         return Loaded(

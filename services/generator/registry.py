@@ -8,8 +8,10 @@ import torch
 
 from dualprocess.v1 import generator_pb2 as pb
 from services.common.errors import InvalidInput, StartError
+from services.common.memory import MemoryChoice
 from services.common.presets import GeneratorPreset, PresetError
 from services.generator.families.base import GeneratorFamily
+from services.generator.memory import levels
 
 _FAMILIES = {
     "flux": "services.generator.families.flux:Flux",
@@ -22,8 +24,10 @@ _FAMILIES = {
 }
 
 
-def load(preset: GeneratorPreset, device: torch.device) -> GeneratorFamily:
-    """Loads the preset's generator on ``device``.
+def load(
+    preset: GeneratorPreset, device: torch.device, memory: MemoryChoice | None = None
+) -> GeneratorFamily:
+    """Loads the preset's generator on ``device``, at a level of ``memory``, or at the preset's.
 
     Raises ``PresetError`` for an unknown family, a dtype that training can't use, and an
     unsupported sampler; ``StartError`` for a model that can't be loaded.
@@ -36,6 +40,7 @@ def load(preset: GeneratorPreset, device: torch.device) -> GeneratorFamily:
         )
     try:
         loaded = family.load(preset, device)
+        levels.apply(loaded, levels.choose(loaded, memory or preset.memory))
         loaded.schedule(usual_image(preset))
     except PresetError:
         raise

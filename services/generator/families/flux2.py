@@ -4,7 +4,7 @@ diffusers' ``Flux2KleinPipeline``)."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -25,6 +25,11 @@ class Flux2(FlowFamily):
 
     pipeline_class = "Flux2KleinPipeline"
     architecture = "flux-2"
+
+    def __init__(self, pipeline: Any, preset: GeneratorPreset, device: torch.device) -> None:
+        # Only hidden states are used, not what the encoder would say next.
+        pipeline.text_encoder.lm_head = torch.nn.Identity()
+        super().__init__(pipeline, preset, device)
 
     @classmethod
     def load(cls, preset: GeneratorPreset, device: torch.device) -> Self:

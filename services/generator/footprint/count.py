@@ -14,10 +14,12 @@ from services.common.footprint.fake import HOST, bytes_of, unmoved, weightless, 
 from services.common.footprint.footprint import Footprint, Work
 from services.common.footprint.kernels import as_on_cuda
 from services.common.footprint.meter import Meter, marked
-from services.common.presets import GeneratorPreset
+from services.common.memory import LEVELS, Quantization
+from services.common.presets import GeneratorPreset, PresetError
 from services.generator import draws
 from services.generator.architecture import assembled, networks
 from services.generator.families.base import Conditioning, GeneratorFamily, Schedule
+from services.generator.memory import levels
 from services.generator.registry import usual_image
 from services.generator.training import Training
 
@@ -41,6 +43,23 @@ def weightless_generator(preset: GeneratorPreset) -> GeneratorFamily:
 
 def _nothing() -> None:
     pass
+
+
+def at_every_level(
+    preset: GeneratorPreset, quantization: Quantization | None, size: int, batch: int
+) -> Iterator[Footprint]:
+    """From the fastest level to the smallest. Raises ``PresetError``, also for a size that the
+    preset does not draw."""
+    if not preset.sides.allows(size):
+        near = " or ".join(map(str, preset.sides.nearest(size)))
+        raise PresetError(f"--size: {preset.name} does not draw {size} pixels; write {near}")
+    family = weightless_generator(preset.model_copy(update={"quantize": quantization}))
+    for level in LEVELS:
+        with unmoved():
+            levels.apply(family, level)
+        yield footprint(
+            family, Work("generator", preset.name, size, batch, 0, level, quantization)
+        )
 
 
 def footprint(family: GeneratorFamily, work: Work) -> Footprint:

@@ -23,6 +23,7 @@ from services.common.settings import GpuServiceSettings
 from services.common.telemetry import configure_logging
 from services.common.tracing import configure_tracing
 from services.generator import registry
+from services.generator.footprint.level import level
 from services.generator.probe import probe
 from services.generator.servicer import GeneratorServicer
 
@@ -36,7 +37,10 @@ async def main(settings: GpuServiceSettings) -> None:
     show_metrics(settings)
 
     async def load(port: int) -> Loaded:
-        family = await device.run(registry.load, preset, device.device, settings.memory)
+        memory = await device.run(
+            level, preset, settings.memory or preset.memory, device.device
+        )
+        family = await device.run(registry.load, preset, device.device, memory)
         device_id = identity(device.device, port)
         servicer = GeneratorServicer(preset, family, device, credentials, device_id)
         return Loaded(

@@ -3,27 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import product
 
-from services.common.footprint.card import needed, usable
+from services.common.footprint.card import needed
 from services.common.footprint.footprint import Footprint
 from services.common.memory import LEVELS, MemoryLevel, Quantization
 
 #: From the most exact to the smallest. float8 takes what int8 takes.
 QUANTIZATIONS: tuple[Quantization | None, ...] = (None,)  # "int8", "nf4"
-
-
-@dataclass(frozen=True)
-class Fit:
-    """The settings of a pair, and the bytes that each process takes of its card."""
-
-    generator: Footprint
-    vlm: Footprint
-
-    @property
-    def bytes_each(self) -> tuple[int, int]:
-        return needed(self.generator.peak), needed(self.vlm.peak)
 
 
 def order(footprint: Footprint) -> tuple[int, int]:
@@ -39,29 +26,33 @@ def fastest(settings: Sequence[Footprint], room: int) -> Footprint | None:
     return min(fitting, key=order, default=None)
 
 
-def on_one_card(
-    generators: Sequence[Footprint], vlms: Sequence[Footprint], gib: float
-) -> Fit | None:
-    """Both on one card, with the settings that cost least: quantised weights cost most, since they
-    change the numbers; then what is computed again."""
-    fits = [Fit(*pair) for pair in product(generators, vlms)]
-    fitting = [fit for fit in fits if sum(fit.bytes_each) <= usable(gib)]
+def together(
+    processes: Sequence[Sequence[Footprint]], room: int
+) -> tuple[Footprint, ...] | None:
+    """One of the settings of each process, so that all of them have ``room`` bytes of one card
+    together. Of those that fit it is the combination that costs least: quantised weights cost most,
+    since they change the numbers; then what is computed again."""
+    fitting = (
+        combination
+        for combination in product(*processes)
+        if sum(needed(one.peak) for one in combination) <= room
+    )
     return min(fitting, key=_cost, default=None)
 
 
-def on_two_cards(
-    generators: Sequence[Footprint], vlms: Sequence[Footprint], gib: float
-) -> Fit | None:
-    """Each on a card of its own."""
-    generator = fastest(generators, usable(gib))
-    vlm = fastest(vlms, usable(gib))
-    return Fit(generator, vlm) if generator and vlm else None
+def apart(
+    processes: Sequence[Sequence[Footprint]], room: int
+) -> tuple[Footprint, ...] | None:
+    """The same, each process with ``room`` bytes of a card of its own."""
+    each = [fastest(settings, room) for settings in processes]
+    found = tuple(one for one in each if one is not None)
+    return found if len(found) == len(each) else None
 
 
-def _cost(fit: Fit) -> tuple[int, int, int]:
-    quantizations, levels = zip(order(fit.generator), order(fit.vlm), strict=True)
-    # Of equal ones the generator is computed again rather: it has the finer levels.
-    return sum(quantizations), sum(levels), levels[1]
+def _cost(combination: Sequence[Footprint]) -> tuple[int, int, int]:
+    quantizations, levels = zip(*map(order, combination), strict=True)
+    # Of equal ones the generator is computed again rather, which has the finer levels.
+    return sum(quantizations), sum(levels), levels[-1]
 
 
 def remedy(settings: Sequence[Footprint], current: Footprint, room: int) -> str:

@@ -8,10 +8,12 @@ from typing import Any
 
 import torch
 
+from services.common.footprint.choice import levels_of
 from services.common.footprint.fake import HOST, bytes_of, unmoved, weightless, weights_of
 from services.common.footprint.footprint import Footprint, Work
 from services.common.footprint.kernels import as_on_cuda
 from services.common.footprint.meter import Meter, marked
+from services.common.memory import Quantization
 from services.common.presets import VlmPreset
 from services.common.torch_tensors import DTYPES_BY_NAME
 from services.vlm.architecture import assembled, network
@@ -38,6 +40,17 @@ def weightless_vlm(preset: VlmPreset) -> VlmFamily:
     made.tie_weights()
     with unmoved():
         return assembled(preset, made, HOST)
+
+
+def at_every_level(
+    preset: VlmPreset, quantization: Quantization | None, size: int, batch: int, questions: int
+) -> Iterator[Footprint]:
+    """From the fastest level to the smallest. Raises ``PresetError``."""
+    vlm = weightless_vlm(preset.model_copy(update={"quantize": quantization}))
+    for level in levels_of("vlm"):
+        yield footprint(
+            vlm, Work("vlm", preset.name, size, batch, questions, level, quantization)
+        )
 
 
 def footprint(vlm: VlmFamily, work: Work) -> Footprint:

@@ -9,6 +9,7 @@ import torch
 from dualprocess.v1 import generator_pb2 as pb
 from services.common.errors import InvalidInput, StartError
 from services.common.presets import GeneratorPreset, PresetError
+from services.common.quantize import check_quantize
 from services.generator.families.base import GeneratorFamily
 
 _FAMILIES = {
@@ -38,6 +39,7 @@ def load(preset: GeneratorPreset, device: torch.device) -> GeneratorFamily:
             f"preset {preset.name}: family {preset.family!r} is unknown: "
             f"choose one of {', '.join(_FAMILIES)}"
         )
+    check_quantize(preset)
     module, _, name = _FAMILIES[preset.family].partition(":")
     family: type[GeneratorFamily] = getattr(import_module(module), name)
     try:

@@ -19,6 +19,7 @@ import torch
 from dualprocess.v1 import generator_pb2 as pb
 from services.common.errors import InvalidInput
 from services.common.presets import GeneratorPreset
+from services.common.quantize import quantize
 from services.common.reading import (
     TEXT_ENCODERS,
     Framed,
@@ -90,6 +91,10 @@ class GeneratorFamily(ABC):
         self.dtype = DTYPES_BY_NAME[preset.dtype]
         for module in (self.denoiser, self.vae, *self.text_encoders):
             module.requires_grad_(False).eval()
+        if preset.quantize is not None:
+            quantize(self.denoiser, preset.quantize, on=device, then=device)
+            for encoder in self.text_encoders:
+                quantize(encoder, preset.quantize, on=device, then=torch.device("cpu"))
         self.denoiser.to(device)
         self.vae.to(device)
         self._encodings: OrderedDict[_Text, Conditioning] = OrderedDict()

@@ -29,7 +29,7 @@ from services.generator.servicer import GeneratorServicer
 
 
 async def main(settings: GpuServiceSettings) -> None:
-    preset = load_presets(settings.presets).generator(settings.preset)
+    preset = settings.applied(load_presets(settings.presets).generator(settings.preset))
     credentials = settings.credentials()
     device = DeviceThread(settings.device, threads=settings.threads)
     warn_of_cpu(settings.device, device, preset)

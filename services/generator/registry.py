@@ -10,6 +10,7 @@ from dualprocess.v1 import generator_pb2 as pb
 from services.common.errors import InvalidInput, StartError
 from services.common.memory import MemoryChoice
 from services.common.presets import GeneratorPreset, PresetError
+from services.common.quantize import check_quantize
 from services.generator.families.base import GeneratorFamily
 from services.generator.memory import levels
 
@@ -38,6 +39,7 @@ def load(
             f"preset {preset.name}: dtype float16 is not for generators, since much of a LoRA's "
             "gradient is too small for it; write bfloat16, which takes the same memory, or float32"
         )
+    check_quantize(preset)
     try:
         loaded = family.load(preset, device)
         levels.apply(loaded, levels.choose(loaded, memory or preset.memory))

@@ -75,6 +75,7 @@ class GeneratorServicer(generator_pb2_grpc.GeneratorServicer):
             version=version("dualprocess"),
             device_id=self._device_id,
             memory=self._family.memory,
+            quantized=self._preset.quantize or "",
         )
 
     # grpc.aio also accepts a coroutine that writes to the stream; the typed stubs have only

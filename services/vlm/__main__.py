@@ -27,7 +27,7 @@ from services.vlm.servicer import VlmServicer
 
 
 async def main(settings: GpuServiceSettings) -> None:
-    preset = load_presets(settings.presets).vlm(settings.preset)
+    preset = settings.applied(load_presets(settings.presets).vlm(settings.preset))
     credentials = settings.credentials()
     device = DeviceThread(settings.device, threads=settings.threads)
     warn_of_cpu(settings.device, device, preset)

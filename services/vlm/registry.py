@@ -8,6 +8,7 @@ import torch
 
 from services.common.errors import StartError
 from services.common.presets import PresetError, VlmPreset
+from services.common.quantize import check_quantize
 from services.vlm.families.base import VlmFamily
 
 _FAMILIES = {
@@ -41,6 +42,7 @@ def family_class(preset: VlmPreset) -> type[VlmFamily]:
             f"preset {preset.name}: family {preset.family!r} is unknown: "
             f"choose one of {', '.join(_FAMILIES)}"
         )
+    check_quantize(preset)
     module, _, name = _FAMILIES[preset.family].partition(":")
     family: type[VlmFamily] = getattr(import_module(module), name)
     return family

@@ -58,6 +58,7 @@ class VlmServicer(vlm_pb2_grpc.VlmServicer):
             version=version("dualprocess"),
             device_id=self._device_id,
             calls=self._device.waiting,
+            quantized=self._preset.quantize or "",
         )
 
     async def Guide(self, request: vlm_pb2.GuideRequest, context: Context) -> vlm_pb2.GuideResponse:

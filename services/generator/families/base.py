@@ -19,6 +19,7 @@ from dualprocess.v1 import generator_pb2 as pb
 from services.common.errors import InvalidInput
 from services.common.memory import MemoryLevel
 from services.common.presets import GeneratorPreset
+from services.common.quantize import quantize
 from services.common.reading import (
     TEXT_ENCODERS,
     Framed,
@@ -97,6 +98,9 @@ class GeneratorFamily(ABC):
             module.requires_grad_(False).eval()
         # Images are only ever made.
         self.vae.encoder = self.vae.quant_conv = None
+        if preset.quantize is not None:
+            for network in (self.denoiser, *self.text_encoders):
+                quantize(network, preset.quantize, on=device, then=torch.device("cpu"))
         self.texts = TextEncoders(self.text_encoders, device)
         #: Layers whose outputs may stand for their weights, where a family has such.
         self.modulation: Modulation | None = None

@@ -15,6 +15,7 @@ from PIL import Image
 from transformers import AutoTokenizer
 
 from services.common.presets import VlmPreset
+from services.common.quantize import quantize
 from services.common.torch_tensors import DTYPES_BY_NAME
 from services.vlm import conversation
 from services.vlm.conversation import AskedQuestion, Conversation
@@ -38,7 +39,10 @@ class VlmFamily(ABC):
         preset: VlmPreset,
         device: torch.device,
     ) -> None:
-        self.model = model.requires_grad_(False).eval().to(device)
+        self.model = model.requires_grad_(False).eval()
+        if preset.quantize is not None:
+            quantize(self.model, preset.quantize, on=device, then=device)
+        self.model.to(device)
         self.tokenizer = tokenizer
         self.image_processor = image_processor
         self.preset = preset

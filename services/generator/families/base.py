@@ -29,6 +29,7 @@ from services.common.reading import (
     unread,
 )
 from services.common.torch_tensors import DTYPES_BY_NAME
+from services.generator.lora.switchboard import Switchboard
 
 #: The denoiser's arguments for one prompt, by their names; batch size 1.
 Conditioning = Mapping[str, torch.Tensor]
@@ -92,6 +93,7 @@ class GeneratorFamily(ABC):
             module.requires_grad_(False).eval()
         self.denoiser.to(device)
         self.vae.to(device)
+        self.adapters = Switchboard(self.denoiser, device, self.dtype)
         self._encodings: OrderedDict[_Text, Conditioning] = OrderedDict()
 
     @classmethod

@@ -17,7 +17,7 @@ from safetensors.torch import load, save
 from services.common.errors import BadCheckpoint
 from services.generator.lora.safetensors_header import metadata
 
-Parameters = Mapping[str, torch.nn.Parameter]
+Parameters = Mapping[str, torch.Tensor]
 
 _STATE = ("exp_avg", "exp_avg_sq", "step")
 _STEPS_DONE = "dualprocess.steps_done"

@@ -28,6 +28,7 @@ def load(preset: VlmPreset, device: torch.device) -> VlmFamily:
     Raises ``PresetError`` for an unknown family, ``StartError`` for a model that can't be loaded.
     """
     family = family_class(preset)
+    check_quantize(preset)
     try:
         return family.load(preset, device)
     # OSError for what can't be fetched or read; for some of it the libraries raise ValueError.
@@ -42,7 +43,6 @@ def family_class(preset: VlmPreset) -> type[VlmFamily]:
             f"preset {preset.name}: family {preset.family!r} is unknown: "
             f"choose one of {', '.join(_FAMILIES)}"
         )
-    check_quantize(preset)
     module, _, name = _FAMILIES[preset.family].partition(":")
     family: type[VlmFamily] = getattr(import_module(module), name)
     return family

@@ -10,7 +10,7 @@ from services.common.footprint.footprint import Footprint
 from services.common.memory import LEVELS, MemoryLevel, Quantization
 
 #: From the most exact to the smallest. float8 takes what int8 takes.
-QUANTIZATIONS: tuple[Quantization | None, ...] = (None,)  # "int8", "nf4"
+QUANTIZATIONS: tuple[Quantization | None, ...] = (None, "int8", "nf4")
 
 
 def order(footprint: Footprint) -> tuple[int, int]:

@@ -30,6 +30,7 @@ from services.common.reading import (
     unread,
 )
 from services.common.torch_tensors import DTYPES_BY_NAME
+from services.generator.lora.switchboard import Switchboard
 from services.generator.memory.modulation import Modulation
 from services.generator.memory.text_encoders import TextEncoders
 
@@ -106,6 +107,7 @@ class GeneratorFamily(ABC):
         self.modulation: Modulation | None = None
         #: ``memory.levels.apply`` sets it, and puts everything in its place.
         self.memory: MemoryLevel = "fast"
+        self.adapters = Switchboard(self.denoiser, device, self.dtype)
         self._encodings: OrderedDict[_Text, Conditioning] = OrderedDict()
 
     @classmethod

@@ -14,10 +14,10 @@ from functools import partial
 from typing import Any
 
 import torch
-from peft.tuners.lora import LoraLayer
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn import Linear, Module
 
+from services.generator.lora.adapted import Adapted
 from services.generator.memory.forwards import replace
 from services.generator.memory.host_weights import HostWeights
 
@@ -159,4 +159,4 @@ def _base(layer: Any) -> Linear:
 
 
 def _is_on(part: Module) -> bool:
-    return isinstance(part, LoraLayer) and bool(part.active_adapters)
+    return isinstance(part, Adapted) and bool(part.on)

@@ -26,9 +26,7 @@ def fastest(settings: Sequence[Footprint], room: int) -> Footprint | None:
     return min(fitting, key=order, default=None)
 
 
-def together(
-    processes: Sequence[Sequence[Footprint]], room: int
-) -> tuple[Footprint, ...] | None:
+def together(processes: Sequence[Sequence[Footprint]], room: int) -> tuple[Footprint, ...] | None:
     """One of the settings of each process, so that all of them have ``room`` bytes of one card
     together. Of those that fit it is the combination that costs least: quantised weights cost most,
     since they change the numbers; then what is computed again."""
@@ -40,9 +38,7 @@ def together(
     return min(fitting, key=_cost, default=None)
 
 
-def apart(
-    processes: Sequence[Sequence[Footprint]], room: int
-) -> tuple[Footprint, ...] | None:
+def apart(processes: Sequence[Sequence[Footprint]], room: int) -> tuple[Footprint, ...] | None:
     """The same, each process with ``room`` bytes of a card of its own."""
     each = [fastest(settings, room) for settings in processes]
     found = tuple(one for one in each if one is not None)

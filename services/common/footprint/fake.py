@@ -10,6 +10,8 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from transformers.initialization import no_init_weights
 
+from services.common.quantized_linear import QuantizedLinear
+
 #: Where the counting runs. Real ids, masks and schedules stay real, so only this device can be.
 HOST = torch.device("cpu")
 
@@ -51,3 +53,16 @@ def bytes_of(tensors: Iterable[torch.Tensor]) -> int:
     """What they take together; memory that several share counts once."""
     storages = {tensor.untyped_storage()._cdata: tensor.untyped_storage() for tensor in tensors}
     return sum(storage.nbytes() for storage in storages.values())
+
+
+def largest_layer(*networks: torch.nn.Module) -> int:
+    """Bytes of the largest quantised layer's weight as it was before."""
+    return max(
+        (
+            module.weight.nbytes
+            for network in networks
+            for module in network.modules()
+            if isinstance(module, QuantizedLinear)
+        ),
+        default=0,
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, Self
 
 from services.common.memory import MemoryLevel, Quantization
@@ -35,7 +35,7 @@ class Footprint:
     with gradient and moments, and what it keeps while a VLM answers.
 
     ``flops`` are those of a mean step, by phase. ``launches`` and ``moved`` bytes leave out the
-    sampler's steps without a gradient.
+    sampler's steps without a gradient, and what it takes to read quantised weights.
     """
 
     work: Work
@@ -55,6 +55,22 @@ class Footprint:
     @property
     def total_flops(self) -> int:
         return sum(self.flops.values())
+
+    def quantised(
+        self, quantization: Quantization, weights: int, text_encoders: int, largest: int
+    ) -> Self:
+        """The same work with smaller frozen weights. ``largest`` are the bytes of the largest
+        layer in full precision: one at a time is computed with so."""
+        smaller = self.weights - weights
+        return replace(
+            self,
+            work=replace(self.work, quantize=quantization),
+            weights=weights,
+            text_encoders=text_encoders,
+            step=self.step - smaller + largest,
+            encode=self.encode
+            and self.encode - smaller - self.text_encoders + text_encoders + largest,
+        )
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)

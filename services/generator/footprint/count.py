@@ -10,11 +10,19 @@ from itertools import count
 import torch
 
 from dualprocess.v1 import generator_pb2 as pb
-from services.common.footprint.fake import HOST, bytes_of, unmoved, weightless, weights_of
+from services.common.footprint.choice import QUANTIZATIONS
+from services.common.footprint.fake import (
+    HOST,
+    bytes_of,
+    largest_layer,
+    unmoved,
+    weightless,
+    weights_of,
+)
 from services.common.footprint.footprint import Footprint, Work
 from services.common.footprint.kernels import as_on_cuda
 from services.common.footprint.meter import Meter, marked
-from services.common.memory import LEVELS, Quantization
+from services.common.memory import LEVELS
 from services.common.presets import GeneratorPreset, PresetError
 from services.generator import draws
 from services.generator.architecture import assembled, networks
@@ -45,21 +53,34 @@ def _nothing() -> None:
     pass
 
 
-def at_every_level(
-    preset: GeneratorPreset, quantization: Quantization | None, size: int, batch: int
-) -> Iterator[Footprint]:
-    """From the fastest level to the smallest. Raises ``PresetError``, also for a size that the
-    preset does not draw."""
+def at_every_setting(preset: GeneratorPreset, size: int, batch: int) -> Iterator[Footprint]:
+    """With its weights as they are and quantised, from the fastest level to the smallest. Raises
+    ``PresetError``, also for a size that the preset does not draw."""
     if not preset.sides.allows(size):
         near = " or ".join(map(str, preset.sides.nearest(size)))
         raise PresetError(f"--size: {preset.name} does not draw {size} pixels; write {near}")
-    family = weightless_generator(preset.model_copy(update={"quantize": quantization}))
+    plain = weightless_generator(preset.model_copy(update={"quantize": None}))
+    exact = []
     for level in LEVELS:
         with unmoved():
-            levels.apply(family, level)
-        yield footprint(
-            family, Work("generator", preset.name, size, batch, 0, level, quantization)
-        )
+            levels.apply(plain, level)
+        work = Work("generator", preset.name, size, batch, 0, level, None)
+        exact.append(footprint(plain, work))
+        yield exact[-1]
+    for quantization in QUANTIZATIONS[1:]:
+        family = weightless_generator(preset.model_copy(update={"quantize": quantization}))
+        largest = largest_layer(family.denoiser, *family.text_encoders)
+        for found in exact:
+            with unmoved():
+                levels.apply(family, found.work.level)
+            weights, text = _weights(family)
+            yield found.quantised(quantization, weights, text, largest)
+
+
+def _weights(family: GeneratorFamily) -> tuple[int, int]:
+    """Bytes on the device: of what is always there, and of the text encoders while they encode."""
+    frozen = weights_of(family.denoiser, family.vae)
+    return bytes_of(frozen), bytes_of(weights_of(*family.text_encoders))
 
 
 def footprint(family: GeneratorFamily, work: Work) -> Footprint:
@@ -67,7 +88,7 @@ def footprint(family: GeneratorFamily, work: Work) -> Footprint:
     the work's memory level already."""
     spec = _spec(family, work)
     frozen = weights_of(family.denoiser, family.vae)
-    weights, text = bytes_of(frozen), bytes_of(weights_of(*family.text_encoders))
+    weights, text = _weights(family)
     # A prompt that was encoded before would not be counted.
     family._encodings.clear()
     meter = Meter()

@@ -8,7 +8,6 @@ from collections.abc import Callable
 import torch
 
 from services.common.footprint import recorded, start
-from services.common.footprint.choice import QUANTIZATIONS
 from services.common.footprint.device import free_bytes
 from services.common.footprint.footprint import Footprint
 from services.common.memory import MemoryChoice
@@ -44,11 +43,7 @@ def _settings(preset: GeneratorPreset) -> list[Footprint]:
     if found := recorded.settings(preset, size, batch, 0):
         return found
     # Building full-size networks takes seconds, so it is done only where it must be.
-    from services.generator.footprint.count import at_every_level
+    from services.generator.footprint.count import at_every_setting
 
     log.info("counting what %s needs of the card", preset.name)
-    return [
-        found
-        for quantization in QUANTIZATIONS
-        for found in at_every_level(preset, quantization, size, batch)
-    ]
+    return list(at_every_setting(preset, size, batch))

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from services.common.footprint.choice import QUANTIZATIONS
 from services.common.footprint.command import main
 from services.common.footprint.footprint import Footprint
 from services.common.presets import Presets
-from services.vlm.footprint.count import at_every_level
+from services.vlm.footprint.count import at_every_setting
 
 
 def counted(
     presets: Presets, name: str, size: int, batch: int, questions: int
 ) -> Iterator[Footprint]:
-    preset = presets.vlm(name)
-    for quantization in QUANTIZATIONS:
-        yield from at_every_level(preset, quantization, size, batch, max(questions, 1))
+    yield from at_every_setting(presets.vlm(name), size, batch, max(questions, 1))
 
 
 if __name__ == "__main__":

@@ -8,12 +8,18 @@ from typing import Any
 
 import torch
 
-from services.common.footprint.choice import levels_of
-from services.common.footprint.fake import HOST, bytes_of, unmoved, weightless, weights_of
+from services.common.footprint.choice import QUANTIZATIONS, levels_of
+from services.common.footprint.fake import (
+    HOST,
+    bytes_of,
+    largest_layer,
+    unmoved,
+    weightless,
+    weights_of,
+)
 from services.common.footprint.footprint import Footprint, Work
 from services.common.footprint.kernels import as_on_cuda
 from services.common.footprint.meter import Meter, marked
-from services.common.memory import Quantization
 from services.common.presets import VlmPreset
 from services.common.torch_tensors import DTYPES_BY_NAME
 from services.vlm.architecture import assembled, network
@@ -42,15 +48,23 @@ def weightless_vlm(preset: VlmPreset) -> VlmFamily:
         return assembled(preset, made, HOST)
 
 
-def at_every_level(
-    preset: VlmPreset, quantization: Quantization | None, size: int, batch: int, questions: int
+def at_every_setting(
+    preset: VlmPreset, size: int, batch: int, questions: int
 ) -> Iterator[Footprint]:
-    """From the fastest level to the smallest. Raises ``PresetError``."""
-    vlm = weightless_vlm(preset.model_copy(update={"quantize": quantization}))
+    """With its weights as they are and quantised, from the fastest level to the smallest. Raises
+    ``PresetError``."""
+    plain = weightless_vlm(preset.model_copy(update={"quantize": None}))
+    exact = []
     for level in levels_of("vlm"):
-        yield footprint(
-            vlm, Work("vlm", preset.name, size, batch, questions, level, quantization)
+        exact.append(
+            footprint(plain, Work("vlm", preset.name, size, batch, questions, level, None))
         )
+        yield exact[-1]
+    for quantization in QUANTIZATIONS[1:]:
+        vlm = weightless_vlm(preset.model_copy(update={"quantize": quantization}))
+        weights, largest = bytes_of(weights_of(vlm.model)), largest_layer(vlm.model)
+        for found in exact:
+            yield found.quantised(quantization, weights, 0, largest)
 
 
 def footprint(vlm: VlmFamily, work: Work) -> Footprint:

@@ -8,7 +8,6 @@ from collections.abc import Callable
 import torch
 
 from services.common.footprint import recorded, start
-from services.common.footprint.choice import QUANTIZATIONS
 from services.common.footprint.device import free_bytes
 from services.common.footprint.footprint import Footprint
 from services.common.memory import MemoryChoice
@@ -46,11 +45,7 @@ def _settings(preset: VlmPreset) -> list[Footprint]:
     if found := recorded.settings(preset, SIZE, 1, QUESTIONS):
         return found
     # Building full-size networks takes seconds, so it is done only where it must be.
-    from services.vlm.footprint.count import at_every_level
+    from services.vlm.footprint.count import at_every_setting
 
     log.info("counting what %s needs of the card", preset.name)
-    return [
-        found
-        for quantization in QUANTIZATIONS
-        for found in at_every_level(preset, quantization, SIZE, 1, QUESTIONS)
-    ]
+    return list(at_every_setting(preset, SIZE, 1, QUESTIONS))

@@ -23,7 +23,13 @@ aten = torch.ops.aten
 
 #: Operations without a kernel: they name memory, or make it without writing to it.
 _FREE = frozenset(
-    ["view", "_unsafe_view", "reshape", "t", "transpose", "permute", "expand", "unsqueeze", "squeeze", "slice", "select", "split", "split_with_sizes", "chunk", "unbind", "detach", "alias", "as_strided", "_reshape_alias", "unfold", "narrow", "is_same_size", "lift_fresh", "view_as_real", "view_as_complex", "squeeze_", "unsqueeze_", "t_", "detach_", "diagonal", "empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "_local_scalar_dense", "equal", "sym_size", "sym_numel", "real", "movedim", "device"]
+    """
+    view _unsafe_view reshape t transpose permute expand unsqueeze squeeze slice select split
+    split_with_sizes chunk unbind detach alias as_strided _reshape_alias unfold narrow is_same_size
+    lift_fresh view_as_real view_as_complex squeeze_ unsqueeze_ t_ detach_ diagonal empty
+    empty_like empty_strided new_empty new_empty_strided _local_scalar_dense equal sym_size
+    sym_numel real movedim device
+    """.split()  # noqa: SIM905
 )
 _INDEXING = (aten.index, aten.index_put, aten.index_put_, aten._index_put_impl_)
 

@@ -22,6 +22,7 @@ from services.vlm.conversation import AskedQuestion
 from services.vlm.families.base import VlmFamily
 from services.vlm.guide import OFF, Guard, guide
 from services.vlm.score import answer, score
+from services.vlm.transfer import upload
 from services.vlm.visual_prompt import VisualPrompt
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ class VlmServicer(vlm_pb2_grpc.VlmServicer):
         questions = asked_questions(request.questions)
         guidance = guide(
             self._vlm,
-            images.to(self._device.device),
+            upload(images, self._device.device),
             questions,
             request.question_postfix,
             _guard(request.guard) if request.HasField("guard") else OFF,

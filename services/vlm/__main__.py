@@ -35,7 +35,7 @@ async def main(settings: GpuServiceSettings) -> None:
     show_metrics(settings)
 
     async def load(port: int) -> Loaded:
-        vlm = await device.run(registry.load, preset, device.device)
+        vlm = await device.run(registry.load, preset, device.device, settings.memory)
         device_id = identity(device.device, port)
         servicer = VlmServicer(preset, vlm, device, device_id)
         return Loaded(

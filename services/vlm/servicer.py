@@ -59,6 +59,7 @@ class VlmServicer(vlm_pb2_grpc.VlmServicer):
             version=version("dualprocess"),
             device_id=self._device_id,
             calls=self._device.waiting,
+            memory=self._vlm.memory,
         )
 
     async def Guide(self, request: vlm_pb2.GuideRequest, context: Context) -> vlm_pb2.GuideResponse:

@@ -14,6 +14,7 @@ import transformers
 from PIL import Image
 from transformers import AutoTokenizer
 
+from services.common.memory import MemoryLevel
 from services.common.presets import VlmPreset
 from services.common.torch_tensors import DTYPES_BY_NAME
 from services.vlm import conversation, masks
@@ -48,6 +49,8 @@ class VlmFamily(ABC):
         self.image_processor = image_processor
         self.preset = preset
         self.device = device
+        #: What is computed again to save memory; ``services.vlm.memory`` sets it.
+        self.memory: MemoryLevel = "fast"
         self.normalize = Normalization(image_processor.image_mean, image_processor.image_std)
 
     @classmethod

@@ -42,9 +42,11 @@ from services.generator.training import Training
 from services.orchestrator.api.resolve import resolve_job
 from services.orchestrator.worker import wire
 from services.vlm import architecture as vlms
+from services.vlm import memory as vlm_levels
 from services.vlm.conversation import AskedQuestion
 from services.vlm.families.base import VlmFamily
 from services.vlm.guide import guide
+from services.vlm.memory import VlmLevel
 
 QUESTIONS = (
     "Is the man smiling?",
@@ -166,7 +168,7 @@ def measure(
     torch.manual_seed(0)
     if name in GENERATORS:
         return _measure_generator(name, device, steps, level, quantize)
-    vlm_level: MemoryLevel = "lean" if level in ("blocks", "lean") else "fast"
+    vlm_level: VlmLevel = "lean" if level in ("blocks", "lean") else "fast"
     return _measure_vlm(name, device, steps, vlm_level, quantize, questions)
 
 
@@ -200,11 +202,12 @@ def _measure_vlm(
     name: str,
     device: torch.device,
     steps: int,
-    level: MemoryLevel,
+    level: VlmLevel,
     quantize: Quantization | None,
     questions: int,
 ) -> Cost:
     family, side = _vlm(name, device, quantize)
+    vlm_levels.apply(family, level)
     dtype = DTYPES_BY_NAME[family.preset.dtype]
     images = torch.rand(1, 3, side, side, device=device, dtype=dtype) * 2 - 1
     asked = [AskedQuestion(question, ANSWER) for question in QUESTIONS[:questions]]

@@ -37,9 +37,7 @@ async def main(settings: GpuServiceSettings) -> None:
     show_metrics(settings)
 
     async def load(port: int) -> Loaded:
-        memory = await device.run(
-            level, preset, settings.memory or preset.memory, device.device
-        )
+        memory = await device.run(level, preset, settings.memory or preset.memory, device.device)
         family = await device.run(registry.load, preset, device.device, memory)
         device_id = identity(device.device, port)
         servicer = GeneratorServicer(preset, family, device, credentials, device_id)

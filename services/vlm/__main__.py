@@ -36,9 +36,7 @@ async def main(settings: GpuServiceSettings) -> None:
     show_metrics(settings)
 
     async def load(port: int) -> Loaded:
-        memory = await device.run(
-            level, preset, settings.memory or preset.memory, device.device
-        )
+        memory = await device.run(level, preset, settings.memory or preset.memory, device.device)
         vlm = await device.run(registry.load, preset, device.device, memory)
         device_id = identity(device.device, port)
         servicer = VlmServicer(preset, vlm, device, device_id)

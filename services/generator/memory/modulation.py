@@ -112,9 +112,7 @@ class Modulation:
         return _Outputs(row_BW.split(widths, dim=1))
 
     @torch.no_grad()
-    def _made(
-        self, embed: Callable[..., torch.Tensor], schedule: Iterable[Inputs]
-    ) -> torch.Tensor:
+    def _made(self, embed: Callable[..., torch.Tensor], schedule: Iterable[Inputs]) -> torch.Tensor:
         """[index, batch, width], all layers side by side."""
         embeddings = [embed(*inputs) for inputs in schedule]
         made = []

@@ -16,5 +16,7 @@ def write(presets: Presets, folder: Path) -> None:
     for preset in (*presets.generators.values(), *presets.vlms.values()):
         print(f"{preset.name} …", file=sys.stderr, flush=True)
         asked = (0,) if isinstance(preset, GeneratorPreset) else recorded.QUESTIONS
-        found += counted(kind_of(preset), [preset.name], recorded.sizes(preset), 1, asked, folder)
+        for batch in recorded.batches(preset):
+            sizes = recorded.sizes(preset)
+            found += counted(kind_of(preset), [preset.name], sizes, batch, asked, folder)
     recorded.write(found)

@@ -111,12 +111,12 @@ def test_auto_is_the_fastest_level_that_fits(
 
 def test_a_start_that_cannot_fit_names_the_settings_that_do() -> None:
     with pytest.raises(
-        StartError, match="needs about .* with --memory fast .*write --memory blocks$"
+        StartError, match=r"needs about .* with --memory fast .*write --memory blocks$"
     ):
         start.level(SETTINGS, "fast", None, 36 * GIB)
-    with pytest.raises(StartError, match="write --quantize nf4$"):
+    with pytest.raises(StartError, match=r"write --quantize nf4$"):
         start.level(SETTINGS, "auto", None, 8 * GIB)
-    with pytest.raises(StartError, match="even the smallest settings need 7.* larger card"):
+    with pytest.raises(StartError, match=r"even the smallest settings need 7.* larger card"):
         start.level(SETTINGS, "auto", None, 4 * GIB)
 
 

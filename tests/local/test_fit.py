@@ -70,7 +70,7 @@ def test_wrong_options_are_told(wrong: str, capsys: pytest.CaptureFixture[str]) 
 
 
 def test_what_is_recorded_is_what_is_counted() -> None:
-    """The tiny VLM's, since it is quick. If the code of a step changed: `dualprocess fit --write`."""
+    """If the code of a step changed: `dualprocess fit --write`."""
     from services.vlm.footprint.count import at_every_setting
 
     preset = load_presets().vlm("tiny-idefics2")

@@ -178,3 +178,9 @@ class GpuServiceSettings(GrpcSettings):
         default=None,
         description="Numbers of the frozen weights: int8, float8 or nf4; instead of the preset's.",
     )
+    compile_blocks: bool | None = Field(
+        default=None,
+        description="Whether a generator compiles its denoiser's repeated blocks, instead of the "
+        "preset's choice. The first steps of each image size and rank take minutes longer; later "
+        "jobs compile nothing. TORCHINDUCTOR_CACHE_DIR keeps the code for the next start.",
+    )

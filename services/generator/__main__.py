@@ -29,6 +29,8 @@ from services.generator.servicer import GeneratorServicer
 
 async def main(settings: GpuServiceSettings) -> None:
     preset = load_presets(settings.presets).generator(settings.preset)
+    if settings.compile_blocks is not None:
+        preset = preset.model_copy(update={"compile_blocks": settings.compile_blocks})
     credentials = settings.credentials()
     device = DeviceThread(settings.device, threads=settings.threads)
     warn_of_cpu(settings.device, device, preset)

@@ -29,6 +29,7 @@ from services.common.reading import (
     unread,
 )
 from services.common.torch_tensors import DTYPES_BY_NAME
+from services.generator.compiled import compile_blocks
 from services.generator.lora.switchboard import Switchboard
 
 #: The denoiser's arguments for one prompt, by their names; batch size 1.
@@ -94,6 +95,8 @@ class GeneratorFamily(ABC):
         self.denoiser.to(device)
         self.vae.to(device)
         self.adapters = Switchboard(self.denoiser, device, self.dtype)
+        if preset.compile_blocks:
+            compile_blocks(self.denoiser)
         self._encodings: OrderedDict[_Text, Conditioning] = OrderedDict()
 
     @classmethod

@@ -29,8 +29,8 @@ from services.common.reading import (
     unread,
 )
 from services.common.torch_tensors import DTYPES_BY_NAME
+from services.generator.adapters.switchboard import Switchboard
 from services.generator.compiled import compile_blocks
-from services.generator.lora.switchboard import Switchboard
 
 #: The denoiser's arguments for one prompt, by their names; batch size 1.
 Conditioning = Mapping[str, torch.Tensor]

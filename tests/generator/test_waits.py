@@ -70,8 +70,8 @@ def spec_of(row: Row) -> pb.OptimizeSpec:
     return spec
 
 
-#: Image and gradient are tested on the host, where they are for the wire anyway.
-_OF_THE_WIRE = {"_local_scalar_dense": 2}
+#: At most: image and gradient are tested on the host, where they are for the wire anyway.
+_OF_THE_WIRE = 2
 #: The sampler makes its noise levels on the host, and says so.
 _ON_THE_HOST = {"sdxl-turbo": 1}
 
@@ -98,7 +98,7 @@ async def test_a_step_waits_for_its_images_and_for_its_figures(
     await run_step(device, training, bright, spec, 1)
     await device.run(watched.close)
     training.close()
-    assert dict(reads.counts) == _OF_THE_WIRE
+    assert reads.counts.total() <= _OF_THE_WIRE, reads.counts
     assert copies.counts["tolist"] == 1, "the norm and what changed, in one"
     assert copies.counts["to"] - _ON_THE_HOST.get(row.preset, 0) == 1, "the images"
     assert copies.counts["cpu"] == 0

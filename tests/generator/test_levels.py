@@ -237,11 +237,11 @@ def test_the_device_has_one_layer_of_a_text_encoder_at_a_time(name: str) -> None
     assert max(layers) <= most.seen < 1.2 * max(layers)
 
 
-class MostWeights(TorchDispatchMode):
+class MostWeights(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """The most that the encoders have on the device at the same time, tables left out."""
 
     def __init__(self, encoders: Sequence[torch.nn.Module]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._layers = [
             part
             for encoder in encoders

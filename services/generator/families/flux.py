@@ -96,9 +96,7 @@ class Flux(FlowFamily):
             return None
         return torch.full((batch,), schedule.image.guidance_scale, device=self.device)
 
-    def _aim(
-        self, conditioning: Conditioning, schedule: Schedule, index: int, batch: int
-    ) -> None:
+    def _aim(self, conditioning: Conditioning, schedule: Schedule, index: int, batch: int) -> None:
         pooled = conditioning["pooled_projections"]
 
         def inputs(index: int) -> tuple[torch.Tensor, ...]:

@@ -18,6 +18,7 @@ from diffusers import (
 
 from benchmarks.architectures import autoencoders, text_encoders
 from benchmarks.architectures.weights import bfloat16_on
+from services.common.memory import MemoryLevel
 from services.common.presets import load_presets
 from services.generator.families.base import GeneratorFamily
 from services.generator.memory import levels
@@ -26,8 +27,9 @@ from tests.generator.rows import ROWS
 Networks = dict[str, Any]
 
 
-def generator(name: str, device: torch.device) -> GeneratorFamily:
-    """The preset's generator on ``device``, text encoders included."""
+def generator(name: str, device: torch.device, level: MemoryLevel = "fast") -> GeneratorFamily:
+    """The preset's generator on ``device`` at this level. All of it, text encoders included, is
+    made there, and then goes where the level has it."""
     (row,) = (row for row in ROWS if row.preset == name)
     tiny = row.load()
     with bfloat16_on(device):
@@ -39,7 +41,7 @@ def generator(name: str, device: torch.device) -> GeneratorFamily:
     pipeline = type(tiny.pipeline)(**parts)
     family: Any = type(tiny)
     full: GeneratorFamily = family(pipeline, load_presets().generator(name), device)
-    levels.apply(full, "fast")
+    levels.apply(full, level)
     return full
 
 

@@ -34,7 +34,7 @@ def apply(family: Family, level: MemoryLevel) -> None:
     gradients are the same bits at each level. To be called while no job runs."""
     decoder = parts(family.vae.decoder, DECODER_PARTS)
     denoiser = parts(family.denoiser, DENOISER_PARTS)
-    assert decoder and denoiser, "memory/blocks.py names none of this family's blocks"
+    assert all((decoder, denoiser)), "memory/blocks.py names none of this family's blocks"
     (recompute if level in ("decoder", "lean") else keep)(decoder)
     (recompute if level in ("blocks", "lean") else keep)(denoiser)
     # First what stays away, so that the device never has it.

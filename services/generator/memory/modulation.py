@@ -14,7 +14,6 @@ from functools import partial
 from typing import Any
 
 import torch
-from peft.tuners.lora import LoraLayer
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn import Linear, Module
 
@@ -159,4 +158,4 @@ def _base(layer: Any) -> Linear:
 
 
 def _is_on(part: Module) -> bool:
-    return isinstance(part, LoraLayer) and bool(part.active_adapters)
+    return bool(getattr(part, "on", None) or getattr(part, "active_adapters", None))

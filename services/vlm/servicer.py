@@ -66,24 +66,28 @@ class VlmServicer(vlm_pb2_grpc.VlmServicer):
     def _guide(self, request: vlm_pb2.GuideRequest) -> vlm_pb2.GuideResponse:
         begin = time.perf_counter()
         images = torch_tensors.from_proto(
-            request.images, name="images", shape=(None, 3, None, None)
+            request.images,
+            name="images",
+            shape=(None, 3, None, None),
+            device=self._device.device,
         )
         _check_images(images)
         _check_text("question_postfix", request.question_postfix)
         questions = asked_questions(request.questions)
         guidance = guide(
             self._vlm,
-            images.to(self._device.device),
+            images.to(self._device.device, non_blocking=True),
             questions,
             request.question_postfix,
             _guard(request.guard) if request.HasField("guard") else OFF,
         )
-        return vlm_pb2.GuideResponse(
-            loss=guidance.loss,
-            images=[_image_answers(row) for row in guidance.answers],
-            gradient=torch_tensors.to_proto(guidance.gradient),
-            seconds=time.perf_counter() - begin,
+        response = vlm_pb2.GuideResponse(
+            loss=guidance.loss, images=[_image_answers(row) for row in guidance.answers]
         )
+        # An argument of the constructor is written and parsed again; this is one copy.
+        response.gradient.CopyFrom(torch_tensors.to_proto(guidance.gradient))
+        response.seconds = time.perf_counter() - begin
+        return response
 
     async def Score(self, request: vlm_pb2.ScoreRequest, context: Context) -> vlm_pb2.ScoreResponse:
         if not request.images:

@@ -103,7 +103,7 @@ def _backward(
     guidance: Guidance,
     comparison: Comparison | None,
 ) -> None:
-    gradient = gradient_of(guidance, made.images.shape)
+    gradient = gradient_of(guidance, made.images.shape, made.images.device)
     if comparison is None:
         training.backward(made.images, gradient)
     else:

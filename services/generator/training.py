@@ -146,7 +146,7 @@ class Training:
         the answers don't need are undone.
         """
         accumulate = self._spec.optimizer.accumulate
-        heads, gradients = [images], [gradient.to(images) / accumulate]
+        heads, gradients = [images], [gradient.to(images, non_blocking=True) / accumulate]
         if anchor is not None:
             weight = self._spec.guard.anchor / len(anchor) / accumulate
             heads.append(anchor)

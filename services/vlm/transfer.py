@@ -13,6 +13,9 @@ import torch
 
 def upload(host: torch.Tensor, device: torch.device) -> torch.Tensor:
     """``host`` on the device, queued behind the work before it."""
+    if device.type == "cuda":
+        # From other memory a large copy would have to wait for its turn.
+        host = host.pin_memory()
     return host.to(device, non_blocking=True)
 
 

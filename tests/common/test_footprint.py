@@ -88,7 +88,7 @@ def made(
 ) -> Footprint:
     work = Work(kind, "a-model", 512, 1, 0, level, quantize)
     step = int(peak * GIB)
-    return Footprint(work, step, 0, step, 0, 0, {"forward": 1}, 1, 1)
+    return Footprint(work, step, 0, step, 0, 0, 0, {"forward": 1}, 1, 1)
 
 
 #: 40 GiB at once, 20 computed again, 6 with 4 bits.

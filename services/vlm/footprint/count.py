@@ -91,6 +91,7 @@ def footprint(vlm: VlmFamily, work: Work) -> Footprint:
         text_encoders=0,
         step=before + meter.peak,
         encode=0,
+        streamed=0,
         # Calls wait for each other: one at a time computes.
         held=0,
         flops={name: done.flops for name, done in meter.counts.items() if done.flops},

@@ -293,7 +293,9 @@ def _computed(
     for found in recorded.settings(preset, SIDE, 1, questions):
         if (found.work.level, found.work.quantize) == (level, codes):
             return Computed(
-                reserved(max(found.step, found.encode)) / GIB, reserved(found.step) / GIB, found.step / GIB
+                reserved(max(found.step, found.encode)) / GIB,
+                reserved(found.step) / GIB,
+                found.step / GIB,
             )
     return None
 

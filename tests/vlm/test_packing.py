@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import torch
+from benchmarks.architectures.vlms import vlm as full_size
 from torch.nn.functional import cosine_similarity
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.architectures.vlms import vlm as full_size
 from dualprocess.v1 import vlm_pb2
 from services.common.errors import NonFinite
 from services.vlm import masks, registry

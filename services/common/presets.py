@@ -31,7 +31,9 @@ DEFAULT_DIRECTORY = Path(__file__).resolve().parents[2] / "presets"
 GUARD = GuardSettings(anchor=0.8, margin=0.95, worst_case=0.04)
 
 DtypeName = Literal["float32", "float16", "bfloat16"]
-_BYTES: Mapping[str, int] = {"float32": 4, "float16": 2, "bfloat16": 2}
+_BYTES: Mapping[str, float] = {"float32": 4, "float16": 2, "bfloat16": 2}
+#: Of a large model, whose embeddings and heads stay as they are.
+_QUANTIZED_BYTES: Mapping[Quantization, float] = {"int8": 1.1, "float8": 1.1, "nf4": 0.65}
 
 
 class PresetError(ValueError):
@@ -63,7 +65,8 @@ class _Preset(BaseModel):
     def weights_gib(self) -> float:
         """Memory for the weights on a device; 0 if the preset does not say. Images, gradients and
         LoRAs need more."""
-        return self.billions_of_parameters * 1e9 * _BYTES[self.dtype] / 2**30
+        each = _QUANTIZED_BYTES[self.quantize] if self.quantize else _BYTES[self.dtype]
+        return self.billions_of_parameters * 1e9 * each / 2**30
 
 
 class Sides(BaseModel):

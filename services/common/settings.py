@@ -25,7 +25,7 @@ from services.common.addresses import Host
 from services.common.credentials import Credentials, read_credentials
 from services.common.environment import Environment
 from services.common.memory import MemoryChoice, Quantization
-from services.common.presets import DEFAULT_DIRECTORY
+from services.common.presets import DEFAULT_DIRECTORY, PresetT
 from services.common.telemetry import LogFormat
 
 #: The folder where Docker and Kubernetes mount secrets; each file is a setting, like a variable.
@@ -178,3 +178,9 @@ class GpuServiceSettings(GrpcSettings):
         default=None,
         description="Numbers of the frozen weights: int8, float8 or nf4; instead of the preset's.",
     )
+
+    def applied(self, preset: PresetT) -> PresetT:
+        """The preset with what these settings choose instead of it."""
+        if self.quantize is None:
+            return preset
+        return preset.model_copy(update={"quantize": self.quantize})

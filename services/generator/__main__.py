@@ -23,12 +23,13 @@ from services.common.settings import GpuServiceSettings
 from services.common.telemetry import configure_logging
 from services.common.tracing import configure_tracing
 from services.generator import registry
+from services.generator.footprint.level import level
 from services.generator.probe import probe
 from services.generator.servicer import GeneratorServicer
 
 
 async def main(settings: GpuServiceSettings) -> None:
-    preset = load_presets(settings.presets).generator(settings.preset)
+    preset = settings.applied(load_presets(settings.presets).generator(settings.preset))
     credentials = settings.credentials()
     device = DeviceThread(settings.device, threads=settings.threads)
     warn_of_cpu(settings.device, device, preset)
@@ -36,7 +37,8 @@ async def main(settings: GpuServiceSettings) -> None:
     show_metrics(settings)
 
     async def load(port: int) -> Loaded:
-        family = await device.run(registry.load, preset, device.device)
+        memory = await device.run(level, preset, settings.memory or preset.memory, device.device)
+        family = await device.run(registry.load, preset, device.device, memory)
         device_id = identity(device.device, port)
         servicer = GeneratorServicer(preset, family, device, credentials, device_id)
         return Loaded(

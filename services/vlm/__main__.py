@@ -22,12 +22,13 @@ from services.common.settings import GpuServiceSettings
 from services.common.telemetry import configure_logging
 from services.common.tracing import configure_tracing
 from services.vlm import registry
+from services.vlm.footprint.level import level
 from services.vlm.probe import probe
 from services.vlm.servicer import VlmServicer
 
 
 async def main(settings: GpuServiceSettings) -> None:
-    preset = load_presets(settings.presets).vlm(settings.preset)
+    preset = settings.applied(load_presets(settings.presets).vlm(settings.preset))
     credentials = settings.credentials()
     device = DeviceThread(settings.device, threads=settings.threads)
     warn_of_cpu(settings.device, device, preset)
@@ -35,7 +36,8 @@ async def main(settings: GpuServiceSettings) -> None:
     show_metrics(settings)
 
     async def load(port: int) -> Loaded:
-        vlm = await device.run(registry.load, preset, device.device, settings.memory)
+        memory = await device.run(level, preset, settings.memory or preset.memory, device.device)
+        vlm = await device.run(registry.load, preset, device.device, memory)
         device_id = identity(device.device, port)
         servicer = VlmServicer(preset, vlm, device, device_id)
         return Loaded(

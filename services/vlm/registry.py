@@ -9,6 +9,7 @@ import torch
 from services.common.errors import StartError
 from services.common.memory import MemoryChoice
 from services.common.presets import PresetError, VlmPreset
+from services.common.quantize import check_quantize
 from services.vlm import memory as levels
 from services.vlm.families.base import VlmFamily
 
@@ -29,13 +30,8 @@ def load(preset: VlmPreset, device: torch.device, memory: MemoryChoice | None = 
     Raises ``PresetError`` for an unknown family and a level that VLMs don't have, ``StartError``
     for a model that can't be loaded.
     """
-    if preset.family not in _FAMILIES:
-        raise PresetError(
-            f"preset {preset.name}: family {preset.family!r} is unknown: "
-            f"choose one of {', '.join(_FAMILIES)}"
-        )
-    module, _, name = _FAMILIES[preset.family].partition(":")
-    family: type[VlmFamily] = getattr(import_module(module), name)
+    family = family_class(preset)
+    check_quantize(preset)
     try:
         vlm = family.load(preset, device)
     # OSError for what can't be fetched or read; for some of it the libraries raise ValueError.
@@ -43,3 +39,15 @@ def load(preset: VlmPreset, device: torch.device, memory: MemoryChoice | None = 
         raise StartError(f"{preset.model} can't be loaded: {error}") from error
     levels.apply(vlm, levels.choose(vlm, memory or preset.memory))
     return vlm
+
+
+def family_class(preset: VlmPreset) -> type[VlmFamily]:
+    """Raises ``PresetError`` for an unknown family."""
+    if preset.family not in _FAMILIES:
+        raise PresetError(
+            f"preset {preset.name}: family {preset.family!r} is unknown: "
+            f"choose one of {', '.join(_FAMILIES)}"
+        )
+    module, _, name = _FAMILIES[preset.family].partition(":")
+    family: type[VlmFamily] = getattr(import_module(module), name)
+    return family

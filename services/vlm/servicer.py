@@ -61,6 +61,7 @@ class VlmServicer(vlm_pb2_grpc.VlmServicer):
             version=version("dualprocess"),
             device_id=self._device_id,
             calls=self._device.waiting,
+            quantized=self._preset.quantize or "",
             memory=self._vlm.memory,
         )
 

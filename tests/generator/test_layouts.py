@@ -20,6 +20,7 @@ from services.generator.families.base import GeneratorFamily
 from services.generator.lora.adapter import LoraAdapter
 from services.generator.lora.export import LORA_FILE
 from services.generator.lora.loaded import LoadedLoras
+from services.generator.lora.low_rank import LowRank
 from services.generator.lora.read import read_lora
 from tests.generator.lora_files import RANK, SPELLINGS, Tensors, own, written
 from tests.generator.rows import ROWS, Row
@@ -48,9 +49,15 @@ def deltas(denoiser: Any) -> Tensors:
 def ours(family: GeneratorFamily, tensors: Tensors) -> Tensors:
     loras = LoadedLoras(family, "elsewhere", [save(tensors)], [1.0])
     try:
-        return deltas(family.denoiser)
+        (adapter,) = family.adapters.adapters.values()
+        return {module: delta(lora) for module, lora in adapter.items()}
     finally:
         loras.close()
+
+
+def delta(lora: LowRank) -> torch.Tensor:
+    """What it adds to the weight of its module: W [out, in, …]."""
+    return torch.einsum("or...,ri...->oi...", lora.B.flatten(1), lora.A) * lora.scale
 
 
 @cache

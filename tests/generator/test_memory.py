@@ -11,15 +11,16 @@ from typing import Any
 import grpc
 import pytest
 import torch
-from peft.tuners.lora import Linear
 from safetensors.torch import save
 
 from dualprocess.v1 import generator_pb2_grpc
 from services.common.device import DeviceThread
 from services.common.errors import InvalidInput, OutOfDeviceMemory
 from services.generator.families.base import GeneratorFamily
+from services.generator.lora.adapted import Adapted, AdaptedLinear
 from services.generator.lora.adapter import LoraAdapter
 from services.generator.lora.loaded import LoadedLoras
+from services.generator.lora.low_rank import LowRank
 from services.generator.training import Made, Training
 from tests.generator.specs import image_spec, lora_spec, optimize_spec
 from tests.generator.wire import ScriptedVlm, requests, vlm_served, whole
@@ -69,7 +70,12 @@ async def test_a_step_that_failed_frees_its_graph(
 
 
 def adapters(family: GeneratorFamily) -> list[str]:
-    return [name for name, _ in family.denoiser.named_parameters() if "lora_" in name]
+    on = [
+        name
+        for name, layer in family.denoiser.named_modules()
+        if isinstance(layer, Adapted) and layer.on
+    ]
+    return [*family.adapters.adapters, *on]
 
 
 def out_of_memory(*_: Any, **__: Any) -> None:
@@ -96,20 +102,20 @@ async def test_a_lora_that_is_attached_half_way_is_taken_off(
     load: Callable[[str], GeneratorFamily], device: DeviceThread, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     family = load("flux-schnell")
-    update_layer, updated = Linear.update_layer, 0
+    new_lora, made = AdaptedLinear.new_lora, 0
 
-    def second_fails(self: Linear, *args: Any, **kwargs: Any) -> None:
-        nonlocal updated
-        updated += 1
-        if updated > 1:
+    def second_fails(self: AdaptedLinear, *args: Any) -> LowRank:
+        nonlocal made
+        made += 1
+        if made > 1:
             out_of_memory()
-        update_layer(self, *args, **kwargs)
+        return new_lora(self, *args)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Linear, "update_layer", second_fails)
+        patched.setattr(AdaptedLinear, "new_lora", second_fails)
         with pytest.raises(OutOfDeviceMemory):
             await device.run(Training, family, optimize_spec(), "large")
-    assert updated == 2
+    assert made == 2
     assert not adapters(family)
     training = await device.run(Training, family, optimize_spec(), "next")
     await device.run(training.close)

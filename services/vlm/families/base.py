@@ -16,6 +16,7 @@ from transformers import AutoTokenizer
 
 from services.common.memory import MemoryLevel
 from services.common.presets import VlmPreset
+from services.common.quantize import quantize
 from services.common.replay import Replays
 from services.common.torch_tensors import DTYPES_BY_NAME
 from services.common.transfer import upload
@@ -45,7 +46,10 @@ class VlmFamily(ABC):
         preset: VlmPreset,
         device: torch.device,
     ) -> None:
-        self.model = model.requires_grad_(False).eval().to(device)
+        self.model = model.requires_grad_(False).eval()
+        if preset.quantize is not None:
+            quantize(self.model, preset.quantize, on=device, then=device)
+        self.model.to(device)
         self.tokenizer = tokenizer
         self.image_processor = image_processor
         self.preset = preset

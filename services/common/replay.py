@@ -12,7 +12,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 
@@ -59,13 +59,13 @@ class Replays(Generic[T]):
         self._most = most
         self._times: OrderedDict[Hashable, int] = OrderedDict()
         self._recordings: OrderedDict[Hashable, _Recording[T] | None] = OrderedDict()
-        self._pool = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
+        self._can_record = device.type == "cuda"
 
     def __call__(
         self, key: Hashable, work: Work[T], *inputs: torch.Tensor
     ) -> tuple[Sequence[torch.Tensor], T]:
         """What ``work(*inputs)`` gives. Raises what it raises."""
-        if self._pool is None:
+        if not self._can_record:
             return work(*inputs)
         whole = (key, *((tuple(each.shape), each.dtype) for each in inputs))
         try:
@@ -99,6 +99,13 @@ class Replays(Generic[T]):
         recording = self._recordings[key]
         return work(*inputs) if recording is None else recording.replay(inputs)
 
+    def _pool(self) -> Any:
+        """The memory that all recordings share; it ends with the last of them."""
+        for recording in self._recordings.values():
+            if recording is not None:
+                return recording.graph.pool()
+        return torch.cuda.graph_pool_handle()
+
     def _recorded(self, work: Work[T], inputs: Sequence[torch.Tensor]) -> _Recording[T] | None:
         """``None`` for work that can't be recorded: it waits for the host, say."""
         constants = Kept()
@@ -110,7 +117,7 @@ class Replays(Generic[T]):
             # Other threads may ask the driver for things meanwhile.
             with (
                 constants.used(),
-                torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"),
+                torch.cuda.graph(graph, pool=self._pool(), capture_error_mode="thread_local"),
             ):
                 outputs, same = work(*static)
         except torch.OutOfMemoryError:

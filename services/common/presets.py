@@ -97,6 +97,8 @@ class GeneratorPreset(_Preset):
     #: Above this scale classifier-free guidance is on.
     guidance_above: Annotated[float, Field(ge=0)] = 1.0
     max_sequence_length: Annotated[int, Field(ge=1)] = 512
+    #: Whether the denoiser's repeated blocks are compiled: the first steps take minutes longer.
+    compile_blocks: bool = False
     image: ImageSettings
     lora: LoraSettings
     optimizer: OptimizerSettings = OptimizerSettings()

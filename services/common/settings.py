@@ -178,9 +178,19 @@ class GpuServiceSettings(GrpcSettings):
         default=None,
         description="Numbers of the frozen weights: int8, float8 or nf4; instead of the preset's.",
     )
+    compile_blocks: bool | None = Field(
+        default=None,
+        description="Whether a generator compiles its denoiser's repeated blocks, instead of the "
+        "preset's choice. The first steps of each image size and rank take minutes longer; later "
+        "jobs compile nothing. TORCHINDUCTOR_CACHE_DIR keeps the code for the next start.",
+    )
 
     def applied(self, preset: PresetT) -> PresetT:
         """The preset with what these settings choose instead of it."""
-        if self.quantize is None:
-            return preset
-        return preset.model_copy(update={"quantize": self.quantize})
+        choices = {"quantize": self.quantize, "compile_blocks": self.compile_blocks}
+        chosen = {
+            name: choice
+            for name, choice in choices.items()
+            if choice is not None and name in type(preset).model_fields
+        }
+        return preset.model_copy(update=chosen) if chosen else preset

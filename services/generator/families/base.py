@@ -30,6 +30,7 @@ from services.common.reading import (
     unread,
 )
 from services.common.torch_tensors import DTYPES_BY_NAME
+from services.generator.compiled import compile_blocks
 from services.generator.lora.switchboard import Switchboard
 from services.generator.memory.modulation import Modulation
 from services.generator.memory.text_encoders import TextEncoders
@@ -108,6 +109,8 @@ class GeneratorFamily(ABC):
         #: ``memory.levels.apply`` sets it, and puts everything in its place.
         self.memory: MemoryLevel = "fast"
         self.adapters = Switchboard(self.denoiser, device, self.dtype)
+        if preset.compile_blocks:
+            compile_blocks(self.denoiser)
         self._encodings: OrderedDict[_Text, Conditioning] = OrderedDict()
 
     @classmethod

@@ -46,7 +46,14 @@ _kept: ContextVar[Kept | None] = ContextVar("kept", default=None)
 def upload(host: torch.Tensor, device: torch.device) -> torch.Tensor:
     """``host`` on the device, queued behind the work before it. The result is not to be changed."""
     kept = _kept.get()
-    return host.to(device, non_blocking=True) if kept is None else kept.take(host, device)
+    return _queued(host, device) if kept is None else kept.take(host, device)
+
+
+def _queued(host: torch.Tensor, device: torch.device) -> torch.Tensor:
+    if device.type == "cuda":
+        # From other memory a large copy would have to wait for its turn.
+        host = host.pin_memory()
+    return host.to(device, non_blocking=True)
 
 
 def fetch(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:

@@ -16,6 +16,7 @@ from services.common.device import DeviceThread, warn_of_cpu
 from services.common.device_health import DeviceHealth, identity
 from services.common.device_memory import show_device_memory
 from services.common.errors import StartError
+from services.common.freed_memory import keep_freed_memory
 from services.common.metrics import show_metrics
 from services.common.presets import PresetError, load_presets
 from services.common.server import Loaded, serve
@@ -55,6 +56,7 @@ async def main(settings: GpuServiceSettings) -> None:
 
 
 if __name__ == "__main__":
+    keep_freed_memory()
     settings = GpuServiceSettings.from_command_line()
     configure_logging("generator", settings.log_level, settings.log_format)
     configure_tracing("generator")

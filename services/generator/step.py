@@ -107,7 +107,7 @@ def _backward(
     guidance: Guidance,
     anchor: torch.Tensor | None,
 ) -> None:
-    gradient = gradient_of(guidance, made.images.shape)
+    gradient = gradient_of(guidance, made.images.shape, made.images.device)
     if anchor is None:
         training.backward(made.images, gradient)
     else:

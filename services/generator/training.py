@@ -11,8 +11,8 @@ import torch
 
 from dualprocess.v1 import generator_pb2 as pb
 from services.common.errors import InvalidInput, NonFinite
-from services.common.to_device import to_device
 from services.common.torch_tensors import DTYPES
+from services.common.transfer import upload
 from services.generator import checkpoint, draws, sample
 from services.generator.base_predictions import BasePredictions, Origin
 from services.generator.collateral import anchor, collateral_of, distances, mean_collateral
@@ -146,11 +146,11 @@ class Training:
         the answers don't need are undone.
         """
         accumulate = self._spec.optimizer.accumulate
-        heads, gradients = [images], [gradient.to(images) / accumulate]
+        heads, gradients = [images], [gradient.to(images, non_blocking=True) / accumulate]
         if anchor is not None:
             weight = self._spec.guard.anchor / len(anchor) / accumulate
             heads.append(anchor)
-            right_B = to_device(torch.tensor(right, dtype=anchor.dtype), anchor.device)
+            right_B = upload(torch.tensor(right, dtype=anchor.dtype), anchor.device)
             gradients.append(weight * right_B)
         with self._lora.active():
             torch.autograd.backward(heads, gradients)

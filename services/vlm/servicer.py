@@ -78,25 +78,30 @@ class VlmServicer(vlm_pb2_grpc.VlmServicer):
         _check_text("question_postfix", first.question_postfix)
         guidances = guide_together(
             self._vlm,
-            [upload(images, self._device.device) for images in calls],
+            calls,
             asked_questions(first.questions),
             first.question_postfix,
             _guard(first.guard) if first.HasField("guard") else OFF,
         )
-        return [
-            vlm_pb2.GuideResponse(
-                loss=guidance.loss,
-                images=[_image_answers(row) for row in guidance.answers],
-                gradient=torch_tensors.to_proto(guidance.gradient),
-                seconds=time.perf_counter() - begin,
+        responses = []
+        for guidance in guidances:
+            response = vlm_pb2.GuideResponse(
+                loss=guidance.loss, images=[_image_answers(row) for row in guidance.answers]
             )
-            for guidance in guidances
-        ]
+            # An argument of the constructor is written and parsed again; this is one copy.
+            response.gradient.CopyFrom(torch_tensors.to_proto(guidance.gradient))
+            response.seconds = time.perf_counter() - begin
+            responses.append(response)
+        return responses
 
     def _read_images(self, tensor: tensor_pb2.Tensor) -> torch.Tensor:
-        images = torch_tensors.from_proto(tensor, name="images", shape=(None, 3, None, None))
+        """Checked, and on the device."""
+        device = self._device.device
+        images = torch_tensors.from_proto(
+            tensor, name="images", shape=(None, 3, None, None), device=device
+        )
         _check_images(images)
-        return images
+        return upload(images, device)
 
     async def Score(self, request: vlm_pb2.ScoreRequest, context: Context) -> vlm_pb2.ScoreResponse:
         if not request.images:

@@ -27,7 +27,7 @@ Work = Callable[..., tuple[Sequence[torch.Tensor], T]]
 
 #: Work is recorded when it comes for this time. Before that it runs as it is, which also warms up
 #: whatever a recording can't do.
-_RECORDED_AT = 3
+RECORDED_AT = 3
 
 
 @dataclass(frozen=True)
@@ -51,15 +51,16 @@ class Replays(Generic[T]):
     """Runs work by its key: from the third time on from a recording, where the device can.
 
     The key decides everything but the values of the inputs. The ``most`` recordings that were used
-    last are kept. On the CPU, and where work can't be recorded, it runs as it is. Every method runs
+    last are kept. On the CPU, where it is not ``on``, and where work can't be recorded, it runs as
+    it is. Every method runs
     on the device's thread.
     """
 
-    def __init__(self, device: torch.device, most: int = 8) -> None:
+    def __init__(self, device: torch.device, most: int = 8, *, on: bool = True) -> None:
         self._most = most
         self._times: OrderedDict[Hashable, int] = OrderedDict()
         self._recordings: OrderedDict[Hashable, _Recording[T] | None] = OrderedDict()
-        self._can_record = device.type == "cuda"
+        self._can_record = on and device.type == "cuda"
 
     def __call__(
         self, key: Hashable, work: Work[T], *inputs: torch.Tensor
@@ -90,7 +91,7 @@ class Replays(Generic[T]):
             self._times[key] = self._times.pop(key, 0) + 1
             while len(self._times) > 8 * self._most:
                 self._times.popitem(last=False)
-            if self._times[key] < _RECORDED_AT:
+            if self._times[key] < RECORDED_AT:
                 return work(*inputs)
             self._recordings[key] = self._recorded(work, inputs)
             while len(self._recordings) > self._most:

@@ -57,7 +57,7 @@ class VlmFamily(ABC):
         #: What is computed again to save memory; ``services.vlm.memory`` sets it.
         self.memory: MemoryLevel = "fast"
         #: Runs what comes again from a recording, where the device can.
-        self.replays: Replays[Any] = Replays(device)
+        self.replays: Replays[Any] = Replays(device, on=preset.recordings)
         self.normalize = Normalization(image_processor.image_mean, image_processor.image_std)
 
     @classmethod

@@ -37,7 +37,8 @@ class RecordedSampling:
 
     def __init__(self, family: GeneratorFamily) -> None:
         self._family = family
-        self._replays: Replays[None] = Replays(family.device, on=records(family))
+        self._may_record = records(family)
+        self._replays: Replays[None] = Replays(family.device)
 
     @torch.no_grad()
     def sample(
@@ -63,6 +64,10 @@ class RecordedSampling:
         index: int,
     ) -> torch.Tensor:
         family = self._family
+        if not self._may_record:
+            model_pred = family.denoise(latents, conditioning, schedule, index)
+            result: torch.Tensor = getattr(family, method)(latents, model_pred, schedule, index)
+            return result
         step = _Inputs(conditioning, schedule)
 
         def work(latents: torch.Tensor, *rest: torch.Tensor) -> tuple[list[torch.Tensor], None]:
@@ -71,8 +76,8 @@ class RecordedSampling:
             return [getattr(family, method)(latents, model_pred, its_schedule, 0)], None
 
         key = (method, schedule.image.SerializeToString(deterministic=True))
-        (result,), _ = self._replays(key, work, latents, *step.tensors(index, family.device))
-        return result
+        (replayed,), _ = self._replays(key, work, latents, *step.tensors(index, family.device))
+        return replayed
 
 
 class RecordedTraining:
@@ -91,9 +96,9 @@ class RecordedTraining:
         self, latents: torch.Tensor, conditioning: Conditioning, schedule: Schedule, index: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Images and the x0 that they were decoded from, attached to the LoRA."""
-        step = _Inputs(conditioning, schedule)
         if not self._may_record:
             return _images(self._family, latents, conditioning, schedule, index)
+        step = _Inputs(conditioning, schedule)
         inputs = [latents, *step.tensors(index, self._family.device)]
         self._times += 1
         if self._recording is None and self._times >= RECORDED_AT:

@@ -46,9 +46,9 @@ def job(row: Row, *more_targets: str, prompt: str = "a circle", batch: int = 2) 
 def backward(training: Training, made: Made) -> None:
     generator = torch.Generator().manual_seed(1)
     gradient = torch.randn(made.images.shape, generator=generator)
-    comparison = training.compare(made)
-    assert comparison is not None
-    training.backward(made.images, gradient, comparison.anchor, [0.5] * len(made.images))
+    # The base model runs between the two passes.
+    training.compare(made)
+    training.backward(made.images, gradient)
 
 
 class Learned(NamedTuple):
@@ -71,7 +71,7 @@ def step(
     all_made = [training.forward(done, 0) for training in jobs]
     for training, made in zip(jobs, all_made, strict=True):
         backward(training, made)
-        assert training.update() > 0
+        training.update()
         checkpoint = training.checkpoint(done + 1).write()
         results.append(Learned(made.images.detach(), checkpoint))
         training.close()
@@ -237,11 +237,11 @@ def test_the_device_has_one_layer_of_a_text_encoder_at_a_time(name: str) -> None
     assert max(layers) <= most.seen < 1.2 * max(layers)
 
 
-class MostWeights(TorchDispatchMode):
+class MostWeights(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """The most that the encoders have on the device at the same time, tables left out."""
 
     def __init__(self, encoders: Sequence[torch.nn.Module]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._layers = [
             part
             for encoder in encoders

@@ -21,6 +21,7 @@ from services.generator.lora.adapted import Adapted, AdaptedLinear
 from services.generator.lora.adapter import LoraAdapter
 from services.generator.lora.loaded import LoadedLoras
 from services.generator.lora.low_rank import LowRank
+from services.generator.memory import levels
 from services.generator.training import Made, Training
 from tests.generator.specs import image_spec, lora_spec, optimize_spec
 from tests.generator.wire import ScriptedVlm, requests, vlm_served, whole
@@ -137,27 +138,38 @@ async def test_text_encoders_leave_the_device_when_one_does_not_fit(
     load: Callable[[str], GeneratorFamily], device: DeviceThread, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     family = load("flux-schnell")
-    first, second = family.text_encoders
-    moves: list[Any] = []
-    monkeypatch.setattr(first, "to", moves.append)
-    monkeypatch.setattr(second, "to", lambda where: None if where == "cpu" else out_of_memory())
-    with pytest.raises(OutOfDeviceMemory):
-        await device.run(family.encode, "a circle", image_spec())
-    assert moves == [family.device, "cpu"]
+    wanted = load("flux-schnell").encode("a square", image_spec())
+    levels.apply(family, "lean")
+    second = family.text_encoders[1].encoder.block[1].layer[0].layer_norm
+    with monkeypatch.context() as patched:
+        patched.setattr(second, "forward", out_of_memory)
+        with pytest.raises(OutOfDeviceMemory):
+            await device.run(family.encode, "a square", image_spec())
+    on_device = [own for encoder in family.text_encoders for own in encoder.parameters()]
+    # Shapes without memory.
+    assert {own.untyped_storage().nbytes() for own in on_device} == {4}
+    square = await device.run(family.encode, "a square", image_spec())
+    assert all(torch.equal(square[name], wanted[name]) for name in wanted)
 
 
 def test_text_encoders_come_to_the_device_once_for_all_prompts(
     load: Callable[[str], GeneratorFamily], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    family = load("flux-schnell")
-    moves: list[Any] = []
-    monkeypatch.setattr(family.text_encoders[0], "to", moves.append)
+    family, came = load("flux-schnell"), 0
+    on_device = family.texts.on_device
+
+    def noted() -> contextlib.AbstractContextManager[None]:
+        nonlocal came
+        came += 1
+        return on_device()
+
+    monkeypatch.setattr(family.texts, "on_device", noted)
     prompts = [f"{number} circles" for number in range(100)] + ["7 circles"]
     encoded = family.encode_all(prompts, image_spec())
-    assert moves == [family.device, "cpu"]
+    assert came == 1
     assert encoded[7] is encoded[100]
     assert encoded[99] is family.encode("99 circles", image_spec())
-    assert len(moves) == 2
+    assert came == 1
 
 
 def test_a_convolution_in_groups_is_refused_by_name(

@@ -64,7 +64,9 @@ class Modulation:
     def __init__(self, denoiser: Module, embedder: Module, device: torch.device) -> None:
         self._device = device
         self._embedder = embedder
-        self._norms = [norm for norm in denoiser.modules() if type(norm).__name__ in _NORMS]
+        self._norms: list[Any] = [
+            norm for norm in denoiser.modules() if type(norm).__name__ in _NORMS
+        ]
         self._weights: HostWeights | None = None
         self._undo: list[Callable[[], None]] = []
         self._kept: OrderedDict[tuple[Any, ...], tuple[torch.Tensor, torch.Tensor]] = OrderedDict()
@@ -109,7 +111,7 @@ class Modulation:
         outputs_NBW, _ = self._kept[key]
         row_BW = outputs_NBW[aim.index].to(self._device, non_blocking=True)
         widths = [_base(norm.linear).out_features for norm in self._norms]
-        return _Outputs(row_BW.split(widths, dim=1))
+        return _Outputs(torch.split(row_BW, widths, dim=1))
 
     @torch.no_grad()
     def _made(self, embed: Callable[..., torch.Tensor], schedule: Iterable[Inputs]) -> torch.Tensor:

@@ -39,7 +39,7 @@ def _aligned(nbytes: int) -> int:
 
 def _page_locked(nbytes: int) -> torch.Tensor:
     buffer = torch.empty(nbytes, dtype=torch.uint8)
-    runtime = torch.cuda.cudart()
+    runtime = torch.cuda.cudart()  # type: ignore[no-untyped-call]
     if nbytes and int(runtime.cudaHostRegister(buffer.data_ptr(), nbytes, 0)) != 0:
         log.warning(
             "%.1f GB of the host's memory can't be page-locked, so weights come to the device more "

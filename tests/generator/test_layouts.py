@@ -16,11 +16,11 @@ from safetensors.torch import load, save
 from services.common.device import DeviceThread
 from services.common.errors import InvalidInput
 from services.common.lora_layouts import table
+from services.generator.adapters.low_rank import LowRank
 from services.generator.families.base import GeneratorFamily
 from services.generator.lora.adapter import LoraAdapter
 from services.generator.lora.export import LORA_FILE
 from services.generator.lora.loaded import LoadedLoras
-from services.generator.lora.low_rank import LowRank
 from services.generator.lora.read import read_lora
 from tests.generator.lora_files import RANK, SPELLINGS, Tensors, own, written
 from tests.generator.rows import ROWS, Row

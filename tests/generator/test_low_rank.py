@@ -10,8 +10,8 @@ import torch
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from services.generator.lora.adapted import Adapted, adapted
-from services.generator.lora.low_rank import LowRank
+from services.generator.adapters.adapted import Adapted, adapted
+from services.generator.adapters.low_rank import LowRank
 
 LINEAR = (torch.nn.Linear(48, 40), (2, 9, 48))
 POINTWISE = (torch.nn.Conv2d(6, 10, 1), (2, 6, 8, 8))

@@ -16,11 +16,11 @@ from safetensors.torch import save
 from dualprocess.v1 import generator_pb2_grpc
 from services.common.device import DeviceThread
 from services.common.errors import InvalidInput, OutOfDeviceMemory
+from services.generator.adapters.adapted import Adapted, AdaptedLinear
+from services.generator.adapters.low_rank import LowRank
 from services.generator.families.base import GeneratorFamily
-from services.generator.lora.adapted import Adapted, AdaptedLinear
 from services.generator.lora.adapter import LoraAdapter
 from services.generator.lora.loaded import LoadedLoras
-from services.generator.lora.low_rank import LowRank
 from services.generator.memory import levels
 from services.generator.training import Made, Training
 from tests.generator.specs import image_spec, lora_spec, optimize_spec

@@ -10,9 +10,9 @@ import torch
 
 from dualprocess.v1 import generator_pb2 as pb
 from services.common.device import DeviceThread
+from services.generator.adapters.adapted import Adapted
+from services.generator.adapters.low_rank import LowRank
 from services.generator.families.base import GeneratorFamily
-from services.generator.lora.adapted import Adapted
-from services.generator.lora.low_rank import LowRank
 from services.generator.optimize import optimize
 from services.generator.sample import render
 from tests.generator.bright import bright

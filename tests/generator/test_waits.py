@@ -3,6 +3,7 @@ to the host. On a GPU each is a gap in its work."""
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -32,7 +33,7 @@ class Reads(TorchDispatchMode):
     """Values that the host needs, by operator."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.counts = Counter[str]()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -69,8 +70,8 @@ def spec_of(row: Row) -> pb.OptimizeSpec:
     return spec
 
 
-#: Image and gradient are tested on the host, where they are for the wire anyway.
-_OF_THE_WIRE = {"_local_scalar_dense": 2}
+#: At most: image and gradient are tested on the host, where they are for the wire anyway.
+_OF_THE_WIRE = 2
 #: The sampler makes its noise levels on the host, and says so.
 _ON_THE_HOST = {"sdxl-turbo": 1}
 
@@ -84,18 +85,20 @@ async def test_a_step_waits_for_its_images_and_for_its_figures(
     training = Training(loaded(row), spec, "waits")
     await run_step(device, training, bright, spec, 0)
 
-    def begun() -> tuple[Reads, Copies]:
-        reads, copies = Reads(), Copies()
-        reads.__enter__()
-        copies.__enter__()
-        return reads, copies
+    reads, copies = Reads(), Copies()
 
-    # Modes belong to a thread.
-    reads, copies = await device.run(begun)
+    def watch() -> contextlib.ExitStack:
+        # Modes belong to a thread.
+        stack = contextlib.ExitStack()
+        stack.enter_context(reads)
+        stack.enter_context(copies)
+        return stack
+
+    watched = await device.run(watch)
     await run_step(device, training, bright, spec, 1)
-    await device.run(lambda: (copies.__exit__(None, None, None), reads.__exit__(None, None, None)))
+    await device.run(watched.close)
     training.close()
-    assert dict(reads.counts) == _OF_THE_WIRE
+    assert reads.counts.total() <= _OF_THE_WIRE, reads.counts
     assert copies.counts["tolist"] == 1, "the norm and what changed, in one"
     assert copies.counts["to"] - _ON_THE_HOST.get(row.preset, 0) == 1, "the images"
     assert copies.counts["cpu"] == 0

@@ -30,8 +30,8 @@ from services.common.reading import (
     unread,
 )
 from services.common.torch_tensors import DTYPES_BY_NAME
+from services.generator.adapters.switchboard import Switchboard
 from services.generator.compiled import compile_blocks
-from services.generator.lora.switchboard import Switchboard
 from services.generator.memory.modulation import Modulation
 from services.generator.memory.text_encoders import TextEncoders
 

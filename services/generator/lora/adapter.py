@@ -12,6 +12,8 @@ import torch
 from dualprocess.v1 import generator_pb2 as pb
 from services.common.errors import InvalidInput
 from services.common.lora_layouts.targets import more_targets, unnamed
+from services.generator.adapters.low_rank import LowRank
+from services.generator.adapters.switchboard import Adapter
 from services.generator.families.base import GeneratorFamily
 from services.generator.lora.layers import (
     Lora,
@@ -21,8 +23,6 @@ from services.generator.lora.layers import (
     fill,
     in_groups,
 )
-from services.generator.lora.low_rank import LowRank
-from services.generator.lora.switchboard import Adapter
 
 
 class LoraAdapter:

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import torch
 
 from services.common.errors import InvalidInput
-from services.generator.lora.adapted import Adapted
-from services.generator.lora.low_rank import LowRank
+from services.generator.adapters.adapted import Adapted
+from services.generator.adapters.low_rank import LowRank
 
 
 class Lora(NamedTuple):

@@ -17,7 +17,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn import Linear, Module
 
-from services.generator.lora.adapted import Adapted
+from services.generator.adapters.adapted import Adapted
 from services.generator.memory.forwards import replace
 from services.generator.memory.host_weights import HostWeights
 

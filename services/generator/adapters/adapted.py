@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from services.generator.lora.low_rank import LowRank, add_conv, add_linear
+from services.generator.adapters.low_rank import LowRank, add_conv, add_linear
 
 
 class Adapted(torch.nn.Module):

@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 
-from services.generator.lora.adapted import Adapted, adapted
-from services.generator.lora.low_rank import LowRank
+from services.generator.adapters.adapted import Adapted, adapted
+from services.generator.adapters.low_rank import LowRank
 
 #: One adapter: the LoRA of each module, by the module's name in the denoiser.
 Adapter = Mapping[str, LowRank]

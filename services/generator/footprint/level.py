@@ -7,9 +7,10 @@ from collections.abc import Callable
 
 import torch
 
-from services.common.footprint import recorded, start
+from services.common.footprint import start
 from services.common.footprint.device import free_bytes
 from services.common.footprint.footprint import Footprint
+from services.common.footprint.usual import usual
 from services.common.memory import MemoryChoice
 from services.common.presets import GeneratorPreset, PresetError
 
@@ -39,11 +40,11 @@ def level(
 
 
 def _settings(preset: GeneratorPreset) -> list[Footprint]:
-    size, batch = max(preset.image.width, preset.image.height), preset.optimizer.batch
-    if found := recorded.settings(preset, size, batch, 0):
+    if found := usual(preset):
         return found
     # Building full-size networks takes seconds, so it is done only where it must be.
     from services.generator.footprint.count import at_every_setting
 
     log.info("counting what %s needs of the card", preset.name)
-    return list(at_every_setting(preset, size, batch))
+    size = max(preset.image.width, preset.image.height)
+    return list(at_every_setting(preset, size, preset.optimizer.batch))

@@ -19,7 +19,7 @@ def needs(generators: Sequence[Footprint], vlms: Sequence[Footprint]) -> Table:
         f"GiB of a card, computed: {work.size} × {work.size}, batch {work.batch}, {_number(asked)}"
     )
     table = Table(title=title)
-    for header in ("process", "memory", "bf16", "int8", "nf4", "TFLOP a step"):
+    for header in ("process", "memory", "exact", "int8", "nf4", "TFLOP a step"):
         table.add_column(header, justify="left" if header in ("process", "memory") else "right")
     for settings in (generators, vlms):
         for level in dict.fromkeys(one.work.level for one in settings):

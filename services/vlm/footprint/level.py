@@ -7,16 +7,14 @@ from collections.abc import Callable
 
 import torch
 
-from services.common.footprint import recorded, start
+from services.common.footprint import start
 from services.common.footprint.device import free_bytes
 from services.common.footprint.footprint import Footprint
+from services.common.footprint.usual import QUESTIONS, SIZE, usual
 from services.common.memory import MemoryChoice
 from services.common.presets import PresetError, VlmPreset
 
 log = logging.getLogger(__name__)
-
-#: A VLM learns only from calls what it is asked; this is what many ask.
-SIZE, QUESTIONS = 512, 5
 
 
 def level(
@@ -43,7 +41,7 @@ def level(
 
 
 def _settings(preset: VlmPreset) -> list[Footprint]:
-    if found := recorded.settings(preset, SIZE, 1, QUESTIONS):
+    if found := usual(preset):
         return found
     # Building full-size networks takes seconds, so it is done only where it must be.
     from services.vlm.footprint.count import at_every_setting

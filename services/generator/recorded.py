@@ -14,7 +14,7 @@ from typing import TypeAlias
 import torch
 
 from services.common.replay import RECORDED_AT, Replays
-from services.common.transfer import upload
+from services.common.transfer import Kept, upload
 from services.generator.families.base import Conditioning, GeneratorFamily, Schedule
 
 log = logging.getLogger(__name__)
@@ -121,11 +121,12 @@ class RecordedTraining:
         if not _is_room(self._family.device):
             self._may_record = False
             return
-        family = self._family
+        family, constants = self._family, Kept()
 
         def work(latents: torch.Tensor, *rest: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             # The parameters come as inputs for their gradients; the layers have them already.
-            return _images(family, latents, *step.read(rest[: len(inputs) - 1]), 0)
+            with constants.used():
+                return _images(family, latents, *step.read(rest[: len(inputs) - 1]), 0)
 
         static = [each.clone() for each in inputs]
         try:

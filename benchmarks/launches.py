@@ -54,12 +54,12 @@ class Counted(TorchDispatchMode):  # type: ignore[no-untyped-call]
 def measure() -> dict[str, Any]:
     torch.set_num_threads(1)
     return {
-        "generators": {row.preset: _generator(row) for row in generator_rows.ROWS},
-        "vlms": {row.preset: _vlm(row) for row in vlm_rows.ROWS},
+        "generators": {row.preset: generator(row) for row in generator_rows.ROWS},
+        "vlms": {row.preset: vlm(row) for row in vlm_rows.ROWS},
     }
 
 
-def _generator(row: generator_rows.Row) -> dict[str, int]:
+def generator(row: generator_rows.Row) -> dict[str, int]:
     """A step with the whole guard's anchor, without the VLM."""
     torch.manual_seed(0)
     training = Training(row.load(), optimize_spec(row.tiny, TINY_SIDE, 2), "job")
@@ -76,14 +76,14 @@ def _generator(row: generator_rows.Row) -> dict[str, int]:
     return _counts(lambda: step(1))
 
 
-def _vlm(row: vlm_rows.Row) -> dict[str, int]:
+def vlm(row: vlm_rows.Row) -> dict[str, int]:
     """A Guide of one question."""
     torch.manual_seed(0)
-    vlm = row.load()
+    family = row.load()
     images = torch.rand(1, 3, TINY_SIDE, TINY_SIDE) * 2 - 1
     asked = [AskedQuestion(QUESTION, ANSWER)]
-    guide(vlm, images, asked, POSTFIX)
-    return _counts(lambda: guide(vlm, images, asked, POSTFIX))
+    guide(family, images, asked, POSTFIX)
+    return _counts(lambda: guide(family, images, asked, POSTFIX))
 
 
 def _counts(step: Callable[[], object]) -> dict[str, int]:

@@ -18,21 +18,20 @@ from typing import Any, cast
 import torch
 from rich.table import Table
 
+from benchmarks.serving import serve
 from dualprocess.v1 import generator_pb2 as pb
 from dualprocess.v1 import vlm_pb2, vlm_pb2_grpc
 from services.common.channels import open_channel
 from services.common.credentials import OPEN
 from services.common.device import DeviceThread
-from services.common.presets import load_presets
 from services.common.replicas import Replicas
-from services.common.server import bind
 from services.generator.guide import VlmGuide
 from services.generator.step import run_step
 from services.generator.training import Made, Training
 from services.local.ports import free_port
 
 PRESET = "tiny-idefics2"
-STEPS, ROUNDS = 12, 3
+STEPS, ROUNDS = 8, 3
 #: Milliseconds of forward pass, backward pass, and the VLM.
 DEVICES = {"VLM 15 %": (45, 55, 15), "VLM 30 %": (45, 55, 40), "VLM 50 %": (30, 30, 60)}
 
@@ -115,29 +114,21 @@ class Sleeping:
 
 
 def _serve_sleeping(port: int, seconds: float) -> None:
-    asyncio.run(_serve(port, seconds))
-
-
-async def _serve(port: int, seconds: float) -> None:
-    server, _ = bind(f"127.0.0.1:{port}", OPEN)
-    preset = load_presets().vlm(PRESET)
-    vlm_pb2_grpc.add_VlmServicer_to_server(SleepingVlm(preset.name, seconds), server)  # type: ignore[abstract]
-    await server.start()
-    await server.wait_for_termination()
+    vlm = SleepingVlm(seconds)  # type: ignore[abstract]
+    asyncio.run(serve(port, lambda server: vlm_pb2_grpc.add_VlmServicer_to_server(vlm, server)))
 
 
 class SleepingVlm(vlm_pb2_grpc.VlmServicer):
     """Answers after a sleep on its device's thread; the gradient is the image."""
 
-    def __init__(self, preset: str, seconds: float) -> None:
-        self._preset = preset
+    def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._device = DeviceThread("cpu")
 
     async def Describe(  # noqa: N802
         self, _request: vlm_pb2.VlmDescribeRequest, _context: Any
     ) -> vlm_pb2.VlmDescribeResponse:
-        return vlm_pb2.VlmDescribeResponse(preset=self._preset)
+        return vlm_pb2.VlmDescribeResponse(preset=PRESET)
 
     async def Guide(  # noqa: N802
         self, request: vlm_pb2.GuideRequest, _context: Any

@@ -42,6 +42,7 @@ long: setup
 # Kills and stops parts of a real stack while jobs run, and prints the result.
 chaos: setup
 	$(BIN)/python -m tests.chaos --jobs 40 --seed 1 --minutes 12
+	$(BIN)/python -m tests.chaos.scenarios
 
 # The service over hosts with addresses of their own, which come and go. Needs root, for namespaces.
 cluster: setup

@@ -11,6 +11,7 @@ from rich.progress import Progress
 
 from dualprocess import printable
 from dualprocess.cli import batch_report, datasets, dry_runs, outcomes, specs, watching
+from dualprocess.cli.downloads import download
 from dualprocess.cli.dry_runs import IsDry
 from dualprocess.cli.files import BadFile
 from dualprocess.cli.outcomes import REPORT, Outcome
@@ -151,7 +152,7 @@ def _fetch(client: Client, found: Sequence[Outcome]) -> None:
     for outcome in found:
         if outcome.job is not None and outcome.job.status.is_final:
             for artifact in outcome.missing():
-                client.download(outcome.job.id, artifact.name, outcome.folder / artifact.name)
+                download(client, outcome.job.id, artifact.name, outcome.folder)
 
 
 def _tell(found: Sequence[Outcome], report: Path, *, json: bool) -> None:

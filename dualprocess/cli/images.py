@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from dualprocess.cli import dry_runs, specs
 from dualprocess.cli.completion import generators, job_ids, vlms
+from dualprocess.cli.downloads import download
 from dualprocess.cli.dry_runs import IsDry
 from dualprocess.cli.pictures import painter
 from dualprocess.cli.session import (
@@ -87,7 +88,7 @@ def generate(
         if not job.status.is_final:
             job = client.wait(job.id)
         to.mkdir(parents=True, exist_ok=True)
-        paths = [client.download(job.id, file.name, to / file.name) for file in job.artifacts]
+        paths = [download(client, job.id, file.name, to) for file in job.artifacts]
     if json:
         print_json(job)
     elif score := job.scores.lora or job.scores.base:

@@ -13,6 +13,7 @@ from rich.text import Text
 from dualprocess import printable
 from dualprocess.cli import dry_runs, specs, telling
 from dualprocess.cli.completion import job_ids
+from dualprocess.cli.downloads import download
 from dualprocess.cli.dry_runs import IsDry
 from dualprocess.cli.files import BadFile
 from dualprocess.cli.session import (
@@ -168,7 +169,7 @@ def pull(
         folder.mkdir(parents=True, exist_ok=True)
         pulled = []
         for artifact in job.artifacts:
-            path = client.download(job.id, artifact.name, folder / artifact.name)
+            path = download(client, job.id, artifact.name, folder)
             pulled.append(artifact.model_dump(mode="json") | {"path": str(path)})
             if not json:
                 tell(str(path))

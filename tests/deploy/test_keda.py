@@ -140,3 +140,26 @@ def test_prometheus_finds_the_api_and_shows_a_key() -> None:
     assert endpoint["port"] in {port["name"] for port in service["spec"]["ports"]}
     assert endpoint["path"] == "/metrics"
     assert endpoint["authorization"]["type"] == "Bearer"
+
+
+def test_prometheus_finds_every_generator_worker_and_vlm() -> None:
+    overlay = rendered("keda")
+    (monitor,) = overlay.of("PodMonitor").values()
+    (wanted,) = monitor["spec"]["selector"]["matchExpressions"]
+    asked = {endpoint["port"] for endpoint in monitor["spec"]["podMetricsEndpoints"]}
+    found = {}
+    for container in overlay.containers.values():
+        labels = overlay.pods[container.pod]["metadata"]["labels"]
+        flags = dict(
+            flag.split("=", 1) for flag in container.spec["command"] if flag.startswith("--metrics")
+        )
+        if labels[wanted["key"]] in wanted["values"]:
+            ports = {port["name"]: port["containerPort"] for port in container.spec["ports"]}
+            (name,) = asked & ports.keys()
+            found[container.module] = ports[name] == int(flags["--metrics-port"])
+            assert flags["--metrics-host"] == "0.0.0.0"  # noqa: S104
+    assert found == {
+        "services.generator": True,
+        "services.orchestrator.worker": True,
+        "services.vlm": True,
+    }

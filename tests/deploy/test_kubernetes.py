@@ -32,7 +32,7 @@ pytestmark = needs_kustomize
 
 ROOT = Path(__file__).parents[2]
 #: What KEDA and Prometheus's operator bring has no schema here.
-OTHERS_KINDS = ("ScaledObject", "ServiceMonitor")
+OTHERS_KINDS = ("ScaledObject", "ServiceMonitor", "PodMonitor")
 OLDEST = "1.29"
 SECRETS = {
     "dualprocess-redis/url": "redis://:word@redis:6379/0",

@@ -45,6 +45,13 @@ def test_only_proxy_and_prometheus_come_in_and_only_to_the_api(overlay: Rendered
     )
 
 
+def test_only_prometheus_reads_metrics(overlay: Rendered) -> None:
+    for namespace, may in (("monitoring", True), ("ingress-nginx", False), ("another", False)):
+        for name, port in (("generator", 9101), ("generator", 9102), ("vlm", 9101)):
+            assert lets_through(overlay, Peer(namespace), pod(overlay, name), port) is may
+    assert not lets_through(overlay, pod(overlay, "generator"), pod(overlay, "vlm"), 9101)
+
+
 def test_weights_files_and_webhooks_are_reached_outside(overlay: Rendered) -> None:
     web = Peer(None, address="203.0.113.7")
     for name in ("api", "generator", "vlm"):

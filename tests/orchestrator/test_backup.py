@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -63,6 +63,7 @@ async def test_every_job_comes_back_and_goes_on(
     redis_server: RedisServer,
     artifacts: str,
     tmp_path: Path,
+    record_property: Callable[[str, object], None],
 ) -> None:
     key = await ApiKeys(redis).create("anna", {Scope.READ}, Quotas.model_validate(QUOTAS))
     worker = site.start_worker(slots=1)
@@ -91,6 +92,8 @@ async def test_every_job_comes_back_and_goes_on(
     assert json.loads(restored.stdout)["jobs"] == {"queued": 2, "running": 1, "succeeded": 1}
     assert (await api.http.get("/v1/jobs")).json()["jobs"][-1] == events["jobs"][-1]
     assert await contents(api, await api.job(done.id)) == files
+    record_property("jobs back", sum(json.loads(restored.stdout)["jobs"].values()))
+    record_property("files with the same bytes", len(files))
     assert await ApiKeys(redis).find(key)
     interrupted = await api.job(running.id)
     assert (interrupted.status, interrupted.attempt) == (JobStatus.QUEUED, 0), "no attempt is lost"

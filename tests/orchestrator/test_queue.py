@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -85,7 +86,9 @@ async def test_each_claim_has_a_token_of_its_own(api: Api, redis: Client) -> Non
         await queue.record(first, fields={"step": "9"})
 
 
-async def test_tokens_stay_unique_when_redis_forgets_its_count(api: Api, redis: Client) -> None:
+async def test_tokens_stay_unique_when_redis_forgets_its_count(
+    api: Api, redis: Client, record_property: Callable[[str, object], None]
+) -> None:
     """A replica that takes over may not have heard of the last claims: two workers hold one job,
     and only the one that Redis knows of may write."""
     job = await api.submit()
@@ -99,6 +102,7 @@ async def test_tokens_stay_unique_when_redis_forgets_its_count(api: Api, redis: 
     known = await queue.claim("two", [QUEUE])
     assert known is not None
     assert known.job_id == forgotten.job_id
+    record_property("tokens", len({known.token, forgotten.token}))
     with pytest.raises(LeaseLost):
         await queue.record(forgotten, fields={"step": "9"})
     assert await queue.renew(forgotten) is Owned.LOST
@@ -186,7 +190,11 @@ async def test_a_worker_that_stops_waits_for_nothing(api: Api, redis: Client) ->
 
 
 async def test_jobs_spread_over_idle_workers(
-    api: Api, site: Site, redis: Client, generator: ScriptedGenerator
+    api: Api,
+    site: Site,
+    redis: Client,
+    generator: ScriptedGenerator,
+    record_property: Callable[[str, object], None],
 ) -> None:
     generator.go.clear()
     for _ in range(6):
@@ -195,6 +203,7 @@ async def test_jobs_spread_over_idle_workers(
     for job in jobs:
         await api.until(job.id, lambda job: job.status == JobStatus.RUNNING)
     owners = Counter([await redis.hget(job_key(job.id), "owner") for job in jobs])
+    record_property("jobs of each worker", "/".join(str(count) for count in owners.values()))
     assert sorted(owners.values()) == [2] * 6
     generator.go.set()
     for job in jobs:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -24,7 +24,11 @@ def sentinels(tmp_path: Path) -> Iterator[Watched]:
 
 
 async def test_a_failover_in_the_midst_of_jobs_loses_none(
-    sentinels: Watched, site: Site, generator: ScriptedGenerator, artifacts: str
+    sentinels: Watched,
+    site: Site,
+    generator: ScriptedGenerator,
+    artifacts: str,
+    record_property: Callable[[str, object], None],
 ) -> None:
     app = create_app(ApiSettings(redis_url=sentinels.url, artifacts=artifacts))
     transport = httpx.ASGITransport(app)
@@ -41,8 +45,10 @@ async def test_a_failover_in_the_midst_of_jobs_loses_none(
         await asyncio.to_thread(sentinels.fail_over)
         generator.go.set()
         later = await api.submit()
-        for job in [*jobs, later]:
-            ended = await api.ended(job.id)
+        ends = [await api.ended(job.id) for job in [*jobs, later]]
+        record_property("jobs lost", sum(job.status != JobStatus.SUCCEEDED for job in ends))
+        record_property("attempts", "/".join(str(job.attempt) for job in ends))
+        for ended in ends:
             assert (ended.status, ended.attempt, ended.causes) == (JobStatus.SUCCEEDED, 1, [])
         events = (await api.events(jobs[0].id)).text
         assert events.count('"succeeded"') == 1

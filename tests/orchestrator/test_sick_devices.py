@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import grpc
 import pytest
@@ -31,7 +31,11 @@ async def other(site: Site) -> AsyncIterator[tuple[ScriptedGenerator, Site]]:
 
 
 async def test_one_of_two_generators_that_fails_every_call_loses_no_job(
-    api: Api, site: Site, generator: ScriptedGenerator, other: tuple[ScriptedGenerator, Site]
+    api: Api,
+    site: Site,
+    generator: ScriptedGenerator,
+    other: tuple[ScriptedGenerator, Site],
+    record_property: Callable[[str, object], None],
 ) -> None:
     generator.fails = (grpc.StatusCode.INTERNAL, "AcceleratorError: an illegal memory access", ())
     well, place = other
@@ -42,6 +46,8 @@ async def test_one_of_two_generators_that_fails_every_call_loses_no_job(
     ended = [await api.ended(job.id) for job in jobs]
     assert [(job.status, job.attempt) for job in ended] == [(JobStatus.SUCCEEDED, 1)] * 8
     told = [job for job in ended if job.causes]
+    record_property("jobs lost", sum(job.status != JobStatus.SUCCEEDED for job in ended))
+    record_property("jobs that the sick one had", len(told))
     assert told, "the sick one was asked, too"
     for job in told:
         (cause,) = job.causes

@@ -30,6 +30,7 @@ from rich.table import Table
 from benchmarks.machine import provenance
 from dualprocess.schemas import ImageOptions, JobSpec, OptimizerOptions, Question
 from dualprocess.v1 import generator_pb2 as pb
+from services.common.attention import choose_kernels
 from services.common.footprint import recorded
 from services.common.footprint.card import GIB, reserved
 from services.common.memory import LEVELS, MemoryLevel, Quantization
@@ -117,6 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not options.tiny and not torch.cuda.is_available():
         sys.exit("No CUDA device is here for full-size models: run it where one is, or add --tiny.")
     device = CPU if options.tiny else torch.device("cuda")
+    choose_kernels(device)
     setting = {name: getattr(options, name) for name in ("level", "quantize", "questions")}
     costs: dict[str, Cost] = {}
     failures: dict[str, str] = {}

@@ -21,6 +21,7 @@ import grpc
 import torch
 from rich.table import Table
 
+from benchmarks.serving import serve
 from dualprocess import tensors
 from dualprocess.v1 import vlm_pb2, vlm_pb2_grpc
 from services.common import torch_tensors
@@ -30,7 +31,6 @@ from services.common.device import DeviceThread
 from services.common.freed_memory import keep_freed_memory
 from services.common.presets import load_presets
 from services.common.replicas import Replicas
-from services.common.server import bind
 from services.generator.guide import VlmGuide, gradient_of
 from services.local.ports import free_port
 from services.vlm import servicer
@@ -200,13 +200,11 @@ def _no_model(
 
 
 async def _serve(port: int) -> None:
-    server, _ = bind(f"127.0.0.1:{port}", OPEN)
     serves: Any = servicer.VlmServicer(
         load_presets().vlm(PRESET),
         None,  # type: ignore[arg-type]
         DeviceThread("cpu"),
     )
-    vlm_pb2_grpc.add_VlmServicer_to_server(serves, server)
 
     async def echo(data: bytes, _context: object) -> bytes:
         return data
@@ -214,14 +212,16 @@ async def _serve(port: int) -> None:
     async def cpu(_data: bytes, _context: object) -> bytes:
         return str(time.process_time()).encode()
 
-    handlers: dict[str, Any] = {
-        method.rpartition("/")[2]: grpc.unary_unary_rpc_method_handler(behaviour)
-        for method, behaviour in ((_BARE, echo), (_CPU, cpu))
-    }
-    service = _BARE.split("/")[1]
-    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(service, handlers)])
-    await server.start()
-    await server.wait_for_termination()
+    def register(server: grpc.aio.Server) -> None:
+        vlm_pb2_grpc.add_VlmServicer_to_server(serves, server)
+        handlers: dict[str, Any] = {
+            method.rpartition("/")[2]: grpc.unary_unary_rpc_method_handler(behaviour)
+            for method, behaviour in ((_BARE, echo), (_CPU, cpu))
+        }
+        service = _BARE.split("/")[1]
+        server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(service, handlers)])
+
+    await serve(port, register)
 
 
 def tables(result: Mapping[str, Any]) -> Iterator[Table]:

@@ -53,6 +53,8 @@ class _Preset(BaseModel):
     billions_of_parameters: Annotated[float, Field(ge=0)] = 0.0
     #: What is computed again to save memory; `auto`: as little as the device allows.
     memory: MemoryChoice = "auto"
+    #: Whether a GPU runs steps that come again from recordings, while it has memory to spare.
+    recordings: bool = True
     #: Numbers of the frozen weights, if they are to be smaller than `dtype`.
     quantize: Quantization | None = None
 

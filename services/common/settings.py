@@ -174,6 +174,11 @@ class GpuServiceSettings(GrpcSettings):
         description="What is computed again to save memory: fast, decoder, blocks, lean, or auto; "
         "instead of the preset's choice.",
     )
+    recordings: bool | None = Field(
+        default=None,
+        description="Whether a GPU runs steps that come again from recordings (CUDA graphs), while "
+        "it has memory to spare; instead of the preset's choice.",
+    )
     quantize: Quantization | None = Field(
         default=None,
         description="Numbers of the frozen weights: int8, float8 or nf4; instead of the preset's.",
@@ -187,10 +192,11 @@ class GpuServiceSettings(GrpcSettings):
 
     def applied(self, preset: PresetT) -> PresetT:
         """The preset with what these settings choose instead of it."""
-        chosen = {"quantize": self.quantize, "compile_blocks": self.compile_blocks}
-        known = {
-            name: value
-            for name, value in chosen.items()
-            if value is not None and name in type(preset).model_fields
+        names = ("quantize", "recordings", "compile_blocks")
+        choices = {name: getattr(self, name) for name in names}
+        chosen = {
+            name: choice
+            for name, choice in choices.items()
+            if choice is not None and name in type(preset).model_fields
         }
-        return preset.model_copy(update=known)
+        return preset.model_copy(update=chosen) if chosen else preset

@@ -11,8 +11,8 @@ import torch
 
 from dualprocess.v1 import generator_pb2 as pb
 from services.common.errors import InvalidInput, NonFinite
-from services.common.to_device import to_device
 from services.common.torch_tensors import DTYPES
+from services.common.transfer import upload
 from services.generator import checkpoint, draws, sample
 from services.generator.base_predictions import BasePredictions, Origin
 from services.generator.collateral import anchor, collateral_of, distances, mean_collateral
@@ -21,6 +21,7 @@ from services.generator.lora.adapter import LoraAdapter
 from services.generator.lora.export import KOHYA_FILE, LORA_FILE, diffusers_file, kohya_file
 from services.generator.lora.loaded import LoadedLoras
 from services.generator.lora.read import LoraFile, read_lora
+from services.generator.recorded import RecordedSampling, RecordedTraining
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,8 @@ class Training:
         self.warnings = [f"lora.start: {note}" for note in begin.notes]
         self._name = name
         self._lora = LoraAdapter(family, name, spec.lora, seed, begin.loras)
+        self._sampling = RecordedSampling(family)
+        self._recorded = RecordedTraining(family, self._lora.parameters)
         #: The LoRA that pictures are drawn with.
         self._shown: LoraAdapter | LoadedLoras = self._lora
         #: Of the step's comparisons, on the device until the step ends.
@@ -113,10 +116,8 @@ class Training:
         index = draws.timestep_index(optimizer, step, micro_step, len(schedule))
         latents = family.noise(draws.noise_seeds(optimizer, step, micro_step), self._spec.image)
         with self._lora.active():
-            latents = family.sample(latents, conditioning, schedule, until=index)
-            model_pred = family.denoise(latents, conditioning, schedule, index)
-            x0 = family.predict_x0(latents, model_pred, schedule, index)
-            images = family.decode(x0, self._spec.image)
+            latents = self._sampling.sample(latents, conditioning, schedule, until=index)
+            images, x0 = self._recorded(latents, conditioning, schedule, index)
         place = (prompt, step % optimizer.noise_seeds, micro_step)
         return Made(images, x0, Origin(latents, conditioning, index, place))
 
@@ -150,7 +151,7 @@ class Training:
         if anchor is not None:
             weight = self._spec.guard.anchor / len(anchor) / accumulate
             heads.append(anchor)
-            right_B = to_device(torch.tensor(right, dtype=anchor.dtype), anchor.device)
+            right_B = upload(torch.tensor(right, dtype=anchor.dtype), anchor.device)
             gradients.append(weight * right_B)
         with self._lora.active():
             torch.autograd.backward(heads, gradients)
@@ -238,6 +239,7 @@ class Training:
         if isinstance(self._shown, LoadedLoras):
             self._shown.close()
         self._optimizer.zero_grad(set_to_none=True)
+        self._recorded.close()
         self._lora.remove()
 
 

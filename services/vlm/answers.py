@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch.nn.functional import cross_entropy
 
+from services.common.transfer import fetch, upload
 from services.vlm.families.base import VlmFamily
 from services.vlm.packing import Packed, Row
-from services.vlm.transfer import fetch, upload
 
 
 @dataclass(frozen=True)

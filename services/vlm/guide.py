@@ -11,12 +11,12 @@ import torch
 
 from services.common.errors import NonFinite
 from services.common.presets import DtypeName
+from services.common.transfer import fetch, upload
 from services.vlm.answers import Answer, Tokens, answers, fetched, losses
 from services.vlm.conversation import AskedQuestion
 from services.vlm.families.base import VlmFamily
 from services.vlm.packing import Row, passes, rows
 from services.vlm.preprocess import clamp
-from services.vlm.transfer import fetch, upload
 from services.vlm.visual_prompt import VisualPrompt
 
 
@@ -135,18 +135,18 @@ def _guided(
     guard: Guard,
     scale: float,
 ) -> list[Guidance]:
-    images = torch.cat(list(calls)) if len(calls) > 1 else calls[0]
-    shares = _shares(questions, [len(call) for call in calls])
-    if guard.worst_case:
-        plain = _queue(vlm, images, questions, postfix, shares, None, scale)
-        worst = _moved(images, plain.gradient, guard.worst_case)
-        taught = _queue(vlm, worst, questions, postfix, shares, guard.margin, scale)
-        plain, taught = _fetched(
-            [plain, replace(taught, gradient=taught.gradient.to(images.dtype))]
-        )
-    else:
-        (plain,) = _fetched([_queue(vlm, images, questions, postfix, shares, guard.margin, scale)])
-        taught = plain
+    together = torch.cat(list(calls)) if len(calls) > 1 else calls[0]
+    counts = tuple(len(call) for call in calls)
+    shares = _shares(questions, counts)
+
+    def work(images: torch.Tensor) -> tuple[list[torch.Tensor], list[_Queued]]:
+        queued = _queue_all(vlm, images, questions, postfix, guard, shares, scale)
+        return _tensors(queued), queued
+
+    key = (tuple(questions), postfix, guard, counts, scale)
+    tensors, queued = vlm.replays(key, work, together)
+    plain, *worst = _filled(queued, fetch(tensors))
+    taught = worst[0] if worst else plain
     answered = _by_image(answers(vlm, plain.tokens), len(questions))
     guidances = []
     begin = 0
@@ -169,6 +169,24 @@ class _Queued:
     gradient: torch.Tensor
     is_finite: torch.Tensor
     tokens: Sequence[Tokens]
+
+
+def _queue_all(
+    vlm: VlmFamily,
+    images: torch.Tensor,
+    questions: Sequence[AskedQuestion],
+    postfix: str,
+    guard: Guard,
+    shares: torch.Tensor,
+    scale: float,
+) -> list[_Queued]:
+    """What the answers are read from, and, if that is something else, the worst case's."""
+    if not guard.worst_case:
+        return [_queue(vlm, images, questions, postfix, shares, guard.margin, scale)]
+    plain = _queue(vlm, images, questions, postfix, shares, None, scale)
+    worst = _moved(images, plain.gradient, guard.worst_case)
+    taught = _queue(vlm, worst, questions, postfix, shares, guard.margin, scale)
+    return [plain, replace(taught, gradient=taught.gradient.to(images.dtype))]
 
 
 def _queue(
@@ -199,18 +217,22 @@ def _queue(
     return _Queued(gradient, torch.isfinite(gradient).flatten(1).all(1), read)
 
 
-def _fetched(queued: Sequence[_Queued]) -> list[_Queued]:
-    """All of it on the host, after one wait."""
+def _tensors(queued: Sequence[_Queued]) -> list[torch.Tensor]:
     tensors = []
     for one in queued:
         tensors += [one.gradient, one.is_finite]
         tensors += [each for tokens in one.tokens for each in (tokens.losses, tokens.predicted)]
-    host = iter(fetch(tensors))
+    return tensors
+
+
+def _filled(queued: Sequence[_Queued], tensors: Sequence[torch.Tensor]) -> list[_Queued]:
+    """The same with other tensors, in the order of ``_tensors``."""
+    each = iter(tensors)
     return [
         _Queued(
-            next(host),
-            next(host),
-            [replace(tokens, losses=next(host), predicted=next(host)) for tokens in one.tokens],
+            next(each),
+            next(each),
+            [replace(tokens, losses=next(each), predicted=next(each)) for tokens in one.tokens],
         )
         for one in queued
     ]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from services.common.transfer import upload
 from services.vlm.packing import Packed
-from services.vlm.transfer import upload
 
 #: Attention kernels that keep no scores in memory take a mask as it is if its rows begin at
 #: multiples of so many items; otherwise each layer copies it.

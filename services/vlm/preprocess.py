@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch.nn.functional import interpolate
 
-from services.vlm.transfer import upload
+from services.common.transfer import upload
 
 
 @dataclass(frozen=True)

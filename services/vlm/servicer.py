@@ -17,13 +17,13 @@ from services.common.errors import InvalidInput
 from services.common.limits import MAX_IMAGES, guard_faults, text_fault
 from services.common.presets import VlmPreset
 from services.common.torch_tensors import DTYPES_BY_NAME, WIRE_DTYPES
+from services.common.transfer import upload
 from services.vlm.answers import Answer
 from services.vlm.conversation import AskedQuestion
 from services.vlm.families.base import VlmFamily
 from services.vlm.guide import OFF, Guard, guide_together
 from services.vlm.score import answer, score
 from services.vlm.together import Together
-from services.vlm.transfer import upload
 from services.vlm.visual_prompt import VisualPrompt
 
 if TYPE_CHECKING:

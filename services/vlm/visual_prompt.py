@@ -13,8 +13,8 @@ from PIL import Image
 from dualprocess.v1 import vlm_pb2
 from services.common import pictures
 from services.common.errors import InvalidInput
+from services.common.transfer import upload
 from services.vlm import solid
-from services.vlm.transfer import upload
 
 
 @dataclass(frozen=True)

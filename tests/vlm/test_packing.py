@@ -13,7 +13,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from dualprocess.v1 import vlm_pb2
 from services.common.errors import NonFinite
+from services.common.presets import load_presets
 from services.vlm import masks, registry
+from services.vlm.architecture import vlm as full_size
 from services.vlm.conversation import AskedQuestion, Conversation
 from services.vlm.families.base import VlmFamily
 from services.vlm.guide import Guidance, guide
@@ -178,7 +180,7 @@ ASKED = [
 
 def test_five_questions_cost_little_more_than_one() -> None:
     """Of the architecture in full size that has the fewest image tokens, and so gains least."""
-    vlm = full_size("idefics2", META)
+    vlm = full_size(load_presets().vlm("idefics2"), META)
     images = torch.zeros(1, 3, 512, 512, device=META, dtype=torch.bfloat16)
     flops = []
     for asked in (ASKED[:1], ASKED):

@@ -7,9 +7,9 @@ import torch
 
 from dualprocess.v1 import vlm_pb2
 from services.common.errors import NonFinite
+from services.common.transfer import fetch
 from services.vlm.conversation import AskedQuestion
 from services.vlm.guide import Guard, guide
-from services.vlm.transfer import fetch
 from tests.vlm.rows import ROWS, Row
 from tests.vlm.test_families import drawing
 from tests.vlm.waits import META, Waits, on_meta

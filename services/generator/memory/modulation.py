@@ -17,6 +17,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn import Linear, Module
 
+from services.generator.adapters.adapted import Adapted
 from services.generator.memory.forwards import replace
 from services.generator.memory.host_weights import HostWeights
 
@@ -158,4 +159,4 @@ def _base(layer: Any) -> Linear:
 
 
 def _is_on(part: Module) -> bool:
-    return bool(getattr(part, "on", None) or getattr(part, "active_adapters", None))
+    return isinstance(part, Adapted) and bool(part.on)

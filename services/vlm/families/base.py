@@ -17,12 +17,13 @@ from transformers import AutoTokenizer
 from services.common.memory import MemoryLevel
 from services.common.presets import VlmPreset
 from services.common.quantize import quantize
+from services.common.replay import Replays
 from services.common.torch_tensors import DTYPES_BY_NAME
+from services.common.transfer import upload
 from services.vlm import conversation, masks
 from services.vlm.conversation import AskedQuestion, Conversation
 from services.vlm.packing import Packed
 from services.vlm.preprocess import Normalization
-from services.vlm.transfer import upload
 
 #: How far back a layer of the text model sees, by transformers' names.
 LayerKind: TypeAlias = Literal["full_attention", "sliding_attention"]
@@ -55,6 +56,8 @@ class VlmFamily(ABC):
         self.device = device
         #: What is computed again to save memory; ``services.vlm.memory`` sets it.
         self.memory: MemoryLevel = "fast"
+        #: Runs what comes again from a recording, where the device can.
+        self.replays: Replays[Any] = Replays(device, on=preset.recordings)
         self.normalize = Normalization(image_processor.image_mean, image_processor.image_std)
 
     @classmethod

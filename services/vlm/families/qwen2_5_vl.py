@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from transformers.vision_utils import get_vision_window_index
 
+from services.common.transfer import upload
 from services.vlm.families.qwen_vl import QwenVl
-from services.vlm.transfer import upload
 
 
 class Qwen2_5Vl(QwenVl):  # noqa: N801

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from transformers.vision_utils import get_vision_interpolation_indices_and_weights
 
+from services.common.transfer import upload
 from services.vlm.families.qwen_vl import QwenVl
-from services.vlm.transfer import upload
 
 
 class Qwen3Vl(QwenVl):

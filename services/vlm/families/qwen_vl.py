@@ -16,10 +16,10 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_res
 from transformers.vision_utils import get_vision_position_ids
 
 from services.common.errors import InvalidInput
+from services.common.transfer import upload
 from services.vlm.families.base import VlmFamily
 from services.vlm.packing import Packed, Tree
 from services.vlm.preprocess import resize
-from services.vlm.transfer import upload
 
 _IMAGE_PAD = "<|image_pad|>"
 

@@ -6,13 +6,50 @@ queued; meanwhile the host queues nothing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
 
 import torch
 
 
+class Kept:
+    """What work uploads that comes again: on the device once, in the order of the uploads.
+
+    Work whose uploads have other values or another order needs another one.
+    """
+
+    def __init__(self) -> None:
+        self._tensors: list[torch.Tensor] = []
+        self._next = 0
+
+    @contextlib.contextmanager
+    def used(self) -> Iterator[None]:
+        """``upload`` takes from here what an earlier run of the work has put here."""
+        self._next = 0
+        token = _kept.set(self)
+        try:
+            yield
+        finally:
+            _kept.reset(token)
+
+    def take(self, host: torch.Tensor, device: torch.device) -> torch.Tensor:
+        if self._next == len(self._tensors):
+            self._tensors.append(host.to(device))
+        self._next += 1
+        return self._tensors[self._next - 1]
+
+
+_kept: ContextVar[Kept | None] = ContextVar("kept", default=None)
+
+
 def upload(host: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """``host`` on the device, queued behind the work before it."""
+    """``host`` on the device, queued behind the work before it. The result is not to be changed."""
+    kept = _kept.get()
+    return _queued(host, device) if kept is None else kept.take(host, device)
+
+
+def _queued(host: torch.Tensor, device: torch.device) -> torch.Tensor:
     if device.type == "cuda":
         # From other memory a large copy would have to wait for its turn.
         host = host.pin_memory()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeAlias
 
 from services.common.footprint import recorded
 from services.common.footprint.card import CARDS, GIB, needed, usable
@@ -10,12 +11,15 @@ from services.common.footprint.choice import apart, together
 from services.common.footprint.footprint import Footprint
 from services.common.presets import AnyPreset, load_presets
 
+#: Names of columns, and rows.
+Table: TypeAlias = tuple[Sequence[str], list[Sequence[str]]]
+
 _SIZE, _QUESTIONS = 512, 5
 
 
-def needs() -> tuple[Sequence[str], list[Sequence[str]]]:
+def needs() -> Table:
     """GiB of a card for each preset, at each setting."""
-    rows = []
+    rows: list[Sequence[str]] = []
     for preset in (*_generators(), *_vlms()):
         settings = _settings(preset)
         if not settings:
@@ -27,10 +31,10 @@ def needs() -> tuple[Sequence[str], list[Sequence[str]]]:
     return ("preset", "memory", "as it is", "int8", "nf4"), rows
 
 
-def pairs() -> tuple[Sequence[str], list[Sequence[str]]]:
+def pairs() -> Table:
     """The smallest cards that hold each pair."""
     vlms = [preset for preset in _vlms() if _settings(preset)]
-    rows = []
+    rows: list[Sequence[str]] = []
     for generator in _generators():
         if _settings(generator):
             cells = [_smallest(_settings(generator), _settings(vlm)) for vlm in vlms]

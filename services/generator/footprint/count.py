@@ -10,7 +10,7 @@ from itertools import count
 import torch
 
 from dualprocess.v1 import generator_pb2 as pb
-from services.common.footprint.choice import QUANTIZATIONS
+from services.common.footprint.choice import SMALLER
 from services.common.footprint.fake import (
     HOST,
     bytes_of,
@@ -71,7 +71,7 @@ def at_every_setting(preset: GeneratorPreset, size: int, batch: int) -> Iterator
         streaming = found.streamed - found.weights
         exact.insert(0, found)
     yield from exact
-    for quantization in QUANTIZATIONS[1:]:
+    for quantization in SMALLER:
         family = weightless_generator(preset.model_copy(update={"quantize": quantization}))
         largest = largest_layer(family.denoiser, *family.text_encoders)
         for found in exact:

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from benchmarks.architectures.vlms import vlm as full_size
 from torch.nn.functional import cosine_similarity
 from torch.utils.flop_counter import FlopCounterMode
 

@@ -53,8 +53,9 @@ class _Preset(BaseModel):
     billions_of_parameters: Annotated[float, Field(ge=0)] = 0.0
     #: What is computed again to save memory; `auto`: as little as the device allows.
     memory: MemoryChoice = "auto"
-    #: Whether a GPU runs steps that come again from recordings, while it has memory to spare.
-    recordings: bool = True
+    #: Whether a GPU runs what comes again from recordings, while it has memory to spare. For VLMs
+    #: this was measured; for generators it is to be tried.
+    recordings: bool = False
     #: Numbers of the frozen weights, if they are to be smaller than `dtype`.
     quantize: Quantization | None = None
 
@@ -116,6 +117,7 @@ class VlmPreset(_Preset):
     #: memory limits this. More are done in several passes, with the same result. Those about one
     #: image share their beginning, and take less memory than as many about several.
     conversations_at_once: Annotated[int, Field(ge=1)] = 32
+    recordings: bool = True
     #: Whether the VLM knows enough language to write questions and prompts.
     writes: bool = True
 

@@ -721,7 +721,7 @@ export interface components {
         };
         /**
          * DryRun
-         * @description How much work a request is. It was checked like a real one, and nothing was queued.
+         * @description What a request would come to. It was checked like a real one, and nothing was queued.
          */
         DryRun: {
             /**
@@ -751,12 +751,27 @@ export interface components {
              * @description What is left of the quota now; a request with more gets a 429 for now.
              */
             left?: number | null;
+            /** @description How the real request would be refused now, since a quota is used up. */
+            refused?: components["schemas"]["Problem"] | null;
             /**
              * Warnings
-             * @description The `warnings` that the job would have from the start.
+             * @description The `warnings` that the job would have from the start, as about a prompt that the generator does not read to its end.
              * @default []
              */
             warnings?: string[];
+            /**
+             * Spec
+             * @description The spec with every default filled in; null for several jobs.
+             */
+            spec?: components["schemas"]["ResolvedJobSpec"] | components["schemas"]["ResolvedImagesSpec"] | components["schemas"]["ResolvedAnswersSpec"] | components["schemas"]["ResolvedQuestionsSpec"] | components["schemas"]["ResolvedExpansionSpec"] | null;
+            /**
+             * Queues
+             * @description The queues that its jobs would wait in.
+             * @default []
+             */
+            queues?: components["schemas"]["QueueAhead"][];
+            /** @description How long its jobs run; null for a request that teaches nothing. */
+            time?: components["schemas"]["TimeEstimate"] | null;
         };
         /** EvalOptions */
         EvalOptions: {
@@ -1587,6 +1602,37 @@ export interface components {
             wait?: number;
         };
         /**
+         * QueueAhead
+         * @description One of the queues that a request's jobs would wait in, as it is now.
+         */
+        QueueAhead: {
+            /**
+             * Generator
+             * @description Empty for jobs that need none.
+             */
+            generator: string;
+            /**
+             * Vlms
+             * @description The VLMs that a job of this queue needs.
+             */
+            vlms: string[];
+            /**
+             * Waiting
+             * @description Jobs in it that would come before the new ones.
+             */
+            waiting: number;
+            /**
+             * Running
+             * @description Jobs from it that run now.
+             */
+            running: number;
+            /**
+             * Workers
+             * @description Live workers that can take its jobs; with none they wait for one.
+             */
+            workers: number;
+        };
+        /**
          * ResolvedAnswersSpec
          * @description An ``AnswersRequest`` as its job stores it: the image is the artifact ``image.png``.
          */
@@ -1774,6 +1820,28 @@ export interface components {
             diversity?: number | null;
         };
         /**
+         * TimeEstimate
+         * @description How long the jobs of a request run, as far as earlier jobs of the same generator with the
+         *     same teachers tell.
+         */
+        TimeEstimate: {
+            /**
+             * Seconds
+             * @description For all its jobs one after the other, if each makes all its steps; the wait in the queue is not part of it. Null: nothing was measured yet.
+             */
+            seconds?: number | null;
+            /**
+             * Step Seconds
+             * @description For one optimiser step; null if the jobs differ.
+             */
+            step_seconds?: number | null;
+            /**
+             * Basis
+             * @description What it was measured on, or why it is not known, as a sentence.
+             */
+            basis: string;
+        };
+        /**
          * VisualPrompt
          * @description A drawing that is laid over the image before its question is asked. It is resized to the
          *     image's size.
@@ -1935,7 +2003,7 @@ export interface operations {
     submit_v1_jobs_post: {
         parameters: {
             query?: {
-                /** @description Only check the request and tell its work; nothing is queued. */
+                /** @description Only check the request, and tell what it comes to; nothing is queued. */
                 dry_run?: boolean;
             };
             header?: {
@@ -2113,7 +2181,7 @@ export interface operations {
     submit_v1_batches_post: {
         parameters: {
             query?: {
-                /** @description Only check the request and tell its work; nothing is queued. */
+                /** @description Only check the request, and tell what it comes to; nothing is queued. */
                 dry_run?: boolean;
             };
             header?: {
@@ -2495,7 +2563,7 @@ export interface operations {
     generate_v1_images_post: {
         parameters: {
             query?: {
-                /** @description Only check the request and tell its work; nothing is queued. */
+                /** @description Only check the request, and tell what it comes to; nothing is queued. */
                 dry_run?: boolean;
             };
             header?: never;
@@ -2549,7 +2617,7 @@ export interface operations {
     write_v1_questions_post: {
         parameters: {
             query?: {
-                /** @description Only check the request and tell its work; nothing is queued. */
+                /** @description Only check the request, and tell what it comes to; nothing is queued. */
                 dry_run?: boolean;
             };
             header?: never;
@@ -2603,7 +2671,7 @@ export interface operations {
     expand_v1_prompts_expand_post: {
         parameters: {
             query?: {
-                /** @description Only check the request and tell its work; nothing is queued. */
+                /** @description Only check the request, and tell what it comes to; nothing is queued. */
                 dry_run?: boolean;
             };
             header?: never;
@@ -2657,7 +2725,7 @@ export interface operations {
     ask_v1_answers_post: {
         parameters: {
             query?: {
-                /** @description Only check the request and tell its work; nothing is queued. */
+                /** @description Only check the request, and tell what it comes to; nothing is queued. */
                 dry_run?: boolean;
             };
             header?: never;

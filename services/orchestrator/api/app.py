@@ -50,6 +50,7 @@ from services.orchestrator.store.deletion import Deletion
 from services.orchestrator.store.events import Events
 from services.orchestrator.store.jobs import Jobs
 from services.orchestrator.store.keys import ApiKeys
+from services.orchestrator.store.paces import Paces
 from services.orchestrator.store.queue import Queue
 from services.orchestrator.store.redis import connect
 from services.orchestrator.store.reporter import Reporter
@@ -108,6 +109,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
             following=following,
             places=Places(total=settings.streams, per_key=settings.streams_per_key),
             workers=Workers(redis),
+            paces=Paces(redis),
             reporter=Reporter(redis),
             artifacts=store,
             uploads=Uploads(redis, store),

@@ -154,8 +154,8 @@ WALK: dict[str, list[list[str]]] = {
     "models": [[]],
     "track": [[ID, "--to", "mlflow"]],
 }
-#: These are tested in ``tests/local`` and ``tests/orchestrator``.
-NO_CLIENTS = {"up", "keys", "backup", "restore", "doctor"}
+#: These are tested in ``tests/local``, ``tests/orchestrator`` and ``tests/e2e``.
+NO_CLIENTS = {"up", "keys", "backup", "restore", "doctor", "mcp"}
 
 
 def is_printable(text: str) -> bool:

@@ -15,13 +15,13 @@ export interface paths {
          * List Jobs
          * @description Newest first. Send `next` of one page as `cursor` to get the following page.
          */
-        get: operations["list_jobs_v1_jobs_get"];
+        get: operations["list_jobs"];
         put?: never;
         /**
          * Submit
          * @description Checks the spec against the presets and queues it.
          */
-        post: operations["submit_v1_jobs_post"];
+        post: operations["submit_job"];
         delete?: never;
         options?: never;
         head?: never;
@@ -39,7 +39,7 @@ export interface paths {
          * Read
          * @description The job, as it is now.
          */
-        get: operations["read_v1_jobs__job_id__get"];
+        get: operations["read_job"];
         put?: never;
         post?: never;
         /**
@@ -48,7 +48,7 @@ export interface paths {
          *
          *     A job that is queued or running answers 409: cancel it first.
          */
-        delete: operations["delete_v1_jobs__job_id__delete"];
+        delete: operations["delete_job"];
         options?: never;
         head?: never;
         patch?: never;
@@ -69,7 +69,7 @@ export interface paths {
          *
          *     A job that has ended stays as it is.
          */
-        post: operations["cancel_v1_jobs__job_id__cancel_post"];
+        post: operations["cancel_job"];
         delete?: never;
         options?: never;
         head?: never;
@@ -89,7 +89,7 @@ export interface paths {
          * Submit
          * @description Checks every spec, and queues all of them or none: a 422 names the place of each fault.
          */
-        post: operations["submit_v1_batches_post"];
+        post: operations["submit_batch"];
         delete?: never;
         options?: never;
         head?: never;
@@ -107,7 +107,7 @@ export interface paths {
          * Read
          * @description The batch, as it is now.
          */
-        get: operations["read_v1_batches__batch_id__get"];
+        get: operations["read_batch"];
         put?: never;
         post?: never;
         delete?: never;
@@ -128,7 +128,7 @@ export interface paths {
          * @description Its jobs, the last submitted first. Send `next` of one page as `cursor` to get the following
          *     page.
          */
-        get: operations["list_jobs_v1_batches__batch_id__jobs_get"];
+        get: operations["list_batch_jobs"];
         put?: never;
         post?: never;
         delete?: never;
@@ -151,7 +151,7 @@ export interface paths {
          * @description Ends its queued jobs, and stops the running ones after their current step; they export what
          *     they learned.
          */
-        post: operations["cancel_v1_batches__batch_id__cancel_post"];
+        post: operations["cancel_batch"];
         delete?: never;
         options?: never;
         head?: never;
@@ -172,7 +172,7 @@ export interface paths {
          *
          *     If the key is revoked, it ends within seconds. A `429` says that no more streams may be open.
          */
-        get: operations["events_v1_jobs__job_id__events_get"];
+        get: operations["follow_job"];
         put?: never;
         post?: never;
         delete?: never;
@@ -192,7 +192,7 @@ export interface paths {
          * Artifact
          * @description A file of the job. A request can ask for one range of bytes.
          */
-        get: operations["artifact_v1_jobs__job_id__artifacts__name__get"];
+        get: operations["read_artifact"];
         put?: never;
         post?: never;
         delete?: never;
@@ -201,7 +201,7 @@ export interface paths {
          * Artifact
          * @description A file of the job. A request can ask for one range of bytes.
          */
-        head: operations["artifact_v1_jobs__job_id__artifacts__name__head"];
+        head: operations["describe_artifact"];
         patch?: never;
         trace?: never;
     };
@@ -219,7 +219,7 @@ export interface paths {
          * @description Makes images, which are a job's artifacts `image-SEED.png`; 202 if they are not done in
          *     time.
          */
-        post: operations["generate_v1_images_post"];
+        post: operations["generate_images"];
         delete?: never;
         options?: never;
         head?: never;
@@ -241,7 +241,7 @@ export interface paths {
          *
          *     The VLM that the request names writes them, in a job, else the service's language model.
          */
-        post: operations["write_v1_questions_post"];
+        post: operations["write_questions"];
         delete?: never;
         options?: never;
         head?: never;
@@ -263,7 +263,7 @@ export interface paths {
          *
          *     The VLM that the request names writes it, in a job, else the service's language model.
          */
-        post: operations["expand_v1_prompts_expand_post"];
+        post: operations["expand_prompt"];
         delete?: never;
         options?: never;
         head?: never;
@@ -283,7 +283,7 @@ export interface paths {
          * Ask
          * @description A VLM's answer to each question about an image; 202 if they are not done in time.
          */
-        post: operations["ask_v1_answers_post"];
+        post: operations["answer_questions"];
         delete?: never;
         options?: never;
         head?: never;
@@ -301,7 +301,7 @@ export interface paths {
          * Models
          * @description The presets with their defaults. A job for a model without live workers waits for one.
          */
-        get: operations["models_v1_models_get"];
+        get: operations["list_models"];
         put?: never;
         post?: never;
         delete?: never;
@@ -321,7 +321,7 @@ export interface paths {
          * Healthz
          * @description Says that this process answers.
          */
-        get: operations["healthz_healthz_get"];
+        get: operations["check_alive"];
         put?: never;
         post?: never;
         delete?: never;
@@ -342,7 +342,7 @@ export interface paths {
          * @description Says that Redis answers as well; 503 while it is away. After `ok` there is a line for each
          *     setting of Redis that may lose jobs.
          */
-        get: operations["readyz_readyz_get"];
+        get: operations["check_ready"];
         put?: never;
         post?: never;
         delete?: never;
@@ -365,7 +365,7 @@ export interface paths {
          *     If there are several API processes, only one of them shows the state of the service, so that
          *     sums over all of them are right.
          */
-        get: operations["metrics_metrics_get"];
+        get: operations["read_metrics"];
         put?: never;
         post?: never;
         delete?: never;
@@ -994,7 +994,6 @@ export interface components {
              * @default []
              */
             loras?: components["schemas"]["LoraUse"][];
-            /** @default {} */
             image?: components["schemas"]["ImageOptions"];
             /**
              * Questions
@@ -1034,7 +1033,6 @@ export interface components {
             /**
              * Metadata
              * @description Your own data, returned unchanged.
-             * @default {}
              */
             metadata?: {
                 [key: string]: string;
@@ -1116,7 +1114,6 @@ export interface components {
             /** Loss */
             loss?: number | null;
             probability?: components["schemas"]["Probability"] | null;
-            /** @default {} */
             scores?: components["schemas"]["Scores"];
             /**
              * Warnings
@@ -1260,18 +1257,11 @@ export interface components {
              * @description A VLM that also scores base and LoRA, and does not teach.
              */
             judge?: string | null;
-            /** @default {} */
             image?: components["schemas"]["ImageOptions"];
-            /** @default {} */
             lora?: components["schemas"]["LoraOptions"];
-            /** @default {} */
             optimizer?: components["schemas"]["OptimizerOptions"];
-            /**
-             * @description Keeps the rest of the picture as the base model draws it.
-             * @default {}
-             */
+            /** @description Keeps the rest of the picture as the base model draws it. */
             guard?: "off" | components["schemas"]["GuardOptions"];
-            /** @default {} */
             eval?: components["schemas"]["EvalOptions"];
             /**
              * Stop At Score
@@ -1289,7 +1279,6 @@ export interface components {
             /**
              * Metadata
              * @description Your own data, returned unchanged.
-             * @default {}
              */
             metadata?: {
                 [key: string]: string;
@@ -1757,7 +1746,6 @@ export interface components {
             /**
              * Metadata
              * @description Your own data, returned unchanged.
-             * @default {}
              */
             metadata?: {
                 [key: string]: string;
@@ -1958,7 +1946,7 @@ export interface components {
 }
 export type $defs = Record<string, never>;
 export interface operations {
-    list_jobs_v1_jobs_get: {
+    list_jobs: {
         parameters: {
             query?: {
                 cursor?: string | null;
@@ -2000,7 +1988,7 @@ export interface operations {
             };
         };
     };
-    submit_v1_jobs_post: {
+    submit_job: {
         parameters: {
             query?: {
                 /** @description Only check the request, and tell what it comes to; nothing is queued. */
@@ -2057,7 +2045,7 @@ export interface operations {
             };
         };
     };
-    read_v1_jobs__job_id__get: {
+    read_job: {
         parameters: {
             query?: never;
             header?: never;
@@ -2098,7 +2086,7 @@ export interface operations {
             };
         };
     };
-    delete_v1_jobs__job_id__delete: {
+    delete_job: {
         parameters: {
             query?: never;
             header?: never;
@@ -2137,7 +2125,7 @@ export interface operations {
             };
         };
     };
-    cancel_v1_jobs__job_id__cancel_post: {
+    cancel_job: {
         parameters: {
             query?: never;
             header?: never;
@@ -2178,7 +2166,7 @@ export interface operations {
             };
         };
     };
-    submit_v1_batches_post: {
+    submit_batch: {
         parameters: {
             query?: {
                 /** @description Only check the request, and tell what it comes to; nothing is queued. */
@@ -2235,7 +2223,7 @@ export interface operations {
             };
         };
     };
-    read_v1_batches__batch_id__get: {
+    read_batch: {
         parameters: {
             query?: never;
             header?: never;
@@ -2276,7 +2264,7 @@ export interface operations {
             };
         };
     };
-    list_jobs_v1_batches__batch_id__jobs_get: {
+    list_batch_jobs: {
         parameters: {
             query?: {
                 cursor?: string | null;
@@ -2321,7 +2309,7 @@ export interface operations {
             };
         };
     };
-    cancel_v1_batches__batch_id__cancel_post: {
+    cancel_batch: {
         parameters: {
             query?: never;
             header?: never;
@@ -2362,7 +2350,7 @@ export interface operations {
             };
         };
     };
-    events_v1_jobs__job_id__events_get: {
+    follow_job: {
         parameters: {
             query?: never;
             header?: {
@@ -2383,7 +2371,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "text/event-stream": unknown;
+                    "text/event-stream": string;
                 };
             };
             /** @description The job has ended, and `Last-Event-ID` is its last event. */
@@ -2413,7 +2401,7 @@ export interface operations {
             };
         };
     };
-    artifact_v1_jobs__job_id__artifacts__name__get: {
+    read_artifact: {
         parameters: {
             query?: never;
             header?: {
@@ -2490,7 +2478,7 @@ export interface operations {
             };
         };
     };
-    artifact_v1_jobs__job_id__artifacts__name__head: {
+    describe_artifact: {
         parameters: {
             query?: never;
             header?: {
@@ -2560,7 +2548,7 @@ export interface operations {
             };
         };
     };
-    generate_v1_images_post: {
+    generate_images: {
         parameters: {
             query?: {
                 /** @description Only check the request, and tell what it comes to; nothing is queued. */
@@ -2614,7 +2602,7 @@ export interface operations {
             };
         };
     };
-    write_v1_questions_post: {
+    write_questions: {
         parameters: {
             query?: {
                 /** @description Only check the request, and tell what it comes to; nothing is queued. */
@@ -2668,7 +2656,7 @@ export interface operations {
             };
         };
     };
-    expand_v1_prompts_expand_post: {
+    expand_prompt: {
         parameters: {
             query?: {
                 /** @description Only check the request, and tell what it comes to; nothing is queued. */
@@ -2722,7 +2710,7 @@ export interface operations {
             };
         };
     };
-    ask_v1_answers_post: {
+    answer_questions: {
         parameters: {
             query?: {
                 /** @description Only check the request, and tell what it comes to; nothing is queued. */
@@ -2776,7 +2764,7 @@ export interface operations {
             };
         };
     };
-    models_v1_models_get: {
+    list_models: {
         parameters: {
             query?: never;
             header?: never;
@@ -2814,7 +2802,7 @@ export interface operations {
             };
         };
     };
-    healthz_healthz_get: {
+    check_alive: {
         parameters: {
             query?: never;
             header?: never;
@@ -2852,7 +2840,7 @@ export interface operations {
             };
         };
     };
-    readyz_readyz_get: {
+    check_ready: {
         parameters: {
             query?: {
                 /** @description Check for a live worker as well. */
@@ -2893,7 +2881,7 @@ export interface operations {
             };
         };
     };
-    metrics_metrics_get: {
+    read_metrics: {
         parameters: {
             query?: never;
             header?: never;

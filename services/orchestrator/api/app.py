@@ -133,8 +133,8 @@ def create_app(settings: ApiSettings) -> FastAPI:
         await redis.aclose()
 
     app = FastAPI(
-        title="dualprocess",
-        summary="A VLM's answers teach an image generator through a LoRA.",
+        **document.ABOUT,
+        generate_unique_id_function=document.operation_id,
         version=version("dualprocess"),
         lifespan=lifespan,
         responses={"4XX": {"model": Problem}, "5XX": {"model": Problem}},

@@ -37,7 +37,7 @@ OPEN_PATHS = frozenset(
 )
 
 _SCHEME = HTTPBearer(
-    scheme_name="API key",
+    scheme_name="ApiKey",
     bearerFormat="dp_<id>_<secret>",
     description="Made on the server: `dualprocess keys create --name me --scope submit`.",
     # ``Doors`` has already refused; this only documents the key.

@@ -216,6 +216,11 @@ class AsyncClient:
         """The generators and VLMs that jobs can name."""
         return await self._call(calls.models())
 
+    async def version(self) -> str:
+        """The service's version; it needs no key. Asked once: nobody who does not answer is asked
+        again. Raises ``NotFound`` for a service that is too old to tell it."""
+        return await self._call(calls.version())
+
     async def metrics(self) -> str:
         """The service's metrics in Prometheus's text format. Needs a key with scope admin."""
         return await self._call(calls.metrics())

@@ -213,6 +213,11 @@ class Client:
         """The generators and VLMs that jobs can name."""
         return self._call(calls.models())
 
+    def version(self) -> str:
+        """The service's version; it needs no key. Asked once: nobody who does not answer is asked
+        again. Raises ``NotFound`` for a service that is too old to tell it."""
+        return self._call(calls.version())
+
     def metrics(self) -> str:
         """The service's metrics in Prometheus's text format. Needs a key with scope admin."""
         return self._call(calls.metrics())

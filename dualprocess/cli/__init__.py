@@ -17,6 +17,7 @@ from dualprocess.cli import (
     models,
     track,
     up,
+    version,
     words,
 )
 from dualprocess.command_group import CommandGroup
@@ -38,7 +39,7 @@ app = _App(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for module in (up, jobs, batch, images, words, track, models, mcp, keys, backup, doctor):
+for module in (up, jobs, batch, images, words, track, models, mcp, keys, backup, doctor, version):
     module.register(app)
 
 __all__ = ["app"]

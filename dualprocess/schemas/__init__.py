@@ -30,7 +30,7 @@ from dualprocess.schemas.jobs import (
     Scores,
 )
 from dualprocess.schemas.messages import WebhookMessage
-from dualprocess.schemas.models import GeneratorInfo, ModelList, VlmInfo
+from dualprocess.schemas.models import GeneratorInfo, ModelList, Version, VlmInfo
 from dualprocess.schemas.problems import FieldError, Problem
 from dualprocess.schemas.questions import DEFAULT_POSTFIX, Question, VisualPrompt
 from dualprocess.schemas.replies import AnswersReply, ExpansionReply, QuestionsReply
@@ -139,6 +139,7 @@ __all__ = [
     "StepEvent",
     "StepTimings",
     "TimeEstimate",
+    "Version",
     "VisualPrompt",
     "VlmInfo",
     "VlmUse",

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from services.orchestrator.api.auth import OPEN_PATHS
 from tests.orchestrator.conftest import Api, Guarded, Site
 
 
@@ -31,7 +32,7 @@ async def test_keys_are_documented_where_they_are_asked_for(api: Api, guarded: G
     assert list(described["components"]["securitySchemes"]) == ["ApiKey"]
     for path, operations in described["paths"].items():
         for operation in operations.values():
-            assert ("security" in operation) == (path not in ("/healthz", "/readyz")), path
+            assert ("security" in operation) == (path not in OPEN_PATHS), path
 
 
 async def test_the_examples_are_accepted_as_they_stand(api: Api) -> None:

@@ -31,9 +31,17 @@ from services.orchestrator.store.keys import ApiKeys, Scope
 from services.orchestrator.store.quotas import Quotas
 from services.orchestrator.ui import paths
 
-#: Paths that need no key: health checks and documentation.
+#: Paths that need no key: health checks and documentation, which has the version as well.
 OPEN_PATHS = frozenset(
-    {"/healthz", "/readyz", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"}
+    {
+        "/healthz",
+        "/readyz",
+        "/v1/version",
+        "/docs",
+        "/docs/oauth2-redirect",
+        "/redoc",
+        "/openapi.json",
+    }
 )
 
 _SCHEME = HTTPBearer(

@@ -85,6 +85,7 @@ _NAMES: Mapping[tuple[str, str], str] = {
     ("GET", "/healthz"): "check_alive",
     ("GET", "/readyz"): "check_ready",
     ("GET", "/metrics"): "read_metrics",
+    ("GET", "/v1/version"): "read_version",
 }
 _REF = "#/components/schemas/{model}"
 #: The schema of a server-sent event's `data`.

@@ -10,6 +10,7 @@ from dualprocess.cli import (
     backup,
     batch,
     doctor,
+    fit,
     images,
     jobs,
     keys,
@@ -39,7 +40,21 @@ app = _App(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for module in (up, jobs, batch, images, words, track, models, mcp, keys, backup, doctor, version):
+for module in (
+    up,
+    jobs,
+    batch,
+    images,
+    words,
+    track,
+    models,
+    mcp,
+    keys,
+    fit,
+    backup,
+    doctor,
+    version,
+):
     module.register(app)
 
 __all__ = ["app"]

@@ -160,8 +160,9 @@ WALK: dict[str, list[list[str]]] = {
     "version": [[]],
     "track": [[ID, "--to", "mlflow"]],
 }
-#: These are tested in ``tests/local``, ``tests/orchestrator`` and ``tests/e2e``.
-NO_CLIENTS = {"up", "keys", "backup", "restore", "doctor", "mcp"}
+#: These are tested in ``tests/local``, ``tests/orchestrator``, ``tests/generator`` and
+#: ``tests/e2e``.
+NO_CLIENTS = {"up", "keys", "backup", "restore", "doctor", "fit", "mcp"}
 
 
 def is_printable(text: str) -> bool:
@@ -201,7 +202,7 @@ def hostile(request: httpx.Request) -> httpx.Response:
         text = "".join(f"id: {n}-0\ndata: {json.dumps(one)}\n\n" for n, one in enumerate(told))
         return httpx.Response(200, headers={"Content-Type": "text/event-stream"}, text=text)
     if "dry_run" in request.url.params:
-        told = {
+        dry = {
             "jobs": 1,
             "work": 2.5,
             "parts": {"training": 2.5},
@@ -211,7 +212,7 @@ def hostile(request: httpx.Request) -> httpx.Response:
             "queues": [{"generator": ALL, "vlms": [ALL], "waiting": 1, "running": 0, "workers": 0}],
             "time": {"seconds": 90.0, "step_seconds": 0.5, "basis": ALL},
         }
-        return httpx.Response(200, json=told)
+        return httpx.Response(200, json=dry)
     if "/artifacts/" in path:
         return httpx.Response(200, content=b"x")
     bodies: dict[tuple[str, str], Any] = {

@@ -50,8 +50,8 @@ class Client:
     Every call raises an ``ApiError`` if the service refuses it, and ``ConnectionFailed`` if nobody
     answers. While the service is away, a call that is safe to repeat is repeated for some seconds;
     a submission is safe, since it sends an idempotency key. ``api_key`` is needed if the service
-    asks for one; it defaults to the environment's ``DUALPROCESS_API_KEY``. Without it every call
-    raises ``Unauthorized``. ``transport`` is for tests.
+    asks for one; it defaults to the environment's ``DUALPROCESS_API_KEY``. An empty one is none.
+    Without it every call raises ``Unauthorized``. ``transport`` is for tests.
     """
 
     def __init__(

@@ -27,6 +27,7 @@ def together(several: Sequence[DryRun]) -> DryRun:
     for one in several:
         for part, work in one.parts.items():
             parts[part] += work
+    times = [one.time for one in several if one.time]
     return several[0].model_copy(
         update={
             "jobs": sum(one.jobs for one in several),
@@ -39,7 +40,7 @@ def together(several: Sequence[DryRun]) -> DryRun:
                     (queue.generator, *queue.vlms): queue for one in several for queue in one.queues
                 }.values()
             ),
-            "time": TimeEstimate.together([one.time for one in several if one.time]),
+            "time": TimeEstimate.together(times) if times else None,
         }
     )
 

@@ -48,6 +48,8 @@ def mcp(
     if not http:
         server.serve_stdio(address, api_key)
         return
+    if api_key:
+        note("the key of this process is not used: over HTTP each request brings its own")
     if host not in _LOOPBACK:
         _need_keys(address)
     name = f"[{host}]" if ":" in host else host

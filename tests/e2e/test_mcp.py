@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import re
 import subprocess
 import sys
@@ -75,8 +76,8 @@ def over_http(keys: Keys, guarded: Stack) -> Iterator[str]:
     """The tools' address. Its process has a key of its own, which it must not use."""
     port = free_port()
     command = [*COMMAND, "--http", f"--port={port}", f"--url={guarded.url}"]
-    command += ["--api-key", keys.admin]
-    with subprocess.Popen(command) as process:
+    environment = os.environ | {"DUALPROCESS_API_KEY": keys.admin}
+    with subprocess.Popen(command, env=environment) as process:
         try:
             _until_it_answers(process, port)
             yield f"http://127.0.0.1:{port}/mcp"

@@ -241,7 +241,7 @@ def table(options: argparse.Namespace, spent: dict[str, Spent]) -> Table:
 
 
 def _device() -> str:
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU, the trained pair"
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
 
 
 def _save(options: argparse.Namespace, spent: dict[str, Spent]) -> None:

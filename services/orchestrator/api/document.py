@@ -173,16 +173,13 @@ def _describe_events(described: dict[str, Any]) -> None:
             # The fields of the format that are used; `retry` is not.
             text = {"type": "string"}
             properties = {"data": data, "event": text, "id": text}
-            # OpenAPI 3.1 has no word for the items of a stream, so the stream is a text whose
-            # content is a list of events.
+            # OpenAPI 3.1 has no word for the items of a stream. Its readers take the schema of a
+            # stream for that of each event.
             content["text/event-stream"] = {
                 "schema": {
-                    "type": "string",
-                    "contentMediaType": "text/event-stream",
-                    "contentSchema": {
-                        "type": "array",
-                        "items": {"type": "object", "properties": properties},
-                    },
+                    "type": "object",
+                    "description": "One event of the stream.",
+                    "properties": properties,
                 }
             }
 

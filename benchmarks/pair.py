@@ -95,6 +95,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--images", type=int, default=4, help="pictures of the evaluation")
     parser.add_argument("--questions", type=int, default=1, choices=range(1, len(QUESTIONS) + 1))
+    parser.add_argument(
+        "--recordings", choices=("on", "off", "both"), default="both", help="on a GPU"
+    )
     parser.add_argument("--tiny", action="store_true", help="the trained pair, on the CPU")
     parser.add_argument("--save", action="store_true")
     return parser.parse_args(arguments)
@@ -107,7 +110,8 @@ async def _measured(options: argparse.Namespace) -> dict[str, Spent]:
     generator, vlm = presets.generator(names[0]), presets.vlm(names[1])
     where = "cpu" if options.tiny else "cuda"
     spent = {}
-    for recordings in (False,) if options.tiny else (False, True):
+    wanted = {"on": (True,), "off": (False,), "both": (False, True)}
+    for recordings in (False,) if options.tiny else wanted[options.recordings]:
         change = {"recordings": recordings}
         its_generator = generator.model_copy(update=change)
         its_vlm = vlm.model_copy(update=change)
@@ -222,10 +226,8 @@ async def _job(
 
 
 def table(options: argparse.Namespace, spent: dict[str, Spent]) -> Table:
-    shown = Table(
-        width=_WIDTH,
-        title=f"{_device()}, {options.generator} + {options.vlm}, {options.steps} steps",
-    )
+    pair = "the trained pair" if options.tiny else f"{options.generator} + {options.vlm}"
+    shown = Table(width=_WIDTH, title=f"{_device()}, {pair}, {options.steps} steps")
     headers = ("ms: step", "forward", "VLM", "backward", "s: steps", "results", "scores", "all")
     for header in ("", *headers):
         shown.add_column(header, justify="right" if header else "left")

@@ -36,7 +36,7 @@ _INDEXING = (aten.index, aten.index_put, aten.index_put_, aten._index_put_impl_)
 
 @register_flop_formula(aten._scaled_dot_product_flash_attention_for_cpu)
 def _attention(q: Any, k: Any, v: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:  # noqa: ARG001
-    return int(sdpa_flop_count(q, k, v))
+    return int(sdpa_flop_count(q, k, v))  # type: ignore[no-untyped-call]
 
 
 @register_flop_formula(aten._scaled_dot_product_flash_attention_for_cpu_backward)
@@ -49,7 +49,7 @@ def _attention_backward(
     out_shape: Any = None,  # noqa: ARG001
     **__: Any,
 ) -> int:
-    return int(sdpa_backward_flop_count(grad, q, k, v))
+    return int(sdpa_backward_flop_count(grad, q, k, v))  # type: ignore[no-untyped-call]
 
 
 @dataclass
@@ -63,7 +63,7 @@ class Count:
     peak: int = 0
 
 
-class Meter(TorchDispatchMode):
+class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """While it is entered, counts every operation under the ``phase`` that is set.
 
     ``live`` are the bytes of all storages that were made since, and still exist; a storage counts
@@ -72,7 +72,7 @@ class Meter(TorchDispatchMode):
     """
 
     def __init__(self, phase: str = "") -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.phase = phase
         self.counts: dict[str, Count] = defaultdict(Count)
         self.live = 0

@@ -139,7 +139,12 @@ ALL = "".join(text for text, _ in HOSTILE) + "\x1b[2J"
 ID = "0" * 26
 #: Every command that asks a service, with its arguments.
 WALK: dict[str, list[list[str]]] = {
-    "submit": [["job.json"], ["job.json", "--wait"], ["job.json", "--watch"]],
+    "submit": [
+        ["job.json"],
+        ["job.json", "--wait"],
+        ["job.json", "--watch"],
+        ["job.json", "--dry-run"],
+    ],
     "batch": [["set.json", "--out", "out", "--watch"]],
     "list": [[]],
     "show": [[ID]],
@@ -152,10 +157,12 @@ WALK: dict[str, list[list[str]]] = {
     "expand": [["a"]],
     "ask": [["picture.png"]],
     "models": [[]],
+    "version": [[]],
     "track": [[ID, "--to", "mlflow"]],
 }
-#: These are tested in ``tests/local`` and ``tests/orchestrator``.
-NO_CLIENTS = {"up", "keys", "backup", "restore", "doctor"}
+#: These are tested in ``tests/local``, ``tests/orchestrator``, ``tests/generator`` and
+#: ``tests/e2e``.
+NO_CLIENTS = {"up", "keys", "backup", "restore", "doctor", "fit", "mcp"}
 
 
 def is_printable(text: str) -> bool:
@@ -194,11 +201,24 @@ def hostile(request: httpx.Request) -> httpx.Response:
         ]
         text = "".join(f"id: {n}-0\ndata: {json.dumps(one)}\n\n" for n, one in enumerate(told))
         return httpx.Response(200, headers={"Content-Type": "text/event-stream"}, text=text)
+    if "dry_run" in request.url.params:
+        dry = {
+            "jobs": 1,
+            "work": 2.5,
+            "parts": {"training": 2.5},
+            "refused": {"title": ALL, "status": 429, "detail": ALL},
+            "warnings": [ALL],
+            "spec": spec,
+            "queues": [{"generator": ALL, "vlms": [ALL], "waiting": 1, "running": 0, "workers": 0}],
+            "time": {"seconds": 90.0, "step_seconds": 0.5, "basis": ALL},
+        }
+        return httpx.Response(200, json=dry)
     if "/artifacts/" in path:
         return httpx.Response(200, content=b"x")
     bodies: dict[tuple[str, str], Any] = {
         ("GET", "/v1/jobs"): {"jobs": [job]},
         ("GET", "/v1/models"): models(ALL),
+        ("GET", "/v1/version"): {"version": ALL},
         ("POST", "/v1/batches"): {
             "id": ID,
             "created_at": JOB["created_at"],

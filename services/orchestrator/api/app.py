@@ -51,6 +51,7 @@ from services.orchestrator.store.deletion import Deletion
 from services.orchestrator.store.events import Events
 from services.orchestrator.store.jobs import Jobs
 from services.orchestrator.store.keys import ApiKeys
+from services.orchestrator.store.paces import Paces
 from services.orchestrator.store.queue import Queue
 from services.orchestrator.store.redis import connect
 from services.orchestrator.store.reporter import Reporter
@@ -113,6 +114,7 @@ def create_app(settings: ApiSettings, *, page_built: Callable[[], None] = lambda
             following=following,
             places=Places(total=settings.streams, per_key=settings.streams_per_key),
             workers=Workers(redis),
+            paces=Paces(redis),
             reporter=Reporter(redis),
             artifacts=store,
             uploads=Uploads(redis, store),
@@ -136,8 +138,8 @@ def create_app(settings: ApiSettings, *, page_built: Callable[[], None] = lambda
         await redis.aclose()
 
     app = FastAPI(
-        title="dualprocess",
-        summary="A VLM's answers teach an image generator through a LoRA.",
+        **document.ABOUT,
+        generate_unique_id_function=document.operation_id,
         version=version("dualprocess"),
         lifespan=lifespan,
         responses={"4XX": {"model": Problem}, "5XX": {"model": Problem}},

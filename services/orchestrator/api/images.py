@@ -50,7 +50,15 @@ async def generate(
     await _check_loras(spec, state, caller)
     told = await asyncio.to_thread(warnings, preset, [spec.prompt], spec.image)
     if is_dry:
-        return await dry_run(work, state, caller, warnings=told)
+        return await dry_run(
+            work,
+            state,
+            caller,
+            needs=[(spec.generator, needed_vlms(spec))],
+            priority=short_jobs.PRIORITY,
+            spec=spec,
+            warnings=told,
+        )
     return await short_jobs.run(
         await asyncio.to_thread(images_fields, spec, work, told),
         work,

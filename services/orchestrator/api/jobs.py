@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse
 
 from dualprocess.schemas import FieldError, Job, JobPage, JobSpec, JobStatus
 from services.orchestrator.api.auth import READ, SUBMIT, CallerDep
-from services.orchestrator.api.dry_runs import ANSWERED, IsDry, answer, dry_run
+from services.orchestrator.api.dry_runs import ANSWERED, IsDry, answer, dry_run, how_long
 from services.orchestrator.api.json_route import JsonRoute
 from services.orchestrator.api.problems import InvalidSpec, ProblemError
 from services.orchestrator.api.quotas import admitting, check_steps, check_work
@@ -59,7 +59,18 @@ async def submit(
     unread = await asyncio.to_thread(warnings, preset, stored.prompts, stored.image)
     told = [*of_start, *unread]
     if is_dry:
-        return answer(await dry_run(work, state, caller, warnings=told))
+        return await answer(
+            await dry_run(
+                work,
+                state,
+                caller,
+                needs=[(resolved.generator, needed_vlms(resolved))],
+                priority=OPTIMIZE_PRIORITY,
+                spec=resolved,
+                time=await how_long([(resolved, work)], state),
+                warnings=told,
+            )
+        )
     fields = await asyncio.to_thread(optimize_fields, stored, work, webhook, told)
     with admitting(work):
         async with state.uploads.submission(job_id, files):

@@ -16,7 +16,7 @@ from services.orchestrator.store.artifacts import IMAGE_FILE
 from services.orchestrator.store.ids import new_job_id
 from services.orchestrator.work import Work
 
-_PRIORITY = 10
+PRIORITY = 10
 
 
 async def run(
@@ -44,7 +44,7 @@ async def run(
                     job_id,
                     generator=generator,
                     vlms=vlms,
-                    priority=_PRIORITY,
+                    priority=PRIORITY,
                     owner=caller.owner,
                     fields=fields,
                     idempotency=None,

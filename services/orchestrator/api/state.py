@@ -21,6 +21,7 @@ from services.orchestrator.store.events import Events
 from services.orchestrator.store.jobs import Jobs
 from services.orchestrator.store.keys import ApiKeys
 from services.orchestrator.store.newer import UnreadableJob
+from services.orchestrator.store.paces import Paces
 from services.orchestrator.store.queue import Queue
 from services.orchestrator.store.redis import Client
 from services.orchestrator.store.reporter import Reporter
@@ -42,6 +43,7 @@ class State:
     following: Following
     places: Places
     workers: Workers
+    paces: Paces
     reporter: Reporter
     artifacts: ArtifactStore
     uploads: Uploads

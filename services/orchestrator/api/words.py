@@ -89,8 +89,15 @@ async def words_dry_run(
     """The dry run of a request for words. Without a spec the service's language model writes: then
     there is no job, and no work for a VLM."""
     if spec is None:
-        return await dry_run(Work({}), state, caller, jobs=0)
-    return await dry_run(_checked_work(spec, state, caller, image), state, caller)
+        return await dry_run(Work({}), state, caller, jobs=0, priority=short_jobs.PRIORITY)
+    return await dry_run(
+        _checked_work(spec, state, caller, image),
+        state,
+        caller,
+        needs=[("", [spec.vlm])],
+        priority=short_jobs.PRIORITY,
+        spec=spec,
+    )
 
 
 def _checked_work(spec: WordsSpec, state: State, caller: Caller, image: bytes | None) -> Work:

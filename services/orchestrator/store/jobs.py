@@ -77,6 +77,7 @@ def optimize_fields(
         "metadata": _METADATA.dump_json(spec.metadata).decode(),
         "steps": str(spec.optimizer.steps),
         "work": str(work.thousandths),
+        "parts": json.dumps(dict(work.parts)),
         "spec": spec.model_dump_json(),
     }
     if spec.deadline is not None:

@@ -62,6 +62,8 @@ SEQUENCE = f"{_PREFIX}:sequence"
 FENCE = f"{_PREFIX}:fence"
 #: Names of all queues that were ever used.
 QUEUES = f"{_PREFIX}:queues"
+#: Hash: a generator with its teachers, as ``pair`` writes it → what its jobs took, as JSON.
+PACES = f"{_PREFIX}:paces"
 #: String: the API process that tells what is true of the whole service.
 REPORTER = f"{_PREFIX}:reporter"
 
@@ -112,9 +114,14 @@ def causes_key(job_id: str) -> str:
     return f"{_PREFIX}:job:{job_id}:causes"
 
 
+def pair(generator: str, vlms: Collection[str]) -> str:
+    """A generator with VLMs, in any order."""
+    return f"{generator}|{'+'.join(sorted(vlms))}"
+
+
 def queue_key(generator: str, vlms: Collection[str]) -> str:
     """ZSET: the jobs that wait for this generator with all of these VLMs, next first."""
-    return f"{_PREFIX}:queue:{generator}|{'+'.join(sorted(vlms))}"
+    return f"{_PREFIX}:queue:{pair(generator, vlms)}"
 
 
 def queue_needs(key: str) -> tuple[str, set[str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
@@ -60,6 +61,7 @@ async def optimize(
     ``WorkerStopping`` or ``ServiceEnded`` if the job was suspended because the worker or the
     generator stops; ``JobStopped`` if it was cancelled and learned nothing; and ``LeaseLost``.
     """
+    began = time.monotonic()
     run = await _run(spec, lease, generator, targets, stores, stopping)
     if run.suspended:
         if stopping.is_set():
@@ -79,6 +81,8 @@ async def optimize(
     if run.failed:
         raise JobRefused(f"the generator {spec.generator}: {run.failed}")
     await _score(spec, lease, targets, run)
+    seconds = time.monotonic() - began - run.waited
+    await stores.paces.note(lease.claim.job_id, spec, steps=run.step_seconds, seconds=seconds)
     if run.stopped and run.why is not None:
         await lease.record(fields={"stopped_because": run.why})
         return JobStatus.SUCCEEDED

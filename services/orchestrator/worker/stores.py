@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from services.orchestrator.store.artifacts import ArtifactStore
 from services.orchestrator.store.events import Events
 from services.orchestrator.store.jobs import Jobs
+from services.orchestrator.store.paces import Paces
 
 
 @dataclass(frozen=True)
@@ -16,3 +17,4 @@ class Stores:
     jobs: Jobs
     events: Events
     artifacts: ArtifactStore
+    paces: Paces

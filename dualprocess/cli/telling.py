@@ -58,6 +58,16 @@ def lines(job: Job) -> Iterator[str]:
         yield "files: " + ", ".join(artifact.name for artifact in job.artifacts)
 
 
+def images(job: Job) -> Iterator[str]:
+    """What is known about the images of a job that has ended."""
+    if score := job.scores.lora or job.scores.base:
+        yield f"probability of the right answers: {score.probability.geometric_mean:.3f}"
+    for one in job.scores.images:
+        yield f"  seed {one.seed}: {one.probability.geometric_mean:.3f}"
+    for warning in job.warnings:
+        yield f"warning: {warning}"
+
+
 def _weights(job: Job) -> Iterator[str]:
     """Lines for the questions whose weight is not 1."""
     for question in job.spec.questions if isinstance(job.spec, ResolvedJobSpec) else []:

@@ -17,6 +17,7 @@ from dualprocess.schemas.fields import ImageBytes
 from dualprocess.schemas.jobs import (
     ANONYMOUS,
     Artifact,
+    ImageScore,
     Job,
     JobKind,
     JobPage,
@@ -101,6 +102,7 @@ __all__ = [
     "GuardSettings",
     "ImageBytes",
     "ImageOptions",
+    "ImageScore",
     "ImageSettings",
     "ImagesRequest",
     "Job",

@@ -73,6 +73,14 @@ class Score(Model):
     questions: list[QuestionScore]
 
 
+class ImageScore(Model):
+    """All questions over one image, as in ``Score``."""
+
+    seed: Annotated[int, Field(description="Its file is `image-SEED.png`.")]
+    probability: Probability
+    correct: float
+
+
 class JudgeScores(Model):
     """Scores by a VLM that did not teach. If it disagrees, the LoRA only fooled its teacher."""
 
@@ -96,6 +104,13 @@ class Scores(Model):
     base: Score | None = None
     lora: Score | None = None
     judge: JudgeScores | None = None
+    images: Annotated[
+        list[ImageScore],
+        Field(
+            description="Of a job of the kind images: each image that was kept, the best first. "
+            "`base` or `lora` are means over all that were drawn."
+        ),
+    ] = []
     drift: Annotated[
         float | None,
         Field(

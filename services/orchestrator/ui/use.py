@@ -113,7 +113,7 @@ def of_job(job: Job) -> list[Any]:
         lora = [{"job": job.id, "weight": 1}]
         return [panel.prompt(job), job.generator, lora, "0-3", "0, 1"]
     loras = [use.model_dump() for use in spec.loras]
-    return [spec.prompt, spec.generator, loras, ", ".join(map(str, spec.seeds)), "1"]
+    return [spec.prompt, spec.generator, loras, ", ".join(map(str, pictures.seeds(job))), "1"]
 
 
 async def _made(
@@ -189,7 +189,7 @@ async def _grid(client: AsyncClient, strengths: list[float], jobs: list[Job]) ->
     seeds: list[int] = []
     for strength, job in zip(strengths, jobs, strict=True):
         assert isinstance(job.spec, ResolvedImagesSpec)
-        seeds = job.spec.seeds
+        seeds = pictures.seeds(job)
         found = await pictures.shown(client, job, [f"image-{seed}.png" for seed in seeds])
         name = f"strength {strength:g}" if job.spec.loras else "base model"
         rows.append((name, job.error, job.scores.lora or job.scores.base, found))

@@ -1,8 +1,11 @@
-"""One images job: fetches its LoRAs, renders, and scores if there are questions."""
+"""One images job: fetches its LoRAs, renders, scores if there are questions, and keeps the best if
+that was asked for."""
 
 from __future__ import annotations
 
-from dualprocess.schemas import JobStatus, ResolvedImagesSpec, Scores
+from collections.abc import Mapping
+
+from dualprocess.schemas import ImageScore, JobStatus, ResolvedImagesSpec, Score, Scores
 from dualprocess.v1 import generator_pb2_grpc
 from services.orchestrator.store.artifacts import LORA_FILE
 from services.orchestrator.worker import wire
@@ -22,17 +25,36 @@ async def render(
 ) -> JobStatus:
     """Runs the job; raises as ``optimize`` does, and ``JobRefused`` for a LoRA that is gone."""
     loras = [await read_file(use.job, LORA_FILE, stores, lease) for use in spec.loras]
-    pictures = []
+    pictures: dict[int, bytes] = {}
     async for answer in generator.Generate(wire.generate_requests(spec, loras)):
         if lease.cancel_wanted.is_set():
             return JobStatus.CANCELLED
         for sentence in answer.warnings:
             await lease.warn(sentence)
-        pictures.append(answer.image)
-        await lease.store(f"image-{answer.seed}.png", answer.image)
+        pictures[answer.seed] = answer.image
+        if spec.keep is None:
+            await _store(answer.seed, answer.image, lease)
     if spec.vlm is not None:
         async with scoring(spec.vlm, targets, lease, spec) as scorer:
-            score = await scorer.score(pictures)
-        scores = Scores(lora=score) if spec.loras else Scores(base=score)
+            mean, each = await scorer.score_each(list(pictures.values()))
+        ranked = _ranked(dict(zip(pictures, each, strict=True)))
+        kept = ranked[: spec.keep]
+        if spec.keep is not None:
+            for one in kept:
+                await _store(one.seed, pictures[one.seed], lease)
+        scores = Scores(lora=mean, images=kept) if spec.loras else Scores(base=mean, images=kept)
         await lease.record(fields={"scores": scores.model_dump_json()})
     return JobStatus.SUCCEEDED
+
+
+async def _store(seed: int, picture: bytes, lease: Lease) -> None:
+    await lease.store(f"image-{seed}.png", picture)
+
+
+def _ranked(scores: Mapping[int, Score]) -> list[ImageScore]:
+    """The best first; of equals the one that was drawn first."""
+    listed = [
+        ImageScore(seed=seed, probability=score.probability, correct=score.correct)
+        for seed, score in scores.items()
+    ]
+    return sorted(listed, key=lambda one: -one.probability.geometric_mean)

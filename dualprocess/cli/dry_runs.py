@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from dualprocess.cli import telling
 from dualprocess.cli.session import print_json, tell
 from dualprocess.schemas import DryRun, WorkPart
 
@@ -48,5 +49,7 @@ def _lines(told: DryRun) -> Iterator[str]:
         yield f"the key's quota of work: {told.quota:,}; {told.left:,.3f} of it is left now"
         if told.work > told.left:
             yield "this is more than is left: wait until jobs end, cancel some, or ask for less"
+    if told.base is not None:
+        yield from telling.base(told.base)
     for warning in told.warnings:
         yield f"warning: {warning}"

@@ -1,5 +1,6 @@
 """The REST contract as pydantic models, shared by server, SDK and command line."""
 
+from dualprocess.schemas.base_scores import BaseScore
 from dualprocess.schemas.batches import Batch, BatchEntry, BatchRequest
 from dualprocess.schemas.events import (
     AnyStepEvent,
@@ -84,6 +85,7 @@ __all__ = [
     "AnyStepEvent",
     "Artifact",
     "ArtifactEvent",
+    "BaseScore",
     "Batch",
     "BatchEntry",
     "BatchRequest",

@@ -8,6 +8,7 @@ from typing import Annotated, TypeAlias
 
 from pydantic import Field
 
+from dualprocess.schemas.base_scores import BaseScore
 from dualprocess.schemas.fields import JobId, Metadata, Model
 from dualprocess.schemas.specs import ResolvedImagesSpec, ResolvedJobSpec
 from dualprocess.schemas.webhooks import WebhookState
@@ -197,6 +198,14 @@ class Job(Model):
     loss: float | None = None
     probability: Probability | None = None
     scores: Scores = Scores()
+    base: Annotated[
+        BaseScore | None,
+        Field(
+            description="What was known of the base model before the job, from images or jobs of "
+            "the last days with the same prompt, questions, image settings and (first) VLM; of a "
+            "job of the kind images without LoRAs, what it found itself."
+        ),
+    ] = None
     warnings: Annotated[
         list[str], Field(description="What its owner should know, with what to do about it.")
     ] = []

@@ -159,8 +159,8 @@ class ImagesRequest(Model):
             ge=1,
             le=MAX_SEEDS,
             description="So many seeds are drawn and scored: those of `seeds`, then others counted "
-            "up from the largest. As many images as `seeds` has are kept, those whose right answers "
-            "are most probable; `scores.images` lists them, the best first.",
+            "up from the largest. As many images as `seeds` has are kept, those whose right "
+            "answers are most probable; `scores.images` lists them, the best first.",
         ),
         NUMBER,
     ] = None

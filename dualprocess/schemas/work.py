@@ -7,6 +7,7 @@ from typing import Annotated, TypeAlias
 
 from pydantic import Field
 
+from dualprocess.schemas.base_scores import BaseScore
 from dualprocess.schemas.fields import Model
 
 WorkUnits: TypeAlias = Annotated[
@@ -51,3 +52,6 @@ class DryRun(Model):
     warnings: Annotated[
         list[str], Field(description="The `warnings` that the job would have from the start.")
     ] = []
+    base: Annotated[
+        BaseScore | None, Field(description="The `base` that the job would have from the start.")
+    ] = None

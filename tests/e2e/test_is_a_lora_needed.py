@@ -1,4 +1,4 @@
-"""The cheapest way to what somebody asks: the best of many seeds, and what is known before a job."""
+"""The cheapest way to a wish: the best of many seeds, and what is known before a job."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from dualprocess import Client, ImagesRequest, Question
-from dualprocess.schemas import Job
+from dualprocess.schemas import ImageOptions, Job
+from tests.e2e.conftest import red_circle
 from tests.e2e.stack import Stack
-from tests.e2e.test_commands import read, run
+from tests.e2e.test_commands import RED_CIRCLE, read, run
 
 RED = [Question(question="Is the circle red?", answer="Yes")]
 ASKED = ["--question", "Is the circle red?", "--answer", "Yes", "--vlm", "tiny-idefics2"]
@@ -55,3 +56,63 @@ def test_the_best_of_many_on_the_command_line(stack: Stack, tmp_path: Path) -> N
     assert sorted(ranked + files) == ranked + files
     refused = run(stack, "generate", "a circle", "--best-of", "6")
     assert (refused.exit_code, "best_of: needs questions" in refused.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "said"),
+    [
+        ("a red circle", "nearly nothing to teach"),
+        ("a blue circle", "bring the prompt nearer"),
+        ("a circle", "the best of many seeds are enough"),
+    ],
+)
+def test_images_of_the_base_say_whether_there_is_something_to_teach(
+    client: Client, prompt: str, said: str
+) -> None:
+    job = circles(client, prompt=prompt, seeds=[0, 1, 2, 3])
+    assert job.base is not None
+    assert job.scores.base is not None
+    assert (job.base.vlm, job.base.images) == ("tiny-idefics2", 4)
+    assert job.base.probability == job.scores.base.probability.geometric_mean
+    assert job.base.best == job.scores.images[0].probability.geometric_mean
+    assert said in str(job.base.advice)
+
+
+def test_a_job_says_before_it_starts_what_is_known_of_the_base(client: Client) -> None:
+    # Its own words, so that no other test has asked for the same.
+    spec = red_circle().model_copy(update={"prompt": "one red circle"})
+    assert client.dry_run(spec).base is None
+    seen = circles(client, prompt="one red circle", seeds=[0, 1, 2, 3])
+    assert client.dry_run(spec).base == seen.base
+    job = client.submit(spec)
+    assert job.base == seen.base
+    # Its own evaluation has one image, and says less than the four that were seen.
+    assert client.wait(job.id).base == seen.base
+    assert client.dry_run(spec).base == seen.base
+    # Of other questions, settings or seeds of the training nothing, or the same, is known.
+    other = spec.model_copy(update={"questions": [Question(question="Is it red?", answer="Yes")]})
+    assert client.dry_run(other).base is None
+    larger = spec.model_copy(update={"image": ImageOptions(width=72)})
+    assert client.dry_run(larger).base is None
+    assert client.dry_run(red_circle(seed=7).model_copy(update={"prompt": spec.prompt})).base
+
+
+def test_an_ended_job_is_known_to_the_next(client: Client) -> None:
+    spec = red_circle(steps=1).model_copy(update={"prompt": "one small circle"})
+    job = client.wait(client.submit(spec).id)
+    assert job.base is None
+    known = client.submit(spec).base
+    assert known is not None
+    assert known.images == 1
+    assert job.scores.base is not None
+    assert known.probability == job.scores.base.probability.geometric_mean
+
+
+def test_a_look_before_the_job_on_the_command_line(stack: Stack) -> None:
+    mine = ["submit", RED_CIRCLE, "--set", "prompt=a red disc", "--set", "optimizer.steps=1"]
+    assert "base model" not in run(stack, *mine, "--dry-run").stdout
+    told = run(stack, *mine, "--look", "--dry-run")
+    assert told.exit_code == 0, told.output
+    assert "the base model's own score: " in told.stdout
+    assert " by tiny-idefics2 on 4 images" in told.stdout
+    assert "the base model's own score: " in run(stack, *mine, "--wait").stdout

@@ -173,6 +173,7 @@ IMAGES_RISING: Mapping[str, list[dict[str, Any]]] = {
     "question_postfix": [
         {"questions": asked("Why?"), "question_postfix": "Say so." * count} for count in (0, 1, 9)
     ],
+    "best_of": [{"questions": asked("Why?"), "best_of": count} for count in (1, 2, 64)],
     "image": RISING["image.width"] + RISING["image.num_inference_steps"][-1:],
 }
 IMAGES_SAME: Mapping[str, list[dict[str, Any]]] = {

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from fastapi import Query
 from fastapi.responses import JSONResponse
 
-from dualprocess.schemas import DryRun
+from dualprocess.schemas import BaseScore, DryRun
 from services.orchestrator.api.auth import Caller
 from services.orchestrator.api.state import State
 from services.orchestrator.work import MEGAPIXEL, Work
@@ -22,7 +22,13 @@ IsDry = Annotated[
 
 
 async def dry_run(
-    work: Work, state: State, caller: Caller, *, jobs: int = 1, warnings: Sequence[str] = ()
+    work: Work,
+    state: State,
+    caller: Caller,
+    *,
+    jobs: int = 1,
+    warnings: Sequence[str] = (),
+    base: BaseScore | None = None,
 ) -> DryRun:
     """The answer to a request that passed all checks."""
     quota = caller.quotas.work if caller.quotas else None
@@ -36,6 +42,7 @@ async def dry_run(
         quota=quota,
         left=left,
         warnings=list(warnings),
+        base=base,
     )
 
 

@@ -35,8 +35,8 @@ _SMALLER: Mapping[WorkPart, tuple[str, str]] = {
     ),
     WorkPart.PICTURES: (
         "seeds",
-        "send fewer seeds or a smaller best_of, lower image.num_inference_steps, or ask for a smaller image.width and "
-        "image.height",
+        "send fewer seeds or a smaller best_of, lower image.num_inference_steps, or ask for a "
+        "smaller image.width and image.height",
     ),
     WorkPart.SCORING: (
         "questions",

@@ -79,7 +79,14 @@ async def drawn(client: AsyncClient, job: Job, heading: str) -> str:
     ]
     score = job.scores.lora or job.scores.base
     shown = list(zip(captions, found, strict=False))
-    return html("drawn", heading=heading, score=score, pictures=shown, warnings=job.warnings)
+    return html(
+        "drawn",
+        heading=heading,
+        score=score,
+        pictures=shown,
+        advice=job.base and job.base.advice,
+        warnings=job.warnings,
+    )
 
 
 def asked(job_id: str) -> str:

@@ -7,11 +7,13 @@ from collections.abc import Mapping
 
 from dualprocess.schemas import ImageScore, JobStatus, ResolvedImagesSpec, Score, Scores
 from dualprocess.v1 import generator_pb2_grpc
+from services.orchestrator.is_needed import base_score
 from services.orchestrator.store.artifacts import LORA_FILE
 from services.orchestrator.worker import wire
 from services.orchestrator.worker.files import read_file
+from services.orchestrator.worker.known import remember
 from services.orchestrator.worker.lease import Lease
-from services.orchestrator.worker.scoring import scoring
+from services.orchestrator.worker.scoring import image_scores, scoring
 from services.orchestrator.worker.stores import Stores
 from services.orchestrator.worker.targets import Targets
 
@@ -22,8 +24,11 @@ async def render(
     generator: generator_pb2_grpc.GeneratorAsyncStub,
     targets: Targets,
     stores: Stores,
+    *,
+    owner: str,
 ) -> JobStatus:
-    """Runs the job; raises as ``optimize`` does, and ``JobRefused`` for a LoRA that is gone."""
+    """Runs the job of ``owner``; raises as ``optimize`` does, and ``JobRefused`` for a LoRA that is
+    gone."""
     loras = [await read_file(use.job, LORA_FILE, stores, lease) for use in spec.loras]
     pictures: dict[int, bytes] = {}
     async for answer in generator.Generate(wire.generate_requests(spec, loras)):
@@ -43,7 +48,12 @@ async def render(
             for one in kept:
                 await _store(one.seed, pictures[one.seed], lease)
         scores = Scores(lora=mean, images=kept) if spec.loras else Scores(base=mean, images=kept)
-        await lease.record(fields={"scores": scores.model_dump_json()})
+        fields = {"scores": scores.model_dump_json()}
+        if not spec.loras:
+            known = base_score(spec.vlm, mean, ranked)
+            await remember(spec, known, owner, stores)
+            fields["base"] = known.model_dump_json()
+        await lease.record(fields=fields)
     return JobStatus.SUCCEEDED
 
 
@@ -53,8 +63,4 @@ async def _store(seed: int, picture: bytes, lease: Lease) -> None:
 
 def _ranked(scores: Mapping[int, Score]) -> list[ImageScore]:
     """The best first; of equals the one that was drawn first."""
-    listed = [
-        ImageScore(seed=seed, probability=score.probability, correct=score.correct)
-        for seed, score in scores.items()
-    ]
-    return sorted(listed, key=lambda one: -one.probability.geometric_mean)
+    return sorted(image_scores(scores), key=lambda one: -one.probability.geometric_mean)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Protocol
 
-from dualprocess.schemas import Probability, Question, QuestionScore, Score
+from dualprocess.schemas import ImageScore, Probability, Question, QuestionScore, Score
 from dualprocess.v1 import vlm_pb2
 from services.common.replicas import Replicas
 from services.orchestrator.worker import wire
@@ -103,6 +103,14 @@ def _question_score(question: Question, answers: Sequence[vlm_pb2.AnswerResult])
         ),
         correct=_mean([float(answer.predicted.casefold() == right) for answer in answers]),
     )
+
+
+def image_scores(scores: Mapping[int, Score]) -> list[ImageScore]:
+    """The scores of single images by their seeds, in order."""
+    return [
+        ImageScore(seed=seed, probability=score.probability, correct=score.correct)
+        for seed, score in scores.items()
+    ]
 
 
 def mean_score(scores: Sequence[Score], weights: Sequence[float]) -> Score:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from services.orchestrator.store.artifacts import ArtifactStore
+from services.orchestrator.store.base_scores import BaseScores
 from services.orchestrator.store.events import Events
 from services.orchestrator.store.jobs import Jobs
 
@@ -16,3 +17,4 @@ class Stores:
     jobs: Jobs
     events: Events
     artifacts: ArtifactStore
+    base_scores: BaseScores

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -41,7 +42,8 @@ def generate(
     lora: Annotated[
         list[str] | None,
         typer.Option(
-            help="The id of a job, with or without a weight: ID:0.8.", autocompletion=job_ids
+            help="The id of a job or a safetensors file, with or without a weight: ID:0.8.",
+            autocompletion=job_ids,
         ),
     ] = None,
     seeds: Annotated[str, typer.Option(help="Like 0,1,2 or 0-7.")] = "0",
@@ -130,5 +132,12 @@ def _seeds(text: str) -> list[int]:
 
 
 def _lora(text: str) -> dict[str, object]:
-    job, colon, weight = text.partition(":")
-    return {"job": job, "weight": weight} if colon else {"job": job}
+    name, colon, weight = text.rpartition(":") if ":" in text else (text, "", "")
+    weighted: dict[str, object] = {"weight": weight} if colon else {}
+    # Ids of jobs have neither.
+    if "." not in name and os.sep not in name:
+        return {"job": name} | weighted
+    try:
+        return {"file": Path(name).read_bytes()} | weighted
+    except OSError as error:
+        fail(f"--lora {text}: can't read {name}: {error.strerror}", BAD_INPUT)

@@ -12,7 +12,6 @@ from pydantic import Discriminator, Field, Tag
 from dualprocess.schemas.fields import (
     NUMBER,
     Deadline,
-    JobId,
     Metadata,
     Model,
     Name,
@@ -34,6 +33,7 @@ from dualprocess.schemas.settings import (
     ImageSettings,
     JobLoraSettings,
     LoraOptions,
+    LoraStart,
     OptimizerOptions,
     OptimizerSettings,
 )
@@ -118,10 +118,10 @@ class ResolvedJobSpec(Model):
     metadata: Metadata = {}
 
 
-class LoraUse(Model):
-    """The LoRA of a finished job, with a weight; at 1.0 it acts as it did in its job."""
+class LoraUse(LoraStart):
+    """The LoRA of an ended job, or a file's, with a weight; at 1.0 it acts as it did in its job, or
+    as the file does elsewhere."""
 
-    job: Annotated[JobId, Field(description="A job that has a LoRA.")]
     weight: Annotated[
         Weight,
         Field(description="At 1.0 the LoRA acts as it did in its job; at 0 it changes nothing."),

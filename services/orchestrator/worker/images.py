@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dualprocess.schemas import ImageScore, JobStatus, ResolvedImagesSpec, Score, Scores
 from dualprocess.v1 import generator_pb2_grpc
 from services.orchestrator.is_needed import base_score
-from services.orchestrator.store.artifacts import LORA_FILE
 from services.orchestrator.worker import wire
 from services.orchestrator.worker.files import read_file
 from services.orchestrator.worker.known import remember
@@ -29,7 +28,7 @@ async def render(
 ) -> JobStatus:
     """Runs the job of ``owner``; raises as ``optimize`` does, and ``JobRefused`` for a LoRA that is
     gone."""
-    loras = [await read_file(use.job, LORA_FILE, stores, lease) for use in spec.loras]
+    loras = [await read_file(use.job, use.artifact, stores, lease) for use in spec.loras if use.job]
     pictures: dict[int, bytes] = {}
     async for answer in generator.Generate(wire.generate_requests(spec, loras)):
         if lease.cancel_wanted.is_set():

@@ -224,7 +224,7 @@ def test_every_field_that_can_be_written_is_classified() -> None:
     assert {name for request in requests for name in request.model_fields} == WORDS.keys()
     # Everything else in a batch is jobs.
     assert BatchRequest.model_fields.keys() == {
-        *("specs", "spec", "prompts", "seeds", "repeats", "name")
+        *("specs", "spec", "prompts", "seeds", "repeats", "sweep", "name")
     }
 
 

@@ -46,11 +46,11 @@ class Race:
 
     def step(self, rung: int, steps: int) -> int:
         """The step of a job with so many ``steps`` at which a rung lies."""
-        return max(1, steps // 2 ** (len(self.scores) - rung))
+        return max(1, steps >> (len(self.scores) - rung))
 
     def kept(self, rung: int) -> int:
         """How many go on after a rung."""
-        return math.ceil(self.size / 2 ** (rung + 1))
+        return math.ceil(self.size / (2 << rung))
 
     def beaten(self, job_id: str) -> tuple[int, int] | None:
         """The rung at which too many are better than the job, and how many; ``None`` if it may go

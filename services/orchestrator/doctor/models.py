@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from services.common.gpus import Gpus, look
-from services.common.presets import AnyPreset, PresetError, Presets, load_presets
+from services.common.presets import EXTERNAL, AnyPreset, PresetError, Presets, load_presets
 from services.orchestrator.doctor.finding import Finding, fine, problem, warning
 from services.orchestrator.doctor.stores import of_disk
 
@@ -45,6 +45,8 @@ def _all(presets: Presets) -> list[AnyPreset]:
 
 
 def _of_preset(preset: AnyPreset, directory: Path) -> Iterator[Finding]:
+    if preset.family == EXTERNAL:
+        return
     if not preset.is_on_hub:
         if not Path(preset.model).is_dir():
             yield problem(

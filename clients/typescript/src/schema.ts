@@ -619,6 +619,37 @@ export interface components {
             wait?: number;
         };
         /**
+         * BaseScore
+         * @description How well a base model, without a LoRA, does already what the questions ask for.
+         */
+        BaseScore: {
+            /**
+             * Vlm
+             * @description Who scored its images.
+             */
+            vlm: string;
+            /**
+             * Images
+             * @description How many were scored.
+             */
+            images: number;
+            /**
+             * Probability
+             * @description Probability of the right answers: mean over the images.
+             */
+            probability: number;
+            /**
+             * Best
+             * @description The same of the best image.
+             */
+            best: number;
+            /**
+             * Advice
+             * @description A sentence, if that says whether a LoRA will help.
+             */
+            advice?: string | null;
+        };
+        /**
          * Batch
          * @description A batch, as it is now. It exists as long as one of its jobs exists.
          */
@@ -674,8 +705,8 @@ export interface components {
         };
         /**
          * BatchRequest
-         * @description Either many specs, or one spec with prompts and seeds: one job for each prompt with each
-         *     seed.
+         * @description Either many specs, or one spec with prompts, a sweep and seeds: one job for each prompt with
+         *     each combination of values and each seed.
          */
         BatchRequest: {
             /**
@@ -700,6 +731,13 @@ export interface components {
              * @description Instead of seeds: the number of seeds, counted up from the spec's own.
              */
             repeats?: number | null;
+            /**
+             * Sweep
+             * @description Fields of the spec by their paths, like `optimizer.lr`, each with its values: each combination becomes a job, with its values in the name.
+             */
+            sweep?: {
+                [key: string]: components["schemas"]["JsonValue"][];
+            } | null;
             /** Name */
             name?: string | null;
         };
@@ -757,6 +795,8 @@ export interface components {
              * @default []
              */
             warnings?: string[];
+            /** @description The `base` that the job would have from the start. */
+            base?: components["schemas"]["BaseScore"] | null;
         };
         /** EvalOptions */
         EvalOptions: {
@@ -921,6 +961,20 @@ export interface components {
             /** Negative Prompt */
             negative_prompt?: string | null;
         };
+        /**
+         * ImageScore
+         * @description All questions over one image, as in ``Score``.
+         */
+        ImageScore: {
+            /**
+             * Seed
+             * @description Its file is `image-SEED.png`.
+             */
+            seed: number;
+            probability: components["schemas"]["Probability"];
+            /** Correct */
+            correct: number;
+        };
         /** ImageSettings */
         ImageSettings: {
             /**
@@ -998,6 +1052,11 @@ export interface components {
              * @description The VLM that answers; needed if there are questions.
              */
             vlm?: string | null;
+            /**
+             * Best Of
+             * @description So many seeds are drawn and scored: those of `seeds`, then others counted up from the largest. As many images as `seeds` has are kept, those whose right answers are most probable; `scores.images` lists them, the best first.
+             */
+            best_of?: number | null;
             /**
              * Wait
              * @description Seconds to wait for the images before the answer is a 202.
@@ -1101,8 +1160,14 @@ export interface components {
             /** Loss */
             loss?: number | null;
             probability?: components["schemas"]["Probability"] | null;
-            /** @default {} */
+            /**
+             * @default {
+             *       "images": []
+             *     }
+             */
             scores?: components["schemas"]["Scores"];
+            /** @description What was known of the base model before the job, from images or jobs of the last days with the same prompt, questions, image settings and (first) VLM; of a job of the kind images without LoRAs, what it found itself. */
+            base?: components["schemas"]["BaseScore"] | null;
             /**
              * Warnings
              * @description What its owner should know, with what to do about it.
@@ -1280,6 +1345,7 @@ export interface components {
                 [key: string]: string;
             };
         };
+        JsonValue: unknown;
         /**
          * JudgeScores
          * @description Scores by a VLM that did not teach. If it disagrees, the LoRA only fooled its teacher.
@@ -1377,14 +1443,26 @@ export interface components {
         };
         /**
          * LoraUse
-         * @description The LoRA of a finished job, with a weight; at 1.0 it acts as it did in its job.
+         * @description The LoRA of an ended job, or a file's, with a weight; at 1.0 it acts as it did in its job, or
+         *     as the file does elsewhere.
          */
         LoraUse: {
             /**
              * Job
-             * @description A job that has a LoRA.
+             * @description An ended job of the same generator.
              */
-            job: string;
+            job?: string | null;
+            /**
+             * Artifact
+             * @description Which of the job's files to use.
+             * @default pytorch_lora_weights.safetensors
+             */
+            artifact?: string;
+            /**
+             * File
+             * @description A LoRA from elsewhere, a safetensors file, in base64.
+             */
+            file?: string | null;
             /**
              * Weight
              * @description At 1.0 the LoRA acts as it did in its job; at 0 it changes nothing.
@@ -1657,6 +1735,11 @@ export interface components {
             question_postfix: string;
             /** Vlm */
             vlm: string | null;
+            /**
+             * Keep
+             * @description With `best_of`: `seeds` are all that are drawn, and the best so many images are kept.
+             */
+            keep?: number | null;
         };
         /**
          * ResolvedJobSpec
@@ -1762,6 +1845,12 @@ export interface components {
             base?: components["schemas"]["Score"] | null;
             lora?: components["schemas"]["Score"] | null;
             judge?: components["schemas"]["JudgeScores"] | null;
+            /**
+             * Images
+             * @description Of a job of the kind images: each image that was kept, the best first. `base` or `lora` are means over all that were drawn.
+             * @default []
+             */
+            images?: components["schemas"]["ImageScore"][];
             /**
              * Drift
              * @description How far an image with the LoRA is from the base model's image of the same seed: 0 is the same picture, about 1 a different one.

@@ -26,7 +26,7 @@ An optimise job::
 
 An images job::
 
-    pictures = seeds * picture * g * S
+    pictures = seeds * picture * g * S    (with best_of: all that are drawn)
     scoring  = seeds * asked
     prompts  = g * 256 * max_sequence_length of the generator
 

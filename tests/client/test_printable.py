@@ -139,8 +139,16 @@ ALL = "".join(text for text, _ in HOSTILE) + "\x1b[2J"
 ID = "0" * 26
 #: Every command that asks a service, with its arguments.
 WALK: dict[str, list[list[str]]] = {
-    "submit": [["job.json"], ["job.json", "--wait"], ["job.json", "--watch"]],
-    "batch": [["set.json", "--out", "out", "--watch"]],
+    "submit": [
+        ["job.json"],
+        ["job.json", "--wait"],
+        ["job.json", "--watch"],
+        ["job.json", "--look"],
+    ],
+    "batch": [
+        ["set.json", "--out", "out", "--watch"],
+        ["set.json", "--out", "halved", "--watch", "--halve"],
+    ],
     "list": [[]],
     "show": [[ID]],
     "watch": [[ID]],
@@ -183,6 +191,7 @@ def hostile(request: httpx.Request) -> httpx.Response:
         "stopped_because": ALL,
         "warnings": [ALL],
         "causes": [ALL],
+        "base": {"vlm": ALL, "images": 2, "probability": 0.5, "best": 0.9, "advice": ALL},
         "artifacts": [{"name": ALL.replace("/", ""), "media_type": ALL, "bytes": 1, "sha256": ALL}],
     }
     if path.endswith("/events"):

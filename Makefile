@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 PYTHON ?= python3
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test pytest long fuzz lint proto typescript docs up chaos cluster load strangers mutants locks clean
+.PHONY: setup demo test pytest long fuzz lint proto typescript docs up chaos cluster bench load strangers mutants locks clean
 
 setup: $(STAMP)
 
@@ -47,6 +47,10 @@ chaos: setup
 # The service over hosts with addresses of their own, which come and go. Needs root, for namespaces.
 cluster: setup
 	$(BIN)/python -m tests.cluster
+
+# Measures what a step, the wire, questions and a start cost, in ratios and counts; minutes, no GPU.
+bench: setup
+	$(BIN)/python -m benchmarks --save
 
 # Measures how many requests the REST API can serve on this machine.
 load: setup

@@ -1,7 +1,6 @@
 """Measures what each phase of a step costs, in two services and in one process, without the guard
 and with each of its terms, in turn.
 
-``python -m benchmarks.step`` prints the table; ``--save`` keeps it in ``benchmarks/results/``.
 The services and the one process compute the same, with the same models, seed and spec, and one
 thread for each process. The services also send images and gradients over gRPC to a second process.
 Quote the ratios, not the times: noise of the machine affects both sides alike.
@@ -9,10 +8,8 @@ Quote the ratios, not the times: noise of the machine affects both sides alike.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
-import json
 import statistics
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -21,10 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-from rich.console import Console
 from rich.table import Table
 
-from benchmarks.machine import provenance
 from dualprocess.cli import specs
 from dualprocess.schemas import GuardOptions, ResolvedJobSpec
 from dualprocess.v1 import generator_pb2 as pb
@@ -47,6 +42,8 @@ GUARDS = {
 PHASES = ("forward", "vlm", "wire", "backward", "total")
 #: Steps at the start of a round that don't count, while pages and caches warm up.
 WARM_UP = 2
+#: Steps that count, in a round of each side.
+STEPS, ROUNDS = 12, 3
 
 Times = dict[str, float]
 
@@ -59,13 +56,8 @@ class Measured:
     alone: list[Times] = field(default_factory=list)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=20, help="that count, in a round")
-    parser.add_argument("--rounds", type=int, default=5, help="of each side")
-    parser.add_argument("--save", action="store_true")
-    arguments = parser.parse_args()
-    steps: int = arguments.steps + WARM_UP
+def measure() -> dict[str, Any]:
+    steps = STEPS + WARM_UP
     file = specs.load(
         str(ROOT / "examples" / "red-circle.yaml"),
         [f"optimizer.steps={steps}", "optimizer.batch=4", "eval.images=1", "eval.every=0"],
@@ -73,18 +65,12 @@ def main() -> None:
     asked = {name: file.model_copy(update={"guard": guard}) for name, guard in GUARDS.items()}
     presets = load_presets()
     resolved = {name: resolve_job(spec, presets) for name, spec in asked.items()}
-    measured = asyncio.run(measure(resolved, arguments.rounds))
+    measured = asyncio.run(in_turn(resolved, ROUNDS))
     off = resolved["off"]
-    result = {"batch": off.optimizer.batch, "image": off.image.width, **summary(measured)}
-    for shown in tables(result):
-        Console().print(shown)
-    if arguments.save:
-        path = Path(__file__).parent / "results" / "step.json"
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(json.dumps(provenance() | result, indent=2) + "\n", encoding="utf-8")
+    return {"batch": off.optimizer.batch, "image": off.image.width, **summary(measured)}
 
 
-async def measure(asked: Mapping[str, ResolvedJobSpec], rounds: int) -> dict[str, Measured]:
+async def in_turn(asked: Mapping[str, ResolvedJobSpec], rounds: int) -> dict[str, Measured]:
     """Runs each spec on each side in turn, round after round."""
     measured = {name: Measured() for name in asked}
     one = next(iter(asked.values()))
@@ -184,7 +170,3 @@ def tables(result: Mapping[str, Any]) -> Iterator[Table]:
             apart, together = of["services_ms"][phase], of["one_process_ms"][phase]
             shown.add_row(phase, f"{apart:.2f}", f"{together:.2f}" if together else "–")
         yield shown
-
-
-if __name__ == "__main__":
-    main()

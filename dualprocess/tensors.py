@@ -24,6 +24,13 @@ NUMPY_DTYPES: dict[tensor_pb2.Dtype.ValueType, np.dtype[np.generic]] = {
     tensor_pb2.DTYPE_BFLOAT16: np.dtype("<u2"),
 }
 
+#: The bits of infinity: those of NaN, without the sign, are larger.
+_INFINITY: dict[tensor_pb2.Dtype.ValueType, int] = {
+    tensor_pb2.DTYPE_FLOAT32: 0x7F800000,
+    tensor_pb2.DTYPE_FLOAT16: 0x7C00,
+    tensor_pb2.DTYPE_BFLOAT16: 0x7F80,
+}
+
 
 def to_proto(array: NDArray[np.generic], dtype: tensor_pb2.Dtype.ValueType) -> tensor_pb2.Tensor:
     """Packs ``array`` as ``dtype``.
@@ -67,12 +74,28 @@ def from_proto(
         raise TensorError(f"{name}: shape {list(got)} is not [{wanted}]")
     # Python integers, so that no shape can overflow.
     needed = math.prod(got) * dtype.itemsize
-    if len(tensor.data) != needed:
+    # Each access to the field makes a copy of it.
+    data = tensor.data
+    if len(data) != needed:
         raise TensorError(
             f"{name}: {_name(tensor.dtype)} of shape {list(got)} needs {needed} bytes, "
-            f"but {len(tensor.data)} came"
+            f"but {len(data)} came"
         )
-    return np.frombuffer(tensor.data, dtype=dtype).reshape(got)
+    return np.frombuffer(data, dtype=dtype).reshape(got)
+
+
+def is_finite(array: NDArray[np.generic], dtype: tensor_pb2.Dtype.ValueType) -> bool:
+    """Whether no value of ``array``, as ``from_proto`` gives it for ``dtype``, is NaN or infinite.
+
+    Looks at the bits only, since numpy has no bfloat16, and in place: the sign is the highest bit,
+    and no finite value of either sign has an exponent as high as the one of infinity.
+    """
+    bits = array.view(f"<u{array.dtype.itemsize}")
+    infinity = _INFINITY[dtype]
+    negative = infinity | 1 << (8 * array.dtype.itemsize - 1)
+    # As signed numbers all negative values are below the positive ones, as unsigned ones above.
+    highest_positive = bits.view(f"<i{array.dtype.itemsize}").max()
+    return bool(highest_positive < infinity and bits.max() < negative)
 
 
 def _fits(got: Sequence[int], wanted: Sequence[int | None]) -> bool:

@@ -17,6 +17,7 @@ from typing import ParamSpec, Protocol, TypeVar
 
 import torch
 
+from services.common.attention import choose_kernels
 from services.common.device_errors import is_device_error, is_out_of_memory
 from services.common.errors import DeviceFault, OutOfDeviceMemory, StartError
 from services.common.presets import AnyPreset
@@ -45,6 +46,7 @@ class DeviceThread:
         if name == "auto":
             name = "cuda" if torch.cuda.is_available() else "cpu"
         self.device = _present(name)
+        choose_kernels(self.device)
         #: How many functions run or wait to run.
         self.waiting = 0
         # The size of the OpenMP pool is set per thread, so it is set on the thread that computes.

@@ -31,7 +31,9 @@ DEFAULT_DIRECTORY = Path(__file__).resolve().parents[2] / "presets"
 GUARD = GuardSettings(anchor=0.8, margin=0.95, worst_case=0.04)
 
 DtypeName = Literal["float32", "float16", "bfloat16"]
-_BYTES: Mapping[str, int] = {"float32": 4, "float16": 2, "bfloat16": 2}
+_BYTES: Mapping[str, float] = {"float32": 4, "float16": 2, "bfloat16": 2}
+#: Of a large model, whose embeddings and heads stay as they are.
+_QUANTIZED_BYTES: Mapping[Quantization, float] = {"int8": 1.1, "float8": 1.1, "nf4": 0.65}
 
 
 class PresetError(ValueError):
@@ -51,6 +53,8 @@ class _Preset(BaseModel):
     billions_of_parameters: Annotated[float, Field(ge=0)] = 0.0
     #: What is computed again to save memory; `auto`: as little as the device allows.
     memory: MemoryChoice = "auto"
+    #: Whether a GPU runs steps that come again from recordings, while it has memory to spare.
+    recordings: bool = True
     #: Numbers of the frozen weights, if they are to be smaller than `dtype`.
     quantize: Quantization | None = None
 
@@ -63,7 +67,8 @@ class _Preset(BaseModel):
     def weights_gib(self) -> float:
         """Memory for the weights on a device; 0 if the preset does not say. Images, gradients and
         LoRAs need more."""
-        return self.billions_of_parameters * 1e9 * _BYTES[self.dtype] / 2**30
+        each = _QUANTIZED_BYTES[self.quantize] if self.quantize else _BYTES[self.dtype]
+        return self.billions_of_parameters * 1e9 * each / 2**30
 
 
 class Sides(BaseModel):
@@ -94,6 +99,8 @@ class GeneratorPreset(_Preset):
     #: Above this scale classifier-free guidance is on.
     guidance_above: Annotated[float, Field(ge=0)] = 1.0
     max_sequence_length: Annotated[int, Field(ge=1)] = 512
+    #: Whether the denoiser's repeated blocks are compiled: the first steps take minutes longer.
+    compile_blocks: bool = False
     image: ImageSettings
     lora: LoraSettings
     optimizer: OptimizerSettings = OptimizerSettings()
@@ -113,7 +120,8 @@ class VlmPreset(_Preset):
     #: begins.
     chat: str
     #: How many conversations (an image with a question) go through the text model in one pass;
-    #: memory limits this. More are done in several passes, with the same result.
+    #: memory limits this. More are done in several passes, with the same result. Those about one
+    #: image share their beginning, and take less memory than as many about several.
     conversations_at_once: Annotated[int, Field(ge=1)] = 32
     #: Whether the VLM knows enough language to write questions and prompts.
     writes: bool = True

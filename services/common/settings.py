@@ -25,7 +25,7 @@ from services.common.addresses import Host
 from services.common.credentials import Credentials, read_credentials
 from services.common.environment import Environment
 from services.common.memory import MemoryChoice, Quantization
-from services.common.presets import DEFAULT_DIRECTORY
+from services.common.presets import DEFAULT_DIRECTORY, PresetT
 from services.common.telemetry import LogFormat
 
 #: The folder where Docker and Kubernetes mount secrets; each file is a setting, like a variable.
@@ -174,7 +174,29 @@ class GpuServiceSettings(GrpcSettings):
         description="What is computed again to save memory: fast, decoder, blocks, lean, or auto; "
         "instead of the preset's choice.",
     )
+    recordings: bool | None = Field(
+        default=None,
+        description="Whether a GPU runs steps that come again from recordings (CUDA graphs), while "
+        "it has memory to spare; instead of the preset's choice.",
+    )
     quantize: Quantization | None = Field(
         default=None,
         description="Numbers of the frozen weights: int8, float8 or nf4; instead of the preset's.",
     )
+    compile_blocks: bool | None = Field(
+        default=None,
+        description="Whether a generator compiles its denoiser's repeated blocks, instead of the "
+        "preset's choice. The first steps of each image size and rank take minutes longer; later "
+        "jobs compile nothing. TORCHINDUCTOR_CACHE_DIR keeps the code for the next start.",
+    )
+
+    def applied(self, preset: PresetT) -> PresetT:
+        """The preset with what these settings choose instead of it."""
+        names = ("quantize", "recordings", "compile_blocks")
+        choices = {name: getattr(self, name) for name in names}
+        chosen = {
+            name: choice
+            for name, choice in choices.items()
+            if choice is not None and name in type(preset).model_fields
+        }
+        return preset.model_copy(update=chosen) if chosen else preset

@@ -16,6 +16,7 @@ from services.common.device import DeviceThread, warn_of_cpu
 from services.common.device_health import DeviceHealth, identity
 from services.common.device_memory import show_device_memory
 from services.common.errors import StartError
+from services.common.freed_memory import keep_freed_memory
 from services.common.metrics import show_metrics
 from services.common.presets import PresetError, load_presets
 from services.common.server import Loaded, serve
@@ -23,12 +24,13 @@ from services.common.settings import GpuServiceSettings
 from services.common.telemetry import configure_logging
 from services.common.tracing import configure_tracing
 from services.generator import registry
+from services.generator.footprint.level import level
 from services.generator.probe import probe
 from services.generator.servicer import GeneratorServicer
 
 
 async def main(settings: GpuServiceSettings) -> None:
-    preset = load_presets(settings.presets).generator(settings.preset)
+    preset = settings.applied(load_presets(settings.presets).generator(settings.preset))
     credentials = settings.credentials()
     device = DeviceThread(settings.device, threads=settings.threads)
     warn_of_cpu(settings.device, device, preset)
@@ -36,7 +38,8 @@ async def main(settings: GpuServiceSettings) -> None:
     show_metrics(settings)
 
     async def load(port: int) -> Loaded:
-        family = await device.run(registry.load, preset, device.device)
+        memory = await device.run(level, preset, settings.memory or preset.memory, device.device)
+        family = await device.run(registry.load, preset, device.device, memory)
         device_id = identity(device.device, port)
         servicer = GeneratorServicer(preset, family, device, credentials, device_id)
         return Loaded(
@@ -53,6 +56,7 @@ async def main(settings: GpuServiceSettings) -> None:
 
 
 if __name__ == "__main__":
+    keep_freed_memory()
     settings = GpuServiceSettings.from_command_line()
     configure_logging("generator", settings.log_level, settings.log_format)
     configure_tracing("generator")

@@ -8,6 +8,7 @@ import torch
 
 from dualprocess.v1 import generator_pb2 as pb
 from services.generator.families.base import Conditioning, GeneratorFamily, Schedule
+from services.generator.recorded import RecordedSampling
 
 #: Predictions for repeated noise are kept on the CPU, up to this many bytes.
 _MOST_BYTES = 256 * 1024 * 1024
@@ -34,7 +35,7 @@ class BasePredictions:
     def __init__(
         self, family: GeneratorFamily, schedule: Schedule, optimizer: pb.OptimizerSpec
     ) -> None:
-        self._family = family
+        self._sampling = RecordedSampling(family)
         self._schedule = schedule
         self._repeats = optimizer.noise_seeds < optimizer.steps
         self._kept: dict[tuple[int, int, int], torch.Tensor] = {}
@@ -47,8 +48,7 @@ class BasePredictions:
         comes_again = self._repeats and index == 0
         if comes_again and origin.noise in self._kept:
             return self._kept[origin.noise].to(latents.device)
-        model_pred = self._family.denoise(latents, origin.conditioning, self._schedule, index)
-        x0 = self._family.predict_x0(latents, model_pred, self._schedule, index)
+        x0 = self._sampling.x0(latents, origin.conditioning, self._schedule, index)
         if comes_again and self._bytes + x0.nbytes <= _MOST_BYTES:
             self._kept[origin.noise] = x0.to("cpu", copy=True)
             self._bytes += x0.nbytes

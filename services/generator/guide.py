@@ -49,10 +49,15 @@ class Guidance:
     device_seconds: float
 
 
-def gradient_of(guidance: Guidance, images: Sequence[int]) -> torch.Tensor:
-    """d loss / d images, for images of this shape. Raises ``BadGradient``."""
+def gradient_of(
+    guidance: Guidance, images: Sequence[int], device: torch.device | None = None
+) -> torch.Tensor:
+    """d loss / d images, for images of this shape, still on the CPU; ``device`` is where it is to
+    go. Raises ``BadGradient``."""
     try:
-        return torch_tensors.from_proto(guidance.gradient, name="gradient", shape=tuple(images))
+        return torch_tensors.from_proto(
+            guidance.gradient, name="gradient", shape=tuple(images), device=device
+        )
     except TensorError as error:
         raise BadGradient(f"the VLM's answer can't be used: {error}") from error
 
@@ -82,26 +87,26 @@ class VlmGuide:
     ) -> None:
         self._replicas = replicas
         self._warn = warn
-        self._questions = questions
-        self._postfix = question_postfix
-        self._guard = guard
+        #: Every request but its images.
+        self._asked = vlm_pb2.GuideRequest(
+            questions=questions, question_postfix=question_postfix, guard=guard
+        )
         self._name = replicas.name
         self._waiting = waiting
 
     async def __call__(self, images: tensor_pb2.Tensor) -> Guidance:
-        request = vlm_pb2.GuideRequest(
-            images=images,
-            questions=self._questions,
-            question_postfix=self._postfix,
-            guard=self._guard,
-        )
+        request = vlm_pb2.GuideRequest()
+        request.CopyFrom(self._asked)
+        # An argument of the constructor is written and parsed again; this is one copy.
+        request.images.CopyFrom(images)
         response = await self._ask(request)
         answers = [image.answers for image in response.images]
-        wanted = [len(self._questions)] * images.shape[0]
+        questions = len(self._asked.questions)
+        wanted = [questions] * images.shape[0]
         if [len(row) for row in answers] != wanted:
             raise BadGradient(
                 f"the VLM {self._name} answered {[len(row) for row in answers]} questions of "
-                f"{images.shape[0]} images; {len(self._questions)} were asked of each"
+                f"{images.shape[0]} images; {questions} were asked of each"
             )
         return Guidance(
             loss=response.loss,

@@ -74,6 +74,8 @@ class GeneratorServicer(generator_pb2_grpc.GeneratorServicer):
             device=str(self._device.device),
             version=version("dualprocess"),
             device_id=self._device_id,
+            memory=self._family.memory,
+            quantized=self._preset.quantize or "",
         )
 
     # grpc.aio also accepts a coroutine that writes to the stream; the typed stubs have only

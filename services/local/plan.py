@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from services.common.footprint.usual import too_small
 from services.common.gpus import Gpus
 from services.common.presets import AnyPreset, PresetError, Presets
 from services.local.others import addressed, refuse_to_load
@@ -198,7 +199,7 @@ def _no_gpu(gpus: Gpus, asked: str) -> str:
 
 
 def _too_small(placed: Sequence[Placed], models: Sequence[AnyPreset], gpus: Gpus) -> list[str]:
-    """Warns of GPUs that have not even enough memory for the weights of their models."""
+    """Warns of GPUs that have too little memory for the models on them."""
     said = []
     for gpu in gpus.found:
         here = [
@@ -206,12 +207,8 @@ def _too_small(placed: Sequence[Placed], models: Sequence[AnyPreset], gpus: Gpus
             for place, model in zip(placed, models, strict=True)
             if place.card is not None and gpu.is_called(place.card)
         ]
-        weights = sum(model.weights_gib for model in here)
-        if 0 < gpu.total_mib < weights * 1024:
-            said.append(
-                f"GPU {gpu.index} has {gpu.total_mib / 1024:.0f} GiB, and the weights of "
-                f"{' and '.join(model.name for model in here)} alone take {weights:.0f} GiB"
-            )
+        if here and gpu.total_mib and (fault := too_small(here, gpu.total_mib / 1024)):
+            said.append(f"GPU {gpu.index} has {gpu.total_mib / 1024:.0f} GiB, and {fault}")
     return said
 
 

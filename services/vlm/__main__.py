@@ -15,6 +15,7 @@ from services.common.device import DeviceThread, warn_of_cpu
 from services.common.device_health import DeviceHealth, identity
 from services.common.device_memory import show_device_memory
 from services.common.errors import StartError
+from services.common.freed_memory import keep_freed_memory
 from services.common.metrics import show_metrics
 from services.common.presets import PresetError, load_presets
 from services.common.server import Loaded, serve
@@ -22,6 +23,7 @@ from services.common.settings import GpuServiceSettings
 from services.common.telemetry import configure_logging
 from services.common.tracing import configure_tracing
 from services.vlm import registry
+from services.vlm.footprint.level import level
 from services.vlm.probe import probe
 from services.vlm.servicer import VlmServicer
 
@@ -33,6 +35,7 @@ async def main(settings: GpuServiceSettings) -> None:
             f"--preset: {preset.name} is external, so it has no weights to load here; start its "
             "own service, and name its address in the workers' --vlms"
         )
+    preset = settings.applied(preset)
     credentials = settings.credentials()
     device = DeviceThread(settings.device, threads=settings.threads)
     warn_of_cpu(settings.device, device, preset)
@@ -40,7 +43,8 @@ async def main(settings: GpuServiceSettings) -> None:
     show_metrics(settings)
 
     async def load(port: int) -> Loaded:
-        vlm = await device.run(registry.load, preset, device.device)
+        memory = await device.run(level, preset, settings.memory or preset.memory, device.device)
+        vlm = await device.run(registry.load, preset, device.device, memory)
         device_id = identity(device.device, port)
         servicer = VlmServicer(preset, vlm, device, device_id)
         return Loaded(
@@ -56,6 +60,7 @@ async def main(settings: GpuServiceSettings) -> None:
 
 
 if __name__ == "__main__":
+    keep_freed_memory()
     settings = GpuServiceSettings.from_command_line()
     configure_logging("vlm", settings.log_level, settings.log_format)
     configure_tracing("vlm")

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from benchmarks import families
-from benchmarks.architectures.generators import NETWORKS, Networks
-from benchmarks.architectures.vlms import CONFIGS, vlm
-from benchmarks.architectures.weights import bfloat16_on
 from services.common.presets import load_presets
+from services.generator.architecture import Networks
+from services.generator.architecture import networks as networks_of
+from services.vlm.architecture import vlm
 
 META = torch.device("meta")
 #: Parameters on the hub, in billions: of a generator's denoiser, of a whole VLM. Some go by other
@@ -53,8 +53,7 @@ IMAGE_TOKENS = {
 
 
 def networks(name: str) -> Networks:
-    with bfloat16_on(META):
-        return NETWORKS[name]()
+    return networks_of(load_presets().generator(name), META)
 
 
 def denoiser_of(made: Networks) -> torch.nn.Module:
@@ -67,12 +66,11 @@ def billions(*modules: torch.nn.Module) -> float:
 
 
 def test_every_preset_of_the_hub_is_there() -> None:
-    presets = load_presets()
-    assert set(NETWORKS) == {name for name in presets.generators if not name.startswith("tiny-")}
-    assert set(CONFIGS) == {name for name in presets.vlms if not name.startswith("tiny-")}
+    assert set(families.GENERATORS) == set(DENOISERS)
+    assert set(families.VLMS) == set(VLMS)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", DENOISERS)
 def test_generators_have_their_size(name: str) -> None:
     made = networks(name)
     denoiser = denoiser_of(made)
@@ -85,9 +83,9 @@ def test_generators_have_their_size(name: str) -> None:
         assert {weight.device for weight in module.parameters()} == {META}
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", VLMS)
 def test_vlms_have_their_size_and_see_as_many_tokens(name: str) -> None:
-    family = vlm(name, META)
+    family = vlm(load_presets().vlm(name), META)
     assert billions(family.model) == pytest.approx(VLMS[name], rel=0.005)
     assert {weight.dtype for weight in family.model.parameters()} == {torch.bfloat16}
     assert {weight.device for weight in family.model.parameters()} == {META}
@@ -96,7 +94,7 @@ def test_vlms_have_their_size_and_see_as_many_tokens(name: str) -> None:
     assert family.image_placeholder(pixel_values).count(token) == count
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", DENOISERS)
 def test_every_lora_target_of_a_preset_is_a_layer(name: str) -> None:
     """With the architecture on the hub, since the tiny models could lack parts of it."""
     for target in load_presets().generator(name).lora.target_modules:

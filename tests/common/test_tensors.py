@@ -81,3 +81,55 @@ def test_what_is_not_finite_is_refused(value: float) -> None:
     sent = torch_tensors.to_proto(torch.tensor([1.0, value], dtype=torch.bfloat16))
     with pytest.raises(TensorError, match="gradient: holds NaN or infinity"):
         torch_tensors.from_proto(sent, name="gradient")
+
+
+BITS = {torch.float32: "<u4", torch.float16: "<u2", torch.bfloat16: "<u2"}
+#: For each dtype, bits of the values at the edges: ±0, the smallest and largest subnormal, the
+#: smallest normal and largest finite value, infinity, the first and the last NaN.
+EDGES = {
+    torch.float32: (0, 1, 0x7FFFFF, 0x800000, 0x7F7FFFFF, 0x7F800000, 0x7F800001, 0x7FFFFFFF),
+    torch.float16: (0, 1, 0x3FF, 0x400, 0x7BFF, 0x7C00, 0x7C01, 0x7FFF),
+    torch.bfloat16: (0, 1, 0x7F, 0x80, 0x7F7F, 0x7F80, 0x7F81, 0x7FFF),
+}
+
+
+def bit_patterns(dtype: torch.dtype) -> st.SearchStrategy[list[int]]:
+    sign = 1 << (8 * dtype.itemsize - 1)
+    edges = [bits | side for bits in EDGES[dtype] for side in (0, sign)]
+    finite = st.integers(0, EDGES[dtype][4])
+    anything = st.one_of(
+        st.sampled_from(edges),
+        finite,
+        finite.map(lambda bits: bits | sign),
+        st.integers(0, 2 * sign - 1),
+    )
+    return st.lists(anything, min_size=1, max_size=40)
+
+
+@pytest.mark.parametrize("dtype", list(BITS))
+@given(data=st.data())
+def test_a_tensor_is_refused_exactly_if_a_value_is_not_finite(
+    dtype: torch.dtype, data: st.DataObject
+) -> None:
+    bits = np.array(data.draw(bit_patterns(dtype)), BITS[dtype])
+    wire = torch_tensors.WIRE_DTYPES[dtype]
+    sent = tensor_pb2.Tensor(dtype=wire, shape=bits.shape, data=bits.tobytes())
+    meant = torch.frombuffer(bytearray(sent.data), dtype=dtype)
+    if torch.isfinite(meant).all():
+        got = torch_tensors.from_proto(sent, name="gradient")
+        assert torch_tensors.to_proto(got).data == sent.data
+    else:
+        with pytest.raises(TensorError, match="gradient: holds NaN or infinity"):
+            torch_tensors.from_proto(sent, name="gradient")
+
+
+@pytest.mark.parametrize("dtype", list(BITS))
+def test_each_edge_is_judged_as_torch_judges_it(dtype: torch.dtype) -> None:
+    sign = 1 << (8 * dtype.itemsize - 1)
+    for edge in [bits | side for bits in EDGES[dtype] for side in (0, sign)]:
+        bits = np.array([edge], BITS[dtype])
+        meant = torch.frombuffer(bytearray(bits.tobytes()), dtype=dtype)
+        array = bits.view(tensors.NUMPY_DTYPES[torch_tensors.WIRE_DTYPES[dtype]])
+        assert tensors.is_finite(array, torch_tensors.WIRE_DTYPES[dtype]) == bool(
+            torch.isfinite(meant).all()
+        ), hex(edge)

@@ -31,18 +31,10 @@ def facts() -> Any:
 @pytest.fixture
 def adapter(schnell: GeneratorFamily, recorded: dict[str, torch.Tensor]) -> Any:
     adapter = LoraAdapter(schnell, "recorded", lora_spec(rank=16), seed=0)
-    for name, parameter in named(schnell, "recorded"):
+    for name, parameter in adapter.named_parameters.items():
         parameter.data.copy_(recorded[f"lora.{name}"])
     yield adapter
     adapter.remove()
-
-
-def named(family: GeneratorFamily, adapter: str) -> list[tuple[str, torch.nn.Parameter]]:
-    return [
-        (name.replace(f".{adapter}.", "."), parameter)
-        for name, parameter in family.denoiser.named_parameters()
-        if f".{adapter}." in name
-    ]
 
 
 def error(got: torch.Tensor, wanted: torch.Tensor) -> float:
@@ -76,9 +68,8 @@ def test_prediction_image_and_lora_gradient(
     assert error(model_pred, recorded["step0.model_pred"]) < 1e-4
     assert error(x0, recorded["step0.x0"]) < 1e-4
     assert error(images, recorded["step0.image"]) < 1e-4
-    parameters = named(schnell, "recorded")
-    assert len(parameters) == 60
-    for name, parameter in parameters:
+    assert len(adapter.named_parameters) == 60
+    for name, parameter in adapter.named_parameters.items():
         assert parameter.grad is not None
         wanted = recorded[f"step0.grad.{name}"]
         assert float((parameter.grad - wanted).norm() / wanted.norm()) < 1e-3, name

@@ -16,6 +16,7 @@ from safetensors.torch import load, save
 from services.common.device import DeviceThread
 from services.common.errors import InvalidInput
 from services.common.lora_layouts import table
+from services.generator.adapters.low_rank import LowRank
 from services.generator.families.base import GeneratorFamily
 from services.generator.lora.adapter import LoraAdapter
 from services.generator.lora.export import LORA_FILE
@@ -48,9 +49,15 @@ def deltas(denoiser: Any) -> Tensors:
 def ours(family: GeneratorFamily, tensors: Tensors) -> Tensors:
     loras = LoadedLoras(family, "elsewhere", [save(tensors)], [1.0])
     try:
-        return deltas(family.denoiser)
+        (adapter,) = family.adapters.adapters.values()
+        return {module: delta(lora) for module, lora in adapter.items()}
     finally:
         loras.close()
+
+
+def delta(lora: LowRank) -> torch.Tensor:
+    """What it adds to the weight of its module: W [out, in, …]."""
+    return torch.einsum("or...,ri...->oi...", lora.B.flatten(1), lora.A) * lora.scale
 
 
 @cache

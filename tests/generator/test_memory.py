@@ -11,15 +11,17 @@ from typing import Any
 import grpc
 import pytest
 import torch
-from peft.tuners.lora import Linear
 from safetensors.torch import save
 
 from dualprocess.v1 import generator_pb2_grpc
 from services.common.device import DeviceThread
 from services.common.errors import InvalidInput, OutOfDeviceMemory
+from services.generator.adapters.adapted import Adapted, AdaptedLinear
+from services.generator.adapters.low_rank import LowRank
 from services.generator.families.base import GeneratorFamily
 from services.generator.lora.adapter import LoraAdapter
 from services.generator.lora.loaded import LoadedLoras
+from services.generator.memory import levels
 from services.generator.training import Made, Training
 from tests.generator.specs import image_spec, lora_spec, optimize_spec
 from tests.generator.wire import ScriptedVlm, requests, vlm_served, whole
@@ -69,7 +71,12 @@ async def test_a_step_that_failed_frees_its_graph(
 
 
 def adapters(family: GeneratorFamily) -> list[str]:
-    return [name for name, _ in family.denoiser.named_parameters() if "lora_" in name]
+    on = [
+        name
+        for name, layer in family.denoiser.named_modules()
+        if isinstance(layer, Adapted) and layer.on
+    ]
+    return [*family.adapters.adapters, *on]
 
 
 def out_of_memory(*_: Any, **__: Any) -> None:
@@ -96,20 +103,20 @@ async def test_a_lora_that_is_attached_half_way_is_taken_off(
     load: Callable[[str], GeneratorFamily], device: DeviceThread, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     family = load("flux-schnell")
-    update_layer, updated = Linear.update_layer, 0
+    new_lora, made = AdaptedLinear.new_lora, 0
 
-    def second_fails(self: Linear, *args: Any, **kwargs: Any) -> None:
-        nonlocal updated
-        updated += 1
-        if updated > 1:
+    def second_fails(self: AdaptedLinear, *args: Any) -> LowRank:
+        nonlocal made
+        made += 1
+        if made > 1:
             out_of_memory()
-        update_layer(self, *args, **kwargs)
+        return new_lora(self, *args)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Linear, "update_layer", second_fails)
+        patched.setattr(AdaptedLinear, "new_lora", second_fails)
         with pytest.raises(OutOfDeviceMemory):
             await device.run(Training, family, optimize_spec(), "large")
-    assert updated == 2
+    assert made == 2
     assert not adapters(family)
     training = await device.run(Training, family, optimize_spec(), "next")
     await device.run(training.close)
@@ -131,27 +138,38 @@ async def test_text_encoders_leave_the_device_when_one_does_not_fit(
     load: Callable[[str], GeneratorFamily], device: DeviceThread, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     family = load("flux-schnell")
-    first, second = family.text_encoders
-    moves: list[Any] = []
-    monkeypatch.setattr(first, "to", moves.append)
-    monkeypatch.setattr(second, "to", lambda where: None if where == "cpu" else out_of_memory())
-    with pytest.raises(OutOfDeviceMemory):
-        await device.run(family.encode, "a circle", image_spec())
-    assert moves == [family.device, "cpu"]
+    wanted = load("flux-schnell").encode("a square", image_spec())
+    levels.apply(family, "lean")
+    second = family.text_encoders[1].encoder.block[1].layer[0].layer_norm
+    with monkeypatch.context() as patched:
+        patched.setattr(second, "forward", out_of_memory)
+        with pytest.raises(OutOfDeviceMemory):
+            await device.run(family.encode, "a square", image_spec())
+    on_device = [own for encoder in family.text_encoders for own in encoder.parameters()]
+    # Shapes without memory.
+    assert {own.untyped_storage().nbytes() for own in on_device} == {4}
+    square = await device.run(family.encode, "a square", image_spec())
+    assert all(torch.equal(square[name], wanted[name]) for name in wanted)
 
 
 def test_text_encoders_come_to_the_device_once_for_all_prompts(
     load: Callable[[str], GeneratorFamily], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    family = load("flux-schnell")
-    moves: list[Any] = []
-    monkeypatch.setattr(family.text_encoders[0], "to", moves.append)
+    family, came = load("flux-schnell"), 0
+    on_device = family.texts.on_device
+
+    def noted() -> contextlib.AbstractContextManager[None]:
+        nonlocal came
+        came += 1
+        return on_device()
+
+    monkeypatch.setattr(family.texts, "on_device", noted)
     prompts = [f"{number} circles" for number in range(100)] + ["7 circles"]
     encoded = family.encode_all(prompts, image_spec())
-    assert moves == [family.device, "cpu"]
+    assert came == 1
     assert encoded[7] is encoded[100]
     assert encoded[99] is family.encode("99 circles", image_spec())
-    assert len(moves) == 2
+    assert came == 1
 
 
 def test_a_convolution_in_groups_is_refused_by_name(

@@ -58,18 +58,10 @@ def adapter(
         init=pb.LORA_INIT_GAUSSIAN,
     )
     adapter = LoraAdapter(family, "recorded", spec, seed=0)
-    for name, parameter in named(family):
+    for name, parameter in adapter.named_parameters.items():
         parameter.data.copy_(recorded[f"lora.{name}"])
     yield adapter
     adapter.remove()
-
-
-def named(family: GeneratorFamily) -> list[tuple[str, torch.nn.Parameter]]:
-    return [
-        (name.replace(".recorded.", "."), parameter)
-        for name, parameter in family.denoiser.named_parameters()
-        if ".recorded." in name
-    ]
 
 
 def error(got: torch.Tensor, wanted: torch.Tensor) -> float:
@@ -110,9 +102,8 @@ def test_prediction_image_and_lora_gradient(
     assert error(images, recorded[f"step{index}.image"]) < 1e-4
     if index not in WITH_GRADIENT:
         return
-    parameters = named(family)
-    assert len(parameters) == 64
-    for name, parameter in parameters:
+    assert len(adapter.named_parameters) == 64
+    for name, parameter in adapter.named_parameters.items():
         assert parameter.grad is not None
         wanted = recorded[f"step{index}.grad.{name}"]
         assert float((parameter.grad - wanted).norm() / wanted.norm()) < 1e-3, name

@@ -231,14 +231,14 @@ MISTAKES = (
     ),
     Mistake(
         _TRAINING,
-        "        self._optimizer.zero_grad(set_to_none=True)\n        return norm",
-        "        return norm",
+        "        self.skip()\n        return Learned(grad_norm, changed)",
+        "        return Learned(grad_norm, changed)",
         ("tests/generator/test_step_arithmetic.py", "tests/generator/test_resume.py"),
     ),
     Mistake(
         _TRAINING,
-        'without having learned from it."""\n        self._optimizer.zero_grad(set_to_none=True)',
-        'without having learned from it."""',
+        "        self._distances.clear()\n        self._optimizer.zero_grad(set_to_none=True)",
+        "        self._distances.clear()",
         ("tests/generator/test_step_arithmetic.py", "tests/generator/test_memory.py"),
     ),
     Mistake(

@@ -101,6 +101,9 @@ TARGETS = (
         "LoRA",
         (
             LORA,
+            f"{_GENERATOR}/adapters/adapted.py",
+            f"{_GENERATOR}/adapters/low_rank.py",
+            f"{_GENERATOR}/adapters/switchboard.py",
             f"{_GENERATOR}/lora/export.py",
             f"{_GENERATOR}/lora/kohya.py",
             f"{_GENERATOR}/lora/layers.py",
@@ -109,6 +112,8 @@ TARGETS = (
             f"{_GENERATOR}/lora/safetensors_header.py",
         ),
         (
+            "tests/generator/test_low_rank.py",
+            "tests/generator/test_switchboard.py",
             "tests/generator/test_lora.py",
             "tests/generator/test_layouts.py",
             "tests/generator/test_start.py",

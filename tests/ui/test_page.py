@@ -46,6 +46,7 @@ def test_teach_watch_reload_stop_download_use_compare(
     page.click("#teach-best")
     expect(page.locator("#teach-drawn h3")).to_contain_text("The best 4 of 16")
     expect(page.locator("#teach-drawn img")).to_have_count(4)
+    expect(page.locator("#teach-drawn")).to_contain_text("All 16 together, right answers")
     expect(page.locator("#teach-drawn figcaption").first).to_contain_text("%")
     expect(page.locator("#teach-drawn .dp-advice")).to_contain_text(
         "the best of many seeds are enough"

@@ -53,7 +53,7 @@ class Tab:
 @pytest.fixture(scope="module")
 def functions(url: str) -> dict[str, int]:
     """Numbers of the page's functions, by name."""
-    listed = httpx.get(f"{url}/ui/config").json()["dependencies"]
+    listed = httpx.get(f"{url}/ui/config", timeout=60).json()["dependencies"]
     return {one["api_name"]: one["id"] for one in listed if one["queue"]}
 
 
@@ -137,7 +137,8 @@ from services.orchestrator.api.settings import ApiSettings
 
 routes = create_app(ApiSettings(ui=True)).routes
 (mounted,) = [one for one in routes if getattr(one, "path", "") == "/ui"]
-found = [(one.path, sorted(one.methods)) for one in iter_route_contexts(mounted.app.routes)]
+(page,) = [one for one in mounted.app.build().routes if getattr(one, "path", "") == "/ui"]
+found = [(one.path, sorted(one.methods)) for one in iter_route_contexts(page.app.routes)]
 print(json.dumps(found))
 """
 

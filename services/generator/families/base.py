@@ -5,10 +5,9 @@ prompt → conditioning → latents → model_pred → x0 → image.
 
 from __future__ import annotations
 
-import contextlib
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -18,7 +17,9 @@ import torch
 
 from dualprocess.v1 import generator_pb2 as pb
 from services.common.errors import InvalidInput
+from services.common.memory import MemoryLevel
 from services.common.presets import GeneratorPreset
+from services.common.quantize import quantize
 from services.common.reading import (
     TEXT_ENCODERS,
     Framed,
@@ -29,6 +30,10 @@ from services.common.reading import (
     unread,
 )
 from services.common.torch_tensors import DTYPES_BY_NAME
+from services.generator.adapters.switchboard import Switchboard
+from services.generator.compiled import compile_blocks
+from services.generator.memory.modulation import Modulation
+from services.generator.memory.text_encoders import TextEncoders
 
 #: The denoiser's arguments for one prompt, by their names; batch size 1.
 Conditioning = Mapping[str, torch.Tensor]
@@ -61,7 +66,10 @@ class Schedule:
 
 
 class GeneratorFamily(ABC):
-    """One frozen image generator, loaded on a device. Every method runs on the device's thread."""
+    """One frozen image generator. Every method runs on the device's thread.
+
+    A new one is in the host's memory: ``memory.levels.apply`` puts it on ``device``.
+    """
 
     #: The pipeline's class in diffusers, and extra arguments for loading it.
     pipeline_class: ClassVar[str]
@@ -90,13 +98,25 @@ class GeneratorFamily(ABC):
         self.dtype = DTYPES_BY_NAME[preset.dtype]
         for module in (self.denoiser, self.vae, *self.text_encoders):
             module.requires_grad_(False).eval()
-        self.denoiser.to(device)
-        self.vae.to(device)
+        # Images are only ever made.
+        self.vae.encoder = self.vae.quant_conv = None
+        if preset.quantize is not None:
+            for network in (self.denoiser, *self.text_encoders):
+                quantize(network, preset.quantize, on=device, then=torch.device("cpu"))
+        self.texts = TextEncoders(self.text_encoders, device)
+        #: Layers whose outputs may stand for their weights, where a family has such.
+        self.modulation: Modulation | None = None
+        #: ``memory.levels.apply`` sets it, and puts everything in its place.
+        self.memory: MemoryLevel = "fast"
+        self.adapters = Switchboard(self.denoiser, device, self.dtype)
+        if preset.compile_blocks:
+            compile_blocks(self.denoiser)
         self._encodings: OrderedDict[_Text, Conditioning] = OrderedDict()
 
     @classmethod
     def load(cls, preset: GeneratorPreset, device: torch.device) -> Self:
-        """Loads the preset's model, frozen, in its dtype, from a folder or a hub id."""
+        """Loads the preset's model, frozen, in its dtype, from a folder or a hub id, for
+        ``device``."""
         pipeline = getattr(diffusers, cls.pipeline_class).from_pretrained(
             preset.model,
             revision=preset.revision,
@@ -111,14 +131,14 @@ class GeneratorFamily(ABC):
 
     def encode_all(self, prompts: Sequence[str], image: pb.ImageSpec) -> list[Conditioning]:
         """The conditioning for each prompt, with ``image``'s negative prompt if it is used. The
-        text encoders are moved to the device once, and only for new prompts; the last encodings are
-        cached by their texts."""
+        text encoders are brought to the device once, and only for new prompts; the last encodings
+        are cached by their texts."""
         negative_prompt = image.negative_prompt if self.guided(image) else None
         texts = [(prompt, negative_prompt) for prompt in prompts]
         found = {text: self._encodings[text] for text in texts if text in self._encodings}
         missing = [text for text in dict.fromkeys(texts) if text not in found]
         if missing:
-            with torch.no_grad(), self._text_encoders_on_device():
+            with torch.no_grad(), self.texts.on_device():
                 found |= {text: self._encode(*text) for text in missing}
         for text, conditioning in found.items():
             self._encodings[text] = conditioning
@@ -169,16 +189,6 @@ class GeneratorFamily(ABC):
         most = tokenizer.model_max_length if tokens is None else tokens
         own = most - tokenizer.num_special_tokens_to_add()
         return Reader(encoder.name, own, offsets, frame, encoder.summary)
-
-    @contextlib.contextmanager
-    def _text_encoders_on_device(self) -> Iterator[None]:
-        try:
-            for encoder in self.text_encoders:
-                encoder.to(self.device)
-            yield
-        finally:
-            for encoder in self.text_encoders:
-                encoder.to("cpu")
 
     def guided(self, image: pb.ImageSpec) -> bool:
         """Whether the denoiser runs for prompt and negative prompt (Ho and Salimans, 2022)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,9 +11,12 @@ from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 from einops import rearrange
 
 from dualprocess.v1 import generator_pb2 as pb
+from services.common.presets import GeneratorPreset
+from services.common.transfer import upload
 from services.generator.families.base import Conditioning, Schedule
 from services.generator.families.flow import FlowFamily
 from services.generator.families.noise import drawn
+from services.generator.memory.modulation import Aim, Modulation
 
 
 class Flux(FlowFamily):
@@ -23,6 +27,11 @@ class Flux(FlowFamily):
     architecture = "flux-1"
     # OneTrainer's, which ComfyUI maps to diffusers' modules.
     kohya_prefix = "lora_transformer"
+
+    def __init__(self, pipeline: Any, preset: GeneratorPreset, device: torch.device) -> None:
+        super().__init__(pipeline, preset, device)
+        embedder = self.denoiser.time_text_embed
+        self.modulation: Modulation = Modulation(self.denoiser, embedder, device)
 
     def _encode(self, prompt: str, negative_prompt: str | None) -> Conditioning:  # noqa: ARG002
         prompt_embeds, pooled_prompt_embeds, txt_ids = self.pipeline.encode_prompt(
@@ -42,7 +51,7 @@ class Flux(FlowFamily):
         channels = self.denoiser.config.in_channels // 4
         noise_BCHW = drawn(seeds, (channels, 2 * height, 2 * width), self.dtype)
         packed = rearrange(noise_BCHW, "b c (h ph) (w pw) -> b (h w) (c ph pw)", ph=2, pw=2)
-        return packed.to(self.device)
+        return upload(packed, self.device)
 
     def _schedule(self, image: pb.ImageSpec) -> Schedule:
         scheduler = self.pipeline.scheduler
@@ -66,21 +75,42 @@ class Flux(FlowFamily):
         self, latents: torch.Tensor, conditioning: Conditioning, schedule: Schedule, index: int
     ) -> torch.Tensor:
         batch = len(latents)
-        guidance = None
-        if self.denoiser.config.guidance_embeds:
-            guidance = torch.full((batch,), schedule.image.guidance_scale, device=self.device)
-        timestep = schedule.timesteps[index].expand(batch).to(latents.dtype) / 1000
+        pooled = conditioning["pooled_projections"].expand(batch, -1)
+        self._aim(conditioning, schedule, index, batch)
         model_pred: torch.Tensor = self.denoiser(
             hidden_states=latents,
-            timestep=timestep,
-            guidance=guidance,
+            timestep=self._time(schedule, index, batch) / 1000,
+            guidance=self._guidance(schedule, batch),
             encoder_hidden_states=conditioning["encoder_hidden_states"].expand(batch, -1, -1),
-            pooled_projections=conditioning["pooled_projections"].expand(batch, -1),
+            pooled_projections=pooled,
             txt_ids=conditioning["txt_ids"],
             img_ids=self._image_ids(schedule.image),
             return_dict=False,
         )[0]
         return model_pred
+
+    def _time(self, schedule: Schedule, index: int, batch: int) -> torch.Tensor:
+        return schedule.timesteps[index].expand(batch).to(self.dtype)
+
+    def _guidance(self, schedule: Schedule, batch: int) -> torch.Tensor | None:
+        if not self.denoiser.config.guidance_embeds:
+            return None
+        return torch.full((batch,), schedule.image.guidance_scale, device=self.device)
+
+    def _aim(self, conditioning: Conditioning, schedule: Schedule, index: int, batch: int) -> None:
+        pooled = conditioning["pooled_projections"]
+
+        def inputs(index: int) -> tuple[torch.Tensor, ...]:
+            """What the denoiser gives its embedder."""
+            time = self._time(schedule, index, batch) / 1000 * 1000
+            guidance = self._guidance(schedule, batch)
+            scale = () if guidance is None else (guidance.to(self.dtype) * 1000,)
+            return time, *scale, pooled.expand(batch, -1)
+
+        image = schedule.image
+        size_and_scale = (image.width, image.height, image.guidance_scale)
+        key = (len(schedule), *size_and_scale, batch)
+        self.modulation.aim(Aim(pooled, key, index, lambda: map(inputs, range(len(schedule)))))
 
     def latent_map(self, x0: torch.Tensor, image: pb.ImageSpec) -> torch.Tensor:
         height, width = self._patches(image)

@@ -4,7 +4,7 @@ diffusers' ``Flux2KleinPipeline``)."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from einops import rearrange
 from dualprocess.v1 import generator_pb2 as pb
 from services.common.presets import GeneratorPreset, PresetError
 from services.common.reading import TEXT_ENCODERS, Reader
+from services.common.transfer import upload
 from services.generator.families.base import Conditioning, Schedule
 from services.generator.families.chat import chat_frame
 from services.generator.families.flow import FlowFamily
@@ -25,6 +26,11 @@ class Flux2(FlowFamily):
 
     pipeline_class = "Flux2KleinPipeline"
     architecture = "flux-2"
+
+    def __init__(self, pipeline: Any, preset: GeneratorPreset, device: torch.device) -> None:
+        # Only hidden states are used, not what the encoder would say next.
+        pipeline.text_encoder.lm_head = torch.nn.Identity()
+        super().__init__(pipeline, preset, device)
 
     @classmethod
     def load(cls, preset: GeneratorPreset, device: torch.device) -> Self:
@@ -51,7 +57,7 @@ class Flux2(FlowFamily):
         noise_BCHW = drawn(
             seeds, (self.denoiser.config.in_channels, *self._patches(image)), self.dtype
         )
-        return rearrange(noise_BCHW, "b c h w -> b (h w) c").to(self.device)
+        return upload(rearrange(noise_BCHW, "b c h w -> b (h w) c"), self.device)
 
     def _schedule(self, image: pb.ImageSpec) -> Schedule:
         scheduler = self.pipeline.scheduler

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import re
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-
-from peft import LoraConfig
-from peft.tuners.lora import LoraLayer
+from collections.abc import Iterator, Sequence
 
 from services.common.errors import InvalidInput
 from services.generator.families.base import GeneratorFamily
-from services.generator.lora.layers import Lora, attach, detach, fill, silence
+from services.generator.lora.layers import fill
 from services.generator.lora.read import read_lora
 
 
@@ -31,7 +26,7 @@ class LoadedLoras:
         #: What is to be known of the files, a sentence each.
         self.notes: list[str] = []
         self._family = family
-        self._layers: dict[str, Mapping[str, LoraLayer]] = {}
+        self._names: list[str] = []
         try:
             for index, (file, weight) in enumerate(zip(files, weights, strict=True)):
                 try:
@@ -45,44 +40,19 @@ class LoadedLoras:
     def _load(self, adapter: str, file: bytes, weight: float, field: str) -> None:
         read = read_lora(file, self._family)
         self.notes += [f"{field}: {note}" for note in read.notes]
-        layers = attach(self._family.denoiser, adapter, _config(read.loras))
-        self._layers[adapter] = layers
-        for module, layer in layers.items():
-            fill(layer, adapter, read.loras[module], module)
-            layer.set_scale(adapter, weight)
+        ranks = {module: lora.rank for module, lora in read.loras.items()}
+        attached = self._family.adapters.attach(adapter, ranks, weight)
+        self._names.append(adapter)
+        for module, lora in read.loras.items():
+            fill(attached[module], lora, module)
 
     @contextlib.contextmanager
     def active(self) -> Iterator[None]:
         """The denoiser runs with these LoRAs and no other."""
-        on: dict[LoraLayer, list[str]] = {}
-        for adapter, layers in self._layers.items():
-            for layer in layers.values():
-                on.setdefault(layer, []).append(adapter)
-        for layer, adapters in on.items():
-            layer.set_adapter(adapters)
-        try:
+        with self._family.adapters.only(self._names):
             yield
-        finally:
-            silence(self._family.denoiser)
 
     def close(self) -> None:
-        for adapter in self._layers:
-            detach(self._family.denoiser, adapter)
-        self._layers.clear()
-
-
-def _config(loras: Mapping[str, Lora]) -> LoraConfig:
-    """An adapter on these modules only, each with its own rank; alpha equals rank."""
-    by_rank: defaultdict[int, list[str]] = defaultdict(list)
-    for module, lora in loras.items():
-        by_rank[lora.rank].append(re.escape(module))
-    ranks = {f"^(?:{'|'.join(modules)})": rank for rank, modules in by_rank.items()}
-    return LoraConfig(
-        r=1,
-        lora_alpha=1,
-        # Patterns, since peft treats names as suffixes.
-        target_modules="|".join(map(re.escape, loras)),
-        rank_pattern=ranks,
-        alpha_pattern=ranks,
-        init_lora_weights=False,
-    )
+        for name in self._names:
+            self._family.adapters.detach(name)
+        self._names.clear()

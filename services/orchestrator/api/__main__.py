@@ -37,7 +37,7 @@ if __name__ == "__main__":
         sys.exit(printable.lines(f"api: {fault}"))
     settings.check_redis()
     try:
-        app = create_app(settings)
+        app = create_app(settings, page_built=gc.freeze)
     except StoreRefused as error:
         settings.refuse("artifacts", str(error))
     except PresetError as error:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import nullcontext
 from importlib.metadata import version
 
 from fastapi import FastAPI
@@ -57,6 +58,8 @@ from services.orchestrator.store.reporter import Reporter
 from services.orchestrator.store.turns import Turns
 from services.orchestrator.store.uploads import Uploads
 from services.orchestrator.store.workers import Workers
+from services.orchestrator.ui.late_page import LatePage
+from services.orchestrator.ui.mount import mount
 from services.orchestrator.webhooks.addresses import AddressPolicy
 
 #: How often a request tries Redis again before it answers 503.
@@ -86,7 +89,9 @@ _CORS_READ = [
 ]
 
 
-def create_app(settings: ApiSettings) -> FastAPI:
+def create_app(settings: ApiSettings, *, page_built: Callable[[], None] = lambda: None) -> FastAPI:
+    """``page_built`` is called when the page is there, some time after the start."""
+    page: LatePage | None = None
     presets = load_presets(settings.presets)
     store = ArtifactStore(
         settings.artifacts,
@@ -123,7 +128,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
             webhook_secret=settings.webhook_secret,
         )
         app.state.dualprocess = state
-        async with background(settings, state):
+        async with background(settings, state), page.open() if page else nullcontext():
             yield
         with contextlib.suppress(RedisError):
             await state.reporter.leave()
@@ -173,10 +178,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         app.include_router(resource.router)
     document.list_routes(app, [resource.router for resource in resources])
     if settings.ui:
-        # Imported here, since Gradio takes seconds to import and not everyone needs it.
-        from services.orchestrator.ui.mount import mount
-
-        mount(app, auth=settings.auth, owner=owner_of)
+        page = mount(app, auth=settings.auth, owner=owner_of, built=page_built)
     if not settings.auth:
         app.add_middleware(OwnPages, origins=settings.origins)
     # Outside of all others, including the page's: those know only the service's own paths. A web

@@ -8,13 +8,16 @@ from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from services.common.footprint.card import GIB, needed, usable
+from services.common.footprint.choice import fastest
+from services.common.footprint.usual import allowed, usual
 from services.common.gpus import Gpus, look
 from services.common.presets import EXTERNAL, AnyPreset, PresetError, Presets, load_presets
 from services.orchestrator.doctor.finding import Finding, fine, problem, warning
 from services.orchestrator.doctor.stores import of_disk
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-#: Besides the weights: images, gradients, LoRAs, CUDA itself.
+#: Besides the weights, where nobody has counted: images, gradients, LoRAs, CUDA itself.
 _WORK_GIB = 4.0
 #: The oldest driver for each CUDA, from NVIDIA's notes on minor version compatibility.
 DRIVERS = {"12": (525, 60), "13": (580, 0)}
@@ -107,13 +110,13 @@ def _of_cards(gpus: Gpus) -> Iterator[Finding]:
 
 
 def _fits(preset: AnyPreset, gpus: Gpus, named: bool) -> Finding:
-    need = preset.weights_gib + _WORK_GIB
+    need = _need(preset)
     said = f"{preset.name} needs about {need:.0f} GiB ({preset.weights_gib:.0f} of weights)"
     large = [gpu for gpu in gpus.found if _gib(gpu.total_mib) >= need or not gpu.total_mib]
     if not large:
         largest = max(_gib(gpu.total_mib) for gpu in gpus.found)
         said = f"{said}; the largest GPU here has {largest:.0f} GiB"
-        remedy = "use a larger GPU, or a smaller model"
+        remedy = _smaller(preset, largest)
         return problem("memory", said, remedy) if named else warning("memory", said, remedy)
     free = [gpu for gpu in large if _gib(gpu.free_mib) >= need or not gpu.total_mib]
     if not free:
@@ -124,6 +127,21 @@ def _fits(preset: AnyPreset, gpus: Gpus, named: bool) -> Finding:
             "`nvidia-smi` shows by what; if it is this model, all is well",
         )
     return fine("memory", f"{said}; GPU {', '.join(gpu.index for gpu in free)} has that much free")
+
+
+def _need(preset: AnyPreset) -> float:
+    """GiB of a card, at the smallest level of memory that the preset allows."""
+    peaks = [one.peak for one in allowed(preset)]
+    return needed(min(peaks)) / GIB if peaks else preset.weights_gib + _WORK_GIB
+
+
+def _smaller(preset: AnyPreset, gib: float) -> str:
+    found = fastest(usual(preset), usable(gib))
+    if found is None:
+        return "use a larger GPU, or a smaller model"
+    work = found.work
+    quantized = f", quantize {work.quantize}" if work.quantize else ""
+    return f"write memory {work.level}{quantized}, or use a larger GPU"
 
 
 def _of_torch(gpus: Gpus) -> Iterator[Finding]:

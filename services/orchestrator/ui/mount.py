@@ -9,18 +9,38 @@ from fastapi import FastAPI
 from starlette.middleware import Middleware
 from starlette.types import Scope
 
+from services.orchestrator.ui.gate import Gate
+from services.orchestrator.ui.late_page import LatePage
+from services.orchestrator.ui.paths import ROOT
 
-def mount(app: FastAPI, *, auth: bool, owner: Callable[[Scope], str]) -> None:
-    """Adds the page to ``app``. Needs the extra ``ui``. With ``auth`` visitors are asked for their
-    API key. ``owner`` returns the owner of a request that was let in."""
+
+def mount(
+    app: FastAPI, *, auth: bool, owner: Callable[[Scope], str], built: Callable[[], None]
+) -> LatePage:
+    """Adds the page to ``app``, which must open it for as long as it serves. Needs the extra
+    ``ui``. With ``auth`` visitors are asked for their API key. ``owner`` returns the owner of a
+    request that was let in; ``built`` is called once, when the page was built."""
+
+    def build() -> FastAPI:
+        holder = FastAPI()
+        # Gradio looks there for the origins that may ask.
+        holder.user_middleware = app.user_middleware
+        _mount(holder, auth=auth, owner=owner)
+        return holder
+
+    page = LatePage(build, built)
+    app.mount(ROOT, page)
+    app.add_middleware(Gate)
+    return page
+
+
+def _mount(app: FastAPI, *, auth: bool, owner: Callable[[Scope], str]) -> None:
     # Set before Gradio is imported, since it reads them once; without them it contacts its makers.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     import gradio as gr
 
     from services.orchestrator.ui import look, page
-    from services.orchestrator.ui.gate import Gate
-    from services.orchestrator.ui.paths import ROOT
     from services.orchestrator.ui.render import asset
     from services.orchestrator.ui.sessions import Sessions
 
@@ -46,4 +66,3 @@ def mount(app: FastAPI, *, auth: bool, owner: Callable[[Scope], str]) -> None:
             "middleware": [Middleware(Sessions, page=built, owner=owner)],
         },
     )
-    app.add_middleware(Gate)

@@ -11,7 +11,7 @@ from typing import Any
 import gradio as gr
 
 from dualprocess import AsyncClient
-from dualprocess.schemas import Job
+from dualprocess.schemas import Job, ResolvedImagesSpec
 from services.orchestrator.ui import panel, pictures, spec, watch
 from services.orchestrator.ui.faults import EXPECTED, NOTHING, Shown, faults_of
 from services.orchestrator.ui.fields import UNFOLDED, Fields
@@ -70,6 +70,7 @@ def _answer(error: Exception) -> tuple[Shown, Any]:
 
 async def drawn(client: AsyncClient, job: Job, heading: str) -> str:
     """The pictures of an images job that has ended."""
+    assert isinstance(job.spec, ResolvedImagesSpec)
     seeds = pictures.seeds(job)
     found = await pictures.shown(client, job, [f"image-{seed}.png" for seed in seeds])
     scores = {one.seed: one.probability.geometric_mean for one in job.scores.images}
@@ -84,6 +85,7 @@ async def drawn(client: AsyncClient, job: Job, heading: str) -> str:
         heading=heading,
         score=score,
         pictures=shown,
+        drawn=len(job.spec.seeds),
         advice=job.base and job.base.advice,
         warnings=job.warnings,
     )

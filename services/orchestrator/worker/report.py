@@ -5,8 +5,6 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from PIL import Image, ImageDraw
 
 from dualprocess.schemas import AnyStepEvent, ResolvedJobSpec, StepEvent
@@ -32,6 +30,10 @@ def job_json(spec: ResolvedJobSpec) -> bytes:
 
 def loss_png(steps: Sequence[StepEvent]) -> bytes:
     """Loss and probability of the right answers over the steps."""
+    # Imported here, since a job's end is soon enough for it.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(6, 3.6), layout="constrained")
     FigureCanvasAgg(figure)
     loss_axes = figure.add_subplot()

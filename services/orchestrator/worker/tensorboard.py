@@ -5,10 +5,6 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Sequence
 
-from tensorboard.compat.proto.event_pb2 import Event
-from tensorboard.compat.proto.summary_pb2 import Summary
-from tensorboard.summary.writer.record_writer import RecordWriter
-
 from dualprocess import printable
 from dualprocess.schemas import StepEvent
 
@@ -25,6 +21,10 @@ def events(
     """Loss, gradient norm, probabilities, drift and diversity of each step; behind the last one
     ``changed``, the drift and diversity of the evaluation's images. Its clock counts steps: a
     resumed job's file is that of an undisturbed one."""
+    # Imported here, since a job's end is soon enough for it.
+    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.summary.writer.record_writer import RecordWriter
+
     file = io.BytesIO()
     writer = RecordWriter(file)
     writer.write(Event(wall_time=0, file_version=_VERSION).SerializeToString())
@@ -36,6 +36,9 @@ def events(
 
 
 def _event(step: int, curves: Iterator[tuple[str, float]]) -> bytes:
+    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.compat.proto.summary_pb2 import Summary
+
     values = [Summary.Value(tag=tag, simple_value=value) for tag, value in curves]
     event = Event(wall_time=step, step=step, summary=Summary(value=values))
     return bytes(event.SerializeToString())

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import torch
+from transformers.vision_utils import get_vision_window_index
+
+from services.common.transfer import upload
 from services.vlm.families.qwen_vl import QwenVl
 
 
@@ -9,3 +13,14 @@ class Qwen2_5Vl(QwenVl):  # noqa: N801
     """Patches of 14 pixels, merged two by two."""
 
     model_class = "Qwen2_5_VLForConditionalGeneration"
+
+    def tower_inputs(self, grid_thw: torch.Tensor) -> dict[str, torch.Tensor]:
+        tower = self.model.model.visual
+        window_index, cu_window_seqlens = get_vision_window_index(
+            grid_thw, tower.spatial_merge_size, tower.window_size, tower.patch_size
+        )
+        return {
+            **super().tower_inputs(grid_thw),
+            "window_index": upload(window_index, self.device),
+            "cu_window_seqlens": cu_window_seqlens,
+        }

@@ -1,0 +1,63 @@
+"""Whether models fit on a card at their usual work. Needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from services.common.footprint import recorded
+from services.common.footprint.card import GIB, needed, usable
+from services.common.footprint.choice import together
+from services.common.footprint.footprint import Footprint
+from services.common.presets import AnyPreset, GeneratorPreset
+
+#: A VLM learns only from calls what it is asked; this is what many ask.
+SIZE, QUESTIONS = 512, 5
+
+
+def usual(preset: AnyPreset) -> list[Footprint]:
+    """The recorded footprints of a preset for images and batch as it has them, of a VLM for five
+    questions about an image of 512 pixels, at every setting; none where they aren't recorded."""
+    if not isinstance(preset, GeneratorPreset):
+        size = SIZE if preset.is_on_hub else max(recorded.sizes(preset))
+        return recorded.settings(preset, size, 1, QUESTIONS)
+    size = max(preset.image.width, preset.image.height)
+    return recorded.settings(preset, size, preset.optimizer.batch, 0)
+
+
+def allowed(preset: AnyPreset) -> list[Footprint]:
+    """Those that the preset's own choice of memory and quantisation leaves."""
+    codes = "int8" if preset.quantize == "float8" else preset.quantize
+    return [
+        one
+        for one in usual(preset)
+        if one.work.quantize == codes and preset.memory in ("auto", one.work.level)
+    ]
+
+
+def too_small(presets: Sequence[AnyPreset], gib: float) -> str:
+    """A sentence's end if a card of ``gib`` has too little for all of these together, with the
+    settings that would do; empty if it has enough, or nobody knows."""
+    names = " and ".join(preset.name for preset in presets)
+    least = [min(map(_peak, allowed(preset)), default=None) for preset in presets]
+    known = [peak for peak in least if peak is not None]
+    if len(known) < len(presets):
+        weights = sum(preset.weights_gib for preset in presets)
+        return f"the weights of {names} alone take {weights:.0f} GiB" if weights > gib else ""
+    need = sum(map(needed, known))
+    if need <= usable(gib):
+        return ""
+    found = together([usual(preset) for preset in presets], usable(gib))
+    if found is None:
+        return f"{names} need {need / GIB:.1f} GiB: use a larger one, or smaller models"
+    told = ", ".join(f"{one.work.preset}: {_set(one)}" for one in found)
+    return f"{names} need {need / GIB:.1f} GiB; they fit with {told}"
+
+
+def _set(footprint: Footprint) -> str:
+    work = footprint.work
+    quantized = f", quantize {work.quantize}" if work.quantize else ""
+    return f"memory {work.level}{quantized}"
+
+
+def _peak(footprint: Footprint) -> int:
+    return footprint.peak

@@ -1,0 +1,1 @@
+"""What a generator needs of a card, counted from its architecture."""

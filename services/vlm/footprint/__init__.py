@@ -1,0 +1,1 @@
+"""What a VLM needs of a card, counted from its architecture."""

@@ -24,16 +24,17 @@ DRIVERS = {"12": (525, 60), "13": (580, 0)}
 
 
 def of_presets(directory: Path, names: Sequence[str]) -> tuple[list[AnyPreset], list[Finding]]:
-    """The presets of these names, or all; and the findings."""
+    """The presets of these names, or all, that have weights; and the findings."""
     try:
         presets = load_presets(directory)
         chosen = [_named(presets, name) for name in names] or _all(presets)
     except PresetError as error:
         return [], [problem("presets", str(error), "correct it, or give another --preset")]
     found = [fine("presets", f"{', '.join(preset.name for preset in chosen)}, in {directory}")]
-    for preset in chosen:
+    loaded = [preset for preset in chosen if preset.family != EXTERNAL]
+    for preset in loaded:
         found += _of_preset(preset, directory)
-    return chosen, found
+    return loaded, found
 
 
 def _named(presets: Presets, name: str) -> AnyPreset:
@@ -48,8 +49,6 @@ def _all(presets: Presets) -> list[AnyPreset]:
 
 
 def _of_preset(preset: AnyPreset, directory: Path) -> Iterator[Finding]:
-    if preset.family == EXTERNAL:
-        return
     if not preset.is_on_hub:
         if not Path(preset.model).is_dir():
             yield problem(

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 import yaml
 
+from dualprocess.cli import telling
 from dualprocess.cli.session import print_json, tell
 from dualprocess.schemas import DryRun, QueueAhead, ResolvedSpec, TimeEstimate, WorkPart
 
@@ -60,6 +61,8 @@ def _lines(told: DryRun) -> Iterator[str]:
         yield f"  {part}: {work:,.3f}"
     if told.quota is not None and told.left is not None:
         yield f"the key's quota of work: {told.quota:,}; {told.left:,.3f} of it is left now"
+    if told.base is not None:
+        yield from telling.base(told.base)
     yield from map(_queue, told.queues)
     if told.time is not None:
         yield from _time(told.time)

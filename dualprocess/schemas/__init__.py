@@ -1,5 +1,6 @@
 """The REST contract as pydantic models, shared by server, SDK and command line."""
 
+from dualprocess.schemas.base_scores import BaseScore
 from dualprocess.schemas.batches import Batch, BatchEntry, BatchRequest
 from dualprocess.schemas.dry_runs import DryRun, QueueAhead, TimeEstimate
 from dualprocess.schemas.events import (
@@ -18,6 +19,7 @@ from dualprocess.schemas.fields import ImageBytes
 from dualprocess.schemas.jobs import (
     ANONYMOUS,
     Artifact,
+    ImageScore,
     Job,
     JobKind,
     JobPage,
@@ -84,6 +86,7 @@ __all__ = [
     "AnyStepEvent",
     "Artifact",
     "ArtifactEvent",
+    "BaseScore",
     "Batch",
     "BatchEntry",
     "BatchRequest",
@@ -102,6 +105,7 @@ __all__ = [
     "GuardSettings",
     "ImageBytes",
     "ImageOptions",
+    "ImageScore",
     "ImageSettings",
     "ImagesRequest",
     "Job",

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from dualprocess.schemas.base_scores import BaseScore
 from dualprocess.schemas.fields import Model
 from dualprocess.schemas.jobs import ResolvedSpec
 from dualprocess.schemas.problems import Problem
@@ -92,4 +93,7 @@ class DryRun(Model):
     time: Annotated[
         TimeEstimate | None,
         Field(description="How long its jobs run; null for a request that teaches nothing."),
+    ] = None
+    base: Annotated[
+        BaseScore | None, Field(description="The `base` that the job would have from the start.")
     ] = None

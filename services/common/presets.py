@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Literal, TypeAlias, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from dualprocess.schemas import (
     EvalSettings,
@@ -109,7 +109,14 @@ class GeneratorPreset(_Preset):
     eval: EvalSettings = EvalSettings()
 
 
+#: The family of a VLM that is a service of somebody's own: docs/teachers.md.
+EXTERNAL = "external"
+_NO_MODEL: Mapping[str, object] = {"model": "", "dtype": "float32", "chat": "", "writes": False}
+
+
 class VlmPreset(_Preset):
+    """With the family ``EXTERNAL`` it has no weights, and needs no other field."""
+
     #: The conversation around ``{image}`` and ``{question}``, up to the place where the answer
     #: begins.
     chat: str
@@ -120,6 +127,25 @@ class VlmPreset(_Preset):
     recordings: bool = True
     #: Whether the VLM knows enough language to write questions and prompts.
     writes: bool = True
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_weights(cls, data: dict[str, object]) -> dict[str, object]:
+        if data.get("family") != EXTERNAL:
+            return data
+        if extra := [name for name in ("model", "revision", "dtype", "chat") if name in data]:
+            raise ValueError(
+                f"{extra[0]}: a preset of the family external has no model; leave it out"
+            )
+        return {**_NO_MODEL, **data}
+
+    @property
+    def is_external(self) -> bool:
+        return self.family == EXTERNAL
+
+    @property
+    def is_on_hub(self) -> bool:
+        return not self.is_external and super().is_on_hub
 
 
 AnyPreset: TypeAlias = GeneratorPreset | VlmPreset

@@ -10,6 +10,7 @@ from typing import Literal
 from services.common.footprint.usual import too_small
 from services.common.gpus import Gpus
 from services.common.presets import AnyPreset, PresetError, Presets
+from services.local.others import addressed, refuse_to_load
 from services.local.settings import LocalSettings
 from services.local.wishes import WishError, cards, counted
 
@@ -35,11 +36,13 @@ class Placed:
 
 @dataclass(frozen=True)
 class Plan:
-    """At least one of each; several may serve one preset. ``warnings`` are for the user."""
+    """At least one of each; several may serve one preset. ``warnings`` are for the user.
+    ``teachers`` are the addresses of presets that others serve."""
 
     generators: Sequence[Placed]
     vlms: Sequence[Placed]
     warnings: Sequence[str] = field(default=())
+    teachers: Mapping[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
         *others, last = [*_counted(self.generators), *_counted(self.vlms)]
@@ -52,6 +55,7 @@ def made(
     """Raises ``PresetError`` if a name is not a preset or a kind is missing, and ``WishError`` for
     GPUs that are not there or can't be used."""
     generators, vlms = _chosen(settings, presets)
+    refuse_to_load(vlms, presets)
     models: list[AnyPreset] = [
         *(presets.generator(name) for name in generators),
         *(presets.vlm(name) for name in vlms),
@@ -66,6 +70,7 @@ def made(
         placed[: len(generators)],
         placed[len(generators) :],
         [*warnings, *_too_small(placed, models, gpus)],
+        addressed(settings.teachers, presets),
     )
 
 

@@ -10,7 +10,8 @@ from services.local.settings import LocalSettings
 def told(plan: Plan, settings: LocalSettings, gpus: Gpus) -> str:
     """A line for each process, in the order of their start, and one for each warning."""
     redis = "its own" if settings.redis_url is None else "the one named in the environment"
-    asked = ", ".join(vlm.name for vlm in plan.vlms)
+    others = (f"{name} at {target}" for name, target in plan.teachers.items())
+    asked = ", ".join([*(vlm.name for vlm in plan.vlms), *others])
     rows = [
         ("redis", redis),
         *((place.name, _place(place, gpus)) for place in (*plan.vlms, *plan.generators)),

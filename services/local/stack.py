@@ -47,7 +47,7 @@ def build(settings: LocalSettings, plan: Plan) -> list[ChildSpec]:
             environment=redis_names,
         )
     )
-    vlms = json.dumps(_targets(plan.vlms, ports))
+    vlms = json.dumps({**_targets(plan.vlms, ports), **plan.teachers})
     children += [
         _python(
             settings,

@@ -144,8 +144,12 @@ WALK: dict[str, list[list[str]]] = {
         ["job.json", "--wait"],
         ["job.json", "--watch"],
         ["job.json", "--dry-run"],
+        ["job.json", "--look"],
     ],
-    "batch": [["set.json", "--out", "out", "--watch"]],
+    "batch": [
+        ["set.json", "--out", "out", "--watch"],
+        ["set.json", "--out", "halved", "--watch", "--halve"],
+    ],
     "list": [[]],
     "show": [[ID]],
     "watch": [[ID]],
@@ -190,6 +194,7 @@ def hostile(request: httpx.Request) -> httpx.Response:
         "stopped_because": ALL,
         "warnings": [ALL],
         "causes": [ALL],
+        "base": {"vlm": ALL, "images": 2, "probability": 0.5, "best": 0.9, "advice": ALL},
         "artifacts": [{"name": ALL.replace("/", ""), "media_type": ALL, "bytes": 1, "sha256": ALL}],
     }
     if path.endswith("/events"):

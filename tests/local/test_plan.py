@@ -10,7 +10,7 @@ import pytest
 
 from services.common import gpus
 from services.common.gpus import Gpu, Gpus
-from services.common.presets import PresetError, load_presets
+from services.common.presets import PresetError, Presets, load_presets
 from services.local.plan import Plan, made
 from services.local.planned import told
 from services.local.settings import LocalSettings
@@ -78,6 +78,40 @@ def test_models_that_make_no_stack_are_refused(models: str, sentence: str) -> No
 def test_wishes_that_make_no_plan_are_refused(asked: dict[str, Any], sentence: str) -> None:
     with pytest.raises(WishError, match=sentence):
         plan(machine(4), **asked)
+
+
+def with_a_teacher(tmp_path: Path, **asked: object) -> Plan:
+    (tmp_path / "vlms").mkdir()
+    (tmp_path / "vlms" / "colour.yaml").write_text("family: external")
+    colour = load_presets(tmp_path).vlm("colour")
+    known = load_presets()
+    presets = Presets(known.generators, {**known.vlms, "colour": colour})
+    return made(LocalSettings.model_validate(asked), presets, NONE, {})
+
+
+def test_a_teacher_of_ones_own_has_an_address_and_no_process(tmp_path: Path) -> None:
+    found = with_a_teacher(tmp_path, teachers="colour=127.0.0.1:50060")
+    assert [place.preset for place in found.vlms] == ["tiny-idefics2"]
+    assert found.teachers == {"colour": "127.0.0.1:50060"}
+    shown = told(found, LocalSettings(), NONE)
+    assert "asks vlm, colour at 127.0.0.1:50060" in shown
+
+
+@pytest.mark.parametrize(
+    ("asked", "error", "sentence"),
+    [
+        ({"vlm": "colour"}, WishError, "--vlm: colour is external.* --teachers colour=HOST:PORT"),
+        ({"teachers": "colour"}, WishError, "write a list like colour=127.0.0.1:50060"),
+        ({"teachers": "colour=50060"}, WishError, "address of colour must be host:port"),
+        ({"teachers": "sharp=a:1"}, PresetError, "'sharp' is unknown"),
+        ({"teachers": "idefics2=a:1"}, PresetError, "only a preset with `family: external`"),
+    ],
+)
+def test_teachers_that_cannot_be_are_refused(
+    tmp_path: Path, asked: dict[str, Any], error: type[Exception], sentence: str
+) -> None:
+    with pytest.raises(error, match=sentence):
+        with_a_teacher(tmp_path, **asked)
 
 
 def test_cards_that_this_process_may_not_use_are_refused() -> None:

@@ -15,13 +15,13 @@ export interface paths {
          * List Jobs
          * @description Newest first. Send `next` of one page as `cursor` to get the following page.
          */
-        get: operations["list_jobs"];
+        get: operations["list_jobs_v1_jobs_get"];
         put?: never;
         /**
          * Submit
          * @description Checks the spec against the presets and queues it.
          */
-        post: operations["submit_job"];
+        post: operations["submit_v1_jobs_post"];
         delete?: never;
         options?: never;
         head?: never;
@@ -39,7 +39,7 @@ export interface paths {
          * Read
          * @description The job, as it is now.
          */
-        get: operations["read_job"];
+        get: operations["read_v1_jobs__job_id__get"];
         put?: never;
         post?: never;
         /**
@@ -48,7 +48,7 @@ export interface paths {
          *
          *     A job that is queued or running answers 409: cancel it first.
          */
-        delete: operations["delete_job"];
+        delete: operations["delete_v1_jobs__job_id__delete"];
         options?: never;
         head?: never;
         patch?: never;
@@ -69,7 +69,7 @@ export interface paths {
          *
          *     A job that has ended stays as it is.
          */
-        post: operations["cancel_job"];
+        post: operations["cancel_v1_jobs__job_id__cancel_post"];
         delete?: never;
         options?: never;
         head?: never;
@@ -89,7 +89,7 @@ export interface paths {
          * Submit
          * @description Checks every spec, and queues all of them or none: a 422 names the place of each fault.
          */
-        post: operations["submit_batch"];
+        post: operations["submit_v1_batches_post"];
         delete?: never;
         options?: never;
         head?: never;
@@ -107,7 +107,7 @@ export interface paths {
          * Read
          * @description The batch, as it is now.
          */
-        get: operations["read_batch"];
+        get: operations["read_v1_batches__batch_id__get"];
         put?: never;
         post?: never;
         delete?: never;
@@ -128,7 +128,7 @@ export interface paths {
          * @description Its jobs, the last submitted first. Send `next` of one page as `cursor` to get the following
          *     page.
          */
-        get: operations["list_batch_jobs"];
+        get: operations["list_jobs_v1_batches__batch_id__jobs_get"];
         put?: never;
         post?: never;
         delete?: never;
@@ -151,7 +151,7 @@ export interface paths {
          * @description Ends its queued jobs, and stops the running ones after their current step; they export what
          *     they learned.
          */
-        post: operations["cancel_batch"];
+        post: operations["cancel_v1_batches__batch_id__cancel_post"];
         delete?: never;
         options?: never;
         head?: never;
@@ -172,7 +172,7 @@ export interface paths {
          *
          *     If the key is revoked, it ends within seconds. A `429` says that no more streams may be open.
          */
-        get: operations["follow_job"];
+        get: operations["events_v1_jobs__job_id__events_get"];
         put?: never;
         post?: never;
         delete?: never;
@@ -192,7 +192,7 @@ export interface paths {
          * Artifact
          * @description A file of the job. A request can ask for one range of bytes.
          */
-        get: operations["read_artifact"];
+        get: operations["artifact_v1_jobs__job_id__artifacts__name__get"];
         put?: never;
         post?: never;
         delete?: never;
@@ -201,7 +201,7 @@ export interface paths {
          * Artifact
          * @description A file of the job. A request can ask for one range of bytes.
          */
-        head: operations["describe_artifact"];
+        head: operations["artifact_v1_jobs__job_id__artifacts__name__head"];
         patch?: never;
         trace?: never;
     };
@@ -219,7 +219,7 @@ export interface paths {
          * @description Makes images, which are a job's artifacts `image-SEED.png`; 202 if they are not done in
          *     time.
          */
-        post: operations["generate_images"];
+        post: operations["generate_v1_images_post"];
         delete?: never;
         options?: never;
         head?: never;
@@ -241,7 +241,7 @@ export interface paths {
          *
          *     The VLM that the request names writes them, in a job, else the service's language model.
          */
-        post: operations["write_questions"];
+        post: operations["write_v1_questions_post"];
         delete?: never;
         options?: never;
         head?: never;
@@ -263,7 +263,7 @@ export interface paths {
          *
          *     The VLM that the request names writes it, in a job, else the service's language model.
          */
-        post: operations["expand_prompt"];
+        post: operations["expand_v1_prompts_expand_post"];
         delete?: never;
         options?: never;
         head?: never;
@@ -283,7 +283,7 @@ export interface paths {
          * Ask
          * @description A VLM's answer to each question about an image; 202 if they are not done in time.
          */
-        post: operations["answer_questions"];
+        post: operations["ask_v1_answers_post"];
         delete?: never;
         options?: never;
         head?: never;
@@ -301,7 +301,7 @@ export interface paths {
          * Models
          * @description The presets with their defaults. A job for a model without live workers waits for one.
          */
-        get: operations["list_models"];
+        get: operations["models_v1_models_get"];
         put?: never;
         post?: never;
         delete?: never;
@@ -321,7 +321,7 @@ export interface paths {
          * Healthz
          * @description Says that this process answers.
          */
-        get: operations["check_alive"];
+        get: operations["healthz_healthz_get"];
         put?: never;
         post?: never;
         delete?: never;
@@ -342,27 +342,7 @@ export interface paths {
          * @description Says that Redis answers as well; 503 while it is away. After `ok` there is a line for each
          *     setting of Redis that may lose jobs.
          */
-        get: operations["check_ready"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
-    "/v1/version": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * Version
-         * @description The version of the service. It needs no key.
-         */
-        get: operations["read_version"];
+        get: operations["readyz_readyz_get"];
         put?: never;
         post?: never;
         delete?: never;
@@ -385,7 +365,7 @@ export interface paths {
          *     If there are several API processes, only one of them shows the state of the service, so that
          *     sums over all of them are right.
          */
-        get: operations["read_metrics"];
+        get: operations["metrics_metrics_get"];
         put?: never;
         post?: never;
         delete?: never;
@@ -639,6 +619,37 @@ export interface components {
             wait?: number;
         };
         /**
+         * BaseScore
+         * @description How well a base model, without a LoRA, does already what the questions ask for.
+         */
+        BaseScore: {
+            /**
+             * Vlm
+             * @description Who scored its images.
+             */
+            vlm: string;
+            /**
+             * Images
+             * @description How many were scored.
+             */
+            images: number;
+            /**
+             * Probability
+             * @description Probability of the right answers: mean over the images.
+             */
+            probability: number;
+            /**
+             * Best
+             * @description The same of the best image.
+             */
+            best: number;
+            /**
+             * Advice
+             * @description A sentence, if that says whether a LoRA will help.
+             */
+            advice?: string | null;
+        };
+        /**
          * Batch
          * @description A batch, as it is now. It exists as long as one of its jobs exists.
          */
@@ -694,8 +705,8 @@ export interface components {
         };
         /**
          * BatchRequest
-         * @description Either many specs, or one spec with prompts and seeds: one job for each prompt with each
-         *     seed.
+         * @description Either many specs, or one spec with prompts, a sweep and seeds: one job for each prompt with
+         *     each combination of values and each seed.
          */
         BatchRequest: {
             /**
@@ -720,6 +731,13 @@ export interface components {
              * @description Instead of seeds: the number of seeds, counted up from the spec's own.
              */
             repeats?: number | null;
+            /**
+             * Sweep
+             * @description Fields of the spec by their paths, like `optimizer.lr`, each with its values: each combination becomes a job, with its values in the name.
+             */
+            sweep?: {
+                [key: string]: components["schemas"]["JsonValue"][];
+            } | null;
             /** Name */
             name?: string | null;
         };
@@ -741,7 +759,7 @@ export interface components {
         };
         /**
          * DryRun
-         * @description What a request would come to. It was checked like a real one, and nothing was queued.
+         * @description How much work a request is. It was checked like a real one, and nothing was queued.
          */
         DryRun: {
             /**
@@ -771,27 +789,14 @@ export interface components {
              * @description What is left of the quota now; a request with more gets a 429 for now.
              */
             left?: number | null;
-            /** @description How the real request would be refused now, since a quota is used up. */
-            refused?: components["schemas"]["Problem"] | null;
             /**
              * Warnings
-             * @description The `warnings` that the job would have from the start, as about a prompt that the generator does not read to its end.
+             * @description The `warnings` that the job would have from the start.
              * @default []
              */
             warnings?: string[];
-            /**
-             * Spec
-             * @description The spec with every default filled in; null for several jobs.
-             */
-            spec?: components["schemas"]["ResolvedJobSpec"] | components["schemas"]["ResolvedImagesSpec"] | components["schemas"]["ResolvedAnswersSpec"] | components["schemas"]["ResolvedQuestionsSpec"] | components["schemas"]["ResolvedExpansionSpec"] | null;
-            /**
-             * Queues
-             * @description The queues that its jobs would wait in.
-             * @default []
-             */
-            queues?: components["schemas"]["QueueAhead"][];
-            /** @description How long its jobs run; null for a request that teaches nothing. */
-            time?: components["schemas"]["TimeEstimate"] | null;
+            /** @description The `base` that the job would have from the start. */
+            base?: components["schemas"]["BaseScore"] | null;
         };
         /** EvalOptions */
         EvalOptions: {
@@ -956,6 +961,20 @@ export interface components {
             /** Negative Prompt */
             negative_prompt?: string | null;
         };
+        /**
+         * ImageScore
+         * @description All questions over one image, as in ``Score``.
+         */
+        ImageScore: {
+            /**
+             * Seed
+             * @description Its file is `image-SEED.png`.
+             */
+            seed: number;
+            probability: components["schemas"]["Probability"];
+            /** Correct */
+            correct: number;
+        };
         /** ImageSettings */
         ImageSettings: {
             /**
@@ -1014,6 +1033,7 @@ export interface components {
              * @default []
              */
             loras?: components["schemas"]["LoraUse"][];
+            /** @default {} */
             image?: components["schemas"]["ImageOptions"];
             /**
              * Questions
@@ -1032,6 +1052,11 @@ export interface components {
              * @description The VLM that answers; needed if there are questions.
              */
             vlm?: string | null;
+            /**
+             * Best Of
+             * @description So many seeds are drawn and scored: those of `seeds`, then others counted up from the largest. As many images as `seeds` has are kept, those whose right answers are most probable; `scores.images` lists them, the best first.
+             */
+            best_of?: number | null;
             /**
              * Wait
              * @description Seconds to wait for the images before the answer is a 202.
@@ -1053,6 +1078,7 @@ export interface components {
             /**
              * Metadata
              * @description Your own data, returned unchanged.
+             * @default {}
              */
             metadata?: {
                 [key: string]: string;
@@ -1134,7 +1160,14 @@ export interface components {
             /** Loss */
             loss?: number | null;
             probability?: components["schemas"]["Probability"] | null;
+            /**
+             * @default {
+             *       "images": []
+             *     }
+             */
             scores?: components["schemas"]["Scores"];
+            /** @description What was known of the base model before the job, from images or jobs of the last days with the same prompt, questions, image settings and (first) VLM; of a job of the kind images without LoRAs, what it found itself. */
+            base?: components["schemas"]["BaseScore"] | null;
             /**
              * Warnings
              * @description What its owner should know, with what to do about it.
@@ -1277,11 +1310,18 @@ export interface components {
              * @description A VLM that also scores base and LoRA, and does not teach.
              */
             judge?: string | null;
+            /** @default {} */
             image?: components["schemas"]["ImageOptions"];
+            /** @default {} */
             lora?: components["schemas"]["LoraOptions"];
+            /** @default {} */
             optimizer?: components["schemas"]["OptimizerOptions"];
-            /** @description Keeps the rest of the picture as the base model draws it. */
+            /**
+             * @description Keeps the rest of the picture as the base model draws it.
+             * @default {}
+             */
             guard?: "off" | components["schemas"]["GuardOptions"];
+            /** @default {} */
             eval?: components["schemas"]["EvalOptions"];
             /**
              * Stop At Score
@@ -1299,11 +1339,13 @@ export interface components {
             /**
              * Metadata
              * @description Your own data, returned unchanged.
+             * @default {}
              */
             metadata?: {
                 [key: string]: string;
             };
         };
+        JsonValue: unknown;
         /**
          * JudgeScores
          * @description Scores by a VLM that did not teach. If it disagrees, the LoRA only fooled its teacher.
@@ -1401,14 +1443,26 @@ export interface components {
         };
         /**
          * LoraUse
-         * @description The LoRA of a finished job, with a weight; at 1.0 it acts as it did in its job.
+         * @description The LoRA of an ended job, or a file's, with a weight; at 1.0 it acts as it did in its job, or
+         *     as the file does elsewhere.
          */
         LoraUse: {
             /**
              * Job
-             * @description A job that has a LoRA.
+             * @description An ended job of the same generator.
              */
-            job: string;
+            job?: string | null;
+            /**
+             * Artifact
+             * @description Which of the job's files to use.
+             * @default pytorch_lora_weights.safetensors
+             */
+            artifact?: string;
+            /**
+             * File
+             * @description A LoRA from elsewhere, a safetensors file, in base64.
+             */
+            file?: string | null;
             /**
              * Weight
              * @description At 1.0 the LoRA acts as it did in its job; at 0 it changes nothing.
@@ -1611,37 +1665,6 @@ export interface components {
             wait?: number;
         };
         /**
-         * QueueAhead
-         * @description One of the queues that a request's jobs would wait in, as it is now.
-         */
-        QueueAhead: {
-            /**
-             * Generator
-             * @description Empty for jobs that need none.
-             */
-            generator: string;
-            /**
-             * Vlms
-             * @description The VLMs that a job of this queue needs.
-             */
-            vlms: string[];
-            /**
-             * Waiting
-             * @description Jobs in it that would come before the new ones.
-             */
-            waiting: number;
-            /**
-             * Running
-             * @description Jobs from it that run now.
-             */
-            running: number;
-            /**
-             * Workers
-             * @description Live workers that can take its jobs; with none they wait for one.
-             */
-            workers: number;
-        };
-        /**
          * ResolvedAnswersSpec
          * @description An ``AnswersRequest`` as its job stores it: the image is the artifact ``image.png``.
          */
@@ -1712,6 +1735,11 @@ export interface components {
             question_postfix: string;
             /** Vlm */
             vlm: string | null;
+            /**
+             * Keep
+             * @description With `best_of`: `seeds` are all that are drawn, and the best so many images are kept.
+             */
+            keep?: number | null;
         };
         /**
          * ResolvedJobSpec
@@ -1766,6 +1794,7 @@ export interface components {
             /**
              * Metadata
              * @description Your own data, returned unchanged.
+             * @default {}
              */
             metadata?: {
                 [key: string]: string;
@@ -1817,6 +1846,12 @@ export interface components {
             lora?: components["schemas"]["Score"] | null;
             judge?: components["schemas"]["JudgeScores"] | null;
             /**
+             * Images
+             * @description Of a job of the kind images: each image that was kept, the best first. `base` or `lora` are means over all that were drawn.
+             * @default []
+             */
+            images?: components["schemas"]["ImageScore"][];
+            /**
              * Drift
              * @description How far an image with the LoRA is from the base model's image of the same seed: 0 is the same picture, about 1 a different one.
              */
@@ -1826,36 +1861,6 @@ export interface components {
              * @description How far two images with the LoRA are from each other, divided by the same distance for the base model: below 1 they have become more alike.
              */
             diversity?: number | null;
-        };
-        /**
-         * TimeEstimate
-         * @description How long the jobs of a request run, as far as earlier jobs of the same generator with the
-         *     same teachers tell.
-         */
-        TimeEstimate: {
-            /**
-             * Seconds
-             * @description For all its jobs one after the other, if each makes all its steps; the wait in the queue is not part of it. Null: nothing was measured yet.
-             */
-            seconds?: number | null;
-            /**
-             * Step Seconds
-             * @description For one optimiser step; null if the jobs differ.
-             */
-            step_seconds?: number | null;
-            /**
-             * Basis
-             * @description What it was measured on, or why it is not known, as a sentence.
-             */
-            basis: string;
-        };
-        /**
-         * Version
-         * @description The version of a service.
-         */
-        Version: {
-            /** Version */
-            version: string;
         };
         /**
          * VisualPrompt
@@ -1974,7 +1979,7 @@ export interface components {
 }
 export type $defs = Record<string, never>;
 export interface operations {
-    list_jobs: {
+    list_jobs_v1_jobs_get: {
         parameters: {
             query?: {
                 cursor?: string | null;
@@ -2016,10 +2021,10 @@ export interface operations {
             };
         };
     };
-    submit_job: {
+    submit_v1_jobs_post: {
         parameters: {
             query?: {
-                /** @description Only check the request, and tell what it comes to; nothing is queued. */
+                /** @description Only check the request and tell its work; nothing is queued. */
                 dry_run?: boolean;
             };
             header?: {
@@ -2073,7 +2078,7 @@ export interface operations {
             };
         };
     };
-    read_job: {
+    read_v1_jobs__job_id__get: {
         parameters: {
             query?: never;
             header?: never;
@@ -2114,7 +2119,7 @@ export interface operations {
             };
         };
     };
-    delete_job: {
+    delete_v1_jobs__job_id__delete: {
         parameters: {
             query?: never;
             header?: never;
@@ -2153,7 +2158,7 @@ export interface operations {
             };
         };
     };
-    cancel_job: {
+    cancel_v1_jobs__job_id__cancel_post: {
         parameters: {
             query?: never;
             header?: never;
@@ -2194,10 +2199,10 @@ export interface operations {
             };
         };
     };
-    submit_batch: {
+    submit_v1_batches_post: {
         parameters: {
             query?: {
-                /** @description Only check the request, and tell what it comes to; nothing is queued. */
+                /** @description Only check the request and tell its work; nothing is queued. */
                 dry_run?: boolean;
             };
             header?: {
@@ -2251,7 +2256,7 @@ export interface operations {
             };
         };
     };
-    read_batch: {
+    read_v1_batches__batch_id__get: {
         parameters: {
             query?: never;
             header?: never;
@@ -2292,7 +2297,7 @@ export interface operations {
             };
         };
     };
-    list_batch_jobs: {
+    list_jobs_v1_batches__batch_id__jobs_get: {
         parameters: {
             query?: {
                 cursor?: string | null;
@@ -2337,7 +2342,7 @@ export interface operations {
             };
         };
     };
-    cancel_batch: {
+    cancel_v1_batches__batch_id__cancel_post: {
         parameters: {
             query?: never;
             header?: never;
@@ -2378,7 +2383,7 @@ export interface operations {
             };
         };
     };
-    follow_job: {
+    events_v1_jobs__job_id__events_get: {
         parameters: {
             query?: never;
             header?: {
@@ -2399,11 +2404,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "text/event-stream": {
-                        data?: string;
-                        event?: string;
-                        id?: string;
-                    };
+                    "text/event-stream": unknown;
                 };
             };
             /** @description The job has ended, and `Last-Event-ID` is its last event. */
@@ -2433,7 +2434,7 @@ export interface operations {
             };
         };
     };
-    read_artifact: {
+    artifact_v1_jobs__job_id__artifacts__name__get: {
         parameters: {
             query?: never;
             header?: {
@@ -2510,7 +2511,7 @@ export interface operations {
             };
         };
     };
-    describe_artifact: {
+    artifact_v1_jobs__job_id__artifacts__name__head: {
         parameters: {
             query?: never;
             header?: {
@@ -2580,10 +2581,10 @@ export interface operations {
             };
         };
     };
-    generate_images: {
+    generate_v1_images_post: {
         parameters: {
             query?: {
-                /** @description Only check the request, and tell what it comes to; nothing is queued. */
+                /** @description Only check the request and tell its work; nothing is queued. */
                 dry_run?: boolean;
             };
             header?: never;
@@ -2634,10 +2635,10 @@ export interface operations {
             };
         };
     };
-    write_questions: {
+    write_v1_questions_post: {
         parameters: {
             query?: {
-                /** @description Only check the request, and tell what it comes to; nothing is queued. */
+                /** @description Only check the request and tell its work; nothing is queued. */
                 dry_run?: boolean;
             };
             header?: never;
@@ -2688,10 +2689,10 @@ export interface operations {
             };
         };
     };
-    expand_prompt: {
+    expand_v1_prompts_expand_post: {
         parameters: {
             query?: {
-                /** @description Only check the request, and tell what it comes to; nothing is queued. */
+                /** @description Only check the request and tell its work; nothing is queued. */
                 dry_run?: boolean;
             };
             header?: never;
@@ -2742,10 +2743,10 @@ export interface operations {
             };
         };
     };
-    answer_questions: {
+    ask_v1_answers_post: {
         parameters: {
             query?: {
-                /** @description Only check the request, and tell what it comes to; nothing is queued. */
+                /** @description Only check the request and tell its work; nothing is queued. */
                 dry_run?: boolean;
             };
             header?: never;
@@ -2796,7 +2797,7 @@ export interface operations {
             };
         };
     };
-    list_models: {
+    models_v1_models_get: {
         parameters: {
             query?: never;
             header?: never;
@@ -2834,7 +2835,7 @@ export interface operations {
             };
         };
     };
-    check_alive: {
+    healthz_healthz_get: {
         parameters: {
             query?: never;
             header?: never;
@@ -2872,7 +2873,7 @@ export interface operations {
             };
         };
     };
-    check_ready: {
+    readyz_readyz_get: {
         parameters: {
             query?: {
                 /** @description Check for a live worker as well. */
@@ -2913,45 +2914,7 @@ export interface operations {
             };
         };
     };
-    read_version: {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description Successful Response */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Version"];
-                };
-            };
-            /** @description Client Error */
-            "4XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-            /** @description Server Error */
-            "5XX": {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"];
-                };
-            };
-        };
-    };
-    read_metrics: {
+    metrics_metrics_get: {
         parameters: {
             query?: never;
             header?: never;

@@ -46,6 +46,7 @@ from services.orchestrator.api.wrong_keys import WrongKeys
 from services.orchestrator.following.places import Places
 from services.orchestrator.following.reader import Following
 from services.orchestrator.store.artifacts import ArtifactStore
+from services.orchestrator.store.base_scores import BaseScores
 from services.orchestrator.store.batches import Batches
 from services.orchestrator.store.deletion import Deletion
 from services.orchestrator.store.events import Events
@@ -119,6 +120,7 @@ def create_app(settings: ApiSettings, *, page_built: Callable[[], None] = lambda
             artifacts=store,
             uploads=Uploads(redis, store),
             deletion=Deletion(redis, store),
+            base_scores=BaseScores(redis),
             api_keys=api_keys,
             rechecks=Rechecks(api_keys),
             addresses=AddressPolicy(loopback=settings.webhook_loopback),

@@ -10,6 +10,7 @@ from fastapi import Query
 from fastapi.responses import JSONResponse
 
 from dualprocess.schemas import (
+    BaseScore,
     DryRun,
     JobStatus,
     Problem,
@@ -47,6 +48,7 @@ async def dry_run(
     spec: ResolvedSpec | None = None,
     time: TimeEstimate | None = None,
     warnings: Sequence[str] = (),
+    base: BaseScore | None = None,
 ) -> DryRun:
     """The answer to a request that passed all checks. ``needs`` has the generator and the VLMs of
     each of its jobs."""
@@ -65,6 +67,7 @@ async def dry_run(
         spec=spec,
         queues=[await _queue(*need, priority, state) for need in _different(needs)],
         time=time,
+        base=base,
     )
 
 

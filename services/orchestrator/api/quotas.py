@@ -35,12 +35,12 @@ _SMALLER: Mapping[WorkPart, tuple[str, str]] = {
     ),
     WorkPart.PICTURES: (
         "seeds",
-        "send fewer seeds, lower image.num_inference_steps, or ask for a smaller image.width and "
-        "image.height",
+        "send fewer seeds or a smaller best_of, lower image.num_inference_steps, or ask for a "
+        "smaller image.width and image.height",
     ),
     WorkPart.SCORING: (
         "questions",
-        "ask fewer questions about fewer images (eval.images, seeds), or name fewer VLMs",
+        "ask fewer questions about fewer images (eval.images, seeds, best_of), or name fewer VLMs",
     ),
     WorkPart.PROMPTS: ("prompts", "send fewer prompts"),
     WorkPart.WORDS: (

@@ -15,6 +15,7 @@ from services.orchestrator.api.rechecks import Rechecks
 from services.orchestrator.following.places import Places
 from services.orchestrator.following.reader import Following
 from services.orchestrator.store.artifacts import ArtifactStore
+from services.orchestrator.store.base_scores import BaseScores
 from services.orchestrator.store.batches import Batches
 from services.orchestrator.store.deletion import Deletion
 from services.orchestrator.store.events import Events
@@ -48,6 +49,7 @@ class State:
     artifacts: ArtifactStore
     uploads: Uploads
     deletion: Deletion
+    base_scores: BaseScores
     api_keys: ApiKeys
     rechecks: Rechecks
     addresses: AddressPolicy

@@ -147,6 +147,11 @@ def idempotency_key(owner: str, key: str) -> str:
     return f"{_PREFIX}:idempotency:{owner}:{key}"
 
 
+def base_score_key(owner: str, asked: str) -> str:
+    """String: the score of a base model for what an owner asked of it, by the hash of that."""
+    return f"{_PREFIX}:base:{owner}:{asked}"
+
+
 def connect(url: str, *, retries: int, decodes: bool = True, seconds: float = 20) -> Client:
     """A client that tries a command again, ``retries`` times, while Redis is away; -1 means
     without a limit.

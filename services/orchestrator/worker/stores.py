@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from services.orchestrator.store.artifacts import ArtifactStore
+from services.orchestrator.store.base_scores import BaseScores
 from services.orchestrator.store.events import Events
 from services.orchestrator.store.jobs import Jobs
 from services.orchestrator.store.paces import Paces
@@ -18,3 +19,4 @@ class Stores:
     events: Events
     artifacts: ArtifactStore
     paces: Paces
+    base_scores: BaseScores

@@ -72,6 +72,15 @@ def test_views_take_nothing_and_a_phase_begins_where_the_backward_pass_gets_ther
     assert [meter.counts[name].flops for name in ("second layer", "first layer")] == [once, once]
 
 
+def test_views_of_what_was_there_before_are_not_new() -> None:
+    network = two_layers()
+    meter = Meter()
+    with meter:
+        kept = network[0].weight.detach().view(-1)
+    assert meter.live == 0
+    assert kept.numel() == WIDE * INNER
+
+
 def test_reading_a_fake_number_is_counted() -> None:
     network = two_layers()
     meter = Meter()

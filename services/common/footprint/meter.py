@@ -112,13 +112,14 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
             args = (args[0], _numbered(args[1]), *args[2:])
         out = func(*args, **kwargs)
         count = self.counts[self.phase]
+        given = _tensors(kwargs.values(), _tensors(args, []))
         made = _tensors((out,), [])
         for tensor in made:
-            self._track(tensor.untyped_storage())
+            self._track(tensor.untyped_storage(), given)
         count.peak = max(count.peak, self.live)
         if kind.free:
             return out
-        touched = _tensors(kwargs.values(), _tensors(args, list(made)))
+        touched = [*made, *given]
         if any(isinstance(tensor, FakeTensor) for tensor in touched):
             count.launches += 1
             count.moved += sum(tensor.numel() * tensor.element_size() for tensor in touched)
@@ -126,12 +127,15 @@ class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 count.flops += int(kind.flops(*args, **kwargs, out_val=out))
         return out
 
-    def _track(self, storage: Any) -> None:
-        if storage not in self._known:
-            size = storage.nbytes()
-            self._known[storage] = size
-            self.live += size
-            weakref.finalize(storage, self._freed, size)
+    def _track(self, storage: Any, given: Iterable[torch.Tensor]) -> None:
+        if storage in self._known:
+            return
+        # A view of what was there before is not new.
+        is_new = all(tensor.untyped_storage() is not storage for tensor in given)
+        size = storage.nbytes() if is_new else 0
+        self._known[storage] = size
+        self.live += size
+        weakref.finalize(storage, self._freed, size)
 
     def _freed(self, size: int) -> None:
         self.live -= size

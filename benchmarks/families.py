@@ -1,11 +1,13 @@
-"""Measures what a step costs with each preset's full-size architecture, on one GPU.
+"""Measures what a step costs with each preset's full-size architecture, on one GPU, beside what
+was computed of it.
 
 ``python -m benchmarks.families [NAME …]`` prints the table; ``--save`` keeps it in
 ``benchmarks/results/``. Weights are random, so nothing is downloaded: time and memory don't depend
 on their values. A generator's step is sampling to a random timestep, the forward pass, the backward
-pass from a random image gradient, and the optimiser's step. A VLM's step is its answer to one
-question and the gradient for the image. ``--tiny`` runs the same on the CPU with the tiny models of
-the tests; its times mean nothing.
+pass from a random image gradient, and the optimiser's step. A VLM's step is its answer to
+``--questions`` and the gradient for the image. ``--level`` and ``--quantize`` are a preset's
+``memory`` and ``quantize``. ``--tiny`` runs the same on the CPU with the tiny models of the tests;
+its times mean nothing.
 """
 
 from __future__ import annotations
@@ -19,34 +21,47 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import get_args
 
 import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.architectures.generators import NETWORKS, generator
-from benchmarks.architectures.vlms import CONFIGS, vlm
 from benchmarks.machine import provenance
 from dualprocess.schemas import ImageOptions, JobSpec, OptimizerOptions, Question
 from dualprocess.v1 import generator_pb2 as pb
-from services.common.presets import GeneratorPreset, Presets, load_presets
+from services.common.footprint import recorded
+from services.common.footprint.card import GIB, reserved
+from services.common.memory import LEVELS, MemoryLevel, Quantization
+from services.common.presets import AnyPreset, GeneratorPreset, Presets, load_presets
 from services.common.torch_tensors import DTYPES_BY_NAME
+from services.generator import architecture as generators
 from services.generator.families.base import GeneratorFamily
+from services.generator.memory import levels
 from services.generator.training import Training
 from services.orchestrator.api.resolve import resolve_job
 from services.orchestrator.worker import wire
+from services.vlm import architecture as vlms
+from services.vlm import memory as vlm_levels
 from services.vlm.conversation import AskedQuestion
 from services.vlm.families.base import VlmFamily
 from services.vlm.guide import guide
-from tests.generator import rows as generator_rows
-from tests.vlm import rows as vlm_rows
+from services.vlm.memory import VlmLevel
 
-QUESTION, ANSWER, POSTFIX = "Is the man smiling?", "Yes", "Answer with Yes or No."
+QUESTIONS = (
+    "Is the man smiling?",
+    "Is the man wearing a hat?",
+    "Is it raining in the picture?",
+    "Is the sky blue?",
+    "Is the man holding a red umbrella?",
+)
+ANSWER, POSTFIX = "Yes", "Answer with Yes or No."
 SIDE, TINY_SIDE = 512, 64
 #: Steps at the start that don't count, while kernels are chosen and the allocator's pool grows.
 WARM_UP = 1
-#: ``max_memory_reserved`` of the authors' own single-process code, at 512² in bf16.
-REFERENCE_GB = {
+#: ``max_memory_reserved`` of the authors' own single-process code in GiB, at 512² in bf16, with one
+#: question.
+REFERENCE_GIB = {
     "sd-1.4": 6.6,
     "sana-1.6b": 15.0,
     "flux-schnell": 44.3,
@@ -57,22 +72,44 @@ REFERENCE_GB = {
     "llava-1.5": 16.7,
     "pixtral": 34.7,
 }
-NAMES = (*NETWORKS, *CONFIGS)
+_PRESETS = load_presets()
+GENERATORS = tuple(name for name, preset in _PRESETS.generators.items() if preset.is_on_hub)
+VLMS = tuple(name for name, preset in _PRESETS.vlms.items() if preset.is_on_hub)
+NAMES = (*GENERATORS, *VLMS)
 CPU = torch.device("cpu")
+_WIDTH = 150
+
+
+@dataclass(frozen=True)
+class Memory:
+    """GiB of the device. ``reserved`` is ``max_memory_reserved`` with text encoders at work and in
+    steps, ``steps_reserved`` and ``steps_allocated`` are of the counted steps; ``context`` is what
+    the process has of the card besides what torch reserves."""
+
+    reserved: float
+    steps_reserved: float
+    steps_allocated: float
+    context: float
+
+
+@dataclass(frozen=True)
+class Computed:
+    """The same from the preset's footprint."""
+
+    reserved: float
+    steps_reserved: float
+    steps_allocated: float
 
 
 @dataclass(frozen=True)
 class Cost:
     """``parameters`` are the denoiser's, or the whole VLM's. ``seconds`` are of each counted step.
-
-    Memory is ``max_memory_reserved`` in 10^9 bytes: ``peak_gb`` from the first weight on, with text
-    encoders at work; ``steps_gb`` of the counted steps. None on a CPU.
-    """
+    ``memory`` is ``None`` on a CPU, ``computed`` where no footprint is recorded."""
 
     parameters: int
     seconds: Sequence[float]
-    peak_gb: float | None
-    steps_gb: float | None
+    memory: Memory | None
+    computed: Computed | None
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -80,18 +117,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not options.tiny and not torch.cuda.is_available():
         sys.exit("No CUDA device is here for full-size models: run it where one is, or add --tiny.")
     device = CPU if options.tiny else torch.device("cuda")
+    setting = {name: getattr(options, name) for name in ("level", "quantize", "questions")}
     costs: dict[str, Cost] = {}
     failures: dict[str, str] = {}
     for name in options.names or NAMES:
         print(f"{name} …", file=sys.stderr, flush=True)
         try:
-            costs[name] = measure(name, device, options.steps)
+            costs[name] = measure(name, device, options.steps, **setting)
         # If one preset fails, the results of the others are kept.
         except Exception as error:
             failures[name] = f"{type(error).__name__}: {error}"
         if options.save:
-            _save(device, costs, failures)
-    Console().print(table(device, costs))
+            _save(device, setting, costs, failures)
+    Console(width=_WIDTH).print(table(device, costs, **setting))
     for name, failure in failures.items():
         print(f"{name}: {failure}", file=sys.stderr)
     if failures:
@@ -102,6 +140,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(NAMES))
     parser.add_argument("--steps", type=int, default=10, help="that count, of each preset")
+    parser.add_argument("--level", choices=LEVELS, default="fast", help="of memory")
+    parser.add_argument("--quantize", choices=get_args(Quantization))
+    parser.add_argument("--questions", type=int, default=1, choices=range(1, len(QUESTIONS) + 1))
     parser.add_argument("--tiny", action="store_true", help="tiny models, on the CPU")
     parser.add_argument("--save", action="store_true")
     options = parser.parse_args(arguments)
@@ -110,22 +151,39 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def measure(name: str, device: torch.device, steps: int) -> Cost:
-    """Measures one preset, from its first weight to its last step."""
+def measure(
+    name: str,
+    device: torch.device,
+    steps: int,
+    *,
+    level: MemoryLevel = "fast",
+    quantize: Quantization | None = None,
+    questions: int = 1,
+) -> Cost:
+    """Measures one preset at one setting: encoding a prompt, and steps. Of a VLM ``decoder`` is
+    ``fast`` and ``blocks`` is ``lean``. ``questions`` are a VLM's."""
     # Frees what the preset before this one left, also if it failed.
     gc.collect()
     _empty_cache(device)
-    _reset_peak(device)
     torch.manual_seed(0)
-    if name in NETWORKS:
-        return _measure_generator(name, device, steps)
-    return _measure_vlm(name, device, steps)
+    if name in GENERATORS:
+        return _measure_generator(name, device, steps, level, quantize)
+    vlm_level: VlmLevel = "lean" if level in ("blocks", "lean") else "fast"
+    return _measure_vlm(name, device, steps, vlm_level, quantize, questions)
 
 
-def _measure_generator(name: str, device: torch.device, steps: int) -> Cost:
-    family, preset, side = _generator(name, device)
+def _measure_generator(
+    name: str,
+    device: torch.device,
+    steps: int,
+    level: MemoryLevel,
+    quantize: Quantization | None,
+) -> Cost:
+    family, side = _generator(name, device, quantize)
+    levels.apply(family, level)
     parameters = _count(family.denoiser)
-    training = Training(family, optimize_spec(preset, side, WARM_UP + steps), "job")
+    _start_over(device)
+    training = Training(family, optimize_spec(family.preset, side, WARM_UP + steps), "job")
 
     def step(index: int) -> None:
         made = training.forward(index, 0)
@@ -135,39 +193,66 @@ def _measure_generator(name: str, device: torch.device, steps: int) -> Cost:
         training.backward(made.images, gradient, anchor, [1.0] * len(gradient))
         training.update()
 
-    return _cost(parameters, device, step, steps)
+    seconds, memory = _measured(device, step, steps)
+    training.close()
+    return Cost(parameters, seconds, memory, _computed(family.preset, level, quantize, 0))
 
 
-def _measure_vlm(name: str, device: torch.device, steps: int) -> Cost:
-    family, side = _vlm(name, device)
+def _measure_vlm(
+    name: str,
+    device: torch.device,
+    steps: int,
+    level: VlmLevel,
+    quantize: Quantization | None,
+    questions: int,
+) -> Cost:
+    family, side = _vlm(name, device, quantize)
+    vlm_levels.apply(family, level)
     dtype = DTYPES_BY_NAME[family.preset.dtype]
     images = torch.rand(1, 3, side, side, device=device, dtype=dtype) * 2 - 1
+    asked = [AskedQuestion(question, ANSWER) for question in QUESTIONS[:questions]]
+    _start_over(device)
 
     def step(_index: int) -> None:
-        guide(family, images, [AskedQuestion(QUESTION, ANSWER)], POSTFIX)
+        guide(family, images, asked, POSTFIX)
 
-    return _cost(_count(family.model), device, step, steps)
+    seconds, memory = _measured(device, step, steps)
+    computed = _computed(family.preset, level, quantize, questions)
+    return Cost(_count(family.model), seconds, memory, computed)
 
 
-def _generator(name: str, device: torch.device) -> tuple[GeneratorFamily, GeneratorPreset, int]:
+def _generator(
+    name: str, device: torch.device, quantize: Quantization | None
+) -> tuple[GeneratorFamily, int]:
+    change = {"quantize": quantize}
     if device != CPU:
-        return generator(name, device), load_presets().generator(name), SIDE
-    (row,) = (row for row in generator_rows.ROWS if row.preset == name)
-    return row.load(), row.tiny, TINY_SIDE
+        preset = load_presets().generator(name).model_copy(update=change)
+        return generators.generator(preset, device), SIDE
+    # Only the checkout has the tests.
+    from services.generator import registry
+    from tests.generator.rows import ROWS
+
+    (row,) = (row for row in ROWS if row.preset == name)
+    return registry.load(row.tiny.model_copy(update=change), device), TINY_SIDE
 
 
-def _vlm(name: str, device: torch.device) -> tuple[VlmFamily, int]:
+def _vlm(name: str, device: torch.device, quantize: Quantization | None) -> tuple[VlmFamily, int]:
+    change = {"quantize": quantize}
     if device != CPU:
-        return vlm(name, device), SIDE
-    (row,) = (row for row in vlm_rows.ROWS if row.preset == name)
-    return row.load(), TINY_SIDE
+        preset = load_presets().vlm(name).model_copy(update=change)
+        return vlms.vlm(preset, device), SIDE
+    from services.vlm import registry
+    from tests.vlm.rows import ROWS
+
+    (row,) = (row for row in ROWS if row.preset == name)
+    return registry.load(row.tiny.model_copy(update=change), device), TINY_SIDE
 
 
 def optimize_spec(preset: GeneratorPreset, side: int, steps: int) -> pb.OptimizeSpec:
     """The job of a spec in which only the image's size is set."""
     spec = JobSpec(
         prompt="a photo of a man",
-        questions=[Question(question=QUESTION, answer=ANSWER)],
+        questions=[Question(question=QUESTIONS[0], answer=ANSWER)],
         generator=preset.name,
         vlm="idefics2",
         image=ImageOptions(width=side, height=side),
@@ -177,22 +262,41 @@ def optimize_spec(preset: GeneratorPreset, side: int, steps: int) -> pb.Optimize
     return wire.optimize_spec(resolve_job(spec, presets), {"idefics2": "nobody"})
 
 
-def _cost(parameters: int, device: torch.device, step: Callable[[int], None], steps: int) -> Cost:
+def _measured(
+    device: torch.device, step: Callable[[int], None], steps: int
+) -> tuple[list[float], Memory | None]:
     for index in range(WARM_UP):
         step(index)
     _synchronize(device)
-    before = _peak_gb(device)
-    _empty_cache(device)
-    _reset_peak(device)
+    before = _reserved(device)
+    _start_over(device)
     seconds = []
     for index in range(WARM_UP, WARM_UP + steps):
         begin = time.perf_counter()
         step(index)
         _synchronize(device)
         seconds.append(time.perf_counter() - begin)
-    during = _peak_gb(device)
-    peak = None if before is None or during is None else max(before, during)
-    return Cost(parameters, seconds, peak, during)
+    if device.type != "cuda":
+        return seconds, None
+    during = _reserved(device)
+    free, total = torch.cuda.mem_get_info(device)
+    context = total - free - torch.cuda.memory_reserved(device)
+    allocated = torch.cuda.max_memory_allocated(device)
+    memory = Memory(max(before, during) / GIB, during / GIB, allocated / GIB, context / GIB)
+    return seconds, memory
+
+
+def _computed(
+    preset: AnyPreset, level: MemoryLevel, quantize: Quantization | None, questions: int
+) -> Computed | None:
+    # float8 takes what int8 takes.
+    codes = "int8" if quantize == "float8" else quantize
+    for found in recorded.settings(preset, SIDE, 1, questions):
+        if (found.work.level, found.work.quantize) == (level, codes):
+            return Computed(
+                reserved(found.peak) / GIB, reserved(found.step) / GIB, found.step / GIB
+            )
+    return None
 
 
 def _count(network: torch.nn.Module) -> int:
@@ -209,23 +313,29 @@ def _empty_cache(device: torch.device) -> None:
         torch.cuda.empty_cache()
 
 
-def _reset_peak(device: torch.device) -> None:
+def _start_over(device: torch.device) -> None:
+    """Peaks from here on."""
+    _empty_cache(device)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
 
 
-def _peak_gb(device: torch.device) -> float | None:
-    if device.type != "cuda":
-        return None
-    return torch.cuda.max_memory_reserved(device) / 1e9
+def _reserved(device: torch.device) -> int:
+    return torch.cuda.max_memory_reserved(device) if device.type == "cuda" else 0
 
 
-def _save(device: torch.device, costs: dict[str, Cost], failures: dict[str, str]) -> None:
+def _save(
+    device: torch.device,
+    setting: dict[str, object],
+    costs: dict[str, Cost],
+    failures: dict[str, str],
+) -> None:
     path = Path(__file__).parent / "results" / "families.json"
     path.parent.mkdir(exist_ok=True)
     result = provenance() | {
         "device": _device_name(device),
         "torch": torch.__version__,
+        "setting": setting,
         "families": {name: asdict(cost) for name, cost in costs.items()},
         "failures": failures,
     }
@@ -236,23 +346,46 @@ def _device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU, tiny models"
 
 
-def table(device: torch.device, costs: dict[str, Cost]) -> Table:
-    shown = Table(title=f"{_device_name(device)}, batch 1, median of the steps")
-    for header in ("preset", "parameters", "s a step", "peak GB", "steps GB", "reference GB"):
+def table(
+    device: torch.device,
+    costs: dict[str, Cost],
+    level: MemoryLevel = "fast",
+    quantize: Quantization | None = None,
+    questions: int = 1,
+) -> Table:
+    """Memory in GiB: what torch reserved, what was computed, and what the authors' code reserves in
+    one process."""
+    setting = f"memory {level}, weights {quantize or 'as the preset has them'}"
+    shown = Table(
+        title=f"{_device_name(device)}, batch 1, {setting}, {questions} questions; median; GiB"
+    )
+    headers = ("preset", "parameters", "s a step", "reserved", "computed")
+    for header in (*headers, "steps", "computed", "tensors", "computed", "CUDA", "reference"):
         shown.add_column(header, no_wrap=True, justify="left" if header == "preset" else "right")
     for name, cost in costs.items():
+        memory, computed = cost.memory, cost.computed if cost.memory else None
         shown.add_row(
             name,
             f"{cost.parameters:,}",
             f"{statistics.median(cost.seconds):.3f}",
-            _gigabytes(cost.peak_gb),
-            _gigabytes(cost.steps_gb),
-            _gigabytes(REFERENCE_GB.get(name) if device != CPU else None),
+            *(
+                _gib(value)
+                for value in (
+                    memory and memory.reserved,
+                    computed and computed.reserved,
+                    memory and memory.steps_reserved,
+                    computed and computed.steps_reserved,
+                    memory and memory.steps_allocated,
+                    computed and computed.steps_allocated,
+                    memory and memory.context,
+                    REFERENCE_GIB.get(name) if device != CPU else None,
+                )
+            ),
         )
     return shown
 
 
-def _gigabytes(value: float | None) -> str:
+def _gib(value: float | None) -> str:
     return "–" if value is None else f"{value:.1f}"
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from dualprocess.cli import backup, batch, doctor, images, jobs, keys, models, track, up, words
+from dualprocess.cli import backup, batch, doctor, fit, images, jobs, keys, models, track, up, words
 from dualprocess.command_group import CommandGroup
 from dualprocess.printable import replace_what_cannot_be_encoded
 
@@ -26,7 +26,7 @@ app = _App(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for module in (up, jobs, batch, images, words, track, models, keys, backup, doctor):
+for module in (up, jobs, batch, images, words, track, models, keys, fit, backup, doctor):
     module.register(app)
 
 __all__ = ["app"]

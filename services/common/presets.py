@@ -109,7 +109,8 @@ class VlmPreset(_Preset):
     #: begins.
     chat: str
     #: How many conversations (an image with a question) go through the text model in one pass;
-    #: memory limits this. More are done in several passes, with the same result.
+    #: memory limits this. More are done in several passes, with the same result. Those about one
+    #: image share their beginning, and take less memory than as many about several.
     conversations_at_once: Annotated[int, Field(ge=1)] = 32
     #: Whether the VLM knows enough language to write questions and prompts.
     writes: bool = True

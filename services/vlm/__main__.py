@@ -22,6 +22,7 @@ from services.common.settings import GpuServiceSettings
 from services.common.telemetry import configure_logging
 from services.common.tracing import configure_tracing
 from services.vlm import registry
+from services.vlm.footprint.level import level
 from services.vlm.probe import probe
 from services.vlm.servicer import VlmServicer
 
@@ -35,7 +36,10 @@ async def main(settings: GpuServiceSettings) -> None:
     show_metrics(settings)
 
     async def load(port: int) -> Loaded:
-        vlm = await device.run(registry.load, preset, device.device)
+        memory = await device.run(
+            level, preset, settings.memory or preset.memory, device.device
+        )
+        vlm = await device.run(registry.load, preset, device.device, memory)
         device_id = identity(device.device, port)
         servicer = VlmServicer(preset, vlm, device, device_id)
         return Loaded(

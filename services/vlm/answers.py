@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch.nn.functional import cross_entropy
-from torch.nn.utils.rnn import pad_sequence
 
-from services.vlm.conversation import Conversation
 from services.vlm.families.base import VlmFamily
+from services.vlm.packing import Packed, Row
+from services.vlm.transfer import fetch, upload
 
 
 @dataclass(frozen=True)
@@ -24,44 +24,75 @@ class Answer:
     predicted: str
 
 
-def losses(
-    vlm: VlmFamily, features: torch.Tensor, conversations: Sequence[Conversation]
-) -> tuple[torch.Tensor, list[Answer]]:
-    """Loss of each conversation [n], float32, attached to ``features``, and the answers.
+@dataclass(frozen=True)
+class Tokens:
+    """The right answers' tokens: cross-entropy [tokens], float32, detached, and the most likely
+    ids [tokens], int32. ``lengths``: how many belong to the conversation of each of
+    ``numbers``."""
 
-    ``features`` [n, …] belong to ``conversations`` one by one. Logits are computed
-    at the answers' positions only.
+    losses: torch.Tensor
+    predicted: torch.Tensor
+    lengths: list[int]
+    numbers: Sequence[int]
+
+
+def losses(
+    vlm: VlmFamily, features: torch.Tensor, rows: Sequence[Row]
+) -> tuple[torch.Tensor, Tokens]:
+    """Loss of each conversation of ``rows``, in their order: [n], float32, attached to
+    ``features``, from which each row takes its own; and what the answers are read from.
+
+    Logits are computed at the answers' positions only. Nothing waits for the device.
     """
     device = features.device
-    rows = [torch.tensor(conversation.input_ids) for conversation in conversations]
-    input_ids = pad_sequence(rows, batch_first=True).to(device)
-    attention_mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
-    hidden = vlm.hidden_states(input_ids, attention_mask.to(device), features)
+    packed = Packed.of([row.tree for row in rows])
+    places = [row.features for row in rows]
+    if places != list(range(len(features))):
+        features = features[upload(torch.tensor(places), device)]
+    hidden = vlm.hidden_states(packed, features)
 
-    row_of = [i for i, talk in enumerate(conversations) for _ in talk.answer_positions]
-    position_of = [p for talk in conversations for p in talk.answer_positions]
-    # The logits of a token stand one position before it.
-    before = torch.tensor(position_of, device=device) - 1
-    logits = vlm.logits(hidden[torch.tensor(row_of, device=device), before]).float()
-    targets = input_ids[row_of, position_of]
-    token_losses = cross_entropy(logits, targets, reduction="none")
+    length = packed.input_ids.shape[1]
+    before: list[int] = []
+    targets: list[int] = []
+    lengths: list[int] = []
+    for index, row in enumerate(rows):
+        for talk, path in zip(row.tree.conversations, row.tree.paths, strict=True):
+            # The logits of a token stand one position before it.
+            before += [index * length + path[position - 1] for position in talk.answer_positions]
+            targets += [talk.input_ids[position] for position in talk.answer_positions]
+            lengths.append(len(talk.answer_positions))
+    answering = hidden.flatten(0, 1)[upload(torch.tensor(before), device)]
+    logits = vlm.logits(answering).float()
+    right = upload(torch.tensor(targets), device)
+    token_losses = cross_entropy(logits, right, reduction="none")
+    tokens = Tokens(
+        token_losses.detach(),
+        logits.detach().argmax(-1).int(),
+        lengths,
+        [number for row in rows for number in row.numbers],
+    )
+    return torch.stack([one.mean() for one in torch.split(token_losses, lengths)]), tokens
 
-    lengths = [len(talk.answer_positions) for talk in conversations]
-    per_answer = torch.split(token_losses, lengths)
-    predicted = torch.split(logits.argmax(-1), lengths)
-    answers = [
-        _answer(vlm, tokens.detach(), best)
-        for tokens, best in zip(per_answer, predicted, strict=True)
-    ]
-    return torch.stack([tokens.mean() for tokens in per_answer]), answers
+
+def fetched(passes: Sequence[Tokens]) -> list[Tokens]:
+    """On the host, after one wait."""
+    host = iter(fetch([each for tokens in passes for each in (tokens.losses, tokens.predicted)]))
+    return [replace(tokens, losses=next(host), predicted=next(host)) for tokens in passes]
 
 
-def passes(vlm: VlmFamily, conversations: Sequence[Conversation]) -> Iterator[slice]:
-    """The conversations in parts. Each part goes through the text model in one pass; the preset
-    sets its size."""
-    at_once = vlm.preset.conversations_at_once
-    for begin in range(0, len(conversations), at_once):
-        yield slice(begin, begin + at_once)
+def answers(vlm: VlmFamily, passes: Iterable[Tokens]) -> list[Answer]:
+    """The answers, in the order of their conversations. The tokens are on the host."""
+    read: dict[int, Answer] = {}
+    for tokens in passes:
+        split = zip(
+            tokens.numbers,
+            torch.split(tokens.losses, tokens.lengths),
+            torch.split(tokens.predicted, tokens.lengths),
+            strict=True,
+        )
+        for number, token_losses, predicted in split:
+            read[number] = _answer(vlm, token_losses, predicted)
+    return [read[number] for number in sorted(read)]
 
 
 def _answer(vlm: VlmFamily, token_losses: torch.Tensor, predicted: torch.Tensor) -> Answer:

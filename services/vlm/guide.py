@@ -5,16 +5,18 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from services.common.errors import NonFinite
 from services.common.presets import DtypeName
-from services.vlm.answers import Answer, losses, passes
-from services.vlm.conversation import AskedQuestion, Conversation
+from services.vlm.answers import Answer, Tokens, answers, fetched, losses
+from services.vlm.conversation import AskedQuestion
 from services.vlm.families.base import VlmFamily
+from services.vlm.packing import Row, passes, rows
 from services.vlm.preprocess import clamp
+from services.vlm.transfer import fetch, upload
 from services.vlm.visual_prompt import VisualPrompt
 
 
@@ -48,7 +50,8 @@ class Guidance:
     """``answers`` has a row for each image, in it an entry for each question.
 
     ``loss`` is the mean of theirs, over questions by their weights. Both are those of the images
-    themselves. ``gradient`` is d loss / d images, as changed by the guard, in the images' dtype.
+    themselves. ``gradient`` is d loss / d images, as changed by the guard, in the images' dtype, on
+    the host.
     """
 
     loss: float
@@ -67,15 +70,29 @@ def guide(
 
     The vision tower runs once for every image and visual prompt, whatever the number of questions;
     twice with ``guard.worst_case``. Values beyond [-1, 1] are clamped, with a gradient that pulls
-    them back. Raises ``NonFinite`` for a loss or gradient that is not a number, ``InvalidInput``
-    for a question that can't be asked.
+    them back. Waits for the device once, at the end; in float16 once more for each scale of the
+    loss that is too large. Raises ``NonFinite`` for a loss or gradient that is not a number,
+    ``InvalidInput`` for a question that can't be asked.
     """
-    if not guard.worst_case:
-        return _guide(vlm, images, questions, postfix, guard.margin)
-    plain = _guide(vlm, images, questions, postfix, None)
-    worst = _moved(images, plain.gradient, guard.worst_case)
-    taught = _guide(vlm, worst, questions, postfix, guard.margin)
-    return Guidance(plain.loss, plain.answers, taught.gradient.to(images.dtype))
+    (guidance,) = guide_together(vlm, [images], questions, postfix, guard)
+    return guidance
+
+
+def guide_together(
+    vlm: VlmFamily,
+    calls: Sequence[torch.Tensor],
+    questions: Sequence[AskedQuestion],
+    postfix: str,
+    guard: Guard = OFF,
+) -> list[Guidance]:
+    """``guide`` for each of several calls' images, of one size and dtype, in the same passes
+    through the model. Raises if any would."""
+    # The largest scale of the loss at which nothing overflows in the backward pass.
+    *larger, last = _SCALES.get(vlm.preset.dtype, (1.0,))
+    for scale in larger:
+        with contextlib.suppress(NonFinite):
+            return _guided(vlm, calls, questions, postfix, guard, scale)
+    return _guided(vlm, calls, questions, postfix, guard, last)
 
 
 def answer_loss(
@@ -96,70 +113,135 @@ def guarded_loss(
     ``images``; and the answers."""
     plain = None
     if guard.worst_case:
-        plain = _guide(vlm, images, questions, postfix, None)
-        moved = _moved(images.detach(), plain.gradient, guard.worst_case)
+        plain = guide(vlm, images, questions, postfix)
+        gradient = plain.gradient.to(images.device)
+        moved = _moved(images.detach(), gradient, guard.worst_case)
         images = images + (moved - images).detach()
-    features, conversations = _prepare(vlm, images, questions, postfix)
-    each, answers = losses(vlm, features, conversations)
-    shares = _shares(questions, len(images), each.device)
-    taught = (_beyond(each, guard.margin) * shares).sum() / shares.sum()
-    return taught, _rows(answers, len(questions)) if plain is None else plain.answers
+    everything = len(images) * len(questions)
+    features, parts = _prepare(vlm, images, questions, postfix, everything)
+    each, tokens = losses(vlm, features, parts)
+    shares = _shares(questions, [len(images)])[tokens.numbers]
+    taught = (_beyond(each, guard.margin) * upload(shares, each.device)).sum()
+    if plain is not None:
+        return taught, plain.answers
+    return taught, _by_image(answers(vlm, fetched([tokens])), len(questions))
 
 
-def _guide(
+def _guided(
+    vlm: VlmFamily,
+    calls: Sequence[torch.Tensor],
+    questions: Sequence[AskedQuestion],
+    postfix: str,
+    guard: Guard,
+    scale: float,
+) -> list[Guidance]:
+    images = torch.cat(list(calls)) if len(calls) > 1 else calls[0]
+    shares = _shares(questions, [len(call) for call in calls])
+    if guard.worst_case:
+        plain = _queue(vlm, images, questions, postfix, shares, None, scale)
+        worst = _moved(images, plain.gradient, guard.worst_case)
+        taught = _queue(vlm, worst, questions, postfix, shares, guard.margin, scale)
+        plain, taught = _fetched(
+            [plain, replace(taught, gradient=taught.gradient.to(images.dtype))]
+        )
+    else:
+        (plain,) = _fetched([_queue(vlm, images, questions, postfix, shares, guard.margin, scale)])
+        taught = plain
+    answered = _by_image(answers(vlm, plain.tokens), len(questions))
+    guidances = []
+    begin = 0
+    for call in calls:
+        part = slice(begin, begin + len(call))
+        loss = _mean(answered[part], questions)
+        is_finite = all(bool(queued.is_finite[part].all()) for queued in (plain, taught))
+        if not (is_finite and math.isfinite(loss)):
+            raise NonFinite(f"the loss ({loss}) or its gradient is not finite")
+        guidances.append(Guidance(loss, answered[part], taught.gradient[part]))
+        begin += len(call)
+    return guidances
+
+
+@dataclass(frozen=True)
+class _Queued:
+    """What the device is to compute. ``is_finite`` [images]: whether an image's gradient and the
+    losses of its answers are."""
+
+    gradient: torch.Tensor
+    is_finite: torch.Tensor
+    tokens: Sequence[Tokens]
+
+
+def _queue(
     vlm: VlmFamily,
     images: torch.Tensor,
     questions: Sequence[AskedQuestion],
     postfix: str,
-    margin: float | None,
-) -> Guidance:
-    """Uses the first scale of the loss at which nothing overflows in the backward pass."""
-    *larger, last = _SCALES.get(vlm.preset.dtype, (1.0,))
-    for scale in larger:
-        with contextlib.suppress(NonFinite):
-            return _guide_scaled(vlm, images, questions, postfix, margin, scale)
-    return _guide_scaled(vlm, images, questions, postfix, margin, last)
-
-
-def _guide_scaled(
-    vlm: VlmFamily,
-    images: torch.Tensor,
-    questions: Sequence[AskedQuestion],
-    postfix: str,
+    shares: torch.Tensor,
     margin: float | None,
     scale: float,
-) -> Guidance:
+) -> _Queued:
+    """Loss and gradient of all images, without waiting for the device."""
     leaf = images.detach().requires_grad_()
-    features, conversations = _prepare(vlm, leaf, questions, postfix)
-    shares = _shares(questions, len(images), features.device)
-    total = float(shares.sum())
+    at_once = vlm.preset.conversations_at_once
+    features, parts = _prepare(vlm, leaf, questions, postfix, at_once)
     # The text model's passes end at a copy of the features; their gradients add up there, and
     # the vision tower's backward pass runs once.
     cut = features.detach().requires_grad_()
-    answers: list[Answer] = []
-    for part in passes(vlm, conversations):
-        part_losses, part_answers = losses(vlm, cut[part], conversations[part])
-        taught = _beyond(part_losses, margin) * shares[part]
-        torch.autograd.backward(taught.sum() / total * scale)
-        answers += part_answers
+    read: list[Tokens] = []
+    for part in passes(parts, at_once):
+        part_losses, tokens = losses(vlm, cut, part)
+        share = upload(shares[tokens.numbers], cut.device)
+        torch.autograd.backward((_beyond(part_losses, margin) * share).sum() * scale)
+        read.append(tokens)
     torch.autograd.backward(features, cut.grad)
-    weights = [asked.weight for asked in questions] * len(images)
-    loss = sum(w * answer.loss for w, answer in zip(weights, answers, strict=True)) / sum(weights)
-    gradient = leaf.grad
-    assert gradient is not None
-    gradient = gradient / scale
-    if not (torch.isfinite(gradient).all() and math.isfinite(loss)):
-        raise NonFinite(f"the loss ({loss}) or its gradient is not finite")
-    return Guidance(loss=loss, answers=_rows(answers, len(questions)), gradient=gradient)
+    assert leaf.grad is not None
+    gradient = leaf.grad / scale
+    return _Queued(gradient, torch.isfinite(gradient).flatten(1).all(1), read)
 
 
-def _rows(answers: Sequence[Answer], per_image: int) -> list[Sequence[Answer]]:
-    return [answers[i : i + per_image] for i in range(0, len(answers), per_image)]
+def _fetched(queued: Sequence[_Queued]) -> list[_Queued]:
+    """All of it on the host, after one wait."""
+    tensors = []
+    for one in queued:
+        tensors += [one.gradient, one.is_finite]
+        tensors += [each for tokens in one.tokens for each in (tokens.losses, tokens.predicted)]
+    host = iter(fetch(tensors))
+    return [
+        _Queued(
+            next(host),
+            next(host),
+            [replace(tokens, losses=next(host), predicted=next(host)) for tokens in one.tokens],
+        )
+        for one in queued
+    ]
 
 
-def _shares(questions: Sequence[AskedQuestion], images: int, device: torch.device) -> torch.Tensor:
-    """The weight of each conversation [images questions]."""
-    return torch.tensor([asked.weight for asked in questions] * images, device=device)
+def _by_image(read: Sequence[Answer], per_image: int) -> list[Sequence[Answer]]:
+    return [read[i : i + per_image] for i in range(0, len(read), per_image)]
+
+
+def _mean(answered: Sequence[Sequence[Answer]], questions: Sequence[AskedQuestion]) -> float:
+    """The mean loss over images, and over questions by their weights."""
+    weighted = [
+        asked.weight * answer.loss
+        for row in answered
+        for asked, answer in zip(questions, row, strict=True)
+    ]
+    return sum(weighted) / (sum(asked.weight for asked in questions) * len(answered))
+
+
+def _shares(questions: Sequence[AskedQuestion], calls: Sequence[int]) -> torch.Tensor:
+    """What the loss of each conversation [images questions] counts in that of its call; ``calls``
+    are the numbers of their images. On the host."""
+    total = sum(asked.weight for asked in questions)
+    return torch.tensor(
+        [
+            asked.weight / (total * images)
+            for images in calls
+            for _ in range(images)
+            for asked in questions
+        ]
+    )
 
 
 def _beyond(losses_N: torch.Tensor, margin: float | None) -> torch.Tensor:
@@ -179,9 +261,14 @@ def _moved(images: torch.Tensor, gradient: torch.Tensor, distance: float) -> tor
 
 
 def _prepare(
-    vlm: VlmFamily, images: torch.Tensor, questions: Sequence[AskedQuestion], postfix: str
-) -> tuple[torch.Tensor, list[Conversation]]:
-    """Features and conversation of each (image, question), images outermost."""
+    vlm: VlmFamily,
+    images: torch.Tensor,
+    questions: Sequence[AskedQuestion],
+    postfix: str,
+    at_once: int,
+) -> tuple[torch.Tensor, list[Row]]:
+    """Features of each image with each visual prompt, and the rows of all conversations [images
+    questions]."""
     shown = clamp(images.float(), -1.0, 1.0)
     variants: list[VisualPrompt | None] = list(
         dict.fromkeys(asked.visual_prompt for asked in questions)
@@ -191,8 +278,9 @@ def _prepare(
     features = vlm.image_features(pixel_values)
     placeholder = vlm.image_placeholder(pixel_values[:1])
     conversations = [vlm.converse(asked, postfix, placeholder) for asked in questions]
-    variant_of = torch.tensor([variants.index(asked.visual_prompt) for asked in questions])
-    # [variant, image, …] → [image, question, …] → one row for each pair.
-    features = features.view(len(variants), len(images), *features.shape[1:])
-    features = features[variant_of].transpose(0, 1).flatten(0, 1)
-    return features, conversations * len(images)
+    seen = [
+        variants.index(asked.visual_prompt) * len(images) + image
+        for image in range(len(images))
+        for asked in questions
+    ]
+    return features, rows(conversations * len(images), seen, at_once)

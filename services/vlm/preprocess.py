@@ -10,6 +10,8 @@ from typing import Any, Literal
 import torch
 from torch.nn.functional import interpolate
 
+from services.vlm.transfer import upload
+
 
 @dataclass(frozen=True)
 class Normalization:
@@ -19,8 +21,10 @@ class Normalization:
     std: Sequence[float]
 
     def __call__(self, unit_BCHW: torch.Tensor) -> torch.Tensor:
-        mean = unit_BCHW.new_tensor(self.mean).view(1, -1, 1, 1)
-        std = unit_BCHW.new_tensor(self.std).view(1, -1, 1, 1)
+        mean, std = (
+            upload(torch.tensor(each, dtype=unit_BCHW.dtype), unit_BCHW.device).view(1, -1, 1, 1)
+            for each in (self.mean, self.std)
+        )
         return (unit_BCHW - mean) / std
 
 
@@ -41,8 +45,13 @@ def resize(
 def _resize_lanczos(unit_BCHW: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     """torch has no Lanczos: a matrix for each axis, the horizontal one first, as PIL."""
     height, width = size
-    across = _lanczos_weights(unit_BCHW.shape[-1], width).to(unit_BCHW)
-    down = _lanczos_weights(unit_BCHW.shape[-2], height).to(unit_BCHW)
+    across, down = (
+        upload(weights.to(unit_BCHW.dtype), unit_BCHW.device)
+        for weights in (
+            _lanczos_weights(unit_BCHW.shape[-1], width),
+            _lanczos_weights(unit_BCHW.shape[-2], height),
+        )
+    )
     resized_across = clamp(unit_BCHW @ across.T, 0.0, 1.0)
     return clamp(down @ resized_across, 0.0, 1.0)
 

@@ -7,8 +7,10 @@ from importlib import import_module
 import torch
 
 from services.common.errors import StartError
+from services.common.memory import MemoryChoice
 from services.common.presets import PresetError, VlmPreset
 from services.common.quantize import check_quantize
+from services.vlm import memory as levels
 from services.vlm.families.base import VlmFamily
 
 _FAMILIES = {
@@ -22,18 +24,21 @@ _FAMILIES = {
 }
 
 
-def load(preset: VlmPreset, device: torch.device) -> VlmFamily:
-    """Loads the preset's VLM on ``device``.
+def load(preset: VlmPreset, device: torch.device, memory: MemoryChoice | None = None) -> VlmFamily:
+    """Loads the preset's VLM on ``device``, at a level of ``memory``, or at the preset's.
 
-    Raises ``PresetError`` for an unknown family, ``StartError`` for a model that can't be loaded.
+    Raises ``PresetError`` for an unknown family and a level that VLMs don't have, ``StartError``
+    for a model that can't be loaded.
     """
     family = family_class(preset)
     check_quantize(preset)
     try:
-        return family.load(preset, device)
+        vlm = family.load(preset, device)
     # OSError for what can't be fetched or read; for some of it the libraries raise ValueError.
     except (OSError, ValueError) as error:
         raise StartError(f"{preset.model} can't be loaded: {error}") from error
+    levels.apply(vlm, levels.choose(vlm, memory or preset.memory))
+    return vlm
 
 
 def family_class(preset: VlmPreset) -> type[VlmFamily]:

@@ -9,9 +9,10 @@ import torch
 from PIL import Image
 
 from services.vlm import conversation
-from services.vlm.answers import Answer, losses, passes
+from services.vlm.answers import Answer, answers, fetched, losses
 from services.vlm.conversation import AskedQuestion
 from services.vlm.families.base import VlmFamily
+from services.vlm.packing import passes, rows
 from services.vlm.visual_prompt import VisualPrompt
 
 
@@ -23,20 +24,18 @@ def score(
 
     The picture is processed, and seen by the vision tower, once for every visual prompt.
     """
-    features: dict[VisualPrompt | None, torch.Tensor] = {}
-    placeholders: dict[VisualPrompt | None, str] = {}
-    for prompt in dict.fromkeys(asked.visual_prompt for asked in questions):
-        pixel_values = vlm.processed(_overlaid(picture, prompt))
-        features[prompt] = vlm.image_features(pixel_values)
-        placeholders[prompt] = vlm.image_placeholder(pixel_values)
-    conversations = [
-        vlm.converse(asked, postfix, placeholders[asked.visual_prompt]) for asked in questions
+    variants = list(dict.fromkeys(asked.visual_prompt for asked in questions))
+    seen = [vlm.processed(_overlaid(picture, prompt)) for prompt in variants]
+    features = torch.cat([vlm.image_features(pixel_values) for pixel_values in seen])
+    placeholder = vlm.image_placeholder(seen[0])
+    conversations = [vlm.converse(asked, postfix, placeholder) for asked in questions]
+    at_once = vlm.preset.conversations_at_once
+    places = [variants.index(asked.visual_prompt) for asked in questions]
+    queued = [
+        losses(vlm, features, part)[1]
+        for part in passes(rows(conversations, places, at_once), at_once)
     ]
-    answers: list[Answer] = []
-    for part in passes(vlm, conversations):
-        rows = torch.cat([features[asked.visual_prompt] for asked in questions[part]])
-        answers += losses(vlm, rows, conversations[part])[1]
-    return answers
+    return answers(vlm, fetched(queued))
 
 
 @torch.no_grad()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from dualprocess.v1 import vlm_pb2, vlm_pb2_grpc
+from dualprocess.v1 import tensor_pb2, vlm_pb2, vlm_pb2_grpc
 from services.common import pictures, torch_tensors
 from services.common.device import DeviceThread
 from services.common.errors import InvalidInput
@@ -20,8 +20,10 @@ from services.common.torch_tensors import DTYPES_BY_NAME, WIRE_DTYPES
 from services.vlm.answers import Answer
 from services.vlm.conversation import AskedQuestion
 from services.vlm.families.base import VlmFamily
-from services.vlm.guide import OFF, Guard, guide
+from services.vlm.guide import OFF, Guard, guide_together
 from services.vlm.score import answer, score
+from services.vlm.together import Together
+from services.vlm.transfer import upload
 from services.vlm.visual_prompt import VisualPrompt
 
 if TYPE_CHECKING:
@@ -45,6 +47,7 @@ class VlmServicer(vlm_pb2_grpc.VlmServicer):
         self._vlm = vlm
         self._device = device
         self._device_id = device_id
+        self._guides = Together(device, self._guide)
 
     async def Describe(
         self, request: vlm_pb2.VlmDescribeRequest, context: Context
@@ -59,32 +62,41 @@ class VlmServicer(vlm_pb2_grpc.VlmServicer):
             device_id=self._device_id,
             calls=self._device.waiting,
             quantized=self._preset.quantize or "",
+            memory=self._vlm.memory,
         )
 
     async def Guide(self, request: vlm_pb2.GuideRequest, context: Context) -> vlm_pb2.GuideResponse:
-        return await self._device.run(self._guide, request)
+        # The conversations of all images are to fit into one pass of the text model.
+        most = self._preset.conversations_at_once // max(1, len(request.questions))
+        return await self._guides.run(request, _kind(request), _images(request), most)
 
-    def _guide(self, request: vlm_pb2.GuideRequest) -> vlm_pb2.GuideResponse:
+    def _guide(self, requests: Sequence[vlm_pb2.GuideRequest]) -> list[vlm_pb2.GuideResponse]:
+        """Answers calls of one kind, in the same passes through the model."""
         begin = time.perf_counter()
-        images = torch_tensors.from_proto(
-            request.images, name="images", shape=(None, 3, None, None)
-        )
-        _check_images(images)
-        _check_text("question_postfix", request.question_postfix)
-        questions = asked_questions(request.questions)
-        guidance = guide(
+        calls = [self._read_images(request.images) for request in requests]
+        first = requests[0]
+        _check_text("question_postfix", first.question_postfix)
+        guidances = guide_together(
             self._vlm,
-            images.to(self._device.device),
-            questions,
-            request.question_postfix,
-            _guard(request.guard) if request.HasField("guard") else OFF,
+            [upload(images, self._device.device) for images in calls],
+            asked_questions(first.questions),
+            first.question_postfix,
+            _guard(first.guard) if first.HasField("guard") else OFF,
         )
-        return vlm_pb2.GuideResponse(
-            loss=guidance.loss,
-            images=[_image_answers(row) for row in guidance.answers],
-            gradient=torch_tensors.to_proto(guidance.gradient),
-            seconds=time.perf_counter() - begin,
-        )
+        return [
+            vlm_pb2.GuideResponse(
+                loss=guidance.loss,
+                images=[_image_answers(row) for row in guidance.answers],
+                gradient=torch_tensors.to_proto(guidance.gradient),
+                seconds=time.perf_counter() - begin,
+            )
+            for guidance in guidances
+        ]
+
+    def _read_images(self, tensor: tensor_pb2.Tensor) -> torch.Tensor:
+        images = torch_tensors.from_proto(tensor, name="images", shape=(None, 3, None, None))
+        _check_images(images)
+        return images
 
     async def Score(self, request: vlm_pb2.ScoreRequest, context: Context) -> vlm_pb2.ScoreResponse:
         if not request.images:
@@ -128,6 +140,24 @@ class VlmServicer(vlm_pb2_grpc.VlmServicer):
             for index, question in enumerate(request.questions)
         ]
         return vlm_pb2.AnswerResponse(answers=answers)
+
+
+def _kind(request: vlm_pb2.GuideRequest) -> Hashable:
+    """What calls must have in common to go through the model together: all but the images'
+    values and their number."""
+    return (
+        request.images.dtype,
+        *request.images.shape[1:],
+        request.question_postfix,
+        request.HasField("guard"),
+        request.guard.SerializeToString(deterministic=True),
+        *(question.SerializeToString(deterministic=True) for question in request.questions),
+    )
+
+
+def _images(request: vlm_pb2.GuideRequest) -> int:
+    """The number of images of a request that is not checked yet."""
+    return max([1, *request.images.shape[:1]])
 
 
 def asked_questions(questions: Sequence[vlm_pb2.Question]) -> list[AskedQuestion]:

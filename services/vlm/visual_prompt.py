@@ -14,6 +14,7 @@ from dualprocess.v1 import vlm_pb2
 from services.common import pictures
 from services.common.errors import InvalidInput
 from services.vlm import solid
+from services.vlm.transfer import upload
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class VisualPrompt:
         if self.mode == vlm_pb2.VISUAL_PROMPT_MODE_TRANSPARENT:
             return (images + _unit(_resized(self.drawing, size), images)) / 2
         pixels_HWC, is_drawn_HW = solid.resized(self.drawing, size)
-        is_drawn = torch.from_numpy(is_drawn_HW).to(images.device)
+        is_drawn = upload(torch.from_numpy(is_drawn_HW), images.device)
         return torch.where(is_drawn, _unit(pixels_HWC, images), images)
 
 
@@ -58,5 +59,5 @@ def _resized(drawing: Image.Image, size: tuple[int, int]) -> npt.NDArray[np.uint
 
 def _unit(pixels_HWC: npt.NDArray[np.uint8], images: torch.Tensor) -> torch.Tensor:
     """[3, height, width] in [-1, 1], beside ``images``."""
-    pixels = torch.from_numpy(pixels_HWC).to(images.device)
+    pixels = upload(torch.from_numpy(pixels_HWC), images.device)
     return (pixels.permute(2, 0, 1) / 127.5 - 1).to(images.dtype)

@@ -16,6 +16,7 @@ from services.vlm import registry
 from services.vlm.conversation import AskedQuestion
 from services.vlm.families.base import VlmFamily
 from services.vlm.guide import answer_loss, guide
+from services.vlm.packing import Packed
 from services.vlm.preprocess import clamp
 from services.vlm.score import answer, score
 from services.vlm.visual_prompt import VisualPrompt
@@ -313,15 +314,15 @@ def test_score_takes_conversations_in_turn_and_processes_each_drawing_once(
         processed.append(picture)
         return vlm_processed(picture)
 
-    def measured(input_ids: torch.Tensor, *others: torch.Tensor) -> torch.Tensor:
-        at_once.append(len(input_ids))
-        return vlm_hidden_states(input_ids, *others)
+    def measured(packed: Packed, features: torch.Tensor) -> torch.Tensor:
+        at_once.append(sum(len(tree.conversations) for tree in packed.trees))
+        return vlm_hidden_states(packed, features)
 
     monkeypatch.setattr(vlm, "preset", vlm.preset.model_copy(update={"conversations_at_once": 2}))
     monkeypatch.setattr(vlm, "processed", counted)
     monkeypatch.setattr(vlm, "hidden_states", measured)
     parts = score(vlm, picture(images["photo"]), questions, POSTFIX)
-    assert (len(processed), at_once) == (2, [2, 2, 1])
+    assert (len(processed), at_once) == (2, [2, 1, 2])
     assert [one.predicted for one in parts] == [one.predicted for one in whole]
     assert [one.loss for one in parts] == pytest.approx([one.loss for one in whole], abs=1e-5)
 

@@ -22,6 +22,7 @@ from services.vlm.answers import losses
 from services.vlm.conversation import AskedQuestion, Conversation
 from services.vlm.families.qwen_vl import QwenVl
 from services.vlm.guide import answer_loss, guide
+from services.vlm.packing import rows
 from services.vlm.score import answer, score
 from tests.vlm.conftest import picture
 from tests.vlm.rows import ROWS, folder
@@ -206,7 +207,7 @@ def test_every_layer_of_features_matters(vlm: QwenVl, images: dict[str, torch.Te
     indexes = getattr(vlm.model.config.vision_config, "deepstack_visual_indexes", [])
     assert parts == 1 + len(indexes)
     placeholder = vlm.image_placeholder(vlm.processed(photo(images, 256, 256)))
-    talk = [vlm.converse(SMILING, POSTFIX, placeholder)]
+    talk = rows([vlm.converse(SMILING, POSTFIX, placeholder)], [0], at_once=1)
     whole = losses(vlm, features, talk)[0].item()
     for part in range(parts):
         without = features.clone()

@@ -7,7 +7,7 @@ from itertools import product
 
 from services.common.footprint.card import needed
 from services.common.footprint.footprint import Footprint
-from services.common.memory import LEVELS, MemoryLevel, Quantization
+from services.common.memory import LEVELS, Quantization
 
 #: From the most exact to the smallest. float8 takes what int8 takes.
 QUANTIZATIONS: tuple[Quantization | None, ...] = (None, "int8", "nf4")
@@ -62,8 +62,3 @@ def remedy(settings: Sequence[Footprint], current: Footprint, room: int) -> str:
     if found.work.quantize != current.work.quantize:
         changes.append(f"--quantize {found.work.quantize}")
     return " ".join(changes)
-
-
-def levels_of(kind: str) -> tuple[MemoryLevel, ...]:
-    """A VLM has no decoder."""
-    return LEVELS if kind == "generator" else ("fast", "lean")

@@ -16,7 +16,7 @@ import torch
 
 
 @torch.library.custom_op("dualprocess::rms_norm", mutates_args=())
-def _rms_norm(x: torch.Tensor, weight: torch.Tensor | None) -> list[torch.Tensor]:  # noqa: ARG001
+def _rms_norm(x: torch.Tensor, weight: torch.Tensor | None) -> list[torch.Tensor]:
     raise NotImplementedError
 
 
@@ -28,9 +28,9 @@ def _(x: torch.Tensor, weight: torch.Tensor | None) -> list[torch.Tensor]:  # no
 @torch.library.custom_op("dualprocess::rms_norm_backward", mutates_args=())
 def _rms_norm_backward(
     gradient: torch.Tensor,
-    x: torch.Tensor,  # noqa: ARG001
-    rms: torch.Tensor,  # noqa: ARG001
-    weight: torch.Tensor | None,  # noqa: ARG001
+    x: torch.Tensor,
+    rms: torch.Tensor,
+    weight: torch.Tensor | None,
 ) -> torch.Tensor:
     raise NotImplementedError
 

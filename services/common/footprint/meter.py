@@ -6,11 +6,11 @@ import weakref
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
-from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import (
     flop_registry,
@@ -23,11 +23,13 @@ aten = torch.ops.aten
 
 #: Operations without a kernel: they name memory, or make it without writing to it.
 _FREE = frozenset(
-    "view _unsafe_view reshape t transpose permute expand unsqueeze squeeze slice select split "
-    "split_with_sizes chunk unbind detach alias as_strided _reshape_alias unfold narrow "
-    "is_same_size lift_fresh view_as_real view_as_complex squeeze_ unsqueeze_ t_ detach_ diagonal "
-    "empty empty_like empty_strided new_empty new_empty_strided _local_scalar_dense equal sym_size "
-    "sym_numel real movedim device".split()
+    """
+    view _unsafe_view reshape t transpose permute expand unsqueeze squeeze slice select split
+    split_with_sizes chunk unbind detach alias as_strided _reshape_alias unfold narrow is_same_size
+    lift_fresh view_as_real view_as_complex squeeze_ unsqueeze_ t_ detach_ diagonal empty
+    empty_like empty_strided new_empty new_empty_strided _local_scalar_dense equal sym_size
+    sym_numel real movedim device
+    """.split()  # noqa: SIM905
 )
 _INDEXING = (aten.index, aten.index_put, aten.index_put_, aten._index_put_impl_)
 
@@ -97,30 +99,31 @@ class Meter(TorchDispatchMode):
     def __torch_dispatch__(
         self,
         func: Any,
-        types: Any,  # noqa: ARG002
+        types: Any,
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
-        if func is aten._local_scalar_dense.default and isinstance(args[0], FakeTensor):
+        kind = _kind(func)
+        if kind.reads and isinstance(args[0], FakeTensor):
             self.reads += 1
             return _number(args[0].dtype)
-        if func._overloadpacket in _INDEXING:
+        if kind.indexes:
             args = (args[0], _numbered(args[1]), *args[2:])
         out = func(*args, **kwargs)
         count = self.counts[self.phase]
-        made = [leaf for leaf in pytree.tree_leaves(out) if isinstance(leaf, torch.Tensor)]
+        made = _tensors((out,), [])
         for tensor in made:
             self._track(tensor.untyped_storage())
         count.peak = max(count.peak, self.live)
-        given = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if _is_tensor(leaf)]
-        name = func._schema.name.partition("::")[2]
-        if name in _FREE or not any(isinstance(tensor, FakeTensor) for tensor in (*given, *made)):
+        if kind.free:
             return out
-        count.launches += 1
-        count.moved += sum(tensor.numel() * tensor.element_size() for tensor in (*given, *made))
-        if func._overloadpacket in flop_registry:
-            count.flops += int(flop_registry[func._overloadpacket](*args, **kwargs, out_val=out))
+        touched = _tensors(kwargs.values(), _tensors(args, list(made)))
+        if any(isinstance(tensor, FakeTensor) for tensor in touched):
+            count.launches += 1
+            count.moved += sum(tensor.numel() * tensor.element_size() for tensor in touched)
+            if kind.flops is not None:
+                count.flops += int(kind.flops(*args, **kwargs, out_val=out))
         return out
 
     def _track(self, storage: Any) -> None:
@@ -134,8 +137,35 @@ class Meter(TorchDispatchMode):
         self.live -= size
 
 
-def _is_tensor(leaf: object) -> bool:
-    return isinstance(leaf, torch.Tensor)
+@dataclass(frozen=True)
+class _Kind:
+    """What there is to do for an operation besides running it."""
+
+    free: bool
+    reads: bool
+    indexes: bool
+    flops: Callable[..., int] | None
+
+
+@cache
+def _kind(func: Any) -> _Kind:
+    packet = func._overloadpacket
+    return _Kind(
+        free=func._schema.name.partition("::")[2] in _FREE,
+        reads=func is aten._local_scalar_dense.default,
+        indexes=packet in _INDEXING,
+        flops=flop_registry.get(packet),
+    )
+
+
+def _tensors(values: Iterable[Any], found: list[torch.Tensor]) -> list[torch.Tensor]:
+    """``found``, and the tensors among ``values`` and in their lists."""
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            found.append(value)
+        elif isinstance(value, (list, tuple)):
+            _tensors(value, found)
+    return found
 
 
 def _number(dtype: torch.dtype) -> bool | int | float:

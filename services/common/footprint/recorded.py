@@ -14,9 +14,7 @@ from services.common.presets import AnyPreset, GeneratorPreset, load_presets
 
 FILE = Path(__file__).with_name("recorded.json")
 
-#: What is recorded of each preset, with a batch of 1; of a preset that draws only smaller images,
-#: its own size.
-SIZES = (512, 1024)
+#: Numbers of questions that are recorded.
 QUESTIONS = (1, 5)
 #: What a footprint depends on, of a preset.
 _DECISIVE = ("family", "model", "dtype", "guidance", "guidance_above", "lora")
@@ -42,6 +40,12 @@ def settings(preset: AnyPreset, size: int, batch: int, questions: int) -> list[F
         if found.work.preset == same
         and (found.work.size, found.work.batch, found.work.questions) == (size, batch, questions)
     ]
+
+
+def sizes(preset: AnyPreset) -> tuple[int, ...]:
+    """Of images, that are recorded, with a batch of 1. The models of the checkout are for small
+    ones."""
+    return (512, 1024) if preset.is_on_hub else (64,)
 
 
 def write(counted: Iterable[Footprint]) -> None:

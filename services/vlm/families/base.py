@@ -6,20 +6,26 @@ image → pixel_values → image features → hidden states → logits of the an
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal, Self, TypeAlias
 
 import torch
 import transformers
 from PIL import Image
 from transformers import AutoTokenizer
 
+from services.common.memory import MemoryLevel
 from services.common.presets import VlmPreset
 from services.common.quantize import quantize
 from services.common.torch_tensors import DTYPES_BY_NAME
-from services.vlm import conversation
+from services.vlm import conversation, masks
 from services.vlm.conversation import AskedQuestion, Conversation
+from services.vlm.packing import Packed
 from services.vlm.preprocess import Normalization
+from services.vlm.transfer import upload
+
+#: How far back a layer of the text model sees, by transformers' names.
+LayerKind: TypeAlias = Literal["full_attention", "sliding_attention"]
 
 
 class VlmFamily(ABC):
@@ -47,6 +53,8 @@ class VlmFamily(ABC):
         self.image_processor = image_processor
         self.preset = preset
         self.device = device
+        #: What is computed again to save memory; ``services.vlm.memory`` sets it.
+        self.memory: MemoryLevel = "fast"
         self.normalize = Normalization(image_processor.image_mean, image_processor.image_std)
 
     @classmethod
@@ -83,24 +91,71 @@ class VlmFamily(ABC):
     def image_placeholder(self, pixel_values: torch.Tensor) -> str:
         """The text that stands for one of these images in a conversation."""
 
-    def hidden_states(
-        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, features: torch.Tensor
-    ) -> torch.Tensor:
-        """Last hidden states [batch, length, width] of right-padded ids [batch, length].
+    def hidden_states(self, packed: Packed, features: torch.Tensor) -> torch.Tensor:
+        """Last hidden states [rows, length, width] of packed conversations.
 
-        ``features``, from ``image_features``, replace each row's image tokens.
+        ``features`` [rows, …], from ``image_features``, replace each row's image tokens.
+
+        The text model's layers are called here, and not by its own ``forward``: that one would
+        read masks on the host, to see what it may leave out, and take no mask of each kind.
         """
-        model = self.model.model
-        is_image = self.is_image(input_ids)
-        embeds = model.get_input_embeddings()(input_ids)
-        embeds = embeds.masked_scatter(is_image.unsqueeze(-1), features.to(embeds.dtype))
-        hidden: torch.Tensor = model(
-            inputs_embeds=embeds,
-            attention_mask=attention_mask,
-            use_cache=False,
-            **self.text_inputs(is_image),
-        ).last_hidden_state
-        return hidden
+        text = self.text_model
+        is_image = self.is_image(packed.input_ids)
+        images = upload(is_image.flatten().nonzero().squeeze(1), self.device)
+        embeds = text.get_input_embeddings()(upload(packed.input_ids, self.device))
+        embedded, *deeper = self.split_features(features.to(embeds.dtype))
+        hidden = _replaced(embeds, images, embedded)
+
+        positions = upload(self.position_ids(packed, features), self.device)
+        kinds = layer_kinds(text.config)
+        masks = {kind: self._mask(packed, is_image, kind, hidden) for kind in set(kinds)}
+        rotary = {kind: self.rotary(hidden, positions, kind) for kind in set(kinds)}
+        for depth, (layer, kind) in enumerate(zip(text.layers, kinds, strict=False)):
+            hidden = layer(
+                hidden,
+                attention_mask=masks[kind],
+                position_embeddings=rotary[kind],
+                use_cache=False,
+            )
+            if depth < len(deeper):
+                hidden = _added(hidden, images, deeper[depth])
+        normed: torch.Tensor = text.norm(hidden)
+        return normed
+
+    @property
+    def text_model(self) -> Any:
+        """The decoder within the model: embeddings, layers, norm."""
+        return self.model.model.language_model
+
+    def split_features(self, features: torch.Tensor) -> Sequence[torch.Tensor]:
+        """What is embedded, then what is added to the hidden states behind the first, second, …
+        layer: each [image tokens of all rows, width]."""
+        return [features.flatten(0, 1)]
+
+    def position_ids(self, packed: Packed, features: torch.Tensor) -> torch.Tensor:  # noqa: ARG002
+        """Rotary positions of packed rows, on the host."""
+        return packed.depths
+
+    def rotary(self, hidden: torch.Tensor, position_ids: torch.Tensor, kind: LayerKind) -> Any:  # noqa: ARG002
+        """The position embeddings that layers of this kind take."""
+        return self.text_model.rotary_emb(hidden, position_ids)
+
+    def block(self, is_image: torch.Tensor) -> torch.Tensor | None:  # noqa: ARG002
+        """Tokens that see each other in both directions, if the text model has such."""
+        return None
+
+    def _mask(
+        self, packed: Packed, is_image: torch.Tensor, kind: LayerKind, hidden: torch.Tensor
+    ) -> torch.Tensor | None:
+        """None: the attention's own causal mask, which costs least."""
+        config = self.text_model.config
+        window = config.sliding_window if kind == "sliding_attention" else None
+        block = self.block(is_image)
+        is_causal = block is None and not masks.is_needed(packed, window)
+        # Other implementations than SDPA have no causal mask of their own.
+        if is_causal and config._attn_implementation == "sdpa":
+            return None
+        return masks.additive(packed, block, window, hidden.dtype, self.device)
 
     def is_image(self, input_ids: torch.Tensor) -> torch.Tensor:
         """Where an image's features go: bool, shaped as ``input_ids``."""
@@ -147,3 +202,22 @@ class VlmFamily(ABC):
         question = conversation.with_postfix(asked.question, postfix)
         prefix = conversation.prompt(self.preset.chat, placeholder, question)
         return conversation.tokenize(self.tokenizer, prefix, asked)
+
+
+def layer_kinds(config: Any) -> Sequence[LayerKind]:
+    """The kind of each layer of a text model."""
+    count = config.num_hidden_layers
+    kinds: Sequence[LayerKind] | None = getattr(config, "layer_types", None)
+    if kinds is not None:
+        return kinds[:count]
+    window = getattr(config, "sliding_window", None)
+    return ["full_attention" if window is None else "sliding_attention"] * count
+
+
+def _replaced(hidden: torch.Tensor, places: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
+    """``hidden`` [rows, length, width] with ``features`` at these places of all rows' tokens."""
+    return hidden.flatten(0, 1).index_copy(0, places, features).view(hidden.shape)
+
+
+def _added(hidden: torch.Tensor, places: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
+    return hidden.flatten(0, 1).index_add(0, places, features).view(hidden.shape)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from PIL import Image
 
-from services.vlm.families.base import VlmFamily
+from services.vlm.families.base import LayerKind, VlmFamily
 from services.vlm.preprocess import resize
 
 
@@ -39,3 +40,9 @@ class Gemma3(VlmFamily):
     def text_inputs(self, is_image: torch.Tensor) -> Mapping[str, torch.Tensor]:
         # Without them image tokens would attend causally among themselves.
         return {"token_type_ids": is_image.int()}
+
+    def block(self, is_image: torch.Tensor) -> torch.Tensor:
+        return is_image
+
+    def rotary(self, hidden: torch.Tensor, position_ids: torch.Tensor, kind: LayerKind) -> Any:
+        return self.text_model.rotary_emb(hidden, position_ids, kind)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from PIL import Image
 
+from services.vlm.families import siglip
 from services.vlm.families.base import VlmFamily
 from services.vlm.preprocess import resize
 
@@ -41,12 +43,20 @@ class Idefics2(VlmFamily):
         return pixel_values.to(self.device)
 
     def image_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        # Not model.get_image_features: it treats an image of one grey as padding, and drops it.
         model = self.model.model
-        hidden = model.vision_model(pixel_values=pixel_values.to(model.dtype)).last_hidden_state
-        every_patch = torch.ones(hidden.shape[:2], dtype=torch.bool, device=hidden.device)
-        features: torch.Tensor = model.connector(hidden, attention_mask=every_patch)
+        hidden = siglip.hidden_states(model.vision_model, pixel_values.to(model.dtype))
+        context = model.connector.modality_projection(hidden)
+        # Not its own forward, which reads on the host that no patch is masked.
+        resampler = model.connector.perceiver_resampler
+        latents = resampler.latents.expand(len(context), -1, -1)
+        for layer in resampler.layers:
+            latents = layer(latents, context)
+        features: torch.Tensor = resampler.norm(latents)
         return features
+
+    @property
+    def text_model(self) -> Any:
+        return self.model.model.text_model
 
     def image_placeholder(self, pixel_values: torch.Tensor) -> str:  # noqa: ARG002
         latents = self.model.config.perceiver_config.resampler_n_latents

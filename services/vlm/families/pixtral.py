@@ -43,11 +43,14 @@ class Pixtral(VlmFamily):
         return pixel_values.to(self.device)
 
     def image_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        inputs = self.vision_inputs(pixel_values)
-        return torch.stack(list(self.model.model.get_image_features(**inputs).pooler_output))
+        # Without sizes it takes all images as large as the tensor, and gives one row for all.
+        features: torch.Tensor
+        (features,) = self.model.model.get_image_features(
+            pixel_values.to(self.model.dtype)
+        ).pooler_output
+        return features.view(len(pixel_values), -1, features.shape[-1])
 
     def vision_inputs(self, pixel_values: torch.Tensor) -> Mapping[str, torch.Tensor]:
-        # Without sizes the tower would treat all patches of a batch as one image.
         height, width = pixel_values.shape[-2:]
         sizes = torch.tensor([[height, width]] * len(pixel_values), device=self.device)
         return {**super().vision_inputs(pixel_values), "image_sizes": sizes}

@@ -7,16 +7,19 @@ grid, so their shapes have it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from PIL import Image
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
+from transformers.vision_utils import get_vision_position_ids
 
 from services.common.errors import InvalidInput
 from services.vlm.families.base import VlmFamily
+from services.vlm.packing import Packed, Tree
 from services.vlm.preprocess import resize
+from services.vlm.transfer import upload
 
 _IMAGE_PAD = "<|image_pad|>"
 
@@ -88,10 +91,17 @@ class QwenVl(VlmFamily):
     def image_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
         batch = len(pixel_values)
         rows, columns = self._grid(pixel_values)
+        grid_thw = self._grid_thw(batch, rows, columns)
+        # The sizes stay on the host, where the tower reads them in each layer.
         vision = self.model.model.get_image_features(
-            self.patchify(pixel_values), self._grid_thw(batch, rows, columns)
+            self.patchify(pixel_values), grid_thw, **self.tower_inputs(grid_thw)
         )
         return self.joined_features(vision).view(batch, rows, columns, -1)
+
+    def tower_inputs(self, grid_thw: torch.Tensor) -> dict[str, torch.Tensor]:
+        """What the tower would else compute from the sizes where those are, by its names."""
+        positions = get_vision_position_ids(grid_thw, self.image_processor.merge_size)
+        return {"position_ids": upload(positions, self.device)}
 
     def joined_features(self, vision: Any) -> torch.Tensor:
         """All that the text model takes from the tower: [batch * rows * columns, width].
@@ -107,42 +117,41 @@ class QwenVl(VlmFamily):
         return height // self._merged_patch, width // self._merged_patch
 
     def _grid_thw(self, batch: int, rows: int, columns: int) -> torch.Tensor:
-        """``image_grid_thw`` [batch, 3]: frames, rows and columns of patches before merging."""
+        """``image_grid_thw`` [batch, 3], on the host: frames, rows and columns of patches before
+        merging."""
         merge = self.image_processor.merge_size
-        grid = torch.tensor([[1, rows * merge, columns * merge]], device=self.device)
+        grid = torch.tensor([[1, rows * merge, columns * merge]])
         return grid.expand(batch, 3)
 
     def image_placeholder(self, pixel_values: torch.Tensor) -> str:
         rows, columns = self._grid(pixel_values)
         return f"<|vision_start|>{_IMAGE_PAD * (rows * columns)}<|vision_end|>"
 
-    def hidden_states(
-        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, features: torch.Tensor
-    ) -> torch.Tensor:
-        model = self.model.model
-        embeds = model.get_input_embeddings()(input_ids)
-        is_image = self.is_image(input_ids)
-        embedded, *deeper = torch.split(features.flatten(0, 2), embeds.shape[-1], dim=-1)
-        embeds = embeds.masked_scatter(is_image.unsqueeze(-1), embedded.to(embeds.dtype))
-        # Without position ids the text model would silently count tokens in one dimension. They are
-        # computed on the CPU, since that reads every row.
-        position_ids, _ = model.get_rope_index(
-            input_ids.cpu(),
-            **{name: ids.cpu() for name, ids in self.text_inputs(is_image).items()},
-            image_grid_thw=self._grid_thw(*features.shape[:3]).cpu(),
-            attention_mask=attention_mask.cpu(),
-        )
-        layers = {}
-        if deeper:
-            layers = {"visual_pos_masks": is_image, "deepstack_visual_embeds": deeper}
-        hidden: torch.Tensor = model.language_model(
-            inputs_embeds=embeds,
-            attention_mask=attention_mask,
-            position_ids=position_ids.to(self.device),
-            use_cache=False,
-            **layers,
-        ).last_hidden_state
-        return hidden
+    def split_features(self, features: torch.Tensor) -> Sequence[torch.Tensor]:
+        width = self.text_model.config.hidden_size
+        return torch.split(features.flatten(0, 2), width, dim=-1)
+
+    def position_ids(self, packed: Packed, features: torch.Tensor) -> torch.Tensor:
+        """[3, rows, length]: a token's are those that it has in its conversation."""
+        grid = self._grid_thw(1, *features.shape[1:3])
+        placed = {one: self._tree_positions(one, grid) for one in dict.fromkeys(packed.trees)}
+        positions = torch.zeros(3, *packed.input_ids.shape, dtype=torch.long)
+        for row, one in enumerate(packed.trees):
+            positions[:, row, : len(one.ids)] = placed[one]
+        return positions
+
+    def _tree_positions(self, tree: Tree, grid: torch.Tensor) -> torch.Tensor:
+        positions = torch.zeros(3, len(tree.ids), dtype=torch.long)
+        for talk, path in zip(tree.conversations, tree.paths, strict=True):
+            input_ids = torch.tensor([talk.input_ids])
+            of_talk, _ = self.model.model.get_rope_index(
+                input_ids,
+                **self.text_inputs(self.is_image(input_ids)),
+                image_grid_thw=grid,
+                attention_mask=torch.ones_like(input_ids),
+            )
+            positions[:, torch.tensor(path)] = of_talk[:, 0, : len(path)]
+        return positions
 
     def text_inputs(self, is_image: torch.Tensor) -> Mapping[str, torch.Tensor]:
         return {"mm_token_type_ids": is_image.int()}
@@ -151,5 +160,5 @@ class QwenVl(VlmFamily):
         grid_thw = self._grid_thw(len(pixel_values), *self._grid(pixel_values))
         return {
             **super().vision_inputs(self.patchify(pixel_values)),
-            "image_grid_thw": grid_thw,
+            "image_grid_thw": grid_thw.to(self.device),
         }

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from PIL import Image
 
+from services.vlm.families import siglip
 from services.vlm.families.base import VlmFamily
 from services.vlm.preprocess import resize
 
@@ -44,11 +46,14 @@ class SmolVlm(VlmFamily):
         return pixel_values.to(self.device)
 
     def image_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        # Not model.get_image_features: it treats an image of one grey as padding, and drops it.
         model = self.model.model
-        hidden = model.vision_model(pixel_values=pixel_values.to(model.dtype)).last_hidden_state
+        hidden = siglip.hidden_states(model.vision_model, pixel_values.to(model.dtype))
         features: torch.Tensor = model.connector(hidden)
         return features
+
+    @property
+    def text_model(self) -> Any:
+        return self.model.model.text_model
 
     def image_placeholder(self, pixel_values: torch.Tensor) -> str:  # noqa: ARG002
         tokens = self.model.model.image_seq_len

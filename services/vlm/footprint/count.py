@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
-from services.common.footprint.choice import QUANTIZATIONS, levels_of
+from services.common.footprint.choice import QUANTIZATIONS
 from services.common.footprint.fake import (
     HOST,
     bytes_of,
@@ -22,10 +22,12 @@ from services.common.footprint.kernels import as_on_cuda
 from services.common.footprint.meter import Meter, marked
 from services.common.presets import VlmPreset
 from services.common.torch_tensors import DTYPES_BY_NAME
+from services.vlm import memory
 from services.vlm.architecture import assembled, network
 from services.vlm.conversation import AskedQuestion
 from services.vlm.families.base import VlmFamily
 from services.vlm.guide import guide
+from services.vlm.memory import VlmLevel
 
 #: Asked in turn, as long as people ask.
 _QUESTIONS = (
@@ -55,7 +57,8 @@ def at_every_setting(
     ``PresetError``."""
     plain = weightless_vlm(preset.model_copy(update={"quantize": None}))
     exact = []
-    for level in levels_of("vlm"):
+    for level in get_args(VlmLevel):
+        memory.apply(plain, level)
         exact.append(
             footprint(plain, Work("vlm", preset.name, size, batch, questions, level, None))
         )

@@ -31,7 +31,8 @@ def level(
     Raises ``StartError`` if there is no room, before anything is loaded.
     """
     room = free(device)
-    if room is None:
+    if room is None or choice in ("decoder", "blocks"):
+        # A VLM has no such levels; whoever loads it says so.
         return choice
     try:
         settings = _settings(preset)

@@ -1,0 +1,1 @@
+"""``dualprocess fit``: which cards hold a pair, and with which settings."""

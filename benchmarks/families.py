@@ -187,9 +187,8 @@ def _measure_generator(
 
     def step(index: int) -> None:
         made = training.forward(index, 0)
-        comparison = training.compare(made)
+        anchor = training.compare(made)
         gradient = torch.randn_like(made.images) / made.images.numel()
-        anchor = comparison.anchor if comparison else None
         training.backward(made.images, gradient, anchor, [1.0] * len(gradient))
         training.update()
 

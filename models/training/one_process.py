@@ -72,7 +72,7 @@ class OneProcess:
     def step(self) -> Step:
         begin = time.perf_counter()
         made = self._training.forward(self._done, 0)
-        comparison = self._training.compare(made)
+        anchor = self._training.compare(made)
         drawn = time.perf_counter()
         taught, answers = guarded_loss(
             self._pair.vlm, made.images, self._questions, self._postfix, self._guard
@@ -80,7 +80,6 @@ class OneProcess:
         loss = self._mean([[answer.loss for answer in row] for row in answers])
         right = self._mean([[a.geometric_mean_probability for a in row] for row in answers])
         answered = time.perf_counter()
-        anchor = comparison.anchor if comparison else None
         self._training.backward(taught, torch.ones_like(taught), anchor, right)
         self._training.update()
         self._done += 1

@@ -37,6 +37,12 @@ def to_proto(tensor: torch.Tensor) -> tensor_pb2.Tensor:
     return tensors.to_proto(host.numpy(), wire)
 
 
+def is_finite(tensor: tensor_pb2.Tensor) -> bool:
+    """Whether no value of a tensor that ``to_proto`` made is NaN or infinite."""
+    array = np.array(tensors.from_proto(tensor, name="tensor"))
+    return bool(torch.from_numpy(array).view(DTYPES[tensor.dtype]).isfinite().all())
+
+
 def from_proto(
     tensor: tensor_pb2.Tensor, *, name: str, shape: Sequence[int | None] | None = None
 ) -> torch.Tensor:

@@ -72,8 +72,9 @@ def restore(checkpoint: Checkpoint, parameters: Parameters, optimizer: torch.opt
             state = {key: checkpoint.tensors.get(f"{name}/{key}") for key in _STATE}
             for key, value in state.items():
                 if value is not None:
-                    # AdamW counts steps on the CPU.
-                    device = "cpu" if key == "step" else parameter.device
+                    # AdamW counts steps on the CPU, where it is not fused.
+                    on_cpu = key == "step" and not optimizer.defaults["fused"]
+                    device = "cpu" if on_cpu else parameter.device
                     optimizer.state[parameter][key] = value.to(device, copy=True)
 
 

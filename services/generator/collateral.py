@@ -33,11 +33,28 @@ def collateral(lora: Sequence[torch.Tensor], base: Sequence[torch.Tensor]) -> pb
 
     Diversity stays unset for less than two images, or where the base model's are all the same.
     """
-    drifts = [_distance(*both) for both in zip(lora, base, strict=True)]
-    found = pb.Collateral(drift=sum(drifts) / len(drifts))
-    spread = _spread(base)
-    if spread > 0:
-        found.diversity = _spread(lora) / spread
+    return collateral_of(distances(lora, base).tolist(), images=len(lora))
+
+
+def distances(lora: Sequence[torch.Tensor], base: Sequence[torch.Tensor]) -> torch.Tensor:
+    """The distances that ``collateral`` consists of, on the latents' device, float32 [n]: of each
+    image from the base model's, then between any two of ``lora``, then of ``base``."""
+    pairs = [
+        *zip(lora, base, strict=True),
+        *itertools.combinations(lora, 2),
+        *itertools.combinations(base, 2),
+    ]
+    return torch.stack([_distance(*pair) for pair in pairs])
+
+
+def collateral_of(distances: Sequence[float], *, images: int) -> pb.Collateral:
+    """As ``collateral``, from the ``distances`` of that many images."""
+    drifts, between = distances[:images], distances[images:]
+    found = pb.Collateral(drift=sum(drifts) / images)
+    half = len(between) // 2
+    spread, base_spread = sum(between[:half]), sum(between[half:])
+    if base_spread > 0:
+        found.diversity = (spread / half) / (base_spread / half)
     return found
 
 
@@ -50,11 +67,5 @@ def mean_collateral(several: Sequence[pb.Collateral]) -> pb.Collateral:
     return found
 
 
-def _spread(latents: Sequence[torch.Tensor]) -> float:
-    """Mean distance between two images of the batch; 0 for fewer than two."""
-    pairs = [_distance(*pair) for pair in itertools.combinations(latents, 2)]
-    return sum(pairs) / len(pairs) if pairs else 0.0
-
-
-def _distance(left_CHW: torch.Tensor, right_CHW: torch.Tensor) -> float:
-    return float((left_CHW.float() - right_CHW.float()).square().mean(0).sqrt().mean())
+def _distance(left_CHW: torch.Tensor, right_CHW: torch.Tensor) -> torch.Tensor:
+    return (left_CHW.float() - right_CHW.float()).square().mean(0).sqrt().mean()

@@ -7,14 +7,15 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import ParamSpec, TypeVar
 
+import torch
+
 from dualprocess.v1 import generator_pb2 as pb
 from dualprocess.v1 import tensor_pb2, vlm_pb2
 from services.common import torch_tensors
 from services.common.device import DeviceThread
 from services.common.errors import NonFinite
-from services.generator.collateral import mean_collateral
 from services.generator.guide import Guidance, Guide, gradient_of
-from services.generator.training import Comparison, Made, Training
+from services.generator.training import Made, Training
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -39,36 +40,34 @@ async def _run_step(
 ) -> pb.Step:
     begin = time.perf_counter()
     timings = pb.StepTimings()
-    guidances, changes = [], []
+    guidances = []
     for micro_step in range(spec.optimizer.accumulate):
         (made, message), seconds = await device.run(_timed, _forward, training, step, micro_step)
         timings.forward += seconds
-        guidance, waited, comparison = await _judged(device, training, guide, made, message)
+        guidance, waited, anchor = await _judged(device, training, guide, made, message)
         timings.vlm += guidance.device_seconds
         timings.wire += waited - guidance.device_seconds
-        _, seconds = await device.run(_timed, _backward, training, spec, made, guidance, comparison)
+        _, seconds = await device.run(_timed, _backward, training, spec, made, guidance, anchor)
         timings.backward += seconds
         guidances.append(guidance)
-        if comparison is not None:
-            changes.append(comparison.collateral)
-    grad_norm, seconds = await device.run(_timed, training.update)
+    learned, seconds = await device.run(_timed, training.update)
     timings.backward += seconds
     timings.total = time.perf_counter() - begin
     return pb.Step(
         step=step + 1,
         loss=_mean(guidance.loss for guidance in guidances),
         questions=_mean_answers([row for guidance in guidances for row in guidance.answers]),
-        grad_norm=grad_norm,
+        grad_norm=learned.grad_norm,
         timings=timings,
-        collateral=mean_collateral(changes) if changes else None,
+        collateral=learned.collateral,
     )
 
 
 async def _judged(
     device: DeviceThread, training: Training, guide: Guide, made: Made, message: tensor_pb2.Tensor
-) -> tuple[Guidance, float, Comparison | None]:
+) -> tuple[Guidance, float, torch.Tensor | None]:
     """The VLM's answer, and how many seconds it took; meanwhile the base model makes its
-    prediction."""
+    prediction, for the anchor."""
 
     async def asked() -> tuple[Guidance, float]:
         begin = time.perf_counter()
@@ -78,8 +77,8 @@ async def _judged(
     try:
         # The request must be sent before the device is busy again.
         await asyncio.sleep(0)
-        comparison = await device.run(training.compare, made)
-        return *(await answer), comparison
+        anchor = await device.run(training.compare, made)
+        return *(await answer), anchor
     finally:
         answer.cancel()
         # A frame that holds what it fails with is a cycle, and keeps the step's graph.
@@ -92,8 +91,13 @@ def _timed(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> tuple
 
 
 def _forward(training: Training, step: int, micro_step: int) -> tuple[Made, tensor_pb2.Tensor]:
+    """Raises ``NonFinite`` for images that are not."""
     made = training.forward(step, micro_step)
-    return made, torch_tensors.to_proto(made.images)
+    # Waits for the images, and so for everything before them.
+    message = torch_tensors.to_proto(made.images)
+    if not torch_tensors.is_finite(message):
+        raise NonFinite("the generator's image is not finite")
+    return made, message
 
 
 def _backward(
@@ -101,13 +105,13 @@ def _backward(
     spec: pb.OptimizeSpec,
     made: Made,
     guidance: Guidance,
-    comparison: Comparison | None,
+    anchor: torch.Tensor | None,
 ) -> None:
     gradient = gradient_of(guidance, made.images.shape)
-    if comparison is None:
+    if anchor is None:
         training.backward(made.images, gradient)
     else:
-        training.backward(made.images, gradient, comparison.anchor, _right(spec, guidance))
+        training.backward(made.images, gradient, anchor, _right(spec, guidance))
 
 
 def _right(spec: pb.OptimizeSpec, guidance: Guidance) -> list[float]:

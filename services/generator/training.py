@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
 from dualprocess.v1 import generator_pb2 as pb
 from services.common.errors import InvalidInput, NonFinite
+from services.common.to_device import to_device
 from services.common.torch_tensors import DTYPES
 from services.generator import checkpoint, draws, sample
 from services.generator.base_predictions import BasePredictions, Origin
-from services.generator.collateral import anchor, collateral
+from services.generator.collateral import anchor, collateral_of, distances, mean_collateral
 from services.generator.families.base import GeneratorFamily
 from services.generator.lora.adapter import LoraAdapter
 from services.generator.lora.export import KOHYA_FILE, LORA_FILE, diffusers_file, kohya_file
@@ -33,12 +35,12 @@ class Made:
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """A comparison with the base model's prediction from the same latents: ``anchor`` [batch],
-    attached to the LoRA, and what changed."""
+class Learned:
+    """What a step did: the gradient's norm before clipping, and what changed, for a job with an
+    anchor."""
 
-    anchor: torch.Tensor
-    collateral: pb.Collateral
+    grad_norm: float
+    collateral: pb.Collateral | None
 
 
 class Training:
@@ -76,11 +78,16 @@ class Training:
         self._lora = LoraAdapter(family, name, spec.lora, seed, begin.loras)
         #: The LoRA that pictures are drawn with.
         self._shown: LoraAdapter | LoadedLoras = self._lora
+        #: Of the step's comparisons, on the device until the step ends.
+        self._distances: list[torch.Tensor] = []
+        self._fused = fuses(family.device)
         try:
-            self._optimizer = torch.optim.AdamW(
+            self._optimizer: Any = torch.optim.AdamW(
                 self._lora.parameters,
                 lr=spec.optimizer.lr,
                 weight_decay=spec.optimizer.weight_decay,
+                # None is torch's own choice.
+                fused=self._fused or None,
             )
             if saved:
                 checkpoint.restore(saved, self._lora.named_parameters, self._optimizer)
@@ -97,8 +104,8 @@ class Training:
         """Images of the step, in the model's dtype.
 
         Samples without gradient to the step's timestep, calls the denoiser once with gradient,
-        predicts x0 and decodes it. ``step`` and ``micro_step`` count from 0. Raises ``NonFinite``
-        for images that are not.
+        predicts x0 and decodes it. ``step`` and ``micro_step`` count from 0. Whether the images are
+        finite is not known before they are read on the host, so that this doesn't wait for them.
         """
         family, schedule, optimizer = self._family, self._schedule, self._spec.optimizer
         prompt = draws.prompt_index(optimizer, step, len(self._conditionings))
@@ -110,21 +117,20 @@ class Training:
             model_pred = family.denoise(latents, conditioning, schedule, index)
             x0 = family.predict_x0(latents, model_pred, schedule, index)
             images = family.decode(x0, self._spec.image)
-        if not torch.isfinite(images).all():
-            raise NonFinite("the generator's image is not finite")
         place = (prompt, step % optimizer.noise_seeds, micro_step)
         return Made(images, x0, Origin(latents, conditioning, index, place))
 
-    def compare(self, made: Made) -> Comparison | None:
-        """``None`` for a job without an anchor. It and the VLM's answer don't depend on each other,
-        so both can be computed at the same time."""
+    def compare(self, made: Made) -> torch.Tensor | None:
+        """The ``anchor`` [batch], attached to the LoRA: a comparison with the base model's
+        prediction from the same latents. ``None`` for a job without an anchor. It and the VLM's
+        answer don't depend on each other, so both can be computed at the same time."""
         if not self._spec.guard.anchor:
             return None
         base = self._base.x0(made.origin)
         lora_BCHW = self._family.latent_map(made.x0, self._spec.image)
         base_BCHW = self._family.latent_map(base, self._spec.image)
-        changed = collateral(lora_BCHW.detach().cpu().unbind(), base_BCHW.cpu().unbind())
-        return Comparison(anchor(lora_BCHW, base_BCHW), changed)
+        self._distances.append(distances(lora_BCHW.detach().unbind(), base_BCHW.unbind()))
+        return anchor(lora_BCHW, base_BCHW)
 
     def backward(
         self,
@@ -144,29 +150,48 @@ class Training:
         if anchor is not None:
             weight = self._spec.guard.anchor / len(anchor) / accumulate
             heads.append(anchor)
-            gradients.append(weight * torch.tensor(right).to(anchor))
+            right_B = to_device(torch.tensor(right, dtype=anchor.dtype), anchor.device)
+            gradients.append(weight * right_B)
         with self._lora.active():
             torch.autograd.backward(heads, gradients)
 
-    def update(self) -> float:
-        """Clips, steps AdamW, and gives the gradient's norm before clipping.
+    def update(self) -> Learned:
+        """Clips, and steps AdamW. It waits for the device once, when nothing is left to queue.
 
-        Raises ``NonFinite`` and leaves the weights as they were when the norm is not finite.
-        ``skip`` is to be called then.
+        Raises ``NonFinite`` and leaves the weights as they were when the gradient's norm is not
+        finite. ``skip`` is to be called then.
         """
-        norm = float(
-            torch.nn.utils.clip_grad_norm_(
-                self._lora.parameters, self._spec.optimizer.max_grad_norm
-            )
+        norm = torch.nn.utils.clip_grad_norm_(
+            self._lora.parameters, self._spec.optimizer.max_grad_norm
         )
-        if not np.isfinite(norm):
-            raise NonFinite(f"the LoRA's gradient is not finite (norm {norm})")
-        self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=True)
-        return norm
+        if self._fused:
+            # Its kernels look at this themselves, and then change nothing.
+            self._optimizer.found_inf = norm.isfinite().logical_not().float()
+            self._optimizer.step()
+        grad_norm, *figures = torch.cat([norm.reshape(1), *self._distances]).tolist()
+        if not np.isfinite(grad_norm):
+            raise NonFinite(f"the LoRA's gradient is not finite (norm {grad_norm})")
+        if not self._fused:
+            self._optimizer.step()
+        changed = self._changed(figures)
+        self.skip()
+        return Learned(grad_norm, changed)
+
+    def _changed(self, figures: Sequence[float]) -> pb.Collateral | None:
+        """The mean of the step's comparisons, from the numbers of all ``_distances``."""
+        if not self._distances:
+            return None
+        each = len(figures) // len(self._distances)
+        return mean_collateral(
+            [
+                collateral_of(figures[begin : begin + each], images=self._spec.optimizer.batch)
+                for begin in range(0, len(figures), each)
+            ]
+        )
 
     def skip(self) -> None:
         """Ends a step without having learned from it."""
+        self._distances.clear()
         self._optimizer.zero_grad(set_to_none=True)
 
     def checkpoint(self, steps_done: int) -> checkpoint.Checkpoint:
@@ -214,6 +239,11 @@ class Training:
             self._shown.close()
         self._optimizer.zero_grad(set_to_none=True)
         self._lora.remove()
+
+
+def fuses(device: torch.device) -> bool:
+    """Whether AdamW is torch's fused one there. On the CPU its last bits would be others."""
+    return device.type == "cuda"
 
 
 def _read_start(file: bytes, family: GeneratorFamily) -> LoraFile:

@@ -117,13 +117,14 @@ def test_both_parts_of_the_gradient_are_in_one_step(
     for micro_step in range(accumulate):
         gradient = 1e-4 * torch.randn(shape, generator=random).to(family.dtype)
         made = training.forward(1, micro_step)
-        compared = training.compare(made)
-        assert compared is not None
-        assert compared.collateral.drift > 0
-        training.backward(made.images, gradient, compared.anchor, RIGHT)
+        anchor = training.compare(made)
+        assert anchor is not None
+        training.backward(made.images, gradient, anchor, RIGHT)
         for name, part in plain_gradient(family, spec, weights, micro_step, gradient).items():
             wanted[name] += part / accumulate
-    training.update()
+    learned = training.update()
+    assert learned.collateral is not None
+    assert learned.collateral.drift > 0
     # AdamW keeps a tenth of its first gradient.
     state = training.checkpoint(2).tensors
     training.close()

@@ -17,6 +17,7 @@ from diffusers.schedulers import KarrasDiffusionSchedulers
 
 from dualprocess.v1 import generator_pb2 as pb
 from services.common.presets import GeneratorPreset, PresetError
+from services.common.to_device import to_device
 from services.generator.families.base import Conditioning, GeneratorFamily, Schedule
 from services.generator.families.noise import drawn
 from services.generator.families.sampler_settings import check_class, check_unknown
@@ -59,7 +60,7 @@ class EpsilonFamily(GeneratorFamily):
         # The sampler knows its first noise level only once it knows its steps.
         self._scheduler.set_timesteps(image.num_inference_steps)
         noise: torch.Tensor = drawn(seeds, shape, self.dtype) * self._scheduler.init_noise_sigma
-        return noise.to(self.device)
+        return to_device(noise, self.device)
 
     def denoise(
         self, latents: torch.Tensor, conditioning: Conditioning, schedule: Schedule, index: int

@@ -12,6 +12,7 @@ from einops import rearrange
 
 from dualprocess.v1 import generator_pb2 as pb
 from services.common.presets import GeneratorPreset
+from services.common.to_device import to_device
 from services.generator.families.base import Conditioning, Schedule
 from services.generator.families.flow import FlowFamily
 from services.generator.families.noise import drawn
@@ -50,7 +51,7 @@ class Flux(FlowFamily):
         channels = self.denoiser.config.in_channels // 4
         noise_BCHW = drawn(seeds, (channels, 2 * height, 2 * width), self.dtype)
         packed = rearrange(noise_BCHW, "b c (h ph) (w pw) -> b (h w) (c ph pw)", ph=2, pw=2)
-        return packed.to(self.device)
+        return to_device(packed, self.device)
 
     def _schedule(self, image: pb.ImageSpec) -> Schedule:
         scheduler = self.pipeline.scheduler

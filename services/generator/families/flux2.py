@@ -14,6 +14,7 @@ from einops import rearrange
 from dualprocess.v1 import generator_pb2 as pb
 from services.common.presets import GeneratorPreset, PresetError
 from services.common.reading import TEXT_ENCODERS, Reader
+from services.common.to_device import to_device
 from services.generator.families.base import Conditioning, Schedule
 from services.generator.families.chat import chat_frame
 from services.generator.families.flow import FlowFamily
@@ -56,7 +57,7 @@ class Flux2(FlowFamily):
         noise_BCHW = drawn(
             seeds, (self.denoiser.config.in_channels, *self._patches(image)), self.dtype
         )
-        return rearrange(noise_BCHW, "b c h w -> b (h w) c").to(self.device)
+        return to_device(rearrange(noise_BCHW, "b c h w -> b (h w) c"), self.device)
 
     def _schedule(self, image: pb.ImageSpec) -> Schedule:
         scheduler = self.pipeline.scheduler

@@ -14,6 +14,7 @@ from diffusers import DPMSolverMultistepScheduler, FlowMatchEulerDiscreteSchedul
 from dualprocess.v1 import generator_pb2 as pb
 from services.common.presets import GeneratorPreset
 from services.common.reading import TEXT_ENCODERS, Framed, Reader, between
+from services.common.to_device import to_device
 from services.generator.families.base import Conditioning, GeneratorFamily, Schedule
 from services.generator.families.flow import FlowFamily
 from services.generator.families.noise import drawn
@@ -120,7 +121,7 @@ class Sana(SanaModel, FlowFamily):
         return {"encoder_hidden_states": embeds, "encoder_attention_mask": mask}
 
     def noise(self, seeds: Sequence[int], image: pb.ImageSpec) -> torch.Tensor:
-        return drawn(seeds, self.latent_shape(image), torch.float32).to(self.device)
+        return to_device(drawn(seeds, self.latent_shape(image), torch.float32), self.device)
 
     def _schedule(self, image: pb.ImageSpec) -> Schedule:
         # Evenly spaced before the shift, as the hub's sampler spaces them. The Euler sampler's own

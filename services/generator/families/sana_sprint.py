@@ -11,6 +11,7 @@ from diffusers import SCMScheduler
 
 from dualprocess.v1 import generator_pb2 as pb
 from services.common.presets import GeneratorPreset
+from services.common.to_device import to_device
 from services.generator.families.base import Conditioning, Schedule
 from services.generator.families.sampler_settings import check_class, refusal
 from services.generator.families.sana import SanaModel
@@ -59,7 +60,7 @@ class SanaSprint(SanaModel):
             torch.stack([torch.randn(shape, generator=generator) for generator in generators])
             for _ in range(image.num_inference_steps)
         ]
-        return torch.stack(noises_NBCHW, dim=1).to(self.device)
+        return to_device(torch.stack(noises_NBCHW, dim=1), self.device)
 
     def _schedule(self, image: pb.ImageSpec) -> Schedule:
         steps = image.num_inference_steps

@@ -15,6 +15,7 @@ import torch
 from diffusers import EulerDiscreteScheduler
 
 from dualprocess.v1 import generator_pb2 as pb
+from services.common.to_device import to_device
 from services.generator.families.base import Conditioning, Schedule
 from services.generator.families.epsilon import EpsilonFamily, spread
 
@@ -48,7 +49,7 @@ class StableDiffusionXL(EpsilonFamily):
     ) -> dict[str, torch.Tensor]:
         size = (image.height, image.width)
         # Original size, top left corner of the crop, target size.
-        time_ids = torch.tensor((*size, 0, 0, *size), dtype=self.dtype, device=self.device)
+        time_ids = to_device(torch.tensor((*size, 0, 0, *size), dtype=self.dtype), self.device)
         text_embeds = rows["text_embeds"]
         return {"text_embeds": text_embeds, "time_ids": time_ids.expand(len(text_embeds), -1)}
 

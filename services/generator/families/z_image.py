@@ -13,6 +13,7 @@ from diffusers.pipelines.z_image.pipeline_z_image import (
 
 from dualprocess.v1 import generator_pb2 as pb
 from services.common.reading import TEXT_ENCODERS, Reader
+from services.common.to_device import to_device
 from services.generator.families.base import Conditioning, Schedule
 from services.generator.families.chat import chat_frame
 from services.generator.families.flow import FlowFamily
@@ -52,7 +53,7 @@ class ZImage(FlowFamily):
 
     def noise(self, seeds: Sequence[int], image: pb.ImageSpec) -> torch.Tensor:
         shape = (self.denoiser.config.in_channels, *self._latent_sides(image))
-        return drawn(seeds, shape, torch.float32).to(self.device)
+        return to_device(drawn(seeds, shape, torch.float32), self.device)
 
     def _schedule(self, image: pb.ImageSpec) -> Schedule:
         scheduler = self.pipeline.scheduler

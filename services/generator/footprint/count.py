@@ -127,12 +127,11 @@ def _step(training: Training, meter: Meter) -> int:
     made = training.forward(0, 0)
     held = meter.live
     meter.phase = "compare"
-    comparison = training.compare(made)
+    anchor = training.compare(made)
     meter.phase = "decoder backward"
     gradient = torch.ones(made.images.shape, dtype=made.images.dtype)
-    anchor = comparison.anchor if comparison else None
     training.backward(made.images, gradient, anchor, [1.0] * len(gradient))
-    del made, comparison, anchor
+    del made, anchor
     meter.phase = "update"
     training.update()
     return held

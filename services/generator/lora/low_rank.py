@@ -38,7 +38,7 @@ def add_linear(
     if x.dtype == lora.A.dtype:
         return base + functional.linear(functional.linear(x, lora.A), lora.B) * lora.scale
     if torch.is_grad_enabled():
-        added: torch.Tensor = _AddLinear.apply(base, x, *lora)
+        added: torch.Tensor = _AddLinear.apply(base, x, *lora)  # type: ignore[no-untyped-call]
         return added
     h = functional.linear(x, lora.a).flatten(0, -2)
     if in_place and base.is_contiguous():
@@ -52,8 +52,8 @@ def add_conv(base: torch.Tensor, x: torch.Tensor, lora: LowRank, apply_A: _Apply
     weight, B is a convolution of 1 × 1."""
     if x.dtype == lora.A.dtype:
         return base + functional.conv2d(apply_A(x, lora.A), lora.B) * lora.scale
-    a: torch.Tensor = _StandIn.apply(lora.A, lora.a, None)
-    b: torch.Tensor = _StandIn.apply(lora.B, lora.b, lora.scale)
+    a: torch.Tensor = _StandIn.apply(lora.A, lora.a, None)  # type: ignore[no-untyped-call]
+    b: torch.Tensor = _StandIn.apply(lora.B, lora.b, lora.scale)  # type: ignore[no-untyped-call]
     return base + functional.conv2d(apply_A(x, a), b)
 
 
@@ -77,9 +77,7 @@ class _AddLinear(torch.autograd.Function):
         return torch.addmm(base.flatten(0, -2), h, b.t()).view(base.shape)
 
     @staticmethod
-    def backward(  # type: ignore[override]
-        ctx: _Context, gradient: torch.Tensor
-    ) -> tuple[torch.Tensor | None, ...]:
+    def backward(ctx: _Context, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x, h, scale, a, b = ctx.saved_tensors
         rows = gradient.flatten(0, -2)
         of_h = rows @ b
@@ -103,9 +101,7 @@ class _StandIn(torch.autograd.Function):
         return copy.view_as(copy)
 
     @staticmethod
-    def backward(  # type: ignore[override]
-        ctx: _Context, gradient: torch.Tensor
-    ) -> tuple[torch.Tensor, None, None]:
+    def backward(ctx: _Context, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         exact = gradient.float()
         return exact if ctx.scale is None else exact * ctx.scale, None, None
 

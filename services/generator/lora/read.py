@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from peft.utils.other import get_pattern_key
 from safetensors import SafetensorError
 from safetensors.torch import load
 
@@ -158,8 +158,9 @@ def _configured_scale(config: Mapping[str, Any], module: str, lora: Lora) -> flo
     if "lora_alpha" not in config:
         return 1.0
     try:
-        pattern = dict(config.get("alpha_pattern") or {})
-        alpha = float(pattern.get(get_pattern_key(list(pattern), module), config["lora_alpha"]))
-    except (TypeError, ValueError) as error:
+        patterns = dict(config.get("alpha_pattern") or {})
+        named = (alpha for key, alpha in patterns.items() if re.match(rf"(.*\.)?({key})$", module))
+        alpha = float(next(named, config["lora_alpha"]))
+    except (TypeError, ValueError, re.error) as error:
         raise InvalidInput(f"the metadata lora_adapter_metadata can't be read: {error}") from error
     return alpha / (math.sqrt(lora.rank) if config.get("use_rslora") else lora.rank)

@@ -53,7 +53,7 @@ def up(
     gpus: Annotated[
         str | None,
         typer.Option(
-            help="One GPU for each generator, then one for each VLM: 0-7. By default all GPUs."
+            help="A GPU for each generator, then for each VLM, in turn: 0-7. By default all GPUs."
         ),
     ] = None,
     dry_run: Annotated[

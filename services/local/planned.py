@@ -31,6 +31,12 @@ def worker_of(generator: Placed) -> str:
     return "worker" + generator.name.removeprefix("generator")
 
 
+def flags(place: Placed) -> list[str]:
+    """What the plan chooses instead of the preset."""
+    chosen = {"--memory": place.memory, "--quantize": place.quantize}
+    return [f"{flag}={value}" for flag, value in chosen.items() if value is not None]
+
+
 def _slots(settings: LocalSettings) -> str:
     return f"{settings.slots} job{'' if settings.slots == 1 else 's'} at once"
 
@@ -38,7 +44,7 @@ def _slots(settings: LocalSettings) -> str:
 def _place(place: Placed, gpus: Gpus) -> str:
     if place.card is None:
         return f"{place.preset}, --device {place.device}"
-    told = f"{place.preset}, {VISIBLE}={place.card}"
+    told = f"{place.preset}, {VISIBLE}={place.card}{''.join(f', {flag}' for flag in flags(place))}"
     if (gpu := gpus.called(place.card)) is None:
         return told
     free, total = gpu.free_mib / 1024, gpu.total_mib / 1024

@@ -57,7 +57,7 @@ class LocalSettings(ServiceSettings):
     gpus: str = Field(
         default="",
         description="GPUs by nvidia-smi's numbers or UUIDs, like 0-5,7: one for each process, "
-        "generators first. By default all GPUs; processes share them if there are too few.",
+        "generators first. By default all GPUs. Processes share them if there are too few.",
     )
     dry_run: bool = Field(default=False, description="Print the plan and start nothing.")
     slots: int = Field(

@@ -35,6 +35,7 @@ from services.common.footprint import recorded
 from services.common.footprint.card import GIB, reserved
 from services.common.memory import LEVELS, MemoryLevel, Quantization
 from services.common.presets import AnyPreset, GeneratorPreset, Presets, load_presets
+from services.common.replay import RECORDED_AT
 from services.common.torch_tensors import DTYPES_BY_NAME
 from services.generator import architecture as generators
 from services.generator.families.base import GeneratorFamily
@@ -58,8 +59,8 @@ QUESTIONS = (
 )
 ANSWER, POSTFIX = "Yes", "Answer with Yes or No."
 SIDE, TINY_SIDE = 512, 64
-#: Steps at the start that don't count, while kernels are chosen and the allocator's pool grows.
-WARM_UP = 1
+#: Steps at the start that don't count: kernels are chosen, the pool grows, recordings are made.
+WARM_UP = RECORDED_AT
 #: ``max_memory_reserved`` of the authors' own single-process code in GiB, at 512² in bf16, with one
 #: question.
 REFERENCE_GIB = {

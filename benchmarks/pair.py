@@ -1,4 +1,4 @@
-"""Measures a whole job of a full-size pair on one GPU: its steps, its files, its scores.
+"""Measures a whole job of a full-size pair on one GPU: its steps, its pictures and files.
 
 ``python -m benchmarks.pair flux-schnell idefics2`` prints the times; ``--save`` keeps them in
 ``benchmarks/results/``. Both models have random weights, and each has the device thread of its
@@ -67,7 +67,8 @@ _WIDTH = 120
 @dataclass(frozen=True)
 class Spent:
     """Seconds of one job. ``step`` is the median after the first ones, and its phases are of the
-    same steps; ``steps``, ``results`` and ``scores`` are whole."""
+    same steps; ``steps`` and ``results``, pictures and files, are whole. Scores come on top: a VLM
+    answers about each picture without a gradient."""
 
     step: float
     forward: float
@@ -75,7 +76,6 @@ class Spent:
     backward: float
     steps: float
     results: float
-    scores: float
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -174,10 +174,9 @@ def _spec(
 async def _job(
     spec: pb.OptimizeSpec, family: GeneratorFamily, device: DeviceThread, servicer: VlmServicer
 ) -> Spent:
-    """Runs it, and scores its pictures as the worker does."""
+    """Runs it, without a worker."""
     guard = vlm_pb2.GuideGuard(margin=spec.guard.margin, worst_case=spec.guard.worst_case)
     steps: list[pb.StepTimings] = []
-    pictures: dict[str, bytes] = {}
     ends = [time.perf_counter()]
 
     async def guide(images: tensor_pb2.Tensor) -> Guidance:
@@ -195,22 +194,10 @@ async def _job(
         if response.HasField("step"):
             steps.append(response.step.timings)
             ends[0] = time.perf_counter()
-        if response.artifact.name.endswith(".png"):
-            before = pictures.get(response.artifact.name, b"")
-            pictures[response.artifact.name] = before + response.artifact.data
 
     begin = time.perf_counter()
     await optimize(family, device, spec, guide, emit, name="pair", interrupts=Interrupts())
     done = time.perf_counter()
-    await servicer.Score(
-        vlm_pb2.ScoreRequest(
-            images=list(pictures.values()),
-            questions=spec.questions,
-            question_postfix=spec.question_postfix,
-        ),
-        _NO_CONTEXT,
-    )
-    scored = time.perf_counter()
     counted = steps[WARM_UP:] or steps
     phases = {
         phase: statistics.median(getattr(timings, phase) for timings in counted)
@@ -221,19 +208,18 @@ async def _job(
         **phases,
         steps=ends[0] - begin,
         results=done - ends[0],
-        scores=scored - done,
     )
 
 
 def table(options: argparse.Namespace, spent: dict[str, Spent]) -> Table:
     pair = "the trained pair" if options.tiny else f"{options.generator} + {options.vlm}"
     shown = Table(width=_WIDTH, title=f"{_device()}, {pair}, {options.steps} steps")
-    headers = ("ms: step", "forward", "VLM", "backward", "s: steps", "results", "scores", "all")
+    headers = ("ms: step", "forward", "VLM", "backward", "s: steps", "results", "all")
     for header in ("", *headers):
         shown.add_column(header, justify="right" if header else "left")
     for name, each in spent.items():
         parts = (each.step, each.forward, each.vlm, each.backward)
-        whole = (each.steps, each.results, each.scores)
+        whole = (each.steps, each.results)
         shown.add_row(
             name,
             *(f"{1000 * seconds:.0f}" for seconds in parts),

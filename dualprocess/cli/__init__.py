@@ -6,7 +6,21 @@ from typing import Any
 
 import typer
 
-from dualprocess.cli import backup, batch, doctor, fit, images, jobs, keys, models, track, up, words
+from dualprocess.cli import (
+    backup,
+    batch,
+    doctor,
+    fit,
+    images,
+    jobs,
+    keys,
+    mcp,
+    models,
+    track,
+    up,
+    version,
+    words,
+)
 from dualprocess.command_group import CommandGroup
 from dualprocess.printable import replace_what_cannot_be_encoded
 
@@ -26,7 +40,21 @@ app = _App(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for module in (up, jobs, batch, images, words, track, models, keys, fit, backup, doctor):
+for module in (
+    up,
+    jobs,
+    batch,
+    images,
+    words,
+    track,
+    models,
+    mcp,
+    keys,
+    fit,
+    backup,
+    doctor,
+    version,
+):
     module.register(app)
 
 __all__ = ["app"]

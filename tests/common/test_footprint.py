@@ -76,7 +76,7 @@ def test_views_of_what_was_there_before_are_not_new() -> None:
     network = two_layers()
     meter = Meter()
     with meter:
-        kept = network[0].weight.detach().view(-1)
+        kept = next(network.parameters()).detach().view(-1)
     assert meter.live == 0
     assert kept.numel() == WIDE * INNER
 

@@ -21,7 +21,6 @@ from services.local.settings import LocalSettings
 from services.local.stack import build
 from services.local.wishes import WishError
 
-
 #: What comes with this version.
 SHIPPED = recorded.footprints()
 

@@ -6,7 +6,20 @@ from typing import Any
 
 import typer
 
-from dualprocess.cli import backup, batch, doctor, fit, images, jobs, keys, models, track, up, words
+from dualprocess.cli import (
+    backup,
+    batch,
+    doctor,
+    fit,
+    images,
+    jobs,
+    keys,
+    models,
+    push,
+    track,
+    up,
+    words,
+)
 from dualprocess.command_group import CommandGroup
 from dualprocess.printable import replace_what_cannot_be_encoded
 
@@ -26,7 +39,7 @@ app = _App(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for module in (up, jobs, batch, images, words, track, models, keys, fit, backup, doctor):
+for module in (up, jobs, batch, images, words, track, push, models, keys, fit, backup, doctor):
     module.register(app)
 
 __all__ = ["app"]

@@ -29,7 +29,7 @@ from dualprocess.schemas.jobs import (
     Scores,
 )
 from dualprocess.schemas.messages import WebhookMessage
-from dualprocess.schemas.models import GeneratorInfo, ModelList, VlmInfo
+from dualprocess.schemas.models import GeneratorInfo, License, ModelList, VlmInfo
 from dualprocess.schemas.problems import FieldError, Problem
 from dualprocess.schemas.questions import DEFAULT_POSTFIX, Question, VisualPrompt
 from dualprocess.schemas.replies import AnswersReply, ExpansionReply, QuestionsReply
@@ -110,6 +110,7 @@ __all__ = [
     "JobSpec",
     "JobStatus",
     "JudgeScores",
+    "License",
     "LoraOptions",
     "LoraSettings",
     "LoraStart",

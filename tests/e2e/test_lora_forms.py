@@ -117,7 +117,7 @@ def test_a_pushed_repository_is_private_and_has_the_folder(
     hub, code, said = pushed()
     assert code == 0, said
     assert said.strip() == f"{hub.url}/someone/red"
-    assert [(made["name"], made.get("private")) for made in hub.made] == [("red", True)]
+    assert [(made["name"], made.get("visibility")) for made in hub.made] == [("red", "private")]
     own = {path.name: path.read_bytes() for path in pulled("diffusers").iterdir()}
     assert hub.files == own
     assert hub.messages == [f"LoRA of dualprocess job {trained.id}"]
@@ -130,7 +130,7 @@ def test_a_public_one_is_asked_for_and_a_wrong_token_is_told(
 ) -> None:
     hub, code, said = pushed("--public", "--as", "peft")
     assert code == 0, said
-    assert not hub.made[0].get("private")
+    assert hub.made[0]["visibility"] == "public"
     assert FORMS["peft"] < hub.files.keys()
     hub, code, said = pushed(token="hf_wrong")
     assert (code, hub.files) == (1, {})

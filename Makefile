@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 PYTHON ?= python3
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test pytest long fuzz lint proto typescript docs up chaos cluster bench load strangers mutants locks clean
+.PHONY: setup demo test pytest long wheel fuzz lint proto typescript docs up chaos cluster bench load strangers mutants locks clean
 
 setup: $(STAMP)
 
@@ -38,6 +38,11 @@ pytest: setup
 # What takes minutes: several generators and VLMs with a backup, and hosts that come and go.
 long: setup
 	$(BIN)/python -m pytest -m long
+
+# Builds the package, installs it into an empty environment, and runs the README's five lines there; and
+# makes clients with public generators from the OpenAPI document, which run a job.
+wheel: setup
+	$(BIN)/python -m pytest -m long tests/test_wheel.py tests/openapi
 
 # Kills and stops parts of a real stack while jobs run, and prints the result.
 chaos: setup

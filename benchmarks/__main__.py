@@ -20,7 +20,7 @@ from rich.console import Console
 from benchmarks.machine import provenance
 
 #: Modules of this package, each with ``measure`` and ``tables``.
-NAMES = ("step", "wire", "overlap", "questions", "batching", "launches", "startup")
+NAMES = ("footprint", "step", "wire", "overlap", "questions", "batching", "launches", "startup")
 RESULTS = Path(__file__).parent / "results"
 
 

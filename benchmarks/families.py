@@ -35,6 +35,7 @@ from services.common.footprint import recorded
 from services.common.footprint.card import GIB, reserved
 from services.common.memory import LEVELS, MemoryLevel, Quantization
 from services.common.presets import AnyPreset, GeneratorPreset, Presets, load_presets
+from services.common.replay import RECORDED_AT
 from services.common.torch_tensors import DTYPES_BY_NAME
 from services.generator import architecture as generators
 from services.generator.families.base import GeneratorFamily
@@ -58,8 +59,8 @@ QUESTIONS = (
 )
 ANSWER, POSTFIX = "Yes", "Answer with Yes or No."
 SIDE, TINY_SIDE = 512, 64
-#: Steps at the start that don't count, while kernels are chosen and the allocator's pool grows.
-WARM_UP = 1
+#: Steps at the start that don't count: kernels are chosen, the pool grows, recordings are made.
+WARM_UP = RECORDED_AT
 #: ``max_memory_reserved`` of the authors' own single-process code in GiB, at 512² in bf16, with one
 #: question.
 REFERENCE_GIB = {
@@ -295,7 +296,9 @@ def _computed(
     for found in recorded.settings(preset, SIDE, 1, questions):
         if (found.work.level, found.work.quantize) == (level, codes):
             return Computed(
-                reserved(found.peak) / GIB, reserved(found.step) / GIB, found.step / GIB
+                reserved(max(found.step, found.encode)) / GIB,
+                reserved(found.step) / GIB,
+                found.step / GIB,
             )
     return None
 
@@ -364,26 +367,25 @@ def table(
     for header in (*headers, "steps", "computed", "tensors", "computed", "CUDA", "reference"):
         shown.add_column(header, no_wrap=True, justify="left" if header == "preset" else "right")
     for name, cost in costs.items():
-        memory, computed = cost.memory, cost.computed if cost.memory else None
+        reference = REFERENCE_GIB.get(name) if device != CPU else None
         shown.add_row(
             name,
             f"{cost.parameters:,}",
             f"{statistics.median(cost.seconds):.3f}",
-            *(
-                _gib(value)
-                for value in (
-                    memory and memory.reserved,
-                    computed and computed.reserved,
-                    memory and memory.steps_reserved,
-                    computed and computed.steps_reserved,
-                    memory and memory.steps_allocated,
-                    computed and computed.steps_allocated,
-                    memory and memory.context,
-                    REFERENCE_GIB.get(name) if device != CPU else None,
-                )
-            ),
+            *map(_gib, (*_beside(cost), reference)),
         )
     return shown
+
+
+def _beside(cost: Cost) -> list[float | None]:
+    """What was measured, each with what was computed of it; then CUDA's own."""
+    memory, computed = cost.memory, cost.computed
+    if memory is None:
+        return [None] * 7
+    told: list[float | None] = []
+    for name in ("reserved", "steps_reserved", "steps_allocated"):
+        told += [getattr(memory, name), getattr(computed, name) if computed else None]
+    return [*told, memory.context]
 
 
 def _gib(value: float | None) -> str:

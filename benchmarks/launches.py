@@ -1,8 +1,9 @@
 """How many operators a step launches, and how often the host waits for a value, exactly.
 
 Counted on the tiny models of the tests: a model's depth is the tiny one's, so compare a figure with
-its earlier self, not with another model's. On a GPU each operator is one launch or more, and each
-read of a value is a wait until the device has done all that is queued.
+its earlier self, not with another model's. On a GPU each operator is one launch or more. A read of
+a value is a wait only where the value is on the GPU, and on the CPU all are counted: the tests of
+waits (``tests/generator/test_waits.py``, ``tests/vlm/test_waits.py``) count those of a device.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import torch
 from rich.table import Table
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from benchmarks.families import ANSWER, POSTFIX, QUESTION, TINY_SIDE, optimize_spec
+from benchmarks.families import ANSWER, POSTFIX, QUESTIONS, TINY_SIDE, optimize_spec
 from services.generator.training import Training
 from services.vlm.conversation import AskedQuestion
 from services.vlm.guide import guide
@@ -66,9 +67,8 @@ def generator(row: generator_rows.Row) -> dict[str, int]:
 
     def step(index: int) -> None:
         made = training.forward(index, 0)
-        comparison = training.compare(made)
+        anchor = training.compare(made)
         gradient = torch.ones_like(made.images) / made.images.numel()
-        anchor = comparison.anchor if comparison else None
         training.backward(made.images, gradient, anchor, [1.0] * len(gradient))
         training.update()
 
@@ -81,7 +81,7 @@ def vlm(row: vlm_rows.Row) -> dict[str, int]:
     torch.manual_seed(0)
     family = row.load()
     images = torch.rand(1, 3, TINY_SIDE, TINY_SIDE) * 2 - 1
-    asked = [AskedQuestion(QUESTION, ANSWER)]
+    asked = [AskedQuestion(QUESTIONS[0], ANSWER)]
     guide(family, images, asked, POSTFIX)
     return _counts(lambda: guide(family, images, asked, POSTFIX))
 

@@ -1,4 +1,4 @@
-"""Measures a whole job of a full-size pair on one GPU: its steps, its files, its scores.
+"""Measures a whole job of a full-size pair on one GPU: its steps, its pictures and files.
 
 ``python -m benchmarks.pair flux-schnell idefics2`` prints the times; ``--save`` keeps them in
 ``benchmarks/results/``. Both models have random weights, and each has the device thread of its
@@ -67,7 +67,8 @@ _WIDTH = 120
 @dataclass(frozen=True)
 class Spent:
     """Seconds of one job. ``step`` is the median after the first ones, and its phases are of the
-    same steps; ``steps``, ``results`` and ``scores`` are whole."""
+    same steps; ``steps`` and ``results``, pictures and files, are whole. Scores come on top: a VLM
+    answers about each picture without a gradient."""
 
     step: float
     forward: float
@@ -75,7 +76,6 @@ class Spent:
     backward: float
     steps: float
     results: float
-    scores: float
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -95,6 +95,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--images", type=int, default=4, help="pictures of the evaluation")
     parser.add_argument("--questions", type=int, default=1, choices=range(1, len(QUESTIONS) + 1))
+    parser.add_argument(
+        "--recordings", choices=("on", "off", "both"), default="both", help="on a GPU"
+    )
     parser.add_argument("--tiny", action="store_true", help="the trained pair, on the CPU")
     parser.add_argument("--save", action="store_true")
     return parser.parse_args(arguments)
@@ -107,7 +110,8 @@ async def _measured(options: argparse.Namespace) -> dict[str, Spent]:
     generator, vlm = presets.generator(names[0]), presets.vlm(names[1])
     where = "cpu" if options.tiny else "cuda"
     spent = {}
-    for recordings in (False,) if options.tiny else (False, True):
+    wanted = {"on": (True,), "off": (False,), "both": (False, True)}
+    for recordings in (False,) if options.tiny else wanted[options.recordings]:
         change = {"recordings": recordings}
         its_generator = generator.model_copy(update=change)
         its_vlm = vlm.model_copy(update=change)
@@ -170,10 +174,9 @@ def _spec(
 async def _job(
     spec: pb.OptimizeSpec, family: GeneratorFamily, device: DeviceThread, servicer: VlmServicer
 ) -> Spent:
-    """Runs it, and scores its pictures as the worker does."""
+    """Runs it, without a worker."""
     guard = vlm_pb2.GuideGuard(margin=spec.guard.margin, worst_case=spec.guard.worst_case)
     steps: list[pb.StepTimings] = []
-    pictures: dict[str, bytes] = {}
     ends = [time.perf_counter()]
 
     async def guide(images: tensor_pb2.Tensor) -> Guidance:
@@ -191,22 +194,10 @@ async def _job(
         if response.HasField("step"):
             steps.append(response.step.timings)
             ends[0] = time.perf_counter()
-        if response.artifact.name.endswith(".png"):
-            before = pictures.get(response.artifact.name, b"")
-            pictures[response.artifact.name] = before + response.artifact.data
 
     begin = time.perf_counter()
     await optimize(family, device, spec, guide, emit, name="pair", interrupts=Interrupts())
     done = time.perf_counter()
-    await servicer.Score(
-        vlm_pb2.ScoreRequest(
-            images=list(pictures.values()),
-            questions=spec.questions,
-            question_postfix=spec.question_postfix,
-        ),
-        _NO_CONTEXT,
-    )
-    scored = time.perf_counter()
     counted = steps[WARM_UP:] or steps
     phases = {
         phase: statistics.median(getattr(timings, phase) for timings in counted)
@@ -217,21 +208,18 @@ async def _job(
         **phases,
         steps=ends[0] - begin,
         results=done - ends[0],
-        scores=scored - done,
     )
 
 
 def table(options: argparse.Namespace, spent: dict[str, Spent]) -> Table:
-    shown = Table(
-        width=_WIDTH,
-        title=f"{_device()}, {options.generator} + {options.vlm}, {options.steps} steps",
-    )
-    headers = ("ms: step", "forward", "VLM", "backward", "s: steps", "results", "scores", "all")
+    pair = "the trained pair" if options.tiny else f"{options.generator} + {options.vlm}"
+    shown = Table(width=_WIDTH, title=f"{_device()}, {pair}, {options.steps} steps")
+    headers = ("ms: step", "forward", "VLM", "backward", "s: steps", "results", "all")
     for header in ("", *headers):
         shown.add_column(header, justify="right" if header else "left")
     for name, each in spent.items():
         parts = (each.step, each.forward, each.vlm, each.backward)
-        whole = (each.steps, each.results, each.scores)
+        whole = (each.steps, each.results)
         shown.add_row(
             name,
             *(f"{1000 * seconds:.0f}" for seconds in parts),
@@ -241,7 +229,7 @@ def table(options: argparse.Namespace, spent: dict[str, Spent]) -> Table:
 
 
 def _device() -> str:
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU, the trained pair"
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
 
 
 def _save(options: argparse.Namespace, spent: dict[str, Spent]) -> None:

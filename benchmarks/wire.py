@@ -189,14 +189,15 @@ def _server(kept: bool, port: int) -> None:
     if kept:
         keep_freed_memory()
     # The model's part of the call: the gradient is the image.
-    setattr(servicer, "guide", _no_model)  # noqa: B010
+    setattr(servicer, "guide_together", _no_model)  # noqa: B010
     asyncio.run(_serve(port))
 
 
 def _no_model(
-    _vlm: object, images: torch.Tensor, questions: list[object], *_rest: object
-) -> Guidance:
-    return Guidance(1.0, [[Answer(1.0, 0.5, 0.5, "Yes")] * len(questions)] * len(images), images)
+    _vlm: object, calls: list[torch.Tensor], questions: list[object], *_rest: object
+) -> list[Guidance]:
+    answers = [Answer(1.0, 0.5, 0.5, "Yes")] * len(questions)
+    return [Guidance(1.0, [answers] * len(images), images) for images in calls]
 
 
 async def _serve(port: int) -> None:

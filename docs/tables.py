@@ -47,7 +47,7 @@ def fields(model: type[BaseModel], *, left_out: str = "required", none: str = "n
         )
         for name, field in schema["properties"].items()
     ]
-    return _table(("field", "value", "default", "effect"), rows)
+    return table(("field", "value", "default", "effect"), rows)
 
 
 def settings(model: type[BaseSettings]) -> str:
@@ -62,7 +62,7 @@ def settings(model: type[BaseSettings]) -> str:
         if info.default_factory is not None:
             default = _COMPUTED[info.default_factory]
         rows.append((flag, " or ".join(_variables(name, info)), default, description(field)))
-    return _table(("flag", "variable", "default", "effect"), rows)
+    return table(("flag", "variable", "default", "effect"), rows)
 
 
 def _variables(name: str, info: FieldInfo) -> list[str]:
@@ -91,7 +91,7 @@ def presets() -> str:
             )
         )
     columns = ("preset", "image", "sampler's steps, guidance", "sides", "steps × batch, lr")
-    return _table((*columns, "rank, scale", "anchor, margin, worst case"), rows)
+    return table((*columns, "rank, scale", "anchor, margin, worst case"), rows)
 
 
 def lora_layouts() -> str:
@@ -101,7 +101,7 @@ def lora_layouts() -> str:
         told = [row.outcome if family in row.families else "" for family in lora_table.EVERY]
         rows.append((row.layout, f"`{row.example}`", *told))
     families = [f"`{family}`" for family in lora_table.EVERY]
-    return _table(("layout", "names of tensors", *families), rows)
+    return table(("layout", "names of tensors", *families), rows)
 
 
 def routes() -> str:
@@ -111,7 +111,7 @@ def routes() -> str:
         for method, operation in operations.items():
             told = operation.get("description", operation["summary"]).partition("\n\n")[0]
             rows.append((f"`{method.upper()}`", f"`{path}`", told.replace("\n", " ")))
-    return _table(("method", "path", "does"), rows)
+    return table(("method", "path", "does"), rows)
 
 
 def _default(field: Mapping[str, Any], none: str) -> str:
@@ -177,7 +177,8 @@ def _shown(value: Any) -> str:
     return str(value)
 
 
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """As Markdown."""
     return "\n".join(_lines(columns, rows))
 
 

@@ -7,7 +7,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from docs import classes, tables
+from docs import classes, footprints, tables
 from docs.commands import commands
 
 PAGES = Path(__file__).parent
@@ -40,6 +40,10 @@ def _table(kind: str, name: str | None) -> str:
             return commands()
         case "presets", None:
             return tables.presets()
+        case "needs", None:
+            return tables.table(*footprints.needs())
+        case "pairs", None:
+            return tables.table(*footprints.pairs())
         case "lora-layouts", None:
             return tables.lora_layouts()
         case "errors", None:

@@ -91,8 +91,9 @@ class AsyncClient:
         return await self._call(calls.submit(spec, idempotency_key))
 
     async def dry_run(self, request: calls.WorkRequest) -> DryRun:
-        """How many jobs and how much work a request is, and how much of the key's quota is left.
-        The request is checked like a real one, and nothing is queued."""
+        """What a request would come to: its spec with all defaults, its work, the queue before it,
+        how long it runs as far as earlier jobs tell, what it would be warned of, and how a quota
+        would refuse it. The request is checked like a real one, and nothing is queued."""
         return await self._call(calls.dry_run(request))
 
     async def job(self, job_id: str) -> Job:
@@ -232,6 +233,11 @@ class AsyncClient:
     async def models(self) -> ModelList:
         """The generators and VLMs that jobs can name."""
         return await self._call(calls.models())
+
+    async def version(self) -> str:
+        """The service's version; it needs no key. Asked once: nobody who does not answer is asked
+        again. Raises ``NotFound`` for a service that is too old to tell it."""
+        return await self._call(calls.version())
 
     async def metrics(self) -> str:
         """The service's metrics in Prometheus's text format. Needs a key with scope admin."""

@@ -28,6 +28,7 @@ from dualprocess.schemas import (
     Question,
     QuestionsReply,
     QuestionsRequest,
+    Version,
 )
 
 #: A request may take this much longer than the time that it asks to wait for.
@@ -125,6 +126,14 @@ def expansion(request: ExpansionRequest) -> Call[tuple[str, list[str]]]:
 
 def models() -> Call[ModelList]:
     return Call("GET", "/v1/models", answer(ModelList))
+
+
+def version() -> Call[str]:
+    # Sent once: whoever asks wants to know whether anybody is there.
+    def read(content: bytes) -> str:
+        return answer(Version)(content).version
+
+    return Call("GET", "/v1/version", read, repeat=False)
 
 
 def metrics() -> Call[str]:

@@ -52,8 +52,8 @@ class Client:
     Every call raises an ``ApiError`` if the service refuses it, and ``ConnectionFailed`` if nobody
     answers. While the service is away, a call that is safe to repeat is repeated for some seconds;
     a submission is safe, since it sends an idempotency key. ``api_key`` is needed if the service
-    asks for one; it defaults to the environment's ``DUALPROCESS_API_KEY``. Without it every call
-    raises ``Unauthorized``. ``transport`` is for tests.
+    asks for one; it defaults to the environment's ``DUALPROCESS_API_KEY``. An empty one is none.
+    Without it every call raises ``Unauthorized``. ``transport`` is for tests.
     """
 
     def __init__(
@@ -94,8 +94,9 @@ class Client:
         return self._call(calls.submit(spec, idempotency_key))
 
     def dry_run(self, request: calls.WorkRequest) -> DryRun:
-        """How many jobs and how much work a request is, and how much of the key's quota is left.
-        The request is checked like a real one, and nothing is queued."""
+        """What a request would come to: its spec with all defaults, its work, the queue before it,
+        how long it runs as far as earlier jobs tell, what it would be warned of, and how a quota
+        would refuse it. The request is checked like a real one, and nothing is queued."""
         return self._call(calls.dry_run(request))
 
     def job(self, job_id: str) -> Job:
@@ -229,6 +230,11 @@ class Client:
     def models(self) -> ModelList:
         """The generators and VLMs that jobs can name."""
         return self._call(calls.models())
+
+    def version(self) -> str:
+        """The service's version; it needs no key. Asked once: nobody who does not answer is asked
+        again. Raises ``NotFound`` for a service that is too old to tell it."""
+        return self._call(calls.version())
 
     def metrics(self) -> str:
         """The service's metrics in Prometheus's text format. Needs a key with scope admin."""

@@ -104,11 +104,12 @@ class Call(Generic[ResultT]):
 
 def headers(api_key: str | None) -> dict[str, str]:
     """The headers of every request: one that says that no web page sent it, and the key, which
-    defaults to the one in the environment.
+    defaults to the one in the environment; an empty one is none.
 
     Raises ``InvalidSetup``, whose message never repeats the key.
     """
-    key = bearer(api_key or os.environ.get("DUALPROCESS_API_KEY"))
+    given = os.environ.get("DUALPROCESS_API_KEY") if api_key is None else api_key
+    key = bearer(given)
     return {"X-Requested-With": "dualprocess", **key}
 
 

@@ -13,7 +13,7 @@ import yaml
 from dualprocess.cli import datasets, specs
 from dualprocess.schemas import JobSpec
 from examples.paper.draw import drawn
-from services.common.presets import VlmPreset, load_presets
+from services.common.presets import Presets, VlmPreset, load_presets
 from services.orchestrator.api.resolve import resolve_job
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -33,7 +33,7 @@ def test_the_first_job_file(tmp_path: Path) -> None:
     resolve_job(specs.load(str(tmp_path / "job.yaml")), PRESETS)
 
 
-@pytest.mark.parametrize(("index", "jobs"), [(0, 6), (1, 3)])
+@pytest.mark.parametrize(("index", "jobs"), [(0, 6), (1, 3), (2, 9)])
 def test_the_data_sets(tmp_path: Path, index: int, jobs: int) -> None:
     drawn("horizon").save(tmp_path / "horizon.png")
     (tmp_path / "dataset.yaml").write_text(blocks("bulk.md", "yaml")[index])
@@ -54,6 +54,15 @@ def test_the_preset_of_another_model() -> None:
     preset = VlmPreset.model_validate({"name": "another", **yaml.safe_load(block)})
     known = PRESETS.vlm("llava-1.5")
     assert (preset.family, preset.chat) == (known.family, known.chat)
+
+
+def test_a_teacher_of_ones_own() -> None:
+    preset, job = map(yaml.safe_load, blocks("teachers.md", "yaml"))
+    colour = VlmPreset.model_validate({"name": "colour", **preset})
+    assert colour.is_external
+    vlms = {**PRESETS.vlms, "colour": colour}
+    spec = resolve_job(JobSpec.model_validate(job), Presets(PRESETS.generators, vlms))
+    assert [(use.name, use.weight) for use in spec.vlm] == [("tiny-idefics2", 1), ("colour", 3)]
 
 
 def test_the_parts_of_a_question_and_a_start() -> None:

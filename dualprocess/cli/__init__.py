@@ -14,10 +14,12 @@ from dualprocess.cli import (
     images,
     jobs,
     keys,
+    mcp,
     models,
     push,
     track,
     up,
+    version,
     words,
 )
 from dualprocess.command_group import CommandGroup
@@ -39,7 +41,22 @@ app = _App(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for module in (up, jobs, batch, images, words, track, push, models, keys, fit, backup, doctor):
+for module in (
+    up,
+    jobs,
+    batch,
+    images,
+    words,
+    track,
+    push,
+    models,
+    mcp,
+    keys,
+    fit,
+    backup,
+    doctor,
+    version,
+):
     module.register(app)
 
 __all__ = ["app"]

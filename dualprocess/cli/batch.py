@@ -10,7 +10,7 @@ import typer
 from rich.progress import Progress
 
 from dualprocess import printable
-from dualprocess.cli import batch_report, datasets, dry_runs, outcomes, specs, watching
+from dualprocess.cli import batch_report, datasets, dry_runs, halving, outcomes, specs, watching
 from dualprocess.cli.downloads import download
 from dualprocess.cli.dry_runs import IsDry
 from dualprocess.cli.files import BadFile
@@ -53,6 +53,14 @@ def batch(
         typer.Option("--set", help="Change a field of every job: generator=tiny-flux."),
     ] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Stay until all have ended.")] = False,
+    halve: Annotated[
+        bool,
+        typer.Option(
+            "--halve",
+            help="With --watch: end the worse half of a sweep early, then the worse half of the "
+            "rest, and so on. They keep what they learned.",
+        ),
+    ] = False,
     dry_run: IsDry = False,
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
@@ -63,6 +71,10 @@ def batch(
     Run it again with the same folder to go on: finished jobs are skipped, failed ones are submitted
     again.
     """
+    if halve and not watch:
+        fail(
+            "--halve: needs --watch, since this command compares the jobs while they run", BAD_INPUT
+        )
     try:
         asked = datasets.load(file, changes or [])
     except BadFile as error:
@@ -78,7 +90,9 @@ def batch(
             return
         _refresh(client, found)
         _submit(client, found, folder)
-        if watch:
+        if halve:
+            halving.watch(client, found)
+        elif watch:
             _watch(client, found)
         _fetch(client, found)
         report.write_text(batch_report.html(found, folder), encoding="utf-8")
@@ -93,7 +107,7 @@ def _refresh(client: Client, found: Sequence[Outcome]) -> None:
             try:
                 outcome.record(client.job(outcome.job.id))
             except NotFound:
-                outcome.job = None
+                outcome.job = outcome.ended_early = None
 
 
 def _submit(client: Client, found: Sequence[Outcome], folder: Path) -> None:
@@ -165,11 +179,13 @@ def _tell(found: Sequence[Outcome], report: Path, *, json: bool) -> None:
     else:
         shown = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
         typer.echo(f"{len(found)} jobs: {shown}")
+        if early := sum(outcome.ended_early is not None for outcome in found):
+            typer.echo(f"ended early by --halve, as the worse of their sweep: {early}")
         if any(not job.status.is_final for job in jobs):
             typer.echo(
                 "run this again, or with --watch, to fetch the files of jobs that have "
                 "ended by then"
             )
         tell(str(report))
-    if counts[JobStatus.FAILED] or counts[JobStatus.CANCELLED]:
+    if any(outcome.ended_badly for outcome in found):
         raise typer.Exit(JOB_ENDED_BADLY)

@@ -8,11 +8,15 @@ from pathlib import Path
 from urllib.parse import quote
 
 from dualprocess import printable
+from dualprocess.cli import trade_off
 from dualprocess.cli.outcomes import Outcome
-from dualprocess.schemas import Job, Score, Scores
+from dualprocess.schemas import Score, Scores
 
 #: The number of seeds that are shown of each job; all of them are in its folder.
 _SEEDS_SHOWN = 4
+
+#: Each prompt, with its questions, has its own.
+_MOST_PLOTS = 20
 
 #: Pictures and files have no order to sort by.
 _UNSORTED = ("base", "LoRA", "files")
@@ -49,14 +53,22 @@ td.pictures { min-width: 136px; }
 img { width: 64px; height: 64px; object-fit: contain; }
 ul { margin: 0; padding-left: 1.1rem; }
 .failed, .cancelled { color: #b00020; }
-.warning, .error { max-width: 30rem; }
+.warning, .error, .early { max-width: 30rem; }
+.unbeaten { font-size: .85em; color: #2f6f3e; }
+figure { margin: 0 0 1.5rem; max-width: 640px; }
+svg { display: block; width: 100%; font-size: 12px; }
+svg text { fill: currentColor; } .grid { stroke: #8884; }
+.mark { fill: none; stroke: currentColor; } .best { fill: #bd4019; stroke: #bd4019; }
 .warning { color: #8a5a00; }
 @media (prefers-color-scheme: dark) {
   body { color: #eee; background: #161616; } th { background: #242424; color: #eee; }
   th button { color: inherit; } td, th { border-color: #3a3a3a; } a { color: #8ab4f8; }
+  .unbeaten { color: #8fd19e; }
   .failed, .cancelled { color: #ff8a80; } .warning { color: #ffcc80; }
 }
 """
+
+_BEST = '<div class="unbeaten">unbeaten: score against drift</div>'
 
 _SCRIPT = """
 for (const button of document.querySelectorAll("th button")) {
@@ -82,7 +94,12 @@ def html(found: Sequence[Outcome], out: Path) -> str:
     numbers = {**_NUMBERS, **_JUDGED} if is_judged else _NUMBERS
     columns = ("name", "prompt", "questions", "base", "LoRA", *numbers, "status", "files")
     heads = "".join(map(_head, columns))
-    rows = "\n".join(_row(outcome, out, numbers.values()) for outcome in found)
+    groups = trade_off.places(found)
+    best = {id(one.outcome) for group in groups for one in trade_off.unbeaten(group)}
+    rows = "\n".join(
+        _row(outcome, out, numbers.values(), is_best=id(outcome) in best) for outcome in found
+    )
+    plots = "\n".join(trade_off.plot(group, _text) for group in groups[:_MOST_PLOTS])
     title = _text(f"{out.resolve().name}: {len(found)} jobs")
     return f"""<!doctype html>
 <html lang="en">
@@ -98,6 +115,7 @@ def html(found: Sequence[Outcome], out: Path) -> str:
 Drift is how far images with the LoRA are from the base model's images of the same seeds: 0 is the
 same image, about 1 a different one. Diversity is how far they are from each other, compared with
 the base model: below 1 they have become more alike.{_JUDGE_WORDS if is_judged else ""}</p>
+{plots}
 <table>
 <thead><tr>{heads}</tr></thead>
 <tbody>
@@ -122,26 +140,35 @@ def _head(column: str) -> str:
     return f'<th scope="col" data-kind="{kind}"><button type="button">{column}</button></th>'
 
 
-def _row(outcome: Outcome, out: Path, numbers: Iterable[Callable[[Scores], float | None]]) -> str:
+def _row(
+    outcome: Outcome,
+    out: Path,
+    numbers: Iterable[Callable[[Scores], float | None]],
+    *,
+    is_best: bool,
+) -> str:
     spec, job = outcome.spec, outcome.job
     status = str(job.status) if job else "not queued"
     prompts = spec.prompts or [spec.prompt or ""]
     scores = job.scores if job else Scores()
     cells = (
-        f"<td>{_text(spec.name or '')}</td>",
+        f"<td>{_text(spec.name or '')}{_BEST if is_best else ''}</td>",
         f"<td>{'<br>'.join(_text(prompt) for prompt in prompts)}</td>",
         f"<td><ul>{''.join(_questions(outcome, scores))}</ul></td>",
         f'<td class="pictures">{"".join(_pictures(outcome, out, "base"))}</td>',
         f'<td class="pictures">{"".join(_pictures(outcome, out, "lora"))}</td>',
         *(_number(number(scores)) for number in numbers),
-        f'<td class="{_text(status)}">{_text(status)}{"".join(_remarks(job))}</td>',
+        f'<td class="{_text(status)}">{_text(status)}{"".join(_remarks(outcome))}</td>',
         f"<td>{'<br>'.join(_files(outcome, out))}</td>",
     )
     return f"<tr>{''.join(cells)}</tr>"
 
 
-def _remarks(job: Job | None) -> Iterator[str]:
+def _remarks(outcome: Outcome) -> Iterator[str]:
     """What the job's owner should know about it."""
+    job = outcome.job
+    if outcome.ended_early:
+        yield f'<div class="early">{_text(outcome.ended_early)}</div>'
     for warning in job.warnings if job else []:
         yield f'<div class="warning">warning: {_text(warning)}</div>'
     if job and job.error:

@@ -11,7 +11,8 @@ from pydantic import ValidationError
 from dualprocess.cli import places
 from dualprocess.cli.files import BadFile, read
 from dualprocess.cli.specs import apply, faults, finish, folder
-from dualprocess.schemas import BatchRequest, JobSpec, OptimizerSettings
+from dualprocess.schemas import BatchRequest, JobSpec, OptimizerSettings, sweeps
+from dualprocess.schemas.batches import MAX_BATCH_JOBS
 
 _FORMATS = (
     "must hold dataset, a list of entries with name, prompt and qa_pairs; or spec, with prompts "
@@ -30,24 +31,43 @@ def load(file: str, changes: Sequence[str] = ()) -> list[JobSpec]:
         data = {"dataset": data}
     if not isinstance(data, dict) or not data.keys() & {"dataset", "spec", "specs"}:
         raise BadFile(f"{file}: {_FORMATS}")
+    sweep = _sweep(file, data)
     entries = _research(data) if "dataset" in data else _ours(file, data)
     specs: list[JobSpec] = []
     wrong: list[str] = []
-    for place, entry, seeds in entries:
-        for change in changes:
-            apply(entry, change)
-        try:
-            finish(entry, folder(file))
-            specs += _repeated(JobSpec.model_validate(entry), seeds)
-        except ValidationError as error:
-            wrong += [f"{place}.{fault}" for fault in faults(error)]
-        except BadFile as error:
-            wrong.append(f"{place}.{error}")
+    for place, given, seeds in entries:
+        for point in sweeps.points(sweep):
+            entry = _copy(given)
+            try:
+                for change in changes:
+                    apply(entry, change)
+                finish(entry, folder(file))
+                sweeps.put(entry, point)
+                specs += _repeated(JobSpec.model_validate(entry), seeds, sweeps.described(point))
+            except ValidationError as error:
+                wrong += [f"{place}.{fault}" for fault in faults(error)]
+            except (BadFile, sweeps.NoSuchPlace) as error:
+                wrong.append(f"{place}.{error}")
     if wrong:
         raise BadFile("\n".join([f"{file} is no data set:", *wrong]))
     if not specs:
         raise BadFile(f"{file}: holds no jobs; {_FORMATS}")
     return specs
+
+
+def _sweep(file: str, data: dict[str, Any]) -> dict[str, list[Any]]:
+    """Takes the sweep out of the file; empty if there is none."""
+    if "sweep" not in data:
+        return {}
+    if "specs" in data:
+        raise BadFile("sweep: can't be used together with specs; write one spec")
+    try:
+        found = BatchRequest.model_validate({"sweep": data.pop("sweep")}).sweep or {}
+    except ValidationError as error:
+        raise BadFile("\n".join([f"{file} is no data set:", *faults(error)])) from error
+    if (jobs := sweeps.count(found)) > MAX_BATCH_JOBS:
+        raise BadFile(f"sweep: makes {jobs:,} jobs; ask for at most {MAX_BATCH_JOBS:,}")
+    return found
 
 
 #: An entry's place in the file, its fields as a job has them, and its seeds or how many there are.
@@ -135,10 +155,11 @@ def _copy(data: Any) -> Any:
     return [_copy(value) for value in data] if isinstance(data, list) else data
 
 
-def _repeated(spec: JobSpec, seeds: list[int] | int) -> Iterator[JobSpec]:
-    """The spec with each seed. If ``seeds`` is a number, there are as many seeds, counted up from
-    the spec's own."""
+def _repeated(spec: JobSpec, seeds: list[int] | int, swept: str) -> Iterator[JobSpec]:
+    """The spec with each seed, and the values of a sweep in its name. If ``seeds`` is a number,
+    there are as many seeds, counted up from the spec's own."""
     name = spec.name or (spec.prompt or (spec.prompts or ["job"])[0])[:180]
+    name = f"{name[:80]}, {swept}" if swept else name
     if isinstance(seeds, int):
         if seeds == 1:
             yield spec.model_copy(update={"name": name})

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from pydantic import ValidationError
 
-from dualprocess.cli import dry_runs, specs
+from dualprocess.cli import dry_runs, specs, telling
 from dualprocess.cli.completion import generators, job_ids, vlms
 from dualprocess.cli.downloads import download
 from dualprocess.cli.dry_runs import IsDry
@@ -26,7 +27,7 @@ from dualprocess.cli.session import (
     tell,
 )
 from dualprocess.protocol import DEFAULT_URL
-from dualprocess.schemas import ImagesRequest, JobStatus
+from dualprocess.schemas import ImagesRequest, Job, JobStatus
 
 
 def register(app: typer.Typer) -> None:
@@ -41,7 +42,8 @@ def generate(
     lora: Annotated[
         list[str] | None,
         typer.Option(
-            help="The id of a job, with or without a weight: ID:0.8.", autocompletion=job_ids
+            help="The id of a job or a safetensors file, with or without a weight: ID:0.8.",
+            autocompletion=job_ids,
         ),
     ] = None,
     seeds: Annotated[str, typer.Option(help="Like 0,1,2 or 0-7.")] = "0",
@@ -53,6 +55,13 @@ def generate(
     ] = None,
     vlm: Annotated[
         str | None, typer.Option(help="The VLM that answers.", autocompletion=vlms)
+    ] = None,
+    best_of: Annotated[
+        int | None,
+        typer.Option(
+            "--best-of",
+            help="Draw and score so many seeds, and keep the best as many as --seeds has.",
+        ),
     ] = None,
     to: Annotated[Path, typer.Option(help="Folder for the images.")] = Path("images"),
     dry_run: IsDry = False,
@@ -76,6 +85,7 @@ def generate(
                     for asked, right in zip(questions, answers, strict=True)
                 ],
                 "vlm": vlm,
+                "best_of": best_of,
             }
         )
     except ValidationError as error:
@@ -88,11 +98,12 @@ def generate(
         if not job.status.is_final:
             job = client.wait(job.id)
         to.mkdir(parents=True, exist_ok=True)
-        paths = [download(client, job.id, file.name, to) for file in job.artifacts]
+        paths = [download(client, job.id, name, to) for name in _files(job)]
     if json:
         print_json(job)
-    elif score := job.scores.lora or job.scores.base:
-        typer.echo(f"probability of the right answers: {score.probability.geometric_mean:.3f}")
+    else:
+        for line in telling.images(job):
+            tell(line)
     paint = None if json else painter(stdout)
     for path in [] if json else paths:
         if paint is not None:
@@ -100,6 +111,13 @@ def generate(
         tell(str(path))
     if job.status != JobStatus.SUCCEEDED:
         fail(job.error or f"job {job.id} is {job.status}", JOB_ENDED_BADLY)
+
+
+def _files(job: Job) -> list[str]:
+    """The names of its images, the best first if they were scored."""
+    places = {f"image-{one.seed}.png": at for at, one in enumerate(job.scores.images)}
+    names = [artifact.name for artifact in job.artifacts if artifact.name.startswith("image-")]
+    return sorted(names, key=lambda name: places.get(name, 0))
 
 
 def _seeds(text: str) -> list[int]:
@@ -114,5 +132,12 @@ def _seeds(text: str) -> list[int]:
 
 
 def _lora(text: str) -> dict[str, object]:
-    job, colon, weight = text.partition(":")
-    return {"job": job, "weight": weight} if colon else {"job": job}
+    name, colon, weight = text.rpartition(":") if ":" in text else (text, "", "")
+    weighted: dict[str, object] = {"weight": weight} if colon else {}
+    # Ids of jobs have neither.
+    if "." not in name and os.sep not in name:
+        return {"job": name} | weighted
+    try:
+        return {"file": Path(name).read_bytes()} | weighted
+    except OSError as error:
+        fail(f"--lora {text}: can't read {name}: {error.strerror}", BAD_INPUT)

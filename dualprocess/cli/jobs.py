@@ -16,6 +16,7 @@ from dualprocess.cli.completion import job_ids
 from dualprocess.cli.downloads import download
 from dualprocess.cli.dry_runs import IsDry
 from dualprocess.cli.files import BadFile
+from dualprocess.cli.looking import look_at_base
 from dualprocess.cli.session import (
     BAD_INPUT,
     JOB_ENDED_BADLY,
@@ -56,6 +57,14 @@ def submit(
     wait: Annotated[
         bool, typer.Option("--wait", help="Wait until it ends, and print nothing meanwhile.")
     ] = False,
+    look: Annotated[
+        bool,
+        typer.Option(
+            "--look",
+            help="First draw and score some images of the base model, so that it is known what it "
+            "does already; with --dry-run, queue nothing after that.",
+        ),
+    ] = False,
     dry_run: IsDry = False,
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
@@ -69,6 +78,8 @@ def submit(
     for path in specs.in_quotes(changes or []):
         note(f"--set {path}: the quotes are part of the text")
     with connected(url, api_key) as client:
+        if look:
+            look_at_base(client, spec)
         if dry_run:
             dry_runs.show(client.dry_run(spec), json=json)
             return

@@ -32,6 +32,7 @@ _NAME_BYTES = 120
 class _Record(BaseModel):
     spec_sha256: str
     job: Job
+    ended_early: str | None = None
 
 
 class _Submission(BaseModel):
@@ -41,24 +42,34 @@ class _Submission(BaseModel):
 
 @dataclass
 class Outcome:
-    """One job of a data set: its spec, the folder for its files, and the job as it was last
-    seen."""
+    """One job of a data set: its spec, the folder for its files, and the job as it was last seen.
+    ``ended_early`` says why ``--halve`` stopped it."""
 
     spec: JobSpec
     folder: Path
     job: Job | None = None
+    ended_early: str | None = None
 
     @property
     def is_done(self) -> bool:
-        """The job succeeded, and all its files that are kept are here."""
-        succeeded = self.job is not None and self.job.status == JobStatus.SUCCEEDED
-        return succeeded and not self.missing()
+        """The job succeeded, or was stopped as one of the worse, and all its files that are kept
+        are here."""
+        ended = self.job is not None and (
+            self.job.status == JobStatus.SUCCEEDED
+            or (self.ended_early is not None and self.job.status.is_final)
+        )
+        return ended and not self.missing()
 
     @property
     def is_begun(self) -> bool:
-        """There is a job that succeeded or may still succeed."""
-        ended_badly = (JobStatus.FAILED, JobStatus.CANCELLED)
-        return self.job is not None and self.job.status not in ended_badly
+        """There is a job that succeeded or may still succeed, or that was stopped as one of the
+        worse."""
+        return self.job is not None and not self.ended_badly
+
+    @property
+    def ended_badly(self) -> bool:
+        bad = (JobStatus.FAILED, JobStatus.CANCELLED)
+        return self.job is not None and self.job.status in bad and not self.ended_early
 
     def kept(self) -> list[Artifact]:
         """The job's files that are downloaded: the LoRA, the pictures, the measurements."""
@@ -82,7 +93,7 @@ class Outcome:
         """Writes the job down for the next run."""
         self.job = job
         self.folder.mkdir(parents=True, exist_ok=True)
-        record = _Record(spec_sha256=_sha256(self.spec), job=job)
+        record = _Record(spec_sha256=_sha256(self.spec), job=job, ended_early=self.ended_early)
         part = self.folder / f".{_RECORD}.part"
         part.write_text(record.model_dump_json(indent=1), encoding="utf-8")
         part.replace(self.folder / _RECORD)
@@ -96,8 +107,8 @@ def outcomes(specs: Sequence[JobSpec], out: Path) -> list[Outcome]:
     for spec in specs:
         sha256 = _sha256(spec)
         if known[sha256]:
-            folder, job = known[sha256].pop(0)
-            outcomes.append(Outcome(spec, folder, job))
+            folder, record = known[sha256].pop(0)
+            outcomes.append(Outcome(spec, folder, record.job, record.ended_early))
         else:
             folder = next(new for new in _folders(spec, out) if new not in taken)
             taken.add(folder)
@@ -105,15 +116,15 @@ def outcomes(specs: Sequence[JobSpec], out: Path) -> list[Outcome]:
     return outcomes
 
 
-def _known(out: Path) -> defaultdict[str, list[tuple[Path, Job]]]:
+def _known(out: Path) -> defaultdict[str, list[tuple[Path, _Record]]]:
     """The records in ``out``, by the hashes of their specs."""
-    known: defaultdict[str, list[tuple[Path, Job]]] = defaultdict(list)
+    known: defaultdict[str, list[tuple[Path, _Record]]] = defaultdict(list)
     for path in sorted(out.glob(f"*/{_RECORD}")):
         try:
             record = _Record.model_validate_json(path.read_bytes())
         except (FileNotFoundError, ValidationError):
             continue
-        known[record.spec_sha256].append((path.parent, record.job))
+        known[record.spec_sha256].append((path.parent, record))
     return known
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from dualprocess.schemas import (
     Answers,
+    BaseScore,
     ExpandedPrompt,
     Job,
     JudgeScores,
@@ -46,6 +47,8 @@ def lines(job: Job) -> Iterator[str]:
     if job.skipped:
         yield f"steps skipped, since loss or gradient was not a number: {job.skipped}"
     yield from _weights(job)
+    if job.base is not None:
+        yield from base(job.base)
     yield from _scores(job)
     if job.stopped_because:
         yield f"ended early: {job.stopped_because}"
@@ -56,6 +59,26 @@ def lines(job: Job) -> Iterator[str]:
         yield f"error: {job.error}"
     if job.artifacts:
         yield "files: " + ", ".join(artifact.name for artifact in job.artifacts)
+
+
+def base(score: BaseScore) -> Iterator[str]:
+    """What is known of the base model before anything is taught."""
+    images = "1 image" if score.images == 1 else f"{score.images} images, the best {score.best:.3f}"
+    yield f"the base model's own score: {score.probability:.3f} by {score.vlm} on {images}"
+    if score.advice:
+        yield score.advice
+
+
+def images(job: Job) -> Iterator[str]:
+    """What is known about the images of a job that has ended."""
+    if score := job.scores.lora or job.scores.base:
+        yield f"probability of the right answers: {score.probability.geometric_mean:.3f}"
+    for one in job.scores.images:
+        yield f"  seed {one.seed}: {one.probability.geometric_mean:.3f}"
+    if job.base is not None and job.base.advice:
+        yield job.base.advice
+    for warning in job.warnings:
+        yield f"warning: {warning}"
 
 
 def _weights(job: Job) -> Iterator[str]:

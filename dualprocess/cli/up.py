@@ -39,6 +39,13 @@ def up(
             help="Preset of the VLM: tiny-idefics2. Several as for --generator: idefics2:2."
         ),
     ] = None,
+    teachers: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Address of a teacher that somebody else started, whose preset has the family "
+            "external: colour=127.0.0.1:50060."
+        ),
+    ] = None,
     models: Annotated[
         list[str] | None,
         typer.Option(help="Generators and VLMs in one list: flux-schnell:6,idefics2,qwen3-vl."),
@@ -46,7 +53,7 @@ def up(
     gpus: Annotated[
         str | None,
         typer.Option(
-            help="One GPU for each generator, then one for each VLM: 0-7. By default all GPUs."
+            help="A GPU for each generator, then for each VLM, in turn: 0-7. By default all GPUs."
         ),
     ] = None,
     dry_run: Annotated[
@@ -100,6 +107,7 @@ def up(
         "data": data,
         "generator": _listed(generator),
         "vlm": _listed(vlm),
+        "teachers": _listed(teachers),
         "models": _listed(models),
         "gpus": gpus,
         "slots": slots,

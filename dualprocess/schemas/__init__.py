@@ -1,6 +1,8 @@
 """The REST contract as pydantic models, shared by server, SDK and command line."""
 
+from dualprocess.schemas.base_scores import BaseScore
 from dualprocess.schemas.batches import Batch, BatchEntry, BatchRequest
+from dualprocess.schemas.dry_runs import DryRun, QueueAhead, TimeEstimate
 from dualprocess.schemas.events import (
     AnyStepEvent,
     ArtifactEvent,
@@ -17,6 +19,7 @@ from dualprocess.schemas.fields import ImageBytes
 from dualprocess.schemas.jobs import (
     ANONYMOUS,
     Artifact,
+    ImageScore,
     Job,
     JobKind,
     JobPage,
@@ -29,7 +32,7 @@ from dualprocess.schemas.jobs import (
     Scores,
 )
 from dualprocess.schemas.messages import WebhookMessage
-from dualprocess.schemas.models import GeneratorInfo, License, ModelList, VlmInfo
+from dualprocess.schemas.models import GeneratorInfo, License, ModelList, Version, VlmInfo
 from dualprocess.schemas.problems import FieldError, Problem
 from dualprocess.schemas.questions import DEFAULT_POSTFIX, Question, VisualPrompt
 from dualprocess.schemas.replies import AnswersReply, ExpansionReply, QuestionsReply
@@ -70,7 +73,7 @@ from dualprocess.schemas.words import (
     ResolvedQuestionsSpec,
     WrittenQuestions,
 )
-from dualprocess.schemas.work import DryRun, WorkPart, WorkUnits
+from dualprocess.schemas.work import WorkPart, WorkUnits
 
 __all__ = [
     "ANONYMOUS",
@@ -83,6 +86,7 @@ __all__ = [
     "AnyStepEvent",
     "Artifact",
     "ArtifactEvent",
+    "BaseScore",
     "Batch",
     "BatchEntry",
     "BatchRequest",
@@ -101,6 +105,7 @@ __all__ = [
     "GuardSettings",
     "ImageBytes",
     "ImageOptions",
+    "ImageScore",
     "ImageSettings",
     "ImagesRequest",
     "Job",
@@ -125,6 +130,7 @@ __all__ = [
     "QuestionScore",
     "QuestionsReply",
     "QuestionsRequest",
+    "QueueAhead",
     "ResolvedAnswersSpec",
     "ResolvedExpansionSpec",
     "ResolvedImagesSpec",
@@ -137,6 +143,8 @@ __all__ = [
     "StatusEvent",
     "StepEvent",
     "StepTimings",
+    "TimeEstimate",
+    "Version",
     "VisualPrompt",
     "VlmInfo",
     "VlmUse",

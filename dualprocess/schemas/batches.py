@@ -10,14 +10,15 @@ from pydantic import Field
 from dualprocess.schemas.fields import NUMBER, JobId, Model, Name, Seed, Text
 from dualprocess.schemas.jobs import ANONYMOUS, JobStatus
 from dualprocess.schemas.specs import JobSpec
+from dualprocess.schemas.sweeps import Sweep
 from dualprocess.schemas.work import WorkUnits
 
 MAX_BATCH_JOBS = 1000
 
 
 class BatchRequest(Model):
-    """Either many specs, or one spec with prompts and seeds: one job for each prompt with each
-    seed."""
+    """Either many specs, or one spec with prompts, a sweep and seeds: one job for each prompt with
+    each combination of values and each seed."""
 
     specs: Annotated[
         list[JobSpec] | None,
@@ -51,6 +52,13 @@ class BatchRequest(Model):
             description="Instead of seeds: the number of seeds, counted up from the spec's own.",
         ),
         NUMBER,
+    ] = None
+    sweep: Annotated[
+        Sweep | None,
+        Field(
+            description="Fields of the spec by their paths, like `optimizer.lr`, each with its "
+            "values: each combination becomes a job, with its values in the name."
+        ),
     ] = None
     name: Name | None = None
 

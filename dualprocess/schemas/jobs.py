@@ -8,6 +8,7 @@ from typing import Annotated, TypeAlias
 
 from pydantic import Field
 
+from dualprocess.schemas.base_scores import BaseScore
 from dualprocess.schemas.fields import JobId, Metadata, Model
 from dualprocess.schemas.specs import ResolvedImagesSpec, ResolvedJobSpec
 from dualprocess.schemas.webhooks import WebhookState
@@ -73,6 +74,14 @@ class Score(Model):
     questions: list[QuestionScore]
 
 
+class ImageScore(Model):
+    """All questions over one image, as in ``Score``."""
+
+    seed: Annotated[int, Field(description="Its file is `image-SEED.png`.")]
+    probability: Probability
+    correct: float
+
+
 class JudgeScores(Model):
     """Scores by a VLM that did not teach. If it disagrees, the LoRA only fooled its teacher."""
 
@@ -96,6 +105,13 @@ class Scores(Model):
     base: Score | None = None
     lora: Score | None = None
     judge: JudgeScores | None = None
+    images: Annotated[
+        list[ImageScore],
+        Field(
+            description="Of a job of the kind images: each image that was kept, the best first. "
+            "`base` or `lora` are means over all that were drawn."
+        ),
+    ] = []
     drift: Annotated[
         float | None,
         Field(
@@ -182,6 +198,14 @@ class Job(Model):
     loss: float | None = None
     probability: Probability | None = None
     scores: Scores = Scores()
+    base: Annotated[
+        BaseScore | None,
+        Field(
+            description="What was known of the base model before the job, from images or jobs of "
+            "the last days with the same prompt, questions, image settings and (first) VLM; of a "
+            "job of the kind images without LoRAs, what it found itself."
+        ),
+    ] = None
     warnings: Annotated[
         list[str], Field(description="What its owner should know, with what to do about it.")
     ] = []

@@ -1,4 +1,4 @@
-"""What `GET /v1/models` lists."""
+"""What `GET /v1/models` and `GET /v1/version` tell."""
 
 from __future__ import annotations
 
@@ -62,3 +62,9 @@ class ModelList(Model):
             "null if there is none."
         ),
     ] = None
+
+
+class Version(Model):
+    """The version of a service."""
+
+    version: str

@@ -12,7 +12,6 @@ from pydantic import Discriminator, Field, Tag
 from dualprocess.schemas.fields import (
     NUMBER,
     Deadline,
-    JobId,
     Metadata,
     Model,
     Name,
@@ -34,6 +33,7 @@ from dualprocess.schemas.settings import (
     ImageSettings,
     JobLoraSettings,
     LoraOptions,
+    LoraStart,
     OptimizerOptions,
     OptimizerSettings,
 )
@@ -118,10 +118,10 @@ class ResolvedJobSpec(Model):
     metadata: Metadata = {}
 
 
-class LoraUse(Model):
-    """The LoRA of a finished job, with a weight; at 1.0 it acts as it did in its job."""
+class LoraUse(LoraStart):
+    """The LoRA of an ended job, or a file's, with a weight; at 1.0 it acts as it did in its job, or
+    as the file does elsewhere."""
 
-    job: Annotated[JobId, Field(description="A job that has a LoRA.")]
     weight: Annotated[
         Weight,
         Field(description="At 1.0 the LoRA acts as it did in its job; at 0 it changes nothing."),
@@ -131,7 +131,11 @@ class LoraUse(Model):
 Loras = Annotated[
     list[LoraUse], Field(max_length=8, description="The LoRAs to use; their effects add up.")
 ]
-Seeds = Annotated[list[Seed], Field(min_length=1, max_length=64, description="One image for each.")]
+#: The most images of one request.
+MAX_SEEDS = 64
+Seeds = Annotated[
+    list[Seed], Field(min_length=1, max_length=MAX_SEEDS, description="One image for each.")
+]
 
 
 class ImagesRequest(Model):
@@ -148,6 +152,17 @@ class ImagesRequest(Model):
     question_postfix: Postfix = DEFAULT_POSTFIX
     vlm: Annotated[
         PresetName | None, Field(description="The VLM that answers; needed if there are questions.")
+    ] = None
+    best_of: Annotated[
+        int | None,
+        Field(
+            ge=1,
+            le=MAX_SEEDS,
+            description="So many seeds are drawn and scored: those of `seeds`, then others counted "
+            "up from the largest. As many images as `seeds` has are kept, those whose right "
+            "answers are most probable; `scores.images` lists them, the best first.",
+        ),
+        NUMBER,
     ] = None
     wait: Annotated[
         float,
@@ -169,3 +184,10 @@ class ResolvedImagesSpec(Model):
     questions: list[Question]
     question_postfix: Postfix
     vlm: PresetName | None
+    keep: Annotated[
+        int | None,
+        Field(
+            description="With `best_of`: `seeds` are all that are drawn, and the best so many "
+            "images are kept."
+        ),
+    ] = None

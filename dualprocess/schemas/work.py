@@ -1,4 +1,4 @@
-"""How much the models have to compute for a request: the unit, the parts, and dry runs."""
+"""How much the models have to compute for a request: the unit and the parts."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ from enum import StrEnum
 from typing import Annotated, TypeAlias
 
 from pydantic import Field
-
-from dualprocess.schemas.fields import Model
 
 WorkUnits: TypeAlias = Annotated[
     float,
@@ -30,24 +28,3 @@ class WorkPart(StrEnum):
     SCORING = "scoring"
     PROMPTS = "prompts"
     WORDS = "words"
-
-
-class DryRun(Model):
-    """How much work a request is. It was checked like a real one, and nothing was queued."""
-
-    jobs: Annotated[int, Field(description="How many jobs it would make.")]
-    work: WorkUnits
-    parts: Annotated[
-        dict[WorkPart, WorkUnits], Field(description="The work of each part; their sum is `work`.")
-    ]
-    quota: Annotated[
-        int | None,
-        Field(description="Work that the key's unfinished jobs may have together; null: no limit."),
-    ] = None
-    left: Annotated[
-        float | None,
-        Field(description="What is left of the quota now; a request with more gets a 429 for now."),
-    ] = None
-    warnings: Annotated[
-        list[str], Field(description="The `warnings` that the job would have from the start.")
-    ] = []

@@ -10,6 +10,11 @@ def has_page() -> bool:
     return find_spec("gradio") is not None
 
 
+def has_nf4() -> bool:
+    """Whether weights can be quantised to 4 bits."""
+    return find_spec("bitsandbytes") is not None
+
+
 def page_fault(*, ui: bool) -> str | None:
     """Why the page can't be served although it was asked for, with the remedy; ``None`` if it
     can."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Literal, TypeAlias, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from dualprocess.schemas import (
     EvalSettings,
@@ -54,8 +54,9 @@ class _Preset(BaseModel):
     billions_of_parameters: Annotated[float, Field(ge=0)] = 0.0
     #: What is computed again to save memory; `auto`: as little as the device allows.
     memory: MemoryChoice = "auto"
-    #: Whether a GPU runs steps that come again from recordings, while it has memory to spare.
-    recordings: bool = True
+    #: Whether a GPU runs what comes again from recordings, while it has memory to spare. For VLMs
+    #: this was measured; for generators it is to be tried.
+    recordings: bool = False
     #: Numbers of the frozen weights, if they are to be smaller than `dtype`.
     quantize: Quantization | None = None
 
@@ -111,7 +112,14 @@ class GeneratorPreset(_Preset):
     eval: EvalSettings = EvalSettings()
 
 
+#: The family of a VLM that is a service of somebody's own: docs/teachers.md.
+EXTERNAL = "external"
+_NO_MODEL: Mapping[str, object] = {"model": "", "dtype": "float32", "chat": "", "writes": False}
+
+
 class VlmPreset(_Preset):
+    """With the family ``EXTERNAL`` it has no weights, and needs no other field."""
+
     #: The conversation around ``{image}`` and ``{question}``, up to the place where the answer
     #: begins.
     chat: str
@@ -119,8 +127,28 @@ class VlmPreset(_Preset):
     #: memory limits this. More are done in several passes, with the same result. Those about one
     #: image share their beginning, and take less memory than as many about several.
     conversations_at_once: Annotated[int, Field(ge=1)] = 32
+    recordings: bool = True
     #: Whether the VLM knows enough language to write questions and prompts.
     writes: bool = True
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_weights(cls, data: dict[str, object]) -> dict[str, object]:
+        if data.get("family") != EXTERNAL:
+            return data
+        if extra := [name for name in ("model", "revision", "dtype", "chat") if name in data]:
+            raise ValueError(
+                f"{extra[0]}: a preset of the family external has no model; leave it out"
+            )
+        return {**_NO_MODEL, **data}
+
+    @property
+    def is_external(self) -> bool:
+        return self.family == EXTERNAL
+
+    @property
+    def is_on_hub(self) -> bool:
+        return not self.is_external and super().is_on_hub
 
 
 AnyPreset: TypeAlias = GeneratorPreset | VlmPreset

@@ -5,13 +5,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
-from importlib.util import find_spec
 from typing import Any
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
 
 from services.common.errors import StartError
+from services.common.extras import has_nf4
 from services.common.memory import Quantization
 from services.common.presets import AnyPreset, PresetError
 from services.common.quantized_linear import LAYERS, QuantizedLinear
@@ -30,7 +30,7 @@ def check_quantize(preset: AnyPreset) -> None:
             f"preset {preset.name}: quantize {preset.quantize} is not for dtype float16, whose "
             "range is too small for it; write dtype bfloat16, or quantize nf4"
         )
-    if preset.quantize == "nf4" and find_spec("bitsandbytes") is None:
+    if preset.quantize == "nf4" and not has_nf4():
         raise StartError(
             "quantize nf4 needs the extra quantized: pip install 'dualprocess[quantized]', or "
             "write quantize int8, which needs nothing"

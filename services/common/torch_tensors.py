@@ -37,8 +37,7 @@ def to_proto(tensor: torch.Tensor) -> tensor_pb2.Tensor:
 
 def is_finite(tensor: tensor_pb2.Tensor) -> bool:
     """Whether no value of a tensor that ``to_proto`` made is NaN or infinite."""
-    array = np.array(tensors.from_proto(tensor, name="tensor"))
-    return bool(torch.from_numpy(array).view(DTYPES[tensor.dtype]).isfinite().all())
+    return tensors.is_finite(tensors.from_proto(tensor, name="tensor"), tensor.dtype)
 
 
 def from_proto(

@@ -50,7 +50,7 @@ def upload(host: torch.Tensor, device: torch.device) -> torch.Tensor:
 
 
 def _queued(host: torch.Tensor, device: torch.device) -> torch.Tensor:
-    if device.type == "cuda":
+    if device.type == "cuda" and host.device.type == "cpu":
         # From other memory a large copy would have to wait for its turn.
         host = host.pin_memory()
     return host.to(device, non_blocking=True)

@@ -23,8 +23,8 @@ async def generate(
     *,
     name: str,
 ) -> AsyncIterator[pb.GenerateResponse]:
-    """Each seed with its PNG, the first one with what is to be known of the prompt. ``files`` are
-    those of ``spec.loras``, in order.
+    """Each seed with its PNG, the first one with what is to be known of the prompt and of the
+    LoRAs. ``files`` are those of ``spec.loras``, in order.
 
     Between two images the device is free for others.
     """
@@ -32,6 +32,7 @@ async def generate(
     warnings = await device.run(family.unread, [spec.prompt], spec.image)
     weights = [lora.weight for lora in spec.loras]
     async with device.opened(LoadedLoras, family, name, files, weights) as loras:
+        warnings = [*warnings, *loras.notes]
         for seed in spec.seeds:
             pixels = await device.run(_render, family, conditioning, spec.image, seed, loras)
             png = await asyncio.to_thread(encode_png, pixels)

@@ -4,13 +4,16 @@ before any process starts."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from services.common.footprint.usual import too_small
 from services.common.gpus import Gpus
+from services.common.memory import MemoryLevel, Quantization
 from services.common.presets import AnyPreset, PresetError, Presets
+from services.local.others import addressed, refuse_to_load
 from services.local.settings import LocalSettings
+from services.local.sharing import shared
 from services.local.wishes import WishError, cards, counted
 
 Service = Literal["generator", "vlm"]
@@ -24,22 +27,27 @@ _ANY_CARD = ("auto", "cuda")
 
 @dataclass(frozen=True)
 class Placed:
-    """One GPU service. ``card`` is the only GPU that it sees; ``None``: it sees all."""
+    """One GPU service. ``card`` is the only GPU that it sees; ``None``: it sees all. ``memory`` and
+    ``quantize`` are chosen where processes share a card; ``None``: as the preset says."""
 
     name: str
     service: Service
     preset: str
     device: str
     card: str | None = None
+    memory: MemoryLevel | None = None
+    quantize: Quantization | None = None
 
 
 @dataclass(frozen=True)
 class Plan:
-    """At least one of each; several may serve one preset. ``warnings`` are for the user."""
+    """At least one of each; several may serve one preset. ``warnings`` are for the user.
+    ``teachers`` are the addresses of presets that others serve."""
 
     generators: Sequence[Placed]
     vlms: Sequence[Placed]
     warnings: Sequence[str] = field(default=())
+    teachers: Mapping[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
         *others, last = [*_counted(self.generators), *_counted(self.vlms)]
@@ -52,6 +60,7 @@ def made(
     """Raises ``PresetError`` if a name is not a preset or a kind is missing, and ``WishError`` for
     GPUs that are not there or can't be used."""
     generators, vlms = _chosen(settings, presets)
+    refuse_to_load(vlms, presets)
     models: list[AnyPreset] = [
         *(presets.generator(name) for name in generators),
         *(presets.vlm(name) for name in vlms),
@@ -62,10 +71,12 @@ def made(
         Placed(name, "generator" if number < len(generators) else "vlm", model.name, device, card)
         for number, (name, model, card) in enumerate(zip(names, models, dealt, strict=True))
     ]
+    placed, full = _together(settings, placed, models, gpus, environment)
     return Plan(
         placed[: len(generators)],
         placed[len(generators) :],
-        [*warnings, *_too_small(placed, models, gpus)],
+        [*warnings, *full, *_too_small(placed, models, gpus)],
+        addressed(settings.teachers, presets),
     )
 
 
@@ -115,25 +126,28 @@ def _dealt(
     visible = _visible(gpus, environment)
     if settings.gpus:
         named = cards("--gpus", settings.gpus)
-        _check(named, settings, count, gpus, visible)
+        _check(named, settings, gpus, visible)
         device = "cuda" if gpus.found else device
         warnings = [] if gpus.found else [_no_gpu(gpus, f"--gpus {settings.gpus}")]
         if spare := named[count:]:
             warnings.append(f"nothing runs on GPU {', '.join(spare)}; ask for more processes")
-        return device, named[:count], warnings
+        if len(named) < count:
+            warnings += _shared_cards(count, len(named))
+        return device, [named[number % len(named)] for number in range(count)], warnings
     if device not in _ANY_CARD:
         return device, [None] * count, []
     if gpus.found and visible:
-        shared = count - len(visible)
-        warnings = (
-            [f"{count} processes share {len(visible)} GPUs; one GPU for each is faster"]
-            if shared > 0 and len(visible) > 1
-            else []
-        )
+        warnings = _shared_cards(count, len(visible))
         return device, [visible[number % len(visible)] for number in range(count)], warnings
     from_hub = dict.fromkeys(model.name for model in models if model.is_on_hub)
     warnings = [_no_gpu(gpus, f"--device {device}, for {', '.join(from_hub)}")] if from_hub else []
     return device, [None] * count, warnings
+
+
+def _shared_cards(count: int, cards: int) -> list[str]:
+    if cards >= count or cards == 1:
+        return []
+    return [f"{count} processes share {cards} GPUs; one GPU for each is faster"]
 
 
 def _visible(gpus: Gpus, environment: Mapping[str, str]) -> list[str] | None:
@@ -148,7 +162,6 @@ def _visible(gpus: Gpus, environment: Mapping[str, str]) -> list[str] | None:
 def _check(
     named: Sequence[str],
     settings: LocalSettings,
-    count: int,
     gpus: Gpus,
     visible: Sequence[str] | None,
 ) -> None:
@@ -157,11 +170,6 @@ def _check(
         raise WishError(
             f"--gpus: gives each process its own GPU, but --device {device} puts all of them in "
             "one place; leave out one of the two"
-        )
-    if len(named) < count:
-        raise WishError(
-            f"--gpus: names {_number(len(named), 'GPU')} for {count} processes, and each needs its "
-            f"own; name {count - len(named)} more, or ask for fewer generators and VLMs"
         )
     if device == "cuda" and not gpus.found and not settings.dry_run:
         raise WishError(f"--gpus: no NVIDIA GPU is found here: {gpus.fault}")
@@ -193,14 +201,41 @@ def _no_gpu(gpus: Gpus, asked: str) -> str:
     )
 
 
+def _together(
+    settings: LocalSettings,
+    placed: Sequence[Placed],
+    models: Sequence[AnyPreset],
+    gpus: Gpus,
+    environment: Mapping[str, str],
+) -> tuple[list[Placed], list[str]]:
+    """Chooses the settings of processes that share a card; warns of those that don't fit."""
+    chosen, warnings = list(placed), []
+    for gpu in gpus.found:
+        here = [
+            number
+            for number, place in enumerate(placed)
+            if place.card is not None and gpu.is_called(place.card)
+        ]
+        if len({placed[number].service for number in here}) < 2:
+            continue
+        found = shared(gpu, [models[number] for number in here], settings.slots, environment)
+        for number, one in zip(here, found.chosen or (), strict=False):
+            work = one.work
+            chosen[number] = replace(chosen[number], memory=work.level, quantize=work.quantize)
+        if found.warning:
+            warnings.append(found.warning)
+    return chosen, warnings
+
+
 def _too_small(placed: Sequence[Placed], models: Sequence[AnyPreset], gpus: Gpus) -> list[str]:
-    """Warns of GPUs that have too little memory for the models on them."""
+    """Warns of GPUs that have too little memory for the models on them. Where settings were
+    chosen, there is enough."""
     said = []
     for gpu in gpus.found:
         here = [
             model
             for place, model in zip(placed, models, strict=True)
-            if place.card is not None and gpu.is_called(place.card)
+            if place.card is not None and place.memory is None and gpu.is_called(place.card)
         ]
         if here and gpu.total_mib and (fault := too_small(here, gpu.total_mib / 1024)):
             said.append(f"GPU {gpu.index} has {gpu.total_mib / 1024:.0f} GiB, and {fault}")
@@ -223,7 +258,3 @@ def _counted(placed: Sequence[Placed]) -> list[str]:
         name if names.count(name) == 1 else f"{name} ({names.count(name)} processes)"
         for name in dict.fromkeys(names)
     ]
-
-
-def _number(count: int, what: str) -> str:
-    return f"{count} {what}" + ("" if count == 1 else "s")

@@ -10,7 +10,8 @@ from services.local.settings import LocalSettings
 def told(plan: Plan, settings: LocalSettings, gpus: Gpus) -> str:
     """A line for each process, in the order of their start, and one for each warning."""
     redis = "its own" if settings.redis_url is None else "the one named in the environment"
-    asked = ", ".join(vlm.name for vlm in plan.vlms)
+    others = (f"{name} at {target}" for name, target in plan.teachers.items())
+    asked = ", ".join([*(vlm.name for vlm in plan.vlms), *others])
     rows = [
         ("redis", redis),
         *((place.name, _place(place, gpus)) for place in (*plan.vlms, *plan.generators)),
@@ -30,6 +31,12 @@ def worker_of(generator: Placed) -> str:
     return "worker" + generator.name.removeprefix("generator")
 
 
+def flags(place: Placed) -> list[str]:
+    """What the plan chooses instead of the preset."""
+    chosen = {"--memory": place.memory, "--quantize": place.quantize}
+    return [f"{flag}={value}" for flag, value in chosen.items() if value is not None]
+
+
 def _slots(settings: LocalSettings) -> str:
     return f"{settings.slots} job{'' if settings.slots == 1 else 's'} at once"
 
@@ -37,7 +44,7 @@ def _slots(settings: LocalSettings) -> str:
 def _place(place: Placed, gpus: Gpus) -> str:
     if place.card is None:
         return f"{place.preset}, --device {place.device}"
-    told = f"{place.preset}, {VISIBLE}={place.card}"
+    told = f"{place.preset}, {VISIBLE}={place.card}{''.join(f', {flag}' for flag in flags(place))}"
     if (gpu := gpus.called(place.card)) is None:
         return told
     free, total = gpu.free_mib / 1024, gpu.total_mib / 1024

@@ -44,6 +44,11 @@ class LocalSettings(ServiceSettings):
         default="tiny-idefics2",
         description="Preset of the VLM. Several as for the generator: idefics2:2,qwen3-vl.",
     )
+    teachers: str = Field(
+        default="",
+        description="Addresses of teachers that somebody else started, by preset: "
+        "colour=127.0.0.1:50060. Their presets have the family external.",
+    )
     models: str = Field(
         default="",
         description="Presets of generators and VLMs in one such list, instead of --generator and "
@@ -52,7 +57,7 @@ class LocalSettings(ServiceSettings):
     gpus: str = Field(
         default="",
         description="GPUs by nvidia-smi's numbers or UUIDs, like 0-5,7: one for each process, "
-        "generators first. By default all GPUs; processes share them if there are too few.",
+        "generators first. By default all GPUs. Processes share them if there are too few.",
     )
     dry_run: bool = Field(default=False, description="Print the plan and start nothing.")
     slots: int = Field(

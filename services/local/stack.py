@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from services.local import metrics_ports, own_redis, private
 from services.local.child import ChildSpec
 from services.local.plan import ORDER, VISIBLE, Placed, Plan
-from services.local.planned import worker_of
+from services.local.planned import flags, worker_of
 from services.local.ports import free_ports
 from services.local.probes import answers, serves
 from services.local.settings import LocalSettings
@@ -47,7 +47,7 @@ def build(settings: LocalSettings, plan: Plan) -> list[ChildSpec]:
             environment=redis_names,
         )
     )
-    vlms = json.dumps(_targets(plan.vlms, ports))
+    vlms = json.dumps({**_targets(plan.vlms, ports), **plan.teachers})
     children += [
         _python(
             settings,
@@ -90,7 +90,7 @@ def _gpu_service(
 ) -> ChildSpec:
     arguments = [f"--preset={place.preset}", f"--device={place.device}"]
     # The host is a flag, since DUALPROCESS_HOST in the environment is meant for the API.
-    arguments += ["--host=127.0.0.1", f"--port={port}"]
+    arguments += ["--host=127.0.0.1", f"--port={port}", *flags(place)]
     return _python(
         settings,
         place.name,

@@ -12,7 +12,9 @@ LoRA's own layers, files, and what has to be computed again after a failed attem
 A picture is ``width * height`` pixels. Each character of text counts as 64 pixels, since four
 characters are about one token, and one token is about 16 × 16 pixels. ``g`` is 2 with
 classifier-free guidance, else 1. ``S`` is ``image.num_inference_steps``; ``T`` is 0 if
-``optimizer.timestep`` is ``first``, else S - 1.
+``optimizer.timestep`` is ``first``, else S - 1. ``P`` is how many pictures the questions see: the
+image itself, and with each of their visual prompts; a VLM reads each once for all questions about
+it.
 
 An optimise job::
 
@@ -23,11 +25,11 @@ An optimise job::
     evaluation = eval.images * 2 * picture * g * S
     scoring    = eval.images * 2 * (VLMs that teach + judge) * asked
     prompts    = number of prompts * g * 256 * max_sequence_length of the generator
-    asked      = sum over questions of picture + 64 * characters of question, postfix and answer
+    asked      = picture * P + sum over questions of 64 * characters of question, postfix, answer
 
 An images job::
 
-    pictures = seeds * picture * g * S
+    pictures = seeds * picture * g * S    (with best_of: all that are drawn)
     scoring  = seeds * asked
     prompts  = g * 256 * max_sequence_length of the generator
 
@@ -176,10 +178,11 @@ class _Asks(Protocol):
 def _asked(spec: _Asks, picture: int) -> int:
     """The pixels of all questions about one picture."""
     postfix = len(spec.question_postfix)
-    return sum(
-        picture + _CHARACTER_PIXELS * (len(asked.question) + len(asked.answer) + postfix)
-        for asked in spec.questions
-    )
+    seen = {
+        asked.visual_prompt and asked.visual_prompt.model_dump_json() for asked in spec.questions
+    }
+    characters = sum(len(asked.question) + len(asked.answer) + postfix for asked in spec.questions)
+    return picture * len(seen) + _CHARACTER_PIXELS * characters
 
 
 def _pixels(image: ImageSettings) -> int:

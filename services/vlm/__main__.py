@@ -29,7 +29,13 @@ from services.vlm.servicer import VlmServicer
 
 
 async def main(settings: GpuServiceSettings) -> None:
-    preset = settings.applied(load_presets(settings.presets).vlm(settings.preset))
+    preset = load_presets(settings.presets).vlm(settings.preset)
+    if preset.is_external:
+        raise PresetError(
+            f"--preset: {preset.name} is external, so it has no weights to load here; start its "
+            "own service, and name its address in the workers' --vlms"
+        )
+    preset = settings.applied(preset)
     credentials = settings.credentials()
     device = DeviceThread(settings.device, threads=settings.threads)
     warn_of_cpu(settings.device, device, preset)

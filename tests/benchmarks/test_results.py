@@ -24,6 +24,16 @@ def step(saved: Result) -> dict[str, bool]:
     }
 
 
+def footprint(saved: Result) -> dict[str, bool]:
+    return {name: 0.9 <= ratio <= 1.1 for name, ratio in saved["computed_to_measured"].items()}
+
+
+def questions(saved: Result) -> dict[str, bool]:
+    # Idefics2's image takes 64 tokens, fewer than five questions do.
+    most = {"idefics2": 1.45}
+    return {name: of["flops_to_one"] <= most.get(name, 1.4) for name, of in saved["vlms"].items()}
+
+
 def wire(saved: Result) -> dict[str, bool]:
     within = {
         side: of["to_bare_call"] <= 2.5 and of["to_glibc_defaults"] <= 0.9
@@ -46,7 +56,9 @@ def start(saved: Result) -> dict[str, bool]:
 
 #: Whether each figure of a result is within its bound.
 BOUNDS: dict[str, Callable[[Result], dict[str, bool]]] = {
+    "footprint": footprint,
     "step": step,
+    "questions": questions,
     "wire": wire,
     "overlap": overlap,
     "batching": batching,

@@ -139,8 +139,17 @@ ALL = "".join(text for text, _ in HOSTILE) + "\x1b[2J"
 ID = "0" * 26
 #: Every command that asks a service, with its arguments.
 WALK: dict[str, list[list[str]]] = {
-    "submit": [["job.json"], ["job.json", "--wait"], ["job.json", "--watch"]],
-    "batch": [["set.json", "--out", "out", "--watch"]],
+    "submit": [
+        ["job.json"],
+        ["job.json", "--wait"],
+        ["job.json", "--watch"],
+        ["job.json", "--dry-run"],
+        ["job.json", "--look"],
+    ],
+    "batch": [
+        ["set.json", "--out", "out", "--watch"],
+        ["set.json", "--out", "halved", "--watch", "--halve"],
+    ],
     "list": [[]],
     "show": [[ID]],
     "watch": [[ID]],
@@ -153,10 +162,12 @@ WALK: dict[str, list[list[str]]] = {
     "expand": [["a"]],
     "ask": [["picture.png"]],
     "models": [[]],
+    "version": [[]],
     "track": [[ID, "--to", "mlflow"]],
 }
-#: These are tested in ``tests/local`` and ``tests/orchestrator``.
-NO_CLIENTS = {"up", "keys", "backup", "restore", "doctor"}
+#: These are tested in ``tests/local``, ``tests/orchestrator``, ``tests/generator`` and
+#: ``tests/e2e``.
+NO_CLIENTS = {"up", "keys", "backup", "restore", "doctor", "fit", "mcp"}
 
 
 def is_printable(text: str) -> bool:
@@ -184,6 +195,7 @@ def hostile(request: httpx.Request) -> httpx.Response:
         "stopped_because": ALL,
         "warnings": [ALL],
         "causes": [ALL],
+        "base": {"vlm": ALL, "images": 2, "probability": 0.5, "best": 0.9, "advice": ALL},
         "artifacts": [{"name": ALL.replace("/", ""), "media_type": ALL, "bytes": 1, "sha256": ALL}],
     }
     if path.endswith("/events"):
@@ -195,11 +207,24 @@ def hostile(request: httpx.Request) -> httpx.Response:
         ]
         text = "".join(f"id: {n}-0\ndata: {json.dumps(one)}\n\n" for n, one in enumerate(told))
         return httpx.Response(200, headers={"Content-Type": "text/event-stream"}, text=text)
+    if "dry_run" in request.url.params:
+        dry = {
+            "jobs": 1,
+            "work": 2.5,
+            "parts": {"training": 2.5},
+            "refused": {"title": ALL, "status": 429, "detail": ALL},
+            "warnings": [ALL],
+            "spec": spec,
+            "queues": [{"generator": ALL, "vlms": [ALL], "waiting": 1, "running": 0, "workers": 0}],
+            "time": {"seconds": 90.0, "step_seconds": 0.5, "basis": ALL},
+        }
+        return httpx.Response(200, json=dry)
     if "/artifacts/" in path:
         return httpx.Response(200, content=b"x")
     bodies: dict[tuple[str, str], Any] = {
         ("GET", "/v1/jobs"): {"jobs": [job]},
         ("GET", "/v1/models"): models(ALL),
+        ("GET", "/v1/version"): {"version": ALL},
         ("POST", "/v1/batches"): {
             "id": ID,
             "created_at": JOB["created_at"],

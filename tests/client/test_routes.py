@@ -49,6 +49,7 @@ METHODS: dict[tuple[str, str], Callable[[Client], object]] = {
     ("POST", "/v1/answers"): lambda client: client.ask(ASK),
     ("GET", "/v1/models"): lambda client: client.models(),
     ("GET", "/metrics"): lambda client: client.metrics(),
+    ("GET", "/v1/version"): lambda client: client.version(),
 }
 
 #: Routes without a method, and why.

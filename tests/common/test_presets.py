@@ -11,6 +11,8 @@ from dualprocess.schemas import ImageSettings
 from dualprocess.v1 import tensor_pb2, vlm_pb2
 from services.common.limits import MESSAGE_LIMIT, batch_fault, image_faults
 from services.common.presets import DEFAULT_DIRECTORY, PresetError, load_presets
+from services.common.settings import GpuServiceSettings
+from services.vlm.__main__ import main
 
 PRESETS = load_presets()
 
@@ -56,6 +58,7 @@ def test_an_unknown_name_brings_the_known_ones() -> None:
         ("family: [", "cheap.yaml"),
         ("family: a\nmodel: b\ndtype: float8\nchat: c", "float16"),
         ("family: a\nmodel: b\ndtype: float16\nchat: c\nprice: 3", "price"),
+        ("family: external\nmodel: b", "model: a preset of the family external has no model"),
     ],
 )
 def test_a_wrong_file_is_named(tmp_path: Path, text: str, sentence: str) -> None:
@@ -64,6 +67,16 @@ def test_a_wrong_file_is_named(tmp_path: Path, text: str, sentence: str) -> None
     (folder / "cheap.yaml").write_text(text)
     with pytest.raises(PresetError, match=sentence):
         load_presets(tmp_path)
+
+
+async def test_a_preset_without_weights_is_not_loaded(tmp_path: Path) -> None:
+    (tmp_path / "vlms").mkdir()
+    (tmp_path / "vlms" / "colour.yaml").write_text("family: external")
+    settings = GpuServiceSettings.model_validate(
+        {"preset": "colour", "presets": tmp_path, "port": 0}
+    )
+    with pytest.raises(PresetError, match="colour is external, so it has no weights to load here"):
+        await main(settings)
 
 
 def test_a_missing_directory_is_named(tmp_path: Path) -> None:

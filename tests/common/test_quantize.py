@@ -194,7 +194,7 @@ PRESETS: list[AnyPreset] = [load_presets().generator("sd-1.4"), load_presets().v
 def test_a_start_without_the_extra_says_which(
     preset: AnyPreset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("services.common.quantize.find_spec", lambda name: None)
+    monkeypatch.setattr("services.common.quantize.has_nf4", lambda: False)
     with pytest.raises(StartError, match=r"pip install 'dualprocess\[quantized\]'"):
         missing(preset, quantize="nf4")
     with pytest.raises(StartError, match="/nowhere can't be loaded"):

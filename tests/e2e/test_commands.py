@@ -196,6 +196,19 @@ def test_each_example_is_a_job_that_the_service_takes(stack: Stack, path: Path) 
     assert job["status"] == "succeeded"
 
 
+def test_a_dry_run_tells_how_long_a_job_like_an_earlier_one_runs(
+    stack: Stack, trained: str
+) -> None:
+    told = read(run(stack, "submit", RED_CIRCLE, *SHORT, "--dry-run", "--json"))
+    assert 0 < told["time"]["step_seconds"] < told["time"]["seconds"]
+    assert told["spec"] == read(run(stack, "show", trained, "--json"))["spec"]
+    shown = run(stack, "submit", RED_CIRCLE, *SHORT, "--dry-run").stdout
+    assert "noise_seeds: null" in shown
+    assert "queue of tiny-flux with tiny-idefics2: 0 before it, 0 running, 1 worker" in shown
+    assert "time: about " in shown
+    assert "of the same size" in shown
+
+
 def test_a_dry_run_tells_the_work_and_queues_nothing(stack: Stack, tmp_path: Path) -> None:
     before = read(run(stack, "list", "--json"))
     told = read(run(stack, "submit", RED_CIRCLE, *SHORT, "--dry-run", "--json"))

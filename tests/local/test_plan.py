@@ -9,12 +9,26 @@ from typing import Any
 import pytest
 
 from services.common import gpus
+from services.common.footprint import recorded
+from services.common.footprint.footprint import Footprint, Kind, Work
 from services.common.gpus import Gpu, Gpus
-from services.common.presets import PresetError, load_presets
+from services.common.memory import MemoryLevel, Quantization
+from services.common.presets import PresetError, Presets, load_presets
+from services.local.child import ChildSpec
 from services.local.plan import Plan, made
 from services.local.planned import told
 from services.local.settings import LocalSettings
+from services.local.stack import build
 from services.local.wishes import WishError
+
+
+@pytest.fixture(autouse=True)
+def recorded_footprints(monkeypatch: pytest.MonkeyPatch) -> list[Footprint]:
+    """None, but for those that a test adds."""
+    known: list[Footprint] = []
+    monkeypatch.setattr(recorded, "footprints", lambda: tuple(known))
+    return known
+
 
 NONE = Gpus([], "nvidia-smi is not on the PATH")
 
@@ -64,7 +78,6 @@ def test_models_that_make_no_stack_are_refused(models: str, sentence: str) -> No
             {"models": "tiny-flux,idefics2", "vlm": "idefics2"},
             "--models: can't be used together with --vlm",
         ),
-        ({"gpus": "0"}, r"--gpus: names 1 GPU for 2 processes.* name 1 more"),
         ({"gpus": "1-0"}, "--gpus: 1-0 goes backwards; write 0-1"),
         ({"gpus": "0,1,00"}, "--gpus: names GPU 0 twice"),
         ({"gpus": "0,one"}, "--gpus: 'one' can't be a GPU; write numbers"),
@@ -78,6 +91,40 @@ def test_models_that_make_no_stack_are_refused(models: str, sentence: str) -> No
 def test_wishes_that_make_no_plan_are_refused(asked: dict[str, Any], sentence: str) -> None:
     with pytest.raises(WishError, match=sentence):
         plan(machine(4), **asked)
+
+
+def with_a_teacher(tmp_path: Path, **asked: object) -> Plan:
+    (tmp_path / "vlms").mkdir()
+    (tmp_path / "vlms" / "colour.yaml").write_text("family: external")
+    colour = load_presets(tmp_path).vlm("colour")
+    known = load_presets()
+    presets = Presets(known.generators, {**known.vlms, "colour": colour})
+    return made(LocalSettings.model_validate(asked), presets, NONE, {})
+
+
+def test_a_teacher_of_ones_own_has_an_address_and_no_process(tmp_path: Path) -> None:
+    found = with_a_teacher(tmp_path, teachers="colour=127.0.0.1:50060")
+    assert [place.preset for place in found.vlms] == ["tiny-idefics2"]
+    assert found.teachers == {"colour": "127.0.0.1:50060"}
+    shown = told(found, LocalSettings(), NONE)
+    assert "asks vlm, colour at 127.0.0.1:50060" in shown
+
+
+@pytest.mark.parametrize(
+    ("asked", "error", "sentence"),
+    [
+        ({"vlm": "colour"}, WishError, "--vlm: colour is external.* --teachers colour=HOST:PORT"),
+        ({"teachers": "colour"}, WishError, "write a list like colour=127.0.0.1:50060"),
+        ({"teachers": "colour=50060"}, WishError, "address of colour must be host:port"),
+        ({"teachers": "sharp=a:1"}, PresetError, "'sharp' is unknown"),
+        ({"teachers": "idefics2=a:1"}, PresetError, "only a preset with `family: external`"),
+    ],
+)
+def test_teachers_that_cannot_be_are_refused(
+    tmp_path: Path, asked: dict[str, Any], error: type[Exception], sentence: str
+) -> None:
+    with pytest.raises(error, match=sentence):
+        with_a_teacher(tmp_path, **asked)
 
 
 def test_cards_that_this_process_may_not_use_are_refused() -> None:
@@ -139,6 +186,135 @@ def test_weights_that_no_card_holds_are_told_before_they_are_downloaded() -> Non
     (both,) = plan(machine(1, gib=32), generator="flux-schnell", vlm="smolvlm2").warnings
     assert "the weights of flux-schnell and smolvlm2 alone take 36 GiB" in both
     assert plan(machine(1), generator="flux-schnell", vlm="smolvlm2").warnings == []
+
+
+def footprint(
+    kind: Kind, preset: str, level: MemoryLevel, quantize: Quantization | None, gib: float
+) -> Footprint:
+    questions = 0 if kind == "generator" else 5
+    work = Work(kind, preset, 512, 1, questions, level, quantize)
+    step = int(gib * 2**30)
+    held = 2**30 if kind == "generator" else 0
+    return Footprint(
+        work,
+        weights=step,
+        text_encoders=0,
+        step=step,
+        encode=0,
+        streamed=0,
+        held=held,
+        flops={},
+        launches=0,
+        moved=0,
+    )
+
+
+ENDS: tuple[MemoryLevel, MemoryLevel] = ("fast", "lean")
+
+
+def pair() -> list[Footprint]:
+    sizes: list[tuple[Kind, str, Quantization | None, float, float]] = [
+        ("generator", "flux-schnell", None, 30, 20),
+        ("generator", "flux-schnell", "int8", 20, 10),
+        ("generator", "flux-schnell", "nf4", 15, 6),
+        ("vlm", "idefics2", None, 20, 17),
+        ("vlm", "idefics2", "int8", 12, 9),
+        ("vlm", "idefics2", "nf4", 8, 5),
+    ]
+    return [
+        footprint(kind, name, level, quantization, gib)
+        for kind, name, quantization, *both in sizes
+        for level, gib in zip(ENDS, both, strict=True)
+    ]
+
+
+#: Of a pair: --memory and --quantize of generator and VLM.
+Settings = list[tuple[str | None, str | None]]
+
+
+@pytest.mark.parametrize(
+    ("gib", "chosen"),
+    [
+        (80, [("fast", None), ("fast", None)]),
+        (48, [("lean", None), ("fast", None)]),
+        (24, [("lean", "int8"), ("lean", "int8")]),
+        (16, [("lean", "nf4"), ("lean", "nf4")]),
+    ],
+)
+def test_a_pair_on_one_card_has_the_most_exact_settings_that_fit_together(
+    gib: int, chosen: Settings, recorded_footprints: list[Footprint]
+) -> None:
+    recorded_footprints += pair()
+    found = machine(1, gib=gib)
+    settings = LocalSettings(generator="flux-schnell", vlm="idefics2", gpus="0", slots=1)
+    made_plan = made(settings, load_presets(), found, {})
+    assert chosen_by(made_plan) == chosen
+    assert cards(made_plan) == {"generator": "0", "vlm": "0"}
+    assert made_plan.warnings == []
+    for line, (memory, quantize) in zip(
+        told(made_plan, settings, found).splitlines()[2:4], reversed(chosen), strict=True
+    ):
+        assert (f"--quantize={quantize}" in line) == (quantize is not None)
+        assert f"CUDA_VISIBLE_DEVICES=0, --memory={memory}" in line
+    for child, (memory, quantize) in zip(
+        gpu_services(settings, made_plan), reversed(chosen), strict=True
+    ):
+        assert f"--memory={memory}" in child.command
+        assert (f"--quantize={quantize}" in child.command) == (quantize is not None)
+
+
+def gpu_services(settings: LocalSettings, made_plan: Plan) -> list[ChildSpec]:
+    names = [place.name for place in (*made_plan.vlms, *made_plan.generators)]
+    children = {child.name: child for child in build(settings, made_plan)}
+    return [children[name] for name in names]
+
+
+def chosen_by(made_plan: Plan) -> Settings:
+    places = [*made_plan.generators, *made_plan.vlms]
+    return [(place.memory, place.quantize) for place in places]
+
+
+def test_more_jobs_at_once_need_more_of_a_shared_card(
+    recorded_footprints: list[Footprint],
+) -> None:
+    recorded_footprints += pair()
+    asked: dict[str, Any] = {"generator": "flux-schnell", "vlm": "idefics2"}
+    one, many = (plan(machine(1, gib=24), **asked, slots=slots) for slots in (1, 8))
+    assert chosen_by(one) != chosen_by(many)
+
+
+def test_what_was_chosen_otherwise_stays_on_a_shared_card(
+    recorded_footprints: list[Footprint],
+) -> None:
+    recorded_footprints += pair()
+    settings = LocalSettings(generator="flux-schnell", vlm="idefics2", slots=1)
+    for environment, both in {
+        ("DUALPROCESS_QUANTIZE", "nf4"): ("fast", "nf4"),
+        ("DUALPROCESS_MEMORY", "lean"): ("lean", None),
+        ("DUALPROCESS_QUANTIZE", "float8"): ("fast", "float8"),
+    }.items():
+        found = made(settings, load_presets(), machine(1), dict([environment]))
+        assert chosen_by(found) == [both, both]
+
+
+def test_without_the_extra_no_plan_has_four_bits(
+    recorded_footprints: list[Footprint], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorded_footprints += pair()
+    monkeypatch.setattr("services.local.sharing.has_nf4", lambda: False)
+    asked: dict[str, Any] = {"generator": "flux-schnell", "vlm": "idefics2", "slots": 1}
+    found = plan(machine(1, gib=16), **asked)
+    (said, *_) = found.warnings
+    assert said.startswith("GPU 0 has 16 GiB for models, and flux-schnell and idefics2 need 2")
+    assert chosen_by(found) == [(None, None)] * 2
+
+
+def test_processes_on_cards_of_their_own_are_left_as_they_are(
+    recorded_footprints: list[Footprint],
+) -> None:
+    recorded_footprints += pair()
+    found = plan(machine(2, gib=24), generator="flux-schnell", vlm="idefics2")
+    assert chosen_by(found) == [(None, None)] * 2
 
 
 def test_the_plan_has_a_line_for_each_process_and_no_secret() -> None:

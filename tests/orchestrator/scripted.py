@@ -79,6 +79,8 @@ class ScriptedGenerator(generator_pb2_grpc.GeneratorServicer):
         #: What changed in the evaluation's images, and what a step with an anchor tells.
         self.collateral: pb.Collateral | None = pb.Collateral(drift=0.25, diversity=0.75)
         self.step_collateral = pb.Collateral(drift=0.125)
+        #: How long each step says that it took.
+        self.step_seconds = 0.0
         #: The guard of each optimise job, as it came.
         self.guards: list[pb.GuardSpec] = []
 
@@ -149,6 +151,7 @@ class ScriptedGenerator(generator_pb2_grpc.GeneratorServicer):
                 yield pb.OptimizeResponse(skipped=pb.SkippedStep(step=step, reason=NOT_FINITE))
             else:
                 told = pb.Step(step=step, loss=1 / step, questions=answers)
+                told.timings.total = self.step_seconds
                 if spec.guard.anchor:
                     told.collateral.CopyFrom(self.step_collateral)
                 yield pb.OptimizeResponse(step=told)

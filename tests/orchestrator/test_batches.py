@@ -73,6 +73,50 @@ async def test_a_spec_goes_over_prompts_and_seeds(api: Api) -> None:
     assert last.spec.model_dump()["optimizer"]["seed"] == 9
 
 
+async def test_a_sweep_names_the_values_of_each_job(api: Api) -> None:
+    sweep = {"optimizer.lr": [1e-4, 1e-3], "guard": ["off", {"anchor": 0.5}]}
+    spec = SPEC | {"guard": "off"}
+    batch = await submit(api, spec=spec, sweep=sweep)
+    assert [entry.name for entry in batch.jobs] == [
+        "lr 0.0001, guard off",
+        'lr 0.0001, guard {"anchor": 0.5}',
+        "lr 0.001, guard off",
+        'lr 0.001, guard {"anchor": 0.5}',
+    ]
+    last = (await api.job(batch.jobs[-1].id)).spec.model_dump()
+    assert (last["optimizer"]["lr"], last["guard"]["anchor"]) == (1e-3, 0.5)
+    # A part of a guard that is off: the other parts stay off.
+    batch = await submit(api, spec=spec, sweep={"guard.anchor": [0.25]})
+    guard = (await api.job(batch.jobs[0].id)).spec.model_dump()["guard"]
+    assert guard == {"anchor": 0.25, "margin": 1.0, "worst_case": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("body", "field", "message"),
+    [
+        ({"sweep": {"optimizer.lr": [0.1, 7]}}, "sweep.optimizer.lr", "less than or equal to 1"),
+        ({"sweep": {"optimizer.lrr": [1]}}, "sweep.optimizer.lrr", "did you mean 'lr'"),
+        ({"sweep": {"generator.size": [1]}}, "sweep.generator.size", "no such place"),
+        ({"sweep": {"questions.7.weight": [1]}}, "sweep.questions.7.weight", "no such place"),
+        ({"sweep": {"image.width": [64, 67]}}, "spec.image.width", "(with width 67)"),
+        ({"sweep": {"name": ["a"]}}, "sweep", "name can't be swept"),
+        ({"sweep": {}}, "sweep", "at least one"),
+        ({"sweep": {"lora.rank": [1] * 64, "lora.alpha": [1] * 64}}, "sweep", "make 4,096 jobs"),
+    ],
+)
+async def test_a_sweep_that_cannot_be_names_the_field(
+    api: Api, body: dict[str, Any], field: str, message: str
+) -> None:
+    found = errors(await api.http.post("/v1/batches", json={"spec": SPEC} | body))
+    assert message in found[field]
+    assert await jobs_there_are(api) == 0
+
+
+async def test_a_sweep_needs_one_spec(api: Api) -> None:
+    body = {"specs": [SPEC], "sweep": {"lora.rank": [1]}}
+    assert "is for spec only" in errors(await api.http.post("/v1/batches", json=body))["sweep"]
+
+
 async def test_repeats_count_up_from_the_specs_own_seed(api: Api) -> None:
     batch = await submit(api, spec=SPEC, repeats=3)
     jobs = [await api.job(entry.id) for entry in batch.jobs]

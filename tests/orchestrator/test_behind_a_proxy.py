@@ -34,7 +34,7 @@ def url(
 @needs_nginx
 def test_documentation_names_the_prefix(url: str) -> None:
     document = httpx.get(f"{url}/openapi.json").json()
-    assert document["servers"] == [{"url": "/dp"}]
+    assert document["servers"][0] == {"url": "/dp"}
     for page in ("docs", "redoc"):
         assert "/dp/openapi.json" in httpx.get(f"{url}/{page}").text
     wrong = httpx.put(f"{url}/v1/jobs")
@@ -98,7 +98,10 @@ async def test_who_is_no_trusted_proxy_claims_nothing(
     transport = httpx.ASGITransport(app, client=(peer, 1))
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
         document = (await http.get("/openapi.json", headers=CLAIMS)).json()
-        assert document.get("servers") == ([{"url": "/claimed"}] if believed else None)
+        assert [server["url"] for server in document["servers"]] == [
+            *(["/claimed"] if believed else []),
+            ".",
+        ]
         moved = await http.get("/docs/", headers=CLAIMS, follow_redirects=False)
         assert moved.headers["Location"] == ("/claimed/docs" if believed else "/docs")
 
@@ -115,7 +118,7 @@ async def test_what_is_no_host_prefix_or_scheme_is_not_believed(
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
         document = (await http.get("/openapi.json", headers={header: value})).json()
-        assert "servers" not in document
+        assert [server["url"] for server in document["servers"]] == ["."]
         moved = await http.get("/docs/", headers={header: value})
         assert moved.headers["Location"] == "/docs"
 

@@ -46,6 +46,18 @@ async def test_a_place_in_the_queue_is_free_again_after_a_cancel(guarded: Guarde
     assert (await owner.http.post("/v1/images", json=images)).status_code == 202
 
 
+async def test_what_is_known_of_a_base_model_is_the_owners_own(
+    guarded: Guarded, site: Site
+) -> None:
+    site.start_worker()
+    owner, other = await guarded.owner(), await guarded.owner()
+    asked = {key: SPEC[key] for key in ("prompt", "questions", "generator", "vlm")}
+    seen = await owner.http.post("/v1/images", json=asked)
+    assert seen.json()["base"]["images"] == 1
+    assert (await owner.submit()).base is not None
+    assert (await other.submit()).base is None
+
+
 async def test_a_repeated_submission_is_no_second_job_of_the_quota(guarded: Guarded) -> None:
     owner = await guarded.owner(queued=1)
     headers = {"Idempotency-Key": "once"}

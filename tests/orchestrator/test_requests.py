@@ -186,6 +186,25 @@ async def test_questions_about_images_need_a_vlm(api: Api) -> None:
     assert problem["errors"][0]["field"] == "vlm"
 
 
+@pytest.mark.parametrize(
+    ("changes", "field", "remedy"),
+    [
+        ({}, "best_of", "needs questions"),
+        ({"questions": SPEC["questions"], "seeds": [1, 2, 3]}, "best_of", "write 3 or more"),
+        ({"best_of": 65}, "best_of", "less than or equal to 64"),
+        ({"best_of": 0}, "best_of", "greater than or equal to 1"),
+        ({"best_of": True}, "best_of", "must be a number"),
+    ],
+)
+async def test_the_best_of_what_cannot_be_ranked_is_refused(
+    api: Api, changes: dict[str, Any], field: str, remedy: str
+) -> None:
+    body = IMAGES | {"vlm": "tiny-idefics2", "best_of": 2} | changes
+    problem = _assert_problem(await api.http.post("/v1/images", json=body), 422)
+    messages = {error["field"]: error["message"] for error in problem["errors"]}
+    assert remedy in messages[field]
+
+
 async def test_a_lora_must_exist_be_trained_and_fit(api: Api, redis: Client) -> None:
     untrained = await api.submit()
     foreign = await api.submit(generator="flux-schnell", image={"width": 512, "height": 512})

@@ -122,6 +122,35 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
 ]
 
 
+USED: list[tuple[dict[str, Any], str, str]] = [
+    ({}, "loras.1", "either a job or a file"),
+    ({"job": "0" * 26, "file": ""}, "loras.1", "either a job or a file"),
+    ({"file": "not base64!"}, "loras.1.file", "safetensors file in base64"),
+    ({"file": b"PK\x03\x04"}, "loras.1.file", "a pickle, which can run code"),
+    ({"file": header(**{A: tensor(2, 2)}) + bytes(17)}, "loras.1.file", "has 17 bytes of tensors"),
+    (
+        {"file": header(**{"unet.conv_in.weight": tensor(1)}) + bytes(4)},
+        "loras.1.file",
+        "not part of a LoRA",
+    ),
+]
+
+
+@pytest.mark.parametrize(("use", "field", "sentence"), USED, ids=[one[2] for one in USED])
+async def test_a_wrong_file_for_images_names_field_and_remedy(
+    api: Api, use: dict[str, Any], field: str, sentence: str, tmp_path: Path
+) -> None:
+    if isinstance(file := use.get("file"), bytes):
+        use = {"file": base64.b64encode(file).decode()}
+    loras = [{"file": base64.b64encode(GOOD).decode()}, use]
+    body = {"prompt": "a circle", "generator": "tiny-flux", "loras": loras, "wait": 0}
+    answer = await api.http.post("/v1/images", json=body)
+    assert answer.status_code == 422
+    messages = {error["field"]: error["message"] for error in answer.json()["errors"]}
+    assert sentence in messages[field]
+    assert not list((tmp_path / "artifacts").rglob("*.safetensors"))
+
+
 @pytest.mark.parametrize(("changes", "field", "sentence"), WRONG, ids=[one[2] for one in WRONG])
 async def test_a_wrong_start_names_field_and_remedy(
     api: Api, changes: dict[str, Any], field: str, sentence: str, tmp_path: Path

@@ -101,6 +101,7 @@ RULES: dict[tuple[str, str], list[Visit]] = {
     ("POST", "/v1/answers"): [Visit(202, lambda job: ASK, words_of_ones_own)],
     ("GET", "/v1/models"): [Visit(200)],
     ("GET", "/healthz"): [Visit(200)],
+    ("GET", "/v1/version"): [Visit(200)],
     ("GET", "/readyz"): [Visit(200)],
     ("GET", "/metrics"): [Visit(403)],
 }

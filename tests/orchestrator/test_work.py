@@ -176,6 +176,7 @@ IMAGES_RISING: Mapping[str, list[dict[str, Any]]] = {
     "question_postfix": [
         {"questions": asked("Why?"), "question_postfix": "Say so." * count} for count in (0, 1, 9)
     ],
+    "best_of": [{"questions": asked("Why?"), "best_of": count} for count in (1, 2, 64)],
     "image": RISING["image.width"] + RISING["image.num_inference_steps"][-1:],
 }
 IMAGES_SAME: Mapping[str, list[dict[str, Any]]] = {
@@ -226,7 +227,7 @@ def test_every_field_that_can_be_written_is_classified() -> None:
     assert {name for request in requests for name in request.model_fields} == WORDS.keys()
     # Everything else in a batch is jobs.
     assert BatchRequest.model_fields.keys() == {
-        *("specs", "spec", "prompts", "seeds", "repeats", "name")
+        *("specs", "spec", "prompts", "seeds", "repeats", "sweep", "name")
     }
 
 
@@ -323,7 +324,7 @@ class Counted:
 
     def __init__(self, pair: Pair) -> None:
         self.passes: Counter[str] = Counter()
-        denoiser, text = pair.generator.denoiser, pair.vlm.model.model
+        denoiser, text = pair.generator.denoiser, pair.vlm.text_model.norm
         self._hooks = [
             denoiser.register_forward_hook(self._of_denoiser),
             text.register_forward_hook(self._of_vlm),
@@ -334,7 +335,7 @@ class Counted:
         self._note("denoiser", output[0])
 
     def _of_vlm(self, _module: Any, _inputs: Any, output: Any) -> None:
-        self._note("vlm", output.last_hidden_state)
+        self._note("vlm", output)
 
     def _of_prompt(self, _module: Any, _inputs: Any, output: Any) -> None:
         self.passes["prompt"] += len(output[0])
@@ -419,7 +420,7 @@ CHARACTERS = len("Is it red?") + len("Yes") + len(POSTFIX)
 def as_counted(passes: Counter[str], picture: int) -> int:
     return (
         passes["denoiser"] * picture
-        + passes["vlm"] * (picture + 64 * CHARACTERS)
+        + passes["vlm"] * (picture + 64 * CHARACTERS * len(QUESTIONS))
         + passes["prompt"] * 256 * PRESETS.generator("tiny-flux").max_sequence_length
     )
 

@@ -43,6 +43,14 @@ def test_teach_watch_reload_stop_download_use_compare(
     page.click("#teach-look")
     expect(page.locator("#teach-drawn img")).to_have_count(4)
     expect(page.locator("#teach-drawn")).to_contain_text("probable")
+    page.click("#teach-best")
+    expect(page.locator("#teach-drawn h3")).to_contain_text("The best 4 of 16")
+    expect(page.locator("#teach-drawn img")).to_have_count(4)
+    expect(page.locator("#teach-drawn")).to_contain_text("All 16 together, right answers")
+    expect(page.locator("#teach-drawn figcaption").first).to_contain_text("%")
+    expect(page.locator("#teach-drawn .dp-advice")).to_contain_text(
+        "the best of many seeds are enough"
+    )
 
     set_number(page, "optimizer-steps", ENDLESS)
     set_number(page, "eval-every", "2")
@@ -65,6 +73,7 @@ def test_teach_watch_reload_stop_download_use_compare(
     expect(page.locator("#dp-panel-curves")).to_contain_text("Drift and diversity")
     expect(page.locator("#dp-panel-head")).to_contain_text(f"of {ENDLESS}")
     expect(page.locator("#dp-panel-head")).to_contain_text("left")
+    expect(page.locator("#dp-panel-head .dp-advice")).to_contain_text("on 16 images of the base")
 
     page.reload()
     pictures.wait_for()

@@ -54,7 +54,7 @@ export class DualProcess {
     return told(await twice(sent)) as Job;
   }
 
-  /** How much work a job is, and how much of the key's quota is left. Nothing is queued. */
+  /** What a job would come to: spec, work, queue, time, and how it would be refused. Nothing is queued. */
   async dryRun(spec: JobSpec): Promise<DryRun> {
     const query = { dry_run: true };
     const sent = () => this.api.POST("/v1/jobs", { body: spec, params: { query } });

@@ -15,13 +15,13 @@ export interface paths {
          * List Jobs
          * @description Newest first. Send `next` of one page as `cursor` to get the following page.
          */
-        get: operations["list_jobs_v1_jobs_get"];
+        get: operations["list_jobs"];
         put?: never;
         /**
          * Submit
          * @description Checks the spec against the presets and queues it.
          */
-        post: operations["submit_v1_jobs_post"];
+        post: operations["submit_job"];
         delete?: never;
         options?: never;
         head?: never;
@@ -39,7 +39,7 @@ export interface paths {
          * Read
          * @description The job, as it is now.
          */
-        get: operations["read_v1_jobs__job_id__get"];
+        get: operations["read_job"];
         put?: never;
         post?: never;
         /**
@@ -48,7 +48,7 @@ export interface paths {
          *
          *     A job that is queued or running answers 409: cancel it first.
          */
-        delete: operations["delete_v1_jobs__job_id__delete"];
+        delete: operations["delete_job"];
         options?: never;
         head?: never;
         patch?: never;
@@ -69,7 +69,7 @@ export interface paths {
          *
          *     A job that has ended stays as it is.
          */
-        post: operations["cancel_v1_jobs__job_id__cancel_post"];
+        post: operations["cancel_job"];
         delete?: never;
         options?: never;
         head?: never;
@@ -89,7 +89,7 @@ export interface paths {
          * Submit
          * @description Checks every spec, and queues all of them or none: a 422 names the place of each fault.
          */
-        post: operations["submit_v1_batches_post"];
+        post: operations["submit_batch"];
         delete?: never;
         options?: never;
         head?: never;
@@ -107,7 +107,7 @@ export interface paths {
          * Read
          * @description The batch, as it is now.
          */
-        get: operations["read_v1_batches__batch_id__get"];
+        get: operations["read_batch"];
         put?: never;
         post?: never;
         delete?: never;
@@ -128,7 +128,7 @@ export interface paths {
          * @description Its jobs, the last submitted first. Send `next` of one page as `cursor` to get the following
          *     page.
          */
-        get: operations["list_jobs_v1_batches__batch_id__jobs_get"];
+        get: operations["list_batch_jobs"];
         put?: never;
         post?: never;
         delete?: never;
@@ -151,7 +151,7 @@ export interface paths {
          * @description Ends its queued jobs, and stops the running ones after their current step; they export what
          *     they learned.
          */
-        post: operations["cancel_v1_batches__batch_id__cancel_post"];
+        post: operations["cancel_batch"];
         delete?: never;
         options?: never;
         head?: never;
@@ -172,7 +172,7 @@ export interface paths {
          *
          *     If the key is revoked, it ends within seconds. A `429` says that no more streams may be open.
          */
-        get: operations["events_v1_jobs__job_id__events_get"];
+        get: operations["follow_job"];
         put?: never;
         post?: never;
         delete?: never;
@@ -192,7 +192,7 @@ export interface paths {
          * Artifact
          * @description A file of the job. A request can ask for one range of bytes.
          */
-        get: operations["artifact_v1_jobs__job_id__artifacts__name__get"];
+        get: operations["read_artifact"];
         put?: never;
         post?: never;
         delete?: never;
@@ -201,7 +201,7 @@ export interface paths {
          * Artifact
          * @description A file of the job. A request can ask for one range of bytes.
          */
-        head: operations["artifact_v1_jobs__job_id__artifacts__name__head"];
+        head: operations["describe_artifact"];
         patch?: never;
         trace?: never;
     };
@@ -219,7 +219,7 @@ export interface paths {
          * @description Makes images, which are a job's artifacts `image-SEED.png`; 202 if they are not done in
          *     time.
          */
-        post: operations["generate_v1_images_post"];
+        post: operations["generate_images"];
         delete?: never;
         options?: never;
         head?: never;
@@ -241,7 +241,7 @@ export interface paths {
          *
          *     The VLM that the request names writes them, in a job, else the service's language model.
          */
-        post: operations["write_v1_questions_post"];
+        post: operations["write_questions"];
         delete?: never;
         options?: never;
         head?: never;
@@ -263,7 +263,7 @@ export interface paths {
          *
          *     The VLM that the request names writes it, in a job, else the service's language model.
          */
-        post: operations["expand_v1_prompts_expand_post"];
+        post: operations["expand_prompt"];
         delete?: never;
         options?: never;
         head?: never;
@@ -283,7 +283,7 @@ export interface paths {
          * Ask
          * @description A VLM's answer to each question about an image; 202 if they are not done in time.
          */
-        post: operations["ask_v1_answers_post"];
+        post: operations["answer_questions"];
         delete?: never;
         options?: never;
         head?: never;
@@ -301,7 +301,7 @@ export interface paths {
          * Models
          * @description The presets with their defaults. A job for a model without live workers waits for one.
          */
-        get: operations["models_v1_models_get"];
+        get: operations["list_models"];
         put?: never;
         post?: never;
         delete?: never;
@@ -321,7 +321,7 @@ export interface paths {
          * Healthz
          * @description Says that this process answers.
          */
-        get: operations["healthz_healthz_get"];
+        get: operations["check_alive"];
         put?: never;
         post?: never;
         delete?: never;
@@ -342,7 +342,27 @@ export interface paths {
          * @description Says that Redis answers as well; 503 while it is away. After `ok` there is a line for each
          *     setting of Redis that may lose jobs.
          */
-        get: operations["readyz_readyz_get"];
+        get: operations["check_ready"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/version": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Version
+         * @description The version of the service. It needs no key.
+         */
+        get: operations["read_version"];
         put?: never;
         post?: never;
         delete?: never;
@@ -365,7 +385,7 @@ export interface paths {
          *     If there are several API processes, only one of them shows the state of the service, so that
          *     sums over all of them are right.
          */
-        get: operations["metrics_metrics_get"];
+        get: operations["read_metrics"];
         put?: never;
         post?: never;
         delete?: never;
@@ -619,6 +639,37 @@ export interface components {
             wait?: number;
         };
         /**
+         * BaseScore
+         * @description How well a base model, without a LoRA, does already what the questions ask for.
+         */
+        BaseScore: {
+            /**
+             * Vlm
+             * @description Who scored its images.
+             */
+            vlm: string;
+            /**
+             * Images
+             * @description How many were scored.
+             */
+            images: number;
+            /**
+             * Probability
+             * @description Probability of the right answers: mean over the images.
+             */
+            probability: number;
+            /**
+             * Best
+             * @description The same of the best image.
+             */
+            best: number;
+            /**
+             * Advice
+             * @description A sentence, if that says whether a LoRA will help.
+             */
+            advice?: string | null;
+        };
+        /**
          * Batch
          * @description A batch, as it is now. It exists as long as one of its jobs exists.
          */
@@ -674,8 +725,8 @@ export interface components {
         };
         /**
          * BatchRequest
-         * @description Either many specs, or one spec with prompts and seeds: one job for each prompt with each
-         *     seed.
+         * @description Either many specs, or one spec with prompts, a sweep and seeds: one job for each prompt with
+         *     each combination of values and each seed.
          */
         BatchRequest: {
             /**
@@ -700,6 +751,13 @@ export interface components {
              * @description Instead of seeds: the number of seeds, counted up from the spec's own.
              */
             repeats?: number | null;
+            /**
+             * Sweep
+             * @description Fields of the spec by their paths, like `optimizer.lr`, each with its values: each combination becomes a job, with its values in the name.
+             */
+            sweep?: {
+                [key: string]: components["schemas"]["JsonValue"][];
+            } | null;
             /** Name */
             name?: string | null;
         };
@@ -721,7 +779,7 @@ export interface components {
         };
         /**
          * DryRun
-         * @description How much work a request is. It was checked like a real one, and nothing was queued.
+         * @description What a request would come to. It was checked like a real one, and nothing was queued.
          */
         DryRun: {
             /**
@@ -751,12 +809,29 @@ export interface components {
              * @description What is left of the quota now; a request with more gets a 429 for now.
              */
             left?: number | null;
+            /** @description How the real request would be refused now, since a quota is used up. */
+            refused?: components["schemas"]["Problem"] | null;
             /**
              * Warnings
-             * @description The `warnings` that the job would have from the start.
+             * @description The `warnings` that the job would have from the start, as about a prompt that the generator does not read to its end.
              * @default []
              */
             warnings?: string[];
+            /**
+             * Spec
+             * @description The spec with every default filled in; null for several jobs.
+             */
+            spec?: components["schemas"]["ResolvedJobSpec"] | components["schemas"]["ResolvedImagesSpec"] | components["schemas"]["ResolvedAnswersSpec"] | components["schemas"]["ResolvedQuestionsSpec"] | components["schemas"]["ResolvedExpansionSpec"] | null;
+            /**
+             * Queues
+             * @description The queues that its jobs would wait in.
+             * @default []
+             */
+            queues?: components["schemas"]["QueueAhead"][];
+            /** @description How long its jobs run; null for a request that teaches nothing. */
+            time?: components["schemas"]["TimeEstimate"] | null;
+            /** @description The `base` that the job would have from the start. */
+            base?: components["schemas"]["BaseScore"] | null;
         };
         /** EvalOptions */
         EvalOptions: {
@@ -921,6 +996,20 @@ export interface components {
             /** Negative Prompt */
             negative_prompt?: string | null;
         };
+        /**
+         * ImageScore
+         * @description All questions over one image, as in ``Score``.
+         */
+        ImageScore: {
+            /**
+             * Seed
+             * @description Its file is `image-SEED.png`.
+             */
+            seed: number;
+            probability: components["schemas"]["Probability"];
+            /** Correct */
+            correct: number;
+        };
         /** ImageSettings */
         ImageSettings: {
             /**
@@ -979,7 +1068,6 @@ export interface components {
              * @default []
              */
             loras?: components["schemas"]["LoraUse"][];
-            /** @default {} */
             image?: components["schemas"]["ImageOptions"];
             /**
              * Questions
@@ -998,6 +1086,11 @@ export interface components {
              * @description The VLM that answers; needed if there are questions.
              */
             vlm?: string | null;
+            /**
+             * Best Of
+             * @description So many seeds are drawn and scored: those of `seeds`, then others counted up from the largest. As many images as `seeds` has are kept, those whose right answers are most probable; `scores.images` lists them, the best first.
+             */
+            best_of?: number | null;
             /**
              * Wait
              * @description Seconds to wait for the images before the answer is a 202.
@@ -1019,7 +1112,6 @@ export interface components {
             /**
              * Metadata
              * @description Your own data, returned unchanged.
-             * @default {}
              */
             metadata?: {
                 [key: string]: string;
@@ -1101,8 +1193,14 @@ export interface components {
             /** Loss */
             loss?: number | null;
             probability?: components["schemas"]["Probability"] | null;
-            /** @default {} */
+            /**
+             * @default {
+             *       "images": []
+             *     }
+             */
             scores?: components["schemas"]["Scores"];
+            /** @description What was known of the base model before the job, from images or jobs of the last days with the same prompt, questions, image settings and (first) VLM; of a job of the kind images without LoRAs, what it found itself. */
+            base?: components["schemas"]["BaseScore"] | null;
             /**
              * Warnings
              * @description What its owner should know, with what to do about it.
@@ -1245,18 +1343,11 @@ export interface components {
              * @description A VLM that also scores base and LoRA, and does not teach.
              */
             judge?: string | null;
-            /** @default {} */
             image?: components["schemas"]["ImageOptions"];
-            /** @default {} */
             lora?: components["schemas"]["LoraOptions"];
-            /** @default {} */
             optimizer?: components["schemas"]["OptimizerOptions"];
-            /**
-             * @description Keeps the rest of the picture as the base model draws it.
-             * @default {}
-             */
+            /** @description Keeps the rest of the picture as the base model draws it. */
             guard?: "off" | components["schemas"]["GuardOptions"];
-            /** @default {} */
             eval?: components["schemas"]["EvalOptions"];
             /**
              * Stop At Score
@@ -1274,12 +1365,12 @@ export interface components {
             /**
              * Metadata
              * @description Your own data, returned unchanged.
-             * @default {}
              */
             metadata?: {
                 [key: string]: string;
             };
         };
+        JsonValue: unknown;
         /**
          * JudgeScores
          * @description Scores by a VLM that did not teach. If it disagrees, the LoRA only fooled its teacher.
@@ -1377,14 +1468,26 @@ export interface components {
         };
         /**
          * LoraUse
-         * @description The LoRA of a finished job, with a weight; at 1.0 it acts as it did in its job.
+         * @description The LoRA of an ended job, or a file's, with a weight; at 1.0 it acts as it did in its job, or
+         *     as the file does elsewhere.
          */
         LoraUse: {
             /**
              * Job
-             * @description A job that has a LoRA.
+             * @description An ended job of the same generator.
              */
-            job: string;
+            job?: string | null;
+            /**
+             * Artifact
+             * @description Which of the job's files to use.
+             * @default pytorch_lora_weights.safetensors
+             */
+            artifact?: string;
+            /**
+             * File
+             * @description A LoRA from elsewhere, a safetensors file, in base64.
+             */
+            file?: string | null;
             /**
              * Weight
              * @description At 1.0 the LoRA acts as it did in its job; at 0 it changes nothing.
@@ -1587,6 +1690,37 @@ export interface components {
             wait?: number;
         };
         /**
+         * QueueAhead
+         * @description One of the queues that a request's jobs would wait in, as it is now.
+         */
+        QueueAhead: {
+            /**
+             * Generator
+             * @description Empty for jobs that need none.
+             */
+            generator: string;
+            /**
+             * Vlms
+             * @description The VLMs that a job of this queue needs.
+             */
+            vlms: string[];
+            /**
+             * Waiting
+             * @description Jobs in it that would come before the new ones.
+             */
+            waiting: number;
+            /**
+             * Running
+             * @description Jobs from it that run now.
+             */
+            running: number;
+            /**
+             * Workers
+             * @description Live workers that can take its jobs; with none they wait for one.
+             */
+            workers: number;
+        };
+        /**
          * ResolvedAnswersSpec
          * @description An ``AnswersRequest`` as its job stores it: the image is the artifact ``image.png``.
          */
@@ -1657,6 +1791,11 @@ export interface components {
             question_postfix: string;
             /** Vlm */
             vlm: string | null;
+            /**
+             * Keep
+             * @description With `best_of`: `seeds` are all that are drawn, and the best so many images are kept.
+             */
+            keep?: number | null;
         };
         /**
          * ResolvedJobSpec
@@ -1711,7 +1850,6 @@ export interface components {
             /**
              * Metadata
              * @description Your own data, returned unchanged.
-             * @default {}
              */
             metadata?: {
                 [key: string]: string;
@@ -1763,6 +1901,12 @@ export interface components {
             lora?: components["schemas"]["Score"] | null;
             judge?: components["schemas"]["JudgeScores"] | null;
             /**
+             * Images
+             * @description Of a job of the kind images: each image that was kept, the best first. `base` or `lora` are means over all that were drawn.
+             * @default []
+             */
+            images?: components["schemas"]["ImageScore"][];
+            /**
              * Drift
              * @description How far an image with the LoRA is from the base model's image of the same seed: 0 is the same picture, about 1 a different one.
              */
@@ -1772,6 +1916,36 @@ export interface components {
              * @description How far two images with the LoRA are from each other, divided by the same distance for the base model: below 1 they have become more alike.
              */
             diversity?: number | null;
+        };
+        /**
+         * TimeEstimate
+         * @description How long the jobs of a request run, as far as earlier jobs of the same generator with the
+         *     same teachers tell.
+         */
+        TimeEstimate: {
+            /**
+             * Seconds
+             * @description For all its jobs one after the other, if each makes all its steps; the wait in the queue is not part of it. Null: nothing was measured yet.
+             */
+            seconds?: number | null;
+            /**
+             * Step Seconds
+             * @description For one optimiser step; null if the jobs differ.
+             */
+            step_seconds?: number | null;
+            /**
+             * Basis
+             * @description What it was measured on, or why it is not known, as a sentence.
+             */
+            basis: string;
+        };
+        /**
+         * Version
+         * @description The version of a service.
+         */
+        Version: {
+            /** Version */
+            version: string;
         };
         /**
          * VisualPrompt
@@ -1890,7 +2064,7 @@ export interface components {
 }
 export type $defs = Record<string, never>;
 export interface operations {
-    list_jobs_v1_jobs_get: {
+    list_jobs: {
         parameters: {
             query?: {
                 cursor?: string | null;
@@ -1932,10 +2106,10 @@ export interface operations {
             };
         };
     };
-    submit_v1_jobs_post: {
+    submit_job: {
         parameters: {
             query?: {
-                /** @description Only check the request and tell its work; nothing is queued. */
+                /** @description Only check the request, and tell what it comes to; nothing is queued. */
                 dry_run?: boolean;
             };
             header?: {
@@ -1989,7 +2163,7 @@ export interface operations {
             };
         };
     };
-    read_v1_jobs__job_id__get: {
+    read_job: {
         parameters: {
             query?: never;
             header?: never;
@@ -2030,7 +2204,7 @@ export interface operations {
             };
         };
     };
-    delete_v1_jobs__job_id__delete: {
+    delete_job: {
         parameters: {
             query?: never;
             header?: never;
@@ -2069,7 +2243,7 @@ export interface operations {
             };
         };
     };
-    cancel_v1_jobs__job_id__cancel_post: {
+    cancel_job: {
         parameters: {
             query?: never;
             header?: never;
@@ -2110,10 +2284,10 @@ export interface operations {
             };
         };
     };
-    submit_v1_batches_post: {
+    submit_batch: {
         parameters: {
             query?: {
-                /** @description Only check the request and tell its work; nothing is queued. */
+                /** @description Only check the request, and tell what it comes to; nothing is queued. */
                 dry_run?: boolean;
             };
             header?: {
@@ -2167,7 +2341,7 @@ export interface operations {
             };
         };
     };
-    read_v1_batches__batch_id__get: {
+    read_batch: {
         parameters: {
             query?: never;
             header?: never;
@@ -2208,7 +2382,7 @@ export interface operations {
             };
         };
     };
-    list_jobs_v1_batches__batch_id__jobs_get: {
+    list_batch_jobs: {
         parameters: {
             query?: {
                 cursor?: string | null;
@@ -2253,7 +2427,7 @@ export interface operations {
             };
         };
     };
-    cancel_v1_batches__batch_id__cancel_post: {
+    cancel_batch: {
         parameters: {
             query?: never;
             header?: never;
@@ -2294,7 +2468,7 @@ export interface operations {
             };
         };
     };
-    events_v1_jobs__job_id__events_get: {
+    follow_job: {
         parameters: {
             query?: never;
             header?: {
@@ -2315,7 +2489,11 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "text/event-stream": unknown;
+                    "text/event-stream": {
+                        data?: string;
+                        event?: string;
+                        id?: string;
+                    };
                 };
             };
             /** @description The job has ended, and `Last-Event-ID` is its last event. */
@@ -2345,7 +2523,7 @@ export interface operations {
             };
         };
     };
-    artifact_v1_jobs__job_id__artifacts__name__get: {
+    read_artifact: {
         parameters: {
             query?: never;
             header?: {
@@ -2422,7 +2600,7 @@ export interface operations {
             };
         };
     };
-    artifact_v1_jobs__job_id__artifacts__name__head: {
+    describe_artifact: {
         parameters: {
             query?: never;
             header?: {
@@ -2492,10 +2670,10 @@ export interface operations {
             };
         };
     };
-    generate_v1_images_post: {
+    generate_images: {
         parameters: {
             query?: {
-                /** @description Only check the request and tell its work; nothing is queued. */
+                /** @description Only check the request, and tell what it comes to; nothing is queued. */
                 dry_run?: boolean;
             };
             header?: never;
@@ -2546,10 +2724,10 @@ export interface operations {
             };
         };
     };
-    write_v1_questions_post: {
+    write_questions: {
         parameters: {
             query?: {
-                /** @description Only check the request and tell its work; nothing is queued. */
+                /** @description Only check the request, and tell what it comes to; nothing is queued. */
                 dry_run?: boolean;
             };
             header?: never;
@@ -2600,10 +2778,10 @@ export interface operations {
             };
         };
     };
-    expand_v1_prompts_expand_post: {
+    expand_prompt: {
         parameters: {
             query?: {
-                /** @description Only check the request and tell its work; nothing is queued. */
+                /** @description Only check the request, and tell what it comes to; nothing is queued. */
                 dry_run?: boolean;
             };
             header?: never;
@@ -2654,10 +2832,10 @@ export interface operations {
             };
         };
     };
-    ask_v1_answers_post: {
+    answer_questions: {
         parameters: {
             query?: {
-                /** @description Only check the request and tell its work; nothing is queued. */
+                /** @description Only check the request, and tell what it comes to; nothing is queued. */
                 dry_run?: boolean;
             };
             header?: never;
@@ -2708,7 +2886,7 @@ export interface operations {
             };
         };
     };
-    models_v1_models_get: {
+    list_models: {
         parameters: {
             query?: never;
             header?: never;
@@ -2746,7 +2924,7 @@ export interface operations {
             };
         };
     };
-    healthz_healthz_get: {
+    check_alive: {
         parameters: {
             query?: never;
             header?: never;
@@ -2784,7 +2962,7 @@ export interface operations {
             };
         };
     };
-    readyz_readyz_get: {
+    check_ready: {
         parameters: {
             query?: {
                 /** @description Check for a live worker as well. */
@@ -2825,7 +3003,45 @@ export interface operations {
             };
         };
     };
-    metrics_metrics_get: {
+    read_version: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Version"];
+                };
+            };
+            /** @description Client Error */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description Server Error */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"];
+                };
+            };
+        };
+    };
+    read_metrics: {
         parameters: {
             query?: never;
             header?: never;

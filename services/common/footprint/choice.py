@@ -9,8 +9,10 @@ from services.common.footprint.card import needed
 from services.common.footprint.footprint import Footprint
 from services.common.memory import LEVELS, Quantization
 
-#: From the most exact to the smallest. float8 takes what int8 takes.
-QUANTIZATIONS: tuple[Quantization | None, ...] = (None, "int8", "nf4")
+#: What a card's room is computed with; float8 takes what int8 takes.
+SMALLER: tuple[Quantization, ...] = ("int8", "nf4")
+#: From the most exact to the smallest.
+QUANTIZATIONS: tuple[Quantization | None, ...] = (None, *SMALLER)
 
 
 def order(footprint: Footprint) -> tuple[int, int]:

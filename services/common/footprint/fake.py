@@ -36,7 +36,7 @@ def unmoved() -> Iterator[None]:
             return module
         return before(module, *args, **options)
 
-    torch.nn.Module.to = to  # type: ignore[method-assign]
+    torch.nn.Module.to = to  # type: ignore[assignment, method-assign]
     try:
         yield
     finally:

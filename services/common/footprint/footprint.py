@@ -31,7 +31,8 @@ class Footprint:
 
     ``weights`` stay there; ``text_encoders`` are there while a prompt is encoded. ``step`` is the
     most that is there during a training step, or a guidance, ``encode`` the most while a prompt is
-    encoded; both with the weights. ``held`` is what a second job at the same time adds: its LoRA
+    encoded, and ``streamed`` the same where the card has no room for the text encoders as a whole;
+    all with the weights. ``held`` is what a second job at the same time adds: its LoRA
     with gradient and moments, and what it keeps while a VLM answers.
 
     ``flops`` are those of a mean step, by phase. ``launches`` and ``moved`` bytes leave out the
@@ -43,6 +44,7 @@ class Footprint:
     text_encoders: int
     step: int
     encode: int
+    streamed: int
     held: int
     flops: Mapping[str, int]
     launches: int
@@ -50,7 +52,8 @@ class Footprint:
 
     @property
     def peak(self) -> int:
-        return max(self.step, self.encode)
+        """What a card must have."""
+        return max(self.step, self.streamed)
 
     @property
     def total_flops(self) -> int:
@@ -62,14 +65,15 @@ class Footprint:
         """The same work with smaller frozen weights. ``largest`` are the bytes of the largest
         layer in full precision: one at a time is computed with so."""
         smaller = self.weights - weights
+        texts = self.text_encoders - text_encoders
         return replace(
             self,
             work=replace(self.work, quantize=quantization),
             weights=weights,
             text_encoders=text_encoders,
             step=self.step - smaller + largest,
-            encode=self.encode
-            and self.encode - smaller - self.text_encoders + text_encoders + largest,
+            encode=self.encode and self.encode - smaller - texts + largest,
+            streamed=self.streamed and self.streamed - smaller + largest,
         )
 
     def as_json(self) -> dict[str, Any]:

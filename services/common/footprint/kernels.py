@@ -68,7 +68,7 @@ def as_on_cuda() -> Iterator[None]:
         normed: torch.Tensor = _Fused.apply(x, norm.weight)  # type: ignore[no-untyped-call]
         return normed
 
-    torch.nn.RMSNorm.forward = forward  # type: ignore[method-assign]
+    torch.nn.RMSNorm.forward = forward  # type: ignore[assignment, method-assign]
     try:
         yield
     finally:

@@ -36,7 +36,7 @@ _INDEXING = (aten.index, aten.index_put, aten.index_put_, aten._index_put_impl_)
 
 @register_flop_formula(aten._scaled_dot_product_flash_attention_for_cpu)
 def _attention(q: Any, k: Any, v: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:  # noqa: ARG001
-    return int(sdpa_flop_count(q, k, v))
+    return int(sdpa_flop_count(q, k, v))  # type: ignore[no-untyped-call]
 
 
 @register_flop_formula(aten._scaled_dot_product_flash_attention_for_cpu_backward)
@@ -49,7 +49,7 @@ def _attention_backward(
     out_shape: Any = None,  # noqa: ARG001
     **__: Any,
 ) -> int:
-    return int(sdpa_backward_flop_count(grad, q, k, v))
+    return int(sdpa_backward_flop_count(grad, q, k, v))  # type: ignore[no-untyped-call]
 
 
 @dataclass
@@ -63,7 +63,7 @@ class Count:
     peak: int = 0
 
 
-class Meter(TorchDispatchMode):
+class Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """While it is entered, counts every operation under the ``phase`` that is set.
 
     ``live`` are the bytes of all storages that were made since, and still exist; a storage counts
@@ -72,7 +72,7 @@ class Meter(TorchDispatchMode):
     """
 
     def __init__(self, phase: str = "") -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.phase = phase
         self.counts: dict[str, Count] = defaultdict(Count)
         self.live = 0
@@ -112,13 +112,14 @@ class Meter(TorchDispatchMode):
             args = (args[0], _numbered(args[1]), *args[2:])
         out = func(*args, **kwargs)
         count = self.counts[self.phase]
+        given = _tensors(kwargs.values(), _tensors(args, []))
         made = _tensors((out,), [])
         for tensor in made:
-            self._track(tensor.untyped_storage())
+            self._track(tensor.untyped_storage(), given)
         count.peak = max(count.peak, self.live)
         if kind.free:
             return out
-        touched = _tensors(kwargs.values(), _tensors(args, list(made)))
+        touched = [*made, *given]
         if any(isinstance(tensor, FakeTensor) for tensor in touched):
             count.launches += 1
             count.moved += sum(tensor.numel() * tensor.element_size() for tensor in touched)
@@ -126,12 +127,15 @@ class Meter(TorchDispatchMode):
                 count.flops += int(kind.flops(*args, **kwargs, out_val=out))
         return out
 
-    def _track(self, storage: Any) -> None:
-        if storage not in self._known:
-            size = storage.nbytes()
-            self._known[storage] = size
-            self.live += size
-            weakref.finalize(storage, self._freed, size)
+    def _track(self, storage: Any, given: Iterable[torch.Tensor]) -> None:
+        if storage in self._known:
+            return
+        # A view of what was there before is not new.
+        is_new = all(tensor.untyped_storage() is not storage for tensor in given)
+        size = storage.nbytes() if is_new else 0
+        self._known[storage] = size
+        self.live += size
+        weakref.finalize(storage, self._freed, size)
 
     def _freed(self, size: int) -> None:
         self.live -= size

@@ -43,9 +43,13 @@ def settings(preset: AnyPreset, size: int, batch: int, questions: int) -> list[F
 
 
 def sizes(preset: AnyPreset) -> tuple[int, ...]:
-    """Of images, that are recorded, with a batch of 1. The models of the checkout are for small
-    ones."""
+    """Of images, that are recorded. The models of the checkout are for small ones."""
     return (512, 1024) if preset.is_on_hub else (64,)
+
+
+def batches(preset: AnyPreset) -> tuple[int, ...]:
+    """Images of a step, that are recorded; those of the checkout's generator are four."""
+    return (1,) if preset.is_on_hub else (1, 4)
 
 
 def write(counted: Iterable[Footprint]) -> None:

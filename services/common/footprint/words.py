@@ -34,6 +34,10 @@ class Words:
         self.model_max_length = model_max_length
         self._image_token_id = image_token_id
 
+    def num_special_tokens_to_add(self) -> int:
+        """The end of the text."""
+        return 1
+
     def tokenize(self, text: str) -> list[str]:
         return _TOKEN.findall(text)
 
@@ -64,7 +68,11 @@ class Words:
         **_: Any,
     ) -> Any:
         if isinstance(text, str) and return_tensors is None:
-            return {"input_ids": [self._id(token) for token in self.tokenize(text)]}
+            found = list(_TOKEN.finditer(text))
+            return {
+                "input_ids": [self._id(token[0]) for token in found],
+                "offset_mapping": [token.span() for token in found],
+            }
         texts = [text] if isinstance(text, str) else text
         most = max_length or self.model_max_length
         rows = [self.encode(one)[: most if truncation else None] for one in texts]

@@ -10,7 +10,7 @@ from itertools import count
 import torch
 
 from dualprocess.v1 import generator_pb2 as pb
-from services.common.footprint.choice import QUANTIZATIONS
+from services.common.footprint.choice import SMALLER
 from services.common.footprint.fake import (
     HOST,
     bytes_of,
@@ -60,14 +60,18 @@ def at_every_setting(preset: GeneratorPreset, size: int, batch: int) -> Iterator
         near = " or ".join(map(str, preset.sides.nearest(size)))
         raise PresetError(f"--size: {preset.name} does not draw {size} pixels; write {near}")
     plain = weightless_generator(preset.model_copy(update={"quantize": None}))
-    exact = []
-    for level in LEVELS:
+    exact: list[Footprint] = []
+    # From the smallest, whose text encoders are streamed; the others may have to do that, too.
+    streaming = 0
+    for level in reversed(LEVELS):
         with unmoved():
             levels.apply(plain, level)
         work = Work("generator", preset.name, size, batch, 0, level, None)
-        exact.append(footprint(plain, work))
-        yield exact[-1]
-    for quantization in QUANTIZATIONS[1:]:
+        found = footprint(plain, work, streaming)
+        streaming = found.streamed - found.weights
+        exact.insert(0, found)
+    yield from exact
+    for quantization in SMALLER:
         family = weightless_generator(preset.model_copy(update={"quantize": quantization}))
         largest = largest_layer(family.denoiser, *family.text_encoders)
         for found in exact:
@@ -83,9 +87,10 @@ def _weights(family: GeneratorFamily) -> tuple[int, int]:
     return bytes_of(frozen), bytes_of(weights_of(*family.text_encoders))
 
 
-def footprint(family: GeneratorFamily, work: Work) -> Footprint:
+def footprint(family: GeneratorFamily, work: Work, streaming: int) -> Footprint:
     """One step of one job, as the preset has it, at the work's size and batch; with ``family`` at
-    the work's memory level already."""
+    the work's memory level already. ``streaming`` are the bytes besides the weights that encoding
+    takes with text encoders that are streamed, for a level that does not stream them."""
     spec = _spec(family, work)
     frozen = weights_of(family.denoiser, family.vae)
     weights, text = _weights(family)
@@ -114,6 +119,7 @@ def footprint(family: GeneratorFamily, work: Work) -> Footprint:
         text_encoders=text,
         step=weights + step,
         encode=weights + text + encode,
+        streamed=weights + (text + encode if family.texts.streamed else streaming),
         # Beside the LoRA itself its gradient and both moments.
         held=held + 3 * lora,
         flops=_flops(meter, family.preset.optimizer.timestep, len(family.schedule(spec.image))),

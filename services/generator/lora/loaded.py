@@ -16,33 +16,30 @@ class LoadedLoras:
     as in training; ``close`` takes them off.
 
     ``files`` have any layout that ``read_lora`` reads. ``name`` is unique among what runs on this
-    generator. Raises ``InvalidInput`` for a file that is broken, fits another model, or holds more
-    than can be used.
+    generator. What can't be used of a file is left out, and ``notes`` say so. Raises
+    ``InvalidInput`` for a file that is broken or fits another model.
     """
 
     def __init__(
         self, family: GeneratorFamily, name: str, files: Sequence[bytes], weights: Sequence[float]
     ) -> None:
+        #: What is to be known of the files, a sentence each.
+        self.notes: list[str] = []
         self._family = family
         self._names: list[str] = []
         try:
             for index, (file, weight) in enumerate(zip(files, weights, strict=True)):
                 try:
-                    self._load(f"{name}-{index}", file, weight)
+                    self._load(f"{name}-{index}", file, weight, f"loras.{index}")
                 except InvalidInput as error:
                     raise InvalidInput(f"loras.{index}: {error}") from error
         except BaseException:
             self.close()
             raise
 
-    def _load(self, adapter: str, file: bytes, weight: float) -> None:
+    def _load(self, adapter: str, file: bytes, weight: float, field: str) -> None:
         read = read_lora(file, self._family)
-        if read.left_out:
-            # There is no job here whose warnings could say this, so it is an error.
-            raise InvalidInput(
-                f"it has parts that this model can't use ({', '.join(read.left_out[:3])}); remove "
-                "them from the file"
-            )
+        self.notes += [f"{field}: {note}" for note in read.notes]
         ranks = {module: lora.rank for module, lora in read.loras.items()}
         attached = self._family.adapters.attach(adapter, ranks, weight)
         self._names.append(adapter)

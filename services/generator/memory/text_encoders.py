@@ -61,10 +61,11 @@ class TextEncoders:
         if self._weights is None:
             self._weights = HostWeights(self._modules, self._device)
             for module in self._modules:
+                # An embedding is looked up on the host, and so is what scales it.
+                place = torch.device("cpu") if isinstance(module, Embedding) else self._device
                 for name, buffer in module._buffers.items():
-                    # An embedding is looked up on the host, and so is what scales it.
-                    if buffer is not None and not isinstance(module, Embedding):
-                        module._buffers[name] = buffer.to(self._device)
+                    if buffer is not None:
+                        module._buffers[name] = buffer.to(place)
         return self._weights
 
     def _settle(self) -> None:

@@ -7,14 +7,17 @@ from pathlib import Path
 
 from services.common.footprint import recorded
 from services.common.footprint.footprint import Footprint
-from services.common.presets import GeneratorPreset, Presets
+from services.common.presets import AnyPreset, GeneratorPreset, Presets
 from services.local.fit.count import counted, kind_of
 
 
 def write(presets: Presets, folder: Path) -> None:
     found: list[Footprint] = []
-    for preset in (*presets.generators.values(), *presets.vlms.values()):
+    every: list[AnyPreset] = [*presets.generators.values(), *presets.vlms.values()]
+    for preset in every:
         print(f"{preset.name} …", file=sys.stderr, flush=True)
         asked = (0,) if isinstance(preset, GeneratorPreset) else recorded.QUESTIONS
-        found += counted(kind_of(preset), [preset.name], recorded.sizes(preset), 1, asked, folder)
+        for batch in recorded.batches(preset):
+            sizes = recorded.sizes(preset)
+            found += counted(kind_of(preset), [preset.name], sizes, batch, asked, folder)
     recorded.write(found)

@@ -46,11 +46,13 @@ from services.orchestrator.api.wrong_keys import WrongKeys
 from services.orchestrator.following.places import Places
 from services.orchestrator.following.reader import Following
 from services.orchestrator.store.artifacts import ArtifactStore
+from services.orchestrator.store.base_scores import BaseScores
 from services.orchestrator.store.batches import Batches
 from services.orchestrator.store.deletion import Deletion
 from services.orchestrator.store.events import Events
 from services.orchestrator.store.jobs import Jobs
 from services.orchestrator.store.keys import ApiKeys
+from services.orchestrator.store.paces import Paces
 from services.orchestrator.store.queue import Queue
 from services.orchestrator.store.redis import connect
 from services.orchestrator.store.reporter import Reporter
@@ -113,10 +115,12 @@ def create_app(settings: ApiSettings, *, page_built: Callable[[], None] = lambda
             following=following,
             places=Places(total=settings.streams, per_key=settings.streams_per_key),
             workers=Workers(redis),
+            paces=Paces(redis),
             reporter=Reporter(redis),
             artifacts=store,
             uploads=Uploads(redis, store),
             deletion=Deletion(redis, store),
+            base_scores=BaseScores(redis),
             api_keys=api_keys,
             rechecks=Rechecks(api_keys),
             addresses=AddressPolicy(loopback=settings.webhook_loopback),
@@ -136,8 +140,8 @@ def create_app(settings: ApiSettings, *, page_built: Callable[[], None] = lambda
         await redis.aclose()
 
     app = FastAPI(
-        title="dualprocess",
-        summary="A VLM's answers teach an image generator through a LoRA.",
+        **document.ABOUT,
+        generate_unique_id_function=document.operation_id,
         version=version("dualprocess"),
         lifespan=lifespan,
         responses={"4XX": {"model": Problem}, "5XX": {"model": Problem}},

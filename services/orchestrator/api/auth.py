@@ -31,13 +31,21 @@ from services.orchestrator.store.keys import ApiKeys, Scope
 from services.orchestrator.store.quotas import Quotas
 from services.orchestrator.ui import paths
 
-#: Paths that need no key: health checks and documentation.
+#: Paths that need no key: health checks and documentation, which has the version as well.
 OPEN_PATHS = frozenset(
-    {"/healthz", "/readyz", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"}
+    {
+        "/healthz",
+        "/readyz",
+        "/v1/version",
+        "/docs",
+        "/docs/oauth2-redirect",
+        "/redoc",
+        "/openapi.json",
+    }
 )
 
 _SCHEME = HTTPBearer(
-    scheme_name="API key",
+    scheme_name="ApiKey",
     bearerFormat="dp_<id>_<secret>",
     description="Made on the server: `dualprocess keys create --name me --scope submit`.",
     # ``Doors`` has already refused; this only documents the key.

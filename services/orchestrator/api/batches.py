@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse
 
 from dualprocess.schemas import Batch, BatchRequest, FieldError, JobPage, JobStatus
 from services.orchestrator.api.auth import READ, SUBMIT, CallerDep
-from services.orchestrator.api.dry_runs import ANSWERED, IsDry, answer, dry_run
+from services.orchestrator.api.dry_runs import ANSWERED, IsDry, answer, dry_run, how_long
 from services.orchestrator.api.expand import Ready, expand
 from services.orchestrator.api.jobs import OPTIMIZE_PRIORITY, IdempotencyKey
 from services.orchestrator.api.json_route import JsonRoute
@@ -62,7 +62,18 @@ async def submit(
     jobs = await asyncio.to_thread(_new_jobs, ready)
     if is_dry:
         told = list(dict.fromkeys(text for one in ready for text in one.warnings))
-        return answer(await dry_run(work, state, caller, jobs=len(jobs), warnings=told))
+        return await answer(
+            await dry_run(
+                work,
+                state,
+                caller,
+                jobs=len(jobs),
+                needs=[(job.generator, job.vlms) for job in jobs],
+                priority=OPTIMIZE_PRIORITY,
+                time=await how_long([(one.spec, one.work) for one in ready], state),
+                warnings=told,
+            )
+        )
     digest = await asyncio.to_thread(_digest, request)
     batch_id = new_job_id()
     with admitting(work):

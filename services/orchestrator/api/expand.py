@@ -7,8 +7,11 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from dualprocess.schemas import BatchRequest, FieldError, JobSpec, ResolvedJobSpec, Webhook
+from pydantic import ValidationError
+
+from dualprocess.schemas import BatchRequest, FieldError, JobSpec, ResolvedJobSpec, Webhook, sweeps
 from dualprocess.schemas.batches import MAX_BATCH_JOBS
+from dualprocess.schemas.faults import MAX_FAULTS, field_errors
 from services.orchestrator.api.auth import Caller
 from services.orchestrator.api.problems import InvalidSpec
 from services.orchestrator.api.quotas import (
@@ -26,6 +29,8 @@ from services.orchestrator.work import Work, job_work, together
 
 #: How many characters of a prompt go into a job's name.
 _NAME_CHARACTERS = 80
+#: The same beside the values of a sweep.
+_SWEPT_NAME_CHARACTERS = 40
 
 
 @dataclass
@@ -42,24 +47,24 @@ async def expand(request: BatchRequest, state: State, caller: Caller) -> list[Re
     """A spec for each job. Raises ``InvalidSpec``, which lists everything that is wrong, with its
     place."""
     _check_form(request)
-    asked = dict(_places(request))
+    asked = await asyncio.to_thread(lambda: list(_places(request)))
     faults: list[FieldError] = []
     ready = []
     checks = _Checks(state, caller)
-    for place, spec in asked.items():
+    for place, spec, swept in asked:
         try:
             # Drawings are decoded here, so it runs outside of the event loop.
             resolved = await asyncio.to_thread(resolve_job, spec, state.presets)
             ready.append(await checks.passed(spec, resolved))
         except InvalidSpec as error:
             faults += [
-                FieldError(field=f"{place}.{fault.field}", message=fault.message)
+                FieldError(field=f"{place}.{fault.field}", message=f"{fault.message}{swept}")
                 for fault in error.errors
             ]
     if faults:
         raise InvalidSpec(*faults)
-    jobs = ready if request.specs else list(_spread(ready[0], request))
-    field = "specs" if request.specs else "prompts"
+    jobs = ready if request.specs else list(_spread(ready, request))
+    field = "specs" if request.specs else "sweep" if request.sweep else "prompts"
     check_batch(caller, len(jobs), field)
     check_batch_work(caller, together(job.work for job in jobs), field)
     return await asyncio.to_thread(_warned, jobs, state)
@@ -86,7 +91,7 @@ def _check_form(request: BatchRequest) -> None:
         raise InvalidSpec(FieldError(field=fault[0], message=fault[1]))
     faults = [
         FieldError(field=field, message="is for spec only; with specs write it into each of them")
-        for field in ("prompts", "seeds", "repeats")
+        for field in ("prompts", "seeds", "repeats", "sweep")
         if request.specs and getattr(request, field) is not None
     ]
     if request.seeds is not None and request.repeats is not None:
@@ -96,40 +101,83 @@ def _check_form(request: BatchRequest) -> None:
         message = "can't be used together with the spec's own prompt; leave one of them out"
         faults.append(FieldError(field="prompts", message=message))
     seeds = len(request.seeds) if request.seeds else request.repeats or 1
-    if (jobs := len(request.prompts or [""]) * seeds) > MAX_BATCH_JOBS:
-        message = f"make {jobs:,} jobs with these seeds; ask for at most {MAX_BATCH_JOBS:,}"
-        faults.append(FieldError(field="prompts", message=message))
+    swept = sweeps.count(request.sweep or {})
+    if (jobs := len(request.prompts or [""]) * seeds * swept) > MAX_BATCH_JOBS:
+        field, beside = ("sweep", "prompts and seeds") if request.sweep else ("prompts", "seeds")
+        message = f"make {jobs:,} jobs with these {beside}; ask for at most {MAX_BATCH_JOBS:,}"
+        faults.append(FieldError(field=field, message=message))
     if faults:
         raise InvalidSpec(*faults)
 
 
-def _places(request: BatchRequest) -> Iterator[tuple[str, JobSpec]]:
-    """Each spec to check, with its place in the request."""
+def _places(request: BatchRequest) -> Iterator[tuple[str, JobSpec, str]]:
+    """Each spec to check, with its place in the request, and what to add to its faults. Raises
+    ``InvalidSpec`` for a value that no spec can have."""
     for index, spec in enumerate(request.specs or []):
-        yield f"specs.{index}", spec
+        yield f"specs.{index}", spec, ""
     if request.spec:
         prompt = request.prompts[0] if request.prompts else request.spec.prompt
-        yield "spec", request.spec.model_copy(update={"prompt": prompt})
+        spec = request.spec.model_copy(update={"prompt": prompt})
+        for point in sweeps.points(request.sweep or {}):
+            told = f" (with {sweeps.described(point)})" if point else ""
+            yield "spec", _swept(spec, point), told
 
 
-def _spread(ready: Ready, request: BatchRequest) -> Iterator[Ready]:
-    """The spec with each prompt and each seed."""
+def _swept(spec: JobSpec, point: sweeps.Point) -> JobSpec:
+    """The spec with these values. Raises ``InvalidSpec``."""
+    if not point:
+        return spec
+    fields = spec.model_dump(exclude_unset=True)
+    try:
+        sweeps.put(fields, point)
+        return JobSpec.model_validate(fields)
+    except sweeps.NoSuchPlace as error:
+        field, _, message = str(error).partition(": ")
+        raise InvalidSpec(FieldError(field=field, message=message)) from error
+    except ValidationError as error:
+        found = field_errors(error.errors(include_url=False, include_input=False)[:MAX_FAULTS])
+        faults = [
+            FieldError(field=_swept_field(one.field, point), message=one.message) for one in found
+        ]
+        raise InvalidSpec(*faults) from error
+
+
+def _swept_field(field: str, point: sweeps.Point) -> str:
+    """Where the value was written."""
+    return next((f"sweep.{path}" for path in point if field.startswith(path)), f"spec.{field}")
+
+
+def _spread(ready: Sequence[Ready], request: BatchRequest) -> Iterator[Ready]:
+    """The spec with each prompt, each combination of a sweep, and each seed."""
+    points = list(sweeps.points(request.sweep or {}))
+    prompts: Sequence[str | None] = request.prompts or [None]
+    for prompt in prompts:
+        for point, one in zip(points, ready, strict=True):
+            yield from _repeated(one, request, prompt, sweeps.described(point))
+
+
+def _repeated(
+    ready: Ready, request: BatchRequest, prompt: str | None, swept: str
+) -> Iterator[Ready]:
+    """A spec with a prompt and each seed."""
     spec = ready.spec
     first = spec.optimizer.seed
     seeds = request.seeds or [(first + more) % 2**32 for more in range(request.repeats or 1)]
-    for prompts in [[prompt] for prompt in request.prompts or []] or [spec.prompts]:
-        for seed in seeds:
-            parts = [spec.name] if spec.name else []
-            parts += [prompts[0]] if request.prompts else []
-            parts = [part[:_NAME_CHARACTERS] for part in parts]
-            parts += [f"seed {seed}"] if len(seeds) > 1 else []
-            changes = {
-                "prompts": prompts,
-                "optimizer": spec.optimizer.model_copy(update={"seed": seed}),
-                "name": ", ".join(parts) or None,
-            }
-            # The work does not depend on which prompt or seed it is.
-            yield Ready(spec.model_copy(update=changes), ready.work, ready.webhook)
+    prompts = [prompt] if prompt is not None else spec.prompts
+    for seed in seeds:
+        parts = [spec.name] if spec.name else []
+        parts += [prompts[0]] if request.prompts else []
+        most = _SWEPT_NAME_CHARACTERS if swept else _NAME_CHARACTERS
+        parts = [part[:most] for part in parts]
+        parts += [swept] if swept else []
+        parts += [f"seed {seed}"] if len(seeds) > 1 else []
+        changes = {
+            "prompts": prompts,
+            "optimizer": spec.optimizer.model_copy(update={"seed": seed}),
+            "name": ", ".join(parts) or None,
+        }
+        # The work does not depend on which prompt or seed it is.
+        yield Ready(spec.model_copy(update=changes), ready.work, ready.webhook)
 
 
 class _Checks:

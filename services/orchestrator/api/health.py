@@ -1,8 +1,9 @@
-"""Health checks and metrics: whether the service lives and can work, and how many jobs wait."""
+"""Health checks, metrics and the version: whether the service lives, how it does, which it is."""
 
 from __future__ import annotations
 
 import logging
+from importlib import metadata
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
@@ -10,6 +11,7 @@ from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
 from redis.exceptions import RedisError
 
+from dualprocess.schemas import Version
 from services.common.redis_state import look
 from services.orchestrator.api.auth import ADMIN
 from services.orchestrator.api.problems import ProblemError
@@ -43,6 +45,12 @@ async def readyz(
     if worker and not await state.workers.live():
         raise ProblemError(503, "No worker is alive", "Start one; until then jobs wait.")
     return "\n".join(["ok", *seen.findings])
+
+
+@router.get("/v1/version")
+async def version() -> Version:
+    """The version of the service. It needs no key."""
+    return Version(version=metadata.version("dualprocess"))
 
 
 @router.head("/metrics", dependencies=[ADMIN], include_in_schema=False)

@@ -6,23 +6,17 @@ import asyncio
 
 from fastapi import APIRouter, Response
 
-from dualprocess.schemas import (
-    DryRun,
-    FieldError,
-    ImagesRequest,
-    Job,
-    ResolvedImagesSpec,
-)
+from dualprocess.schemas import DryRun, ImagesRequest, Job
 from services.orchestrator.api import short_jobs
-from services.orchestrator.api.auth import SUBMIT, Caller, CallerDep
+from services.orchestrator.api.auth import SUBMIT, CallerDep
 from services.orchestrator.api.dry_runs import IsDry, dry_run
 from services.orchestrator.api.json_route import JsonRoute
-from services.orchestrator.api.loras import lora_fault
-from services.orchestrator.api.problems import InvalidSpec
 from services.orchestrator.api.quotas import check_work
 from services.orchestrator.api.reading import warnings
 from services.orchestrator.api.resolve import resolve_images
-from services.orchestrator.api.state import State, StateDep
+from services.orchestrator.api.state import StateDep
+from services.orchestrator.api.used_loras import check_used, kept_used
+from services.orchestrator.store.ids import new_job_id
 from services.orchestrator.store.jobs import images_fields, needed_vlms
 from services.orchestrator.work import images_work
 
@@ -47,10 +41,21 @@ async def generate(
     preset = state.presets.generator(spec.generator)
     work = images_work(spec, preset)
     check_work(caller, work, state.max_job_work)
-    await _check_loras(spec, state, caller)
-    told = await asyncio.to_thread(warnings, preset, [spec.prompt], spec.image)
+    job_id = new_job_id()
+    of_loras = await check_used(spec.loras, spec.generator, state, caller)
+    spec.loras, files = kept_used(spec.loras, job_id)
+    unread = await asyncio.to_thread(warnings, preset, [spec.prompt], spec.image)
+    told = [*of_loras, *unread]
     if is_dry:
-        return await dry_run(work, state, caller, warnings=told)
+        return await dry_run(
+            work,
+            state,
+            caller,
+            needs=[(spec.generator, needed_vlms(spec))],
+            priority=short_jobs.PRIORITY,
+            spec=spec,
+            warnings=told,
+        )
     return await short_jobs.run(
         await asyncio.to_thread(images_fields, spec, work, told),
         work,
@@ -60,14 +65,6 @@ async def generate(
         generator=spec.generator,
         vlms=needed_vlms(spec),
         wait=request.wait,
+        job_id=job_id,
+        files=files,
     )
-
-
-async def _check_loras(spec: ResolvedImagesSpec, state: State, caller: Caller) -> None:
-    faults = [
-        FieldError(field=f"loras.{index}.job", message=fault)
-        for index, use in enumerate(spec.loras)
-        if (fault := await lora_fault(use.job, spec.generator, state, caller))
-    ]
-    if faults:
-        raise InvalidSpec(*faults)

@@ -11,8 +11,9 @@ from fastapi.responses import JSONResponse
 
 from dualprocess.schemas import FieldError, Job, JobPage, JobSpec, JobStatus
 from services.orchestrator.api.auth import READ, SUBMIT, CallerDep
-from services.orchestrator.api.dry_runs import ANSWERED, IsDry, answer, dry_run
+from services.orchestrator.api.dry_runs import ANSWERED, IsDry, answer, dry_run, how_long
 from services.orchestrator.api.json_route import JsonRoute
+from services.orchestrator.api.known import known_base
 from services.orchestrator.api.problems import InvalidSpec, ProblemError
 from services.orchestrator.api.quotas import admitting, check_steps, check_work
 from services.orchestrator.api.reading import warnings
@@ -58,9 +59,24 @@ async def submit(
     stored, files = kept_start(resolved, job_id)
     unread = await asyncio.to_thread(warnings, preset, stored.prompts, stored.image)
     told = [*of_start, *unread]
+    base = await known_base(stored, state, caller)
     if is_dry:
-        return answer(await dry_run(work, state, caller, warnings=told))
+        return await answer(
+            await dry_run(
+                work,
+                state,
+                caller,
+                needs=[(resolved.generator, needed_vlms(resolved))],
+                priority=OPTIMIZE_PRIORITY,
+                spec=resolved,
+                time=await how_long([(resolved, work)], state),
+                warnings=told,
+                base=base,
+            )
+        )
     fields = await asyncio.to_thread(optimize_fields, stored, work, webhook, told)
+    if base is not None:
+        fields["base"] = base.model_dump_json()
     with admitting(work):
         async with state.uploads.submission(job_id, files):
             known_id, known_digest = await state.queue.submit(

@@ -95,7 +95,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(QuotaExceeded)
     async def _quota(_: Request, error: QuotaExceeded) -> JSONResponse:
-        return respond(_over(error), {"Retry-After": str(QUOTA_RETRY_AFTER_SECONDS)})
+        return respond(over(error), {"Retry-After": str(QUOTA_RETRY_AFTER_SECONDS)})
 
     @app.exception_handler(NoPlace)
     async def _full(_: Request, error: NoPlace) -> JSONResponse:
@@ -179,7 +179,8 @@ def _takes_no_writes(error: ResponseError) -> bool:
     return known or _NO_WRITES.search(str(error)) is not None
 
 
-def _over(error: QuotaExceeded) -> Problem:
+def over(error: QuotaExceeded) -> Problem:
+    """The answer for a key that would have too many jobs."""
     return Problem(
         status=429,
         title=f"The quota of {error.quota} jobs is used up",

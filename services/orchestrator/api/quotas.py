@@ -35,12 +35,12 @@ _SMALLER: Mapping[WorkPart, tuple[str, str]] = {
     ),
     WorkPart.PICTURES: (
         "seeds",
-        "send fewer seeds, lower image.num_inference_steps, or ask for a smaller image.width and "
-        "image.height",
+        "send fewer seeds or a smaller best_of, lower image.num_inference_steps, or ask for a "
+        "smaller image.width and image.height",
     ),
     WorkPart.SCORING: (
         "questions",
-        "ask fewer questions about fewer images (eval.images, seeds), or name fewer VLMs",
+        "ask fewer questions about fewer images (eval.images, seeds, best_of), or name fewer VLMs",
     ),
     WorkPart.PROMPTS: ("prompts", "send fewer prompts"),
     WorkPart.WORDS: (
@@ -102,14 +102,19 @@ def admitting(work: Work) -> Iterator[None]:
     try:
         yield
     except WorkExceeded as error:
-        raise ProblemError(
-            429,
-            "The quota of work is used up",
-            f"This request has {work.total:,} of work. This key's quota is {error.limit:,}, of "
-            f"which {error.left:,.3f} is left now. Wait until one of its jobs ends, cancel one, "
-            f"or ask for less. {smaller(work)}",
-            {"Retry-After": str(QUOTA_RETRY_AFTER_SECONDS)},
-        ) from error
+        raise work_is_used_up(error, work) from error
+
+
+def work_is_used_up(error: WorkExceeded, work: Work) -> ProblemError:
+    """The answer to a request with ``work``."""
+    return ProblemError(
+        429,
+        "The quota of work is used up",
+        f"This request has {work.total:,} of work. This key's quota is {error.limit:,}, of "
+        f"which {error.left:,.3f} is left now. Wait until one of its jobs ends, cancel one, "
+        f"or ask for less. {smaller(work)}",
+        {"Retry-After": str(QUOTA_RETRY_AFTER_SECONDS)},
+    )
 
 
 def smaller(work: Work) -> str:

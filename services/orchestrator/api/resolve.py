@@ -3,6 +3,7 @@ field."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import Protocol, TypeVar
 
@@ -108,6 +109,7 @@ def resolve_images(request: ImagesRequest, presets: Presets) -> ResolvedImagesSp
         faults.append(FieldError(field="vlm", message=message))
     questions, question_faults = _questions(request)
     faults += question_faults
+    faults += _best_of_faults(request)
     preset = presets.generators.get(request.generator)
     if preset is None or faults:
         raise InvalidSpec(*faults)
@@ -117,7 +119,8 @@ def resolve_images(request: ImagesRequest, presets: Presets) -> ResolvedImagesSp
     return ResolvedImagesSpec(
         prompt=request.prompt,
         generator=request.generator,
-        seeds=request.seeds,
+        seeds=_drawn(request),
+        keep=len(set(request.seeds)) if request.best_of is not None else None,
         loras=request.loras,
         image=image,
         questions=questions,
@@ -125,6 +128,29 @@ def resolve_images(request: ImagesRequest, presets: Presets) -> ResolvedImagesSp
         # Without questions no VLM is needed.
         vlm=request.vlm if questions else None,
     )
+
+
+def _best_of_faults(request: ImagesRequest) -> Iterator[FieldError]:
+    if request.best_of is None:
+        return
+    if not request.questions:
+        message = "needs questions, which say what is best; write some, or leave best_of out"
+        yield FieldError(field="best_of", message=message)
+    if request.best_of < (kept := len(set(request.seeds))):
+        message = f"is less than the {kept} images of seeds that are kept; write {kept} or more"
+        yield FieldError(field="best_of", message=message)
+
+
+def _drawn(request: ImagesRequest) -> list[int]:
+    """The seeds of the request; with ``best_of`` also others, each once."""
+    if request.best_of is None:
+        return request.seeds
+    largest = max(request.seeds)
+    others = ((largest + more) % 2**32 for more in itertools.count(1))
+    drawn = dict.fromkeys(request.seeds)
+    while len(drawn) < request.best_of:
+        drawn[next(others)] = None
+    return list(drawn)
 
 
 def _merged(defaults: SettingsT, options: BaseModel) -> SettingsT:

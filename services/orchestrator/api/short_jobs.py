@@ -12,11 +12,9 @@ from services.orchestrator.api.auth import Caller
 from services.orchestrator.api.jobs import with_wait
 from services.orchestrator.api.quotas import admitting
 from services.orchestrator.api.state import State
-from services.orchestrator.store.artifacts import IMAGE_FILE
-from services.orchestrator.store.ids import new_job_id
 from services.orchestrator.work import Work
 
-_PRIORITY = 10
+PRIORITY = 10
 
 
 async def run(
@@ -29,13 +27,12 @@ async def run(
     generator: str,
     vlms: Sequence[str],
     wait: float,
-    image: bytes | None = None,
+    job_id: str,
+    files: Mapping[str, bytes],
 ) -> Job:
     """Queues a job with these ``fields`` and this ``work``. Returns the job when it has ended, or
-    after ``wait`` seconds; then the response is a 202. ``image`` is its artifact ``image.png`` from
-    the start. Raises ``NoPlace``, and queues nothing, if no more requests may wait."""
-    job_id = new_job_id()
-    files = {} if image is None else {IMAGE_FILE: image}
+    after ``wait`` seconds; then the response is a 202. ``files`` are its artifacts from the start.
+    Raises ``NoPlace``, and queues nothing, if no more requests may wait."""
     # Before the job is queued, so that a refused request leaves no job.
     with state.places.take(caller.key_id) if wait else contextlib.nullcontext():
         with admitting(work):
@@ -44,7 +41,7 @@ async def run(
                     job_id,
                     generator=generator,
                     vlms=vlms,
-                    priority=_PRIORITY,
+                    priority=PRIORITY,
                     owner=caller.owner,
                     fields=fields,
                     idempotency=None,

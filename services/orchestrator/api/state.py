@@ -15,12 +15,14 @@ from services.orchestrator.api.rechecks import Rechecks
 from services.orchestrator.following.places import Places
 from services.orchestrator.following.reader import Following
 from services.orchestrator.store.artifacts import ArtifactStore
+from services.orchestrator.store.base_scores import BaseScores
 from services.orchestrator.store.batches import Batches
 from services.orchestrator.store.deletion import Deletion
 from services.orchestrator.store.events import Events
 from services.orchestrator.store.jobs import Jobs
 from services.orchestrator.store.keys import ApiKeys
 from services.orchestrator.store.newer import UnreadableJob
+from services.orchestrator.store.paces import Paces
 from services.orchestrator.store.queue import Queue
 from services.orchestrator.store.redis import Client
 from services.orchestrator.store.reporter import Reporter
@@ -42,10 +44,12 @@ class State:
     following: Following
     places: Places
     workers: Workers
+    paces: Paces
     reporter: Reporter
     artifacts: ArtifactStore
     uploads: Uploads
     deletion: Deletion
+    base_scores: BaseScores
     api_keys: ApiKeys
     rechecks: Rechecks
     addresses: AddressPolicy

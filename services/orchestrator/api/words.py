@@ -29,6 +29,8 @@ from services.orchestrator.api.pictures import pixels_of, plain_png
 from services.orchestrator.api.problems import InvalidSpec, ProblemError
 from services.orchestrator.api.quotas import check_work
 from services.orchestrator.api.state import State
+from services.orchestrator.store.artifacts import IMAGE_FILE
+from services.orchestrator.store.ids import new_job_id
 from services.orchestrator.store.jobs import words_fields
 from services.orchestrator.work import Work, words_work
 from services.orchestrator.writing.endpoint import Endpoint, EndpointBusy, EndpointFault
@@ -89,8 +91,15 @@ async def words_dry_run(
     """The dry run of a request for words. Without a spec the service's language model writes: then
     there is no job, and no work for a VLM."""
     if spec is None:
-        return await dry_run(Work({}), state, caller, jobs=0)
-    return await dry_run(_checked_work(spec, state, caller, image), state, caller)
+        return await dry_run(Work({}), state, caller, jobs=0, priority=short_jobs.PRIORITY)
+    return await dry_run(
+        _checked_work(spec, state, caller, image),
+        state,
+        caller,
+        needs=[("", [spec.vlm])],
+        priority=short_jobs.PRIORITY,
+        spec=spec,
+    )
 
 
 def _checked_work(spec: WordsSpec, state: State, caller: Caller, image: bytes | None) -> Work:
@@ -120,7 +129,8 @@ async def said_by_vlm(
         generator="",
         vlms=[spec.vlm],
         wait=wait,
-        image=image,
+        job_id=new_job_id(),
+        files={} if image is None else {IMAGE_FILE: image},
     )
     if job.status == JobStatus.CANCELLED:
         raise ProblemError(409, f"Job {job.id} was cancelled", "Ask again.")

@@ -12,7 +12,7 @@ from services.common.footprint.card import GIB, needed, usable
 from services.common.footprint.choice import fastest
 from services.common.footprint.usual import allowed, usual
 from services.common.gpus import Gpus, look
-from services.common.presets import AnyPreset, PresetError, Presets, load_presets
+from services.common.presets import EXTERNAL, AnyPreset, PresetError, Presets, load_presets
 from services.orchestrator.doctor.finding import Finding, fine, problem, warning
 from services.orchestrator.doctor.stores import of_disk
 
@@ -24,16 +24,17 @@ DRIVERS = {"12": (525, 60), "13": (580, 0)}
 
 
 def of_presets(directory: Path, names: Sequence[str]) -> tuple[list[AnyPreset], list[Finding]]:
-    """The presets of these names, or all; and the findings."""
+    """The presets of these names, or all, that have weights; and the findings."""
     try:
         presets = load_presets(directory)
         chosen = [_named(presets, name) for name in names] or _all(presets)
     except PresetError as error:
         return [], [problem("presets", str(error), "correct it, or give another --preset")]
     found = [fine("presets", f"{', '.join(preset.name for preset in chosen)}, in {directory}")]
-    for preset in chosen:
+    loaded = [preset for preset in chosen if preset.family != EXTERNAL]
+    for preset in loaded:
         found += _of_preset(preset, directory)
-    return chosen, found
+    return loaded, found
 
 
 def _named(presets: Presets, name: str) -> AnyPreset:

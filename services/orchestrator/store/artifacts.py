@@ -31,6 +31,8 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 LORA_FILE = "pytorch_lora_weights.safetensors"
 #: The LoRA that came with a job's spec, to begin with.
 START_FILE = "start.safetensors"
+#: A LoRA that came with a request for images, by its place in ``loras``.
+USED_FILE = "lora-{}.safetensors"
 #: The picture of a job of questions, answers or expansion.
 IMAGE_FILE = "image.png"
 

@@ -15,6 +15,7 @@ from dualprocess.schemas import (
     ANONYMOUS,
     Answers,
     Artifact,
+    BaseScore,
     ExpandedPrompt,
     Job,
     JobKind,
@@ -77,6 +78,7 @@ def optimize_fields(
         "metadata": _METADATA.dump_json(spec.metadata).decode(),
         "steps": str(spec.optimizer.steps),
         "work": str(work.thousandths),
+        "parts": json.dumps(dict(work.parts)),
         "spec": spec.model_dump_json(),
     }
     if spec.deadline is not None:
@@ -270,6 +272,8 @@ def _job(
         optional["probability"] = known.read(Probability, probability, "probability")
     if scores := fields.get("scores"):
         optional["scores"] = known.read(Scores, scores, "scores")
+    if base := fields.get("base"):
+        optional["base"] = known.read(BaseScore, base, "base")
     spec = known.read(_SPECS[kind], fields["spec"], "spec")
     # The warnings given while it ran, then those about the scores.
     said = [fields[name] for name in ("warnings", "advice") if name in fields]

@@ -95,6 +95,14 @@ class Claim:
     waited_seconds: float = field(default=0.0, compare=False)
 
 
+@dataclass(frozen=True)
+class Ahead:
+    """Jobs of one queue: those that come before a new one, and those that run."""
+
+    waiting: int
+    running: int
+
+
 class Queue:
     """``lease_ms`` is how long a claim lasts without renewal. ``waits_ms`` is how long a worker
     counts as waiting after it asked for a job; it must be longer than its pause between two
@@ -206,6 +214,21 @@ class Queue:
         able = set(vlms)
         mine = ("", generator)
         return [queue for queue, need in needs.items() if need[0] in mine and need[1] <= able]
+
+    async def ahead(self, generator: str, vlms: Collection[str], *, priority: int) -> Ahead:
+        """What a new job with this priority would find in its queue."""
+        queue = keys.queue_key(generator, vlms)
+        async with self._redis.pipeline(transaction=True) as pipe:
+            pipe.get(keys.SEQUENCE)
+            pipe.zrange(keys.jobs_key(status=JobStatus.RUNNING), 0, -1)
+            last, running = await pipe.execute()
+        async with self._redis.pipeline(transaction=False) as pipe:
+            # As enqueue.lua ranks it.
+            pipe.zcount(queue, "-inf", int(last or 0) - priority * 10**12)
+            for job_id in running:
+                pipe.hget(keys.job_key(job_id), "queue")
+            waiting, *theirs = await pipe.execute()
+        return Ahead(waiting, theirs.count(queue))
 
     async def renew(self, claim: Claim) -> Owned:
         return Owned(

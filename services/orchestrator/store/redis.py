@@ -62,6 +62,8 @@ SEQUENCE = f"{_PREFIX}:sequence"
 FENCE = f"{_PREFIX}:fence"
 #: Names of all queues that were ever used.
 QUEUES = f"{_PREFIX}:queues"
+#: Hash: a generator with its teachers, as ``pair`` writes it → what its jobs took, as JSON.
+PACES = f"{_PREFIX}:paces"
 #: String: the API process that tells what is true of the whole service.
 REPORTER = f"{_PREFIX}:reporter"
 
@@ -112,9 +114,14 @@ def causes_key(job_id: str) -> str:
     return f"{_PREFIX}:job:{job_id}:causes"
 
 
+def pair(generator: str, vlms: Collection[str]) -> str:
+    """A generator with VLMs, in any order."""
+    return f"{generator}|{'+'.join(sorted(vlms))}"
+
+
 def queue_key(generator: str, vlms: Collection[str]) -> str:
     """ZSET: the jobs that wait for this generator with all of these VLMs, next first."""
-    return f"{_PREFIX}:queue:{generator}|{'+'.join(sorted(vlms))}"
+    return f"{_PREFIX}:queue:{pair(generator, vlms)}"
 
 
 def queue_needs(key: str) -> tuple[str, set[str]]:
@@ -138,6 +145,11 @@ def idempotency_key(owner: str, key: str) -> str:
     """String: the job that was made with an owner's idempotency key, and the hash of the
     request."""
     return f"{_PREFIX}:idempotency:{owner}:{key}"
+
+
+def base_score_key(owner: str, asked: str) -> str:
+    """String: the score of a base model for what an owner asked of it, by the hash of that."""
+    return f"{_PREFIX}:base:{owner}:{asked}"
 
 
 def connect(url: str, *, retries: int, decodes: bool = True, seconds: float = 20) -> Client:

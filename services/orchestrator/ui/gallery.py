@@ -98,7 +98,7 @@ async def _card(client: AsyncClient, job: Job) -> Card:
 
 async def _rows(client: AsyncClient, job: Job) -> list[list[str]]:
     if isinstance(job.spec, ResolvedImagesSpec):
-        names = [f"image-{seed}.png" for seed in job.spec.seeds[:_IMAGES_SHOWN]]
+        names = [f"image-{seed}.png" for seed in pictures.seeds(job)[:_IMAGES_SHOWN]]
         made = await pictures.thumbnails(client, job, names)
         return [made] if made else []
     seeds = panel.seeds(job)[:_IMAGES_SHOWN]

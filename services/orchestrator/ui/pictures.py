@@ -11,13 +11,22 @@ from collections.abc import Sequence
 from PIL import Image
 
 from dualprocess import AsyncClient
-from dualprocess.schemas import Artifact, Job
+from dualprocess.schemas import Artifact, Job, ResolvedImagesSpec
 
 _THUMBNAIL_SIDE = 256
 _SHOWN_SIDE = 768
 #: Small pictures by the hash of their file. Only someone who can read the job knows the hash.
 _KEPT: OrderedDict[tuple[str, int, int], tuple[str, ...]] = OrderedDict()
 _KEPT_COUNT = 512
+
+
+def seeds(job: Job) -> list[int]:
+    """The seeds of an images job's pictures: in the order of the request, or if only the best were
+    kept, the best first."""
+    assert isinstance(job.spec, ResolvedImagesSpec)
+    if job.spec.keep is None:
+        return job.spec.seeds
+    return [one.seed for one in job.scores.images]
 
 
 async def shown(client: AsyncClient, job: Job, names: Sequence[str]) -> list[str]:

@@ -15,11 +15,13 @@ from dualprocess.schemas import Job, ResolvedImagesSpec
 from services.orchestrator.ui import panel, pictures, spec, watch
 from services.orchestrator.ui.faults import EXPECTED, NOTHING, Shown, faults_of
 from services.orchestrator.ui.fields import UNFOLDED, Fields
-from services.orchestrator.ui.render import html
+from services.orchestrator.ui.render import html, percent
 from services.orchestrator.ui.visitor import connected
 
 #: How many pictures of the base model are drawn, to see what it can't do yet.
 _BASE_PICTURES = 4
+#: How many seeds are tried before a LoRA is taught.
+BEST_OF = 16
 
 
 @dataclass(frozen=True)
@@ -39,12 +41,23 @@ class Running:
 
     async def look(self, request: gr.Request, *values: Any) -> tuple[Any, ...]:
         """Pictures of the base model with their scores; the other values are as in ``start``."""
+        return await self._look(request, values, "Before it learns")
+
+    async def best(self, request: gr.Request, *values: Any) -> tuple[Any, ...]:
+        """The best pictures of many, as from ``look``."""
+        heading = f"The best {_BASE_PICTURES} of {BEST_OF}, without a LoRA"
+        return await self._look(request, values, heading, best_of=BEST_OF)
+
+    async def _look(
+        self, request: gr.Request, values: tuple[Any, ...], heading: str, best_of: int | None = None
+    ) -> tuple[Any, ...]:
         try:
-            wanted = spec.images_request(self.fields.read(values), _BASE_PICTURES)
+            fields = self.fields.read(values)
+            wanted = spec.images_request(fields, _BASE_PICTURES, best_of)
             async with connected(request) as client:
                 job = await client.generate(wanted)
                 job = job if job.status.is_final else await client.wait(job.id)
-                return await drawn(client, job, "Before it learns"), NOTHING, gr.skip()
+                return await drawn(client, job, heading), NOTHING, gr.skip()
         except EXPECTED as error:
             return gr.skip(), *_answer(error)
 
@@ -56,13 +69,26 @@ def _answer(error: Exception) -> tuple[Shown, Any]:
 
 
 async def drawn(client: AsyncClient, job: Job, heading: str) -> str:
-    """The pictures of an images job that has ended, in the order of its seeds."""
+    """The pictures of an images job that has ended."""
     assert isinstance(job.spec, ResolvedImagesSpec)
-    found = await pictures.shown(client, job, [f"image-{seed}.png" for seed in job.spec.seeds])
-    captions = [f"seed {seed}" for seed in job.spec.seeds]
+    seeds = pictures.seeds(job)
+    found = await pictures.shown(client, job, [f"image-{seed}.png" for seed in seeds])
+    scores = {one.seed: one.probability.geometric_mean for one in job.scores.images}
+    captions = [
+        f"seed {seed} · {percent(scores[seed])}" if seed in scores else f"seed {seed}"
+        for seed in seeds
+    ]
     score = job.scores.lora or job.scores.base
     shown = list(zip(captions, found, strict=False))
-    return html("drawn", heading=heading, score=score, pictures=shown, warnings=job.warnings)
+    return html(
+        "drawn",
+        heading=heading,
+        score=score,
+        pictures=shown,
+        drawn=len(job.spec.seeds),
+        advice=job.base and job.base.advice,
+        warnings=job.warnings,
+    )
 
 
 def asked(job_id: str) -> str:

@@ -15,7 +15,9 @@ def job_spec(values: Mapping[str, Any]) -> JobSpec:
     return JobSpec.model_validate(_data(values))
 
 
-def images_request(values: Mapping[str, Any], count: int) -> ImagesRequest:
+def images_request(
+    values: Mapping[str, Any], count: int, best_of: int | None = None
+) -> ImagesRequest:
     """A request for images of the base model for the first prompt, scored by the first teacher."""
     data = _data(values)
     prompt = data["prompts"][0] if "prompts" in data else data["prompt"]
@@ -30,6 +32,7 @@ def images_request(values: Mapping[str, Any], count: int) -> ImagesRequest:
             "questions": data["questions"],
             "question_postfix": data.get("question_postfix", ""),
             "vlm": vlm,
+            "best_of": best_of,
         }
     )
 

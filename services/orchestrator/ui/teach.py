@@ -20,6 +20,7 @@ from services.orchestrator.ui.words import Words
 @dataclass(frozen=True)
 class Buttons:
     look: gr.Button
+    best: gr.Button
     teach: gr.Button
     stop: gr.Button
     afresh: gr.Button
@@ -51,6 +52,7 @@ def build() -> Teach:
             with gr.Row(elem_classes="dp-actions"):
                 buttons = Buttons(
                     gr.Button("See what it draws now", elem_id="teach-look"),
+                    gr.Button(f"Try the best of {running.BEST_OF} first", elem_id="teach-best"),
                     gr.Button("Teach it", variant="primary", elem_id="teach-start"),
                     gr.Button("Stop", variant="stop", visible=False, elem_id="teach-stop"),
                     gr.Button("Start afresh", visible=False, elem_id="teach-afresh"),
@@ -113,7 +115,8 @@ def _wire_job(
     buttons.teach.click(
         act.start, read.components, [job, *answered], show_progress="hidden", cancels=[watching]
     )
-    buttons.look.click(act.look, read.components, [drawn, *answered], show_progress="minimal")
+    for button, look in ((buttons.look, act.look), (buttons.best, act.best)):
+        button.click(look, read.components, [drawn, *answered], show_progress="minimal")
     buttons.stop.click(running.stop, [job], answered[:1], show_progress="hidden")
     buttons.afresh.click(
         lambda: ("", ""), None, [job, drawn], show_progress="hidden", cancels=[watching]

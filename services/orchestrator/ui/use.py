@@ -112,8 +112,8 @@ def of_job(job: Job) -> list[Any]:
     if not isinstance(spec, ResolvedImagesSpec):
         lora = [{"job": job.id, "weight": 1}]
         return [panel.prompt(job), job.generator, lora, "0-3", "0, 1"]
-    loras = [use.model_dump() for use in spec.loras]
-    return [spec.prompt, spec.generator, loras, ", ".join(map(str, spec.seeds)), "1"]
+    loras = [use.model_dump(exclude={"file"}) for use in spec.loras]
+    return [spec.prompt, spec.generator, loras, ", ".join(map(str, pictures.seeds(job))), "1"]
 
 
 async def _made(
@@ -156,21 +156,23 @@ def _request(
     strength: float,
     taught: dict[str, Any],
 ) -> ImagesRequest:
-    used = [{"job": one["job"], "weight": one["weight"] * strength} for one in loras]
+    used = [one | {"weight": one["weight"] * strength} for one in loras]
     data = {"prompt": prompt or "", "generator": generator or "", "seeds": seeds, **taught}
     return ImagesRequest.model_validate(data | {"loras": used if strength else []})
 
 
 async def _taught(client: AsyncClient, job_id: str, *, ask: bool) -> dict[str, Any]:
-    """The settings of images and questions with which the LoRA was taught."""
-    spec = panel.lesson(await client.job(job_id))
+    """The settings of images and questions with which the LoRA was taught; of a file that came with
+    images, those of the images."""
+    job = await client.job(job_id)
+    spec = job.spec if isinstance(job.spec, ResolvedImagesSpec) else panel.lesson(job)
     image: dict[str, Any] = {"image": spec.image.model_dump()}
-    if not ask:
+    if not ask or not spec.questions:
         return image
     return image | {
         "questions": spec.questions,
         "question_postfix": spec.question_postfix,
-        "vlm": spec.vlm[0].name,
+        "vlm": spec.vlm if isinstance(spec, ResolvedImagesSpec) else spec.vlm[0].name,
     }
 
 
@@ -189,7 +191,7 @@ async def _grid(client: AsyncClient, strengths: list[float], jobs: list[Job]) ->
     seeds: list[int] = []
     for strength, job in zip(strengths, jobs, strict=True):
         assert isinstance(job.spec, ResolvedImagesSpec)
-        seeds = job.spec.seeds
+        seeds = pictures.seeds(job)
         found = await pictures.shown(client, job, [f"image-{seed}.png" for seed in seeds])
         name = f"strength {strength:g}" if job.spec.loras else "base model"
         rows.append((name, job.error, job.scores.lora or job.scores.base, found))

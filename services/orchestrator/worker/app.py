@@ -16,8 +16,10 @@ from services.orchestrator.housekeeping import Housekeeping
 from services.orchestrator.metrics import WORKER_JOBS, WORKER_SLOTS
 from services.orchestrator.pauses import pause
 from services.orchestrator.store.artifacts import ArtifactStore
+from services.orchestrator.store.base_scores import BaseScores
 from services.orchestrator.store.events import Events
 from services.orchestrator.store.jobs import Jobs
+from services.orchestrator.store.paces import Paces
 from services.orchestrator.store.queue import Claim, Queue
 from services.orchestrator.store.redis import connect
 from services.orchestrator.store.workers import LiveWorker, Workers
@@ -69,7 +71,7 @@ class Worker:
         waits_ms = int(max(_WAITS_SECONDS, _ASKS * self._settings.poll_seconds) * 1000)
         queue = Queue(looking, lease_ms=lease_ms, waits_ms=waits_ms)
         artifacts = self._store()
-        stores = Stores(Jobs(redis), Events(redis), artifacts)
+        stores = Stores(Jobs(redis), Events(redis), artifacts, Paces(redis), BaseScores(redis))
         try:
             async with open_channel(self._settings.generator, credentials) as channel:
                 stub = generator_pb2_grpc.GeneratorStub(channel)
@@ -94,7 +96,13 @@ class Worker:
                         Workers(looking),
                         runner,
                         stub,
-                        Stores(Jobs(looking), Events(looking), artifacts),
+                        Stores(
+                            Jobs(looking),
+                            Events(looking),
+                            artifacts,
+                            Paces(looking),
+                            BaseScores(looking),
+                        ),
                         reach,
                     ),
                     reach.run(self._stopping),

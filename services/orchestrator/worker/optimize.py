@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ import grpc
 
 from dualprocess.schemas import (
     AnyStepEvent,
+    BaseScore,
     JobStatus,
     JudgeScores,
     ResolvedJobSpec,
@@ -20,6 +22,7 @@ from dualprocess.schemas import (
 )
 from dualprocess.v1 import generator_pb2 as pb
 from dualprocess.v1 import generator_pb2_grpc
+from services.orchestrator.is_needed import base_score
 from services.orchestrator.worker import report, tensorboard, wire
 from services.orchestrator.worker.advice import advice
 from services.orchestrator.worker.checkpoints import Checkpoints, SavedCheckpoint
@@ -30,9 +33,10 @@ from services.orchestrator.worker.failures import (
     WorkerStopping,
 )
 from services.orchestrator.worker.files import read_file
+from services.orchestrator.worker.known import remember
 from services.orchestrator.worker.lease import Lease
 from services.orchestrator.worker.run import Run, changed, skipped_steps
-from services.orchestrator.worker.scoring import mean_score, scoring
+from services.orchestrator.worker.scoring import image_scores, mean_score, scoring
 from services.orchestrator.worker.stores import Stores
 from services.orchestrator.worker.targets import Targets
 
@@ -47,10 +51,11 @@ async def optimize(
     targets: Targets,
     stores: Stores,
     *,
+    owner: str,
     stopping: asyncio.Event,
 ) -> JobStatus:
-    """Runs the job. Returns its final status: succeeded, perhaps before the last step because it
-    had learned enough; or cancelled, with what it learned.
+    """Runs the job of ``owner``. Returns its final status: succeeded, perhaps before the last step
+    because it had learned enough; or cancelled, with what it learned.
 
     It continues from its newest checkpoint; if it was cancelled meanwhile, without another step.
     ``targets`` has the address of each VLM. When ``stopping`` is set, the job is suspended.
@@ -60,6 +65,7 @@ async def optimize(
     ``WorkerStopping`` or ``ServiceEnded`` if the job was suspended because the worker or the
     generator stops; ``JobStopped`` if it was cancelled and learned nothing; and ``LeaseLost``.
     """
+    began = time.monotonic()
     run = await _run(spec, lease, generator, targets, stores, stopping)
     if run.suspended:
         if stopping.is_set():
@@ -78,7 +84,10 @@ async def optimize(
     await _show(spec, lease, run)
     if run.failed:
         raise JobRefused(f"the generator {spec.generator}: {run.failed}")
-    await _score(spec, lease, targets, run)
+    base = await _score(spec, lease, targets, run)
+    seconds = time.monotonic() - began - run.waited
+    await stores.paces.note(lease.claim.job_id, spec, steps=run.step_seconds, seconds=seconds)
+    await remember(spec, base, owner, stores)
     if run.stopped and run.why is not None:
         await lease.record(fields={"stopped_because": run.why})
         return JobStatus.SUCCEEDED
@@ -197,13 +206,18 @@ def _pictures(spec: ResolvedJobSpec, run: Run, kind: str) -> list[bytes]:
     return [run.pictures[f"{kind}-{seed}.png"] for seed in _seeds(spec)]
 
 
-async def _score(spec: ResolvedJobSpec, lease: Lease, targets: Targets, run: Run) -> None:
-    """Has teachers and judge score the saved pictures, and records what else changed in them."""
+async def _score(spec: ResolvedJobSpec, lease: Lease, targets: Targets, run: Run) -> BaseScore:
+    """Has teachers and judge score the saved pictures, and records what else changed in them.
+    Returns the base model's score by the first teacher."""
     base, lora = _pictures(spec, run, "base"), _pictures(spec, run, "lora")
+    known: list[BaseScore] = []
 
     async def both(vlm: str) -> tuple[Score, Score]:
         async with scoring(vlm, targets, lease, spec) as scorer:
-            return await scorer.score(base), await scorer.score(lora)
+            mean, each = await scorer.score_each(base)
+            listed = image_scores(dict(zip(_seeds(spec), each, strict=True)))
+            known.append(base_score(vlm, mean, listed))
+            return mean, await scorer.score(lora)
 
     drift, diversity = changed(run.collateral)
     by_teacher = [await both(use.name) for use in spec.vlm]
@@ -226,3 +240,4 @@ async def _score(spec: ResolvedJobSpec, lease: Lease, targets: Targets, run: Run
     # At once: an attempt that measures anew takes back what the one before it said.
     said = json.dumps(list(advice(spec, scores)))
     await lease.record(fields={"scores": scores.model_dump_json(), "advice": said})
+    return known[0]

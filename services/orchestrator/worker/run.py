@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import defaultdict
 from collections.abc import Sequence
 
@@ -37,6 +38,9 @@ class Run:
         steps: Sequence[AnyStepEvent] = (),
     ) -> None:
         self.steps = list(steps)
+        #: Seconds that it did not compute, since it waited for another service.
+        self.waited = 0.0
+        self._before = len(self.steps)
         self.pictures: dict[str, bytes] = {}
         self.collateral: pb.Collateral | None = None
         self.stopped = False
@@ -48,12 +52,18 @@ class Run:
         self._spec = spec
         self._lease = lease
         self._pieces: defaultdict[str, list[bytes]] = defaultdict(list)
-        self._waiting = False
+        self._waits_since: float | None = None
+
+    @property
+    def step_seconds(self) -> list[float]:
+        """How long each step took that this run made."""
+        made = self.steps[self._before :]
+        return [step.timings.total for step in made if isinstance(step, StepEvent)]
 
     async def take(self, response: pb.OptimizeResponse) -> None:
         match response.WhichOneof("message"):
             case "waiting":
-                self._waiting = True
+                self._waits_since = self._waits_since or time.monotonic()
                 await self._lease.waits_for(response.waiting.reason)
             case "step":
                 await self._goes_on()
@@ -82,8 +92,9 @@ class Run:
                 self.failed = response.finished.failed
 
     async def _goes_on(self) -> None:
-        if self._waiting:
-            self._waiting = False
+        if self._waits_since is not None:
+            self.waited += time.monotonic() - self._waits_since
+            self._waits_since = None
             await self._lease.waits_for(None)
 
     async def _take_step(self, step: pb.Step) -> None:

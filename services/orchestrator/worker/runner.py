@@ -173,8 +173,10 @@ class Runner:
             return await speak(job.spec, lease, self._targets, self._stores)
         try:
             if isinstance(job.spec, ResolvedJobSpec):
-                return await optimize(job.spec, lease, *services, stopping=self._stopping)
-            return await render(job.spec, lease, *services)
+                return await optimize(
+                    job.spec, lease, *services, owner=job.owner, stopping=self._stopping
+                )
+            return await render(job.spec, lease, *services, owner=job.owner)
         except grpc.aio.AioRpcError as error:
             raise generators_failure(error, job.generator, self.device) from error
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Protocol
 
-from dualprocess.schemas import Probability, Question, QuestionScore, Score
+from dualprocess.schemas import ImageScore, Probability, Question, QuestionScore, Score
 from dualprocess.v1 import vlm_pb2
 from services.common.replicas import Replicas
 from services.orchestrator.worker import wire
@@ -52,6 +52,14 @@ class Scorer:
 
         Raises as ``asked`` does.
         """
+        return self._mean(await self._rows(pictures))
+
+    async def score_each(self, pictures: Sequence[bytes]) -> tuple[Score, list[Score]]:
+        """Means over the encoded pictures, and the score of each. Raises as ``asked`` does."""
+        rows = await self._rows(pictures)
+        return self._mean(rows), [self._mean([row]) for row in rows]
+
+    async def _rows(self, pictures: Sequence[bytes]) -> list[vlm_pb2.ImageAnswers]:
         rows: list[vlm_pb2.ImageAnswers] = []
         for begin in range(0, len(pictures), _PICTURES):
             request = vlm_pb2.ScoreRequest(
@@ -60,6 +68,9 @@ class Scorer:
                 question_postfix=self._postfix,
             )
             rows += (await self._ask(request)).images
+        return rows
+
+    def _mean(self, rows: Sequence[vlm_pb2.ImageAnswers]) -> Score:
         per_question = [
             _question_score(question, [row.answers[index] for row in rows])
             for index, question in enumerate(self._questions)
@@ -92,6 +103,14 @@ def _question_score(question: Question, answers: Sequence[vlm_pb2.AnswerResult])
         ),
         correct=_mean([float(answer.predicted.casefold() == right) for answer in answers]),
     )
+
+
+def image_scores(scores: Mapping[int, Score]) -> list[ImageScore]:
+    """The scores of single images by their seeds, in order."""
+    return [
+        ImageScore(seed=seed, probability=score.probability, correct=score.correct)
+        for seed, score in scores.items()
+    ]
 
 
 def mean_score(scores: Sequence[Score], weights: Sequence[float]) -> Score:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from services.orchestrator.store.artifacts import ArtifactStore
+from services.orchestrator.store.base_scores import BaseScores
 from services.orchestrator.store.events import Events
 from services.orchestrator.store.jobs import Jobs
+from services.orchestrator.store.paces import Paces
 
 
 @dataclass(frozen=True)
@@ -16,3 +18,5 @@ class Stores:
     jobs: Jobs
     events: Events
     artifacts: ArtifactStore
+    paces: Paces
+    base_scores: BaseScores

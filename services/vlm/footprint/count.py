@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 import torch
 
-from services.common.footprint.choice import QUANTIZATIONS
+from services.common.footprint.choice import SMALLER
 from services.common.footprint.fake import (
     HOST,
     bytes_of,
@@ -63,7 +63,7 @@ def at_every_setting(
             footprint(plain, Work("vlm", preset.name, size, batch, questions, level, None))
         )
         yield exact[-1]
-    for quantization in QUANTIZATIONS[1:]:
+    for quantization in SMALLER:
         vlm = weightless_vlm(preset.model_copy(update={"quantize": quantization}))
         weights, largest = bytes_of(weights_of(vlm.model)), largest_layer(vlm.model)
         for found in exact:
@@ -91,6 +91,7 @@ def footprint(vlm: VlmFamily, work: Work) -> Footprint:
         text_encoders=0,
         step=before + meter.peak,
         encode=0,
+        streamed=0,
         # Calls wait for each other: one at a time computes.
         held=0,
         flops={name: done.flops for name, done in meter.counts.items() if done.flops},
@@ -127,7 +128,7 @@ def _phases(vlm: VlmFamily, meter: Meter) -> Iterator[None]:
         return marked(hidden_states(*arguments), at_hidden)
 
     vlm.pixel_values, vlm.image_features = processed, features  # type: ignore[method-assign]
-    vlm.hidden_states = hidden  # type: ignore[method-assign]
+    vlm.hidden_states = hidden  # type: ignore[assignment, method-assign]
     try:
         yield
     finally:

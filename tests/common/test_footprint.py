@@ -1,0 +1,158 @@
+"""What is counted on fake tensors is what runs, and decisions about cards follow from it."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+import torch
+
+from services.common.errors import StartError
+from services.common.footprint import card, choice, recorded, start, usual
+from services.common.footprint.fake import HOST, bytes_of, weightless, weights_of
+from services.common.footprint.footprint import Footprint, Kind, Work
+from services.common.footprint.meter import Meter, marked
+from services.common.memory import LEVELS, MemoryLevel, Quantization
+from services.common.presets import load_presets
+
+FLOAT = 4
+ROWS, WIDE, INNER = 8, 256, 512
+GIB = 2**30
+
+
+def two_layers() -> torch.nn.Sequential:
+    with weightless(), HOST:
+        return torch.nn.Sequential(
+            torch.nn.Linear(WIDE, INNER, bias=False),
+            torch.nn.Linear(INNER, WIDE, bias=False),
+        ).requires_grad_(False)
+
+
+def test_two_layers_take_what_one_can_count_by_hand() -> None:
+    network = two_layers()
+    assert bytes_of(weights_of(network)) == 2 * WIDE * INNER * FLOAT
+    meter = Meter("forward")
+    meter.ignore(weights_of(network))
+    with meter:
+        x = torch.zeros(ROWS, WIDE, requires_grad=True)
+        inner = network[0](x)
+        y = network[1](inner)
+        assert meter.live == ROWS * (WIDE + INNER + WIDE) * FLOAT
+        # Nothing of a frozen layer waits for its output.
+        del inner
+        assert meter.live == ROWS * (WIDE + WIDE) * FLOAT
+        meter.phase = "backward"
+        y.backward(torch.zeros(ROWS, WIDE))
+    product = 2 * ROWS * WIDE * INNER
+    assert meter.counts["forward"].flops == 2 * product
+    assert meter.counts["forward"].launches == 2
+    assert meter.counts["backward"].flops == 2 * product
+    # The gradient of y, that of the inner one and that of x.
+    assert meter.counts["backward"].peak == ROWS * (WIDE * 2 + WIDE + INNER + WIDE) * FLOAT
+    assert meter.live == ROWS * (WIDE * 2 + WIDE) * FLOAT
+
+
+def test_views_take_nothing_and_a_phase_begins_where_the_backward_pass_gets_there() -> None:
+    network = two_layers()
+    meter = Meter("forward")
+    meter.ignore(weights_of(network))
+
+    def reached() -> None:
+        meter.phase = "first layer"
+
+    with meter:
+        x = torch.zeros(ROWS, WIDE, requires_grad=True)
+        y = network[1](marked(network[0](x), reached))
+        before = meter.live
+        y.view(-1).unsqueeze(0).expand(3, -1)
+        assert meter.live == before
+        meter.phase = "second layer"
+        y.backward(torch.zeros(ROWS, WIDE))
+    once = 2 * ROWS * WIDE * INNER
+    assert [meter.counts[name].flops for name in ("second layer", "first layer")] == [once, once]
+
+
+def test_views_of_what_was_there_before_are_not_new() -> None:
+    network = two_layers()
+    meter = Meter()
+    with meter:
+        kept = next(network.parameters()).detach().view(-1)
+    assert meter.live == 0
+    assert kept.numel() == WIDE * INNER
+
+
+def test_reading_a_fake_number_is_counted() -> None:
+    network = two_layers()
+    meter = Meter()
+    with meter:
+        float(network[0](torch.zeros(1, WIDE)).sum())
+    assert meter.reads == 1
+
+
+def made(
+    peak: float,
+    level: MemoryLevel = "fast",
+    quantize: Quantization | None = None,
+    kind: Kind = "vlm",
+) -> Footprint:
+    work = Work(kind, "a-model", 512, 1, 0, level, quantize)
+    step = int(peak * GIB)
+    return Footprint(work, step, 0, step, 0, 0, 0, {"forward": 1}, 1, 1)
+
+
+#: 40 GiB at once, 20 computed again, 6 with 4 bits.
+SETTINGS = [
+    *(made(gib, level) for gib, level in zip((40, 35, 30, 20), LEVELS, strict=True)),
+    *(made(gib, level, "nf4") for gib, level in zip((26, 21, 16, 6), LEVELS, strict=True)),
+]
+
+
+@pytest.mark.parametrize(
+    ("free", "level"), [(80, "fast"), (40, "decoder"), (36, "blocks"), (24, "lean")]
+)
+def test_auto_is_the_fastest_level_that_fits(
+    free: int, level: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        assert start.level(SETTINGS, "auto", None, free * GIB) == level
+    assert f"a-model at memory level {level}: it needs about" in caplog.text
+
+
+def test_a_start_that_cannot_fit_names_the_settings_that_do() -> None:
+    with pytest.raises(
+        StartError, match=r"needs about .* with --memory fast .*write --memory blocks$"
+    ):
+        start.level(SETTINGS, "fast", None, 36 * GIB)
+    with pytest.raises(StartError, match=r"write --quantize nf4$"):
+        start.level(SETTINGS, "auto", None, 8 * GIB)
+    with pytest.raises(StartError, match=r"even the smallest settings need 7.* larger card"):
+        start.level(SETTINGS, "auto", None, 4 * GIB)
+
+
+def test_float8_takes_what_int8_takes() -> None:
+    settings = [made(20), made(10, "fast", "int8")]
+    assert start.level(settings, "auto", "float8", 12 * GIB) == "fast"
+    with pytest.raises(StartError):
+        start.level(settings, "auto", None, 12 * GIB)
+
+
+def test_two_processes_share_a_card_at_the_least_cost() -> None:
+    small = [made(5, "fast"), made(3, "lean")]
+    found = choice.together([SETTINGS, small], card.usable(48))
+    assert found is not None
+    assert [(one.work.level, one.work.quantize) for one in found] == [
+        ("decoder", None),
+        ("fast", None),
+    ]
+    assert choice.together([SETTINGS, small], card.usable(8)) is None
+    apart = choice.apart([SETTINGS, small], card.usable(24))
+    assert apart is not None
+    assert [one.work.level for one in apart] == ["lean", "fast"]
+
+
+def test_what_is_recorded_of_a_preset_holds_for_its_copies() -> None:
+    preset = load_presets().vlm("tiny-idefics2")
+    copy = preset.model_copy(update={"name": "mine"})
+    assert [one.work.preset for one in usual.usual(copy)] == ["mine"] * 6
+    other = preset.model_copy(update={"dtype": "bfloat16"})
+    assert recorded.settings(other, 64, 1, 5) == []

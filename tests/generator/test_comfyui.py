@@ -75,7 +75,9 @@ PRESETS = ("flux-schnell", "flux2-klein", "z-image-turbo")
 def denoiser(name: str) -> torch.nn.Module:
     """In full size, without weights."""
     preset = load_presets().generator(name)
-    transformer: torch.nn.Module = architecture.networks(preset, torch.device("meta"))["transformer"]
+    transformer: torch.nn.Module = architecture.networks(preset, torch.device("meta"))[
+        "transformer"
+    ]
     return transformer
 
 

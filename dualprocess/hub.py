@@ -17,8 +17,12 @@ def push(files: Sequence[Path], repository: str, *, private: bool, message: str)
     """
     try:
         from huggingface_hub import CommitOperationAdd, HfApi
-        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError
-        from huggingface_hub.utils import disable_progress_bars
+        from huggingface_hub.errors import (  # type: ignore[attr-defined]
+            HfHubHTTPError,
+            HFValidationError,
+            HTTPError,
+        )
+        from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
     except ImportError as error:
         raise PushFailed("push needs huggingface_hub: pip install 'dualprocess[hub]'") from error
     disable_progress_bars()

@@ -75,7 +75,7 @@ def card_of(generator: str, form: LoraForm = LoraForm.DIFFUSERS, **changes: Any)
 
 
 def head_of(text: str) -> dict[str, Any]:
-    head: dict[str, Any] = ModelCard(text, ignore_metadata_errors=False).data.to_dict()
+    head: dict[str, Any] = ModelCard(text, ignore_metadata_errors=False).data.to_dict()  # type: ignore[no-untyped-call]
     return head
 
 

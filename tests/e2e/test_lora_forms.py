@@ -121,7 +121,7 @@ def test_a_pushed_repository_is_private_and_has_the_folder(
     own = {path.name: path.read_bytes() for path in pulled("diffusers").iterdir()}
     assert hub.files == own
     assert hub.messages == [f"LoRA of dualprocess job {trained.id}"]
-    head = ModelCard(hub.heads[0]).data.to_dict()
+    head = ModelCard(hub.heads[0]).data.to_dict()  # type: ignore[no-untyped-call]
     assert head["instance_prompt"] == "a circle"
 
 

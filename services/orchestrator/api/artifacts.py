@@ -100,11 +100,11 @@ async def _answer(
         if url is not None:
             return redirect_elsewhere(request.scope, url)
     asked = range_header if wants_range(request.headers, file.etag) else None
-    begin, end = _asked_range(asked, file.bytes)
+    begin, end = _asked_range(asked, file.size)
     status = 200
-    if (begin, end) != (0, file.bytes):
+    if (begin, end) != (0, file.size):
         status = 206
-        headers["Content-Range"] = f"bytes {begin}-{end - 1}/{file.bytes}"
+        headers["Content-Range"] = f"bytes {begin}-{end - 1}/{file.size}"
     headers["Content-Length"] = str(end - begin)
     content = await file.open(begin, end)
     if request.method == "HEAD":

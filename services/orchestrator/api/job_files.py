@@ -26,7 +26,7 @@ class JobFile:
 
     name: str
     media_type: str
-    bytes: int
+    size: int
     etag: str
     path: str | None
     open: Callable[[int, int], Awaitable[AsyncIterator[bytes]]]

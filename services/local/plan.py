@@ -3,7 +3,7 @@ before any process starts."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -75,7 +75,7 @@ def made(
     return Plan(
         placed[: len(generators)],
         placed[len(generators) :],
-        [*warnings, *full, *_too_small(placed, models, gpus)],
+        [*warnings, *full.values(), *_too_small(placed, models, gpus, told=full)],
         addressed(settings.teachers, presets),
     )
 
@@ -207,9 +207,10 @@ def _together(
     models: Sequence[AnyPreset],
     gpus: Gpus,
     environment: Mapping[str, str],
-) -> tuple[list[Placed], list[str]]:
-    """Chooses the settings of processes that share a card; warns of those that don't fit."""
-    chosen, warnings = list(placed), []
+) -> tuple[list[Placed], dict[str, str]]:
+    """Chooses the settings of processes that share a card; a warning for each card whose processes
+    don't fit, by its index."""
+    chosen, warnings = list(placed), {}
     for gpu in gpus.found:
         here = [
             number
@@ -223,15 +224,22 @@ def _together(
             work = one.work
             chosen[number] = replace(chosen[number], memory=work.level, quantize=work.quantize)
         if found.warning:
-            warnings.append(found.warning)
+            warnings[gpu.index] = found.warning
     return chosen, warnings
 
 
-def _too_small(placed: Sequence[Placed], models: Sequence[AnyPreset], gpus: Gpus) -> list[str]:
+def _too_small(
+    placed: Sequence[Placed],
+    models: Sequence[AnyPreset],
+    gpus: Gpus,
+    told: Collection[str],
+) -> list[str]:
     """Warns of GPUs that have too little memory for the models on them. Where settings were
-    chosen, there is enough."""
+    chosen, there is enough; ``told`` are those that are warned of already."""
     said = []
     for gpu in gpus.found:
+        if gpu.index in told:
+            continue
         here = [
             model
             for place, model in zip(placed, models, strict=True)

@@ -243,10 +243,12 @@ async def test_a_gpu_is_held_against_what_a_preset_needs(
         program.chmod(0o755)
         return (await doctor(*asked))[1]
 
-    found = await with_gpu(24576, 24000)
-    assert "0: A card, 23 of 24 GiB free, driver 570.1" in about(found, "gpu", "ok")
-    assert "flux-schnell needs about 35 GiB" in about(found, "memory", "problem")
-    assert "smolvlm2 needs about 8 GiB" in about(found, "memory", "ok")
+    found = await with_gpu(16384, 16000)
+    assert "0: A card, 16 of 16 GiB free, driver 570.1" in about(found, "gpu", "ok")
+    assert "flux-schnell needs about 20 GiB" in about(found, "memory", "problem")
+    (told,) = (one for one in found if (one["what"], one["level"]) == ("memory", "problem"))
+    assert told["remedy"] == "write memory lean, quantize int8, or use a larger GPU"
+    assert "smolvlm2 needs about 5 GiB" in about(found, "memory", "ok")
     found = await with_gpu(81920, 6000)
     assert "GPU 0 has that much, but it is in use" in about(found, "memory", "warning")
     found = await with_gpu(81920, 80000)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -38,7 +39,10 @@ def unmoved() -> Iterator[None]:
 
     torch.nn.Module.to = to  # type: ignore[assignment, method-assign]
     try:
-        yield
+        with warnings.catch_warnings():
+            # Faking a tensor in the middle of a graph looks at its .grad.
+            warnings.filterwarnings("ignore", message="The .grad attribute of a Tensor")
+            yield
     finally:
         torch.nn.Module.to = before  # type: ignore[method-assign]
 

@@ -47,10 +47,11 @@ def too_small(presets: Sequence[AnyPreset], gib: float) -> str:
     if need <= usable(gib):
         return ""
     found = together([usual(preset) for preset in presets], usable(gib))
+    said = f"{names} need{'s' if len(presets) == 1 else ''} {need / GIB:.1f} GiB"
     if found is None:
-        return f"{names} need {need / GIB:.1f} GiB: use a larger one, or smaller models"
-    told = ", ".join(f"{one.work.preset}: {_set(one)}" for one in found)
-    return f"{names} need {need / GIB:.1f} GiB; they fit with {told}"
+        return f"{said}; use a larger one, or smaller models"
+    told = ", ".join(f"{one.work.preset} with {_set(one)}" for one in found)
+    return f"{said}; what would fit is {told}"
 
 
 def _set(footprint: Footprint) -> str:

@@ -73,7 +73,7 @@ def generator(row: generator_rows.Row) -> dict[str, int]:
         training.update()
 
     step(0)
-    return _counts(lambda: step(1))
+    return counts(lambda: step(1))
 
 
 def vlm(row: vlm_rows.Row) -> dict[str, int]:
@@ -83,10 +83,10 @@ def vlm(row: vlm_rows.Row) -> dict[str, int]:
     images = torch.rand(1, 3, TINY_SIDE, TINY_SIDE) * 2 - 1
     asked = [AskedQuestion(QUESTIONS[0], ANSWER)]
     guide(family, images, asked, POSTFIX)
-    return _counts(lambda: guide(family, images, asked, POSTFIX))
+    return counts(lambda: guide(family, images, asked, POSTFIX))
 
 
-def _counts(step: Callable[[], object]) -> dict[str, int]:
+def counts(step: Callable[[], object]) -> dict[str, int]:
     counter = Counted()
     within: AbstractContextManager[object] = counter
     with within:

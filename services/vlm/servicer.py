@@ -38,16 +38,26 @@ DEFAULT_NEW_TOKENS = 64
 
 
 class VlmServicer(vlm_pb2_grpc.VlmServicer):
-    """``device_id`` is the device's name."""
+    """``device_id`` is the device's name. ``joins``: whether Guide calls that wait together and are
+    alike go through the model together. By default they do on a GPU; on the CPU nothing is gained,
+    and a job's last bits would depend on other jobs."""
 
     def __init__(
-        self, preset: VlmPreset, vlm: VlmFamily, device: DeviceThread, device_id: str = ""
+        self,
+        preset: VlmPreset,
+        vlm: VlmFamily,
+        device: DeviceThread,
+        device_id: str = "",
+        *,
+        joins: bool | None = None,
     ) -> None:
         self._preset = preset
         self._vlm = vlm
         self._device = device
         self._device_id = device_id
-        self._guides = Together(device, self._guide)
+        if joins is None:
+            joins = device.device.type != "cpu"
+        self._guides = Together(device, self._guide, on=joins)
 
     async def Describe(
         self, request: vlm_pb2.VlmDescribeRequest, context: Context

@@ -29,12 +29,18 @@ class Together(Generic[CallT, ResultT]):
 
     A call whose turn comes takes those of its kind along that wait behind it; no call waits for
     others to come. If calls fail together, each is computed alone in its own turn, so that one
-    fails no other.
+    fails no other. Unless it is ``on``, every call is computed alone: a result's last bits depend
+    on its company.
     """
 
     def __init__(
-        self, device: DeviceThread, compute: Callable[[Sequence[CallT]], Sequence[ResultT]]
+        self,
+        device: DeviceThread,
+        compute: Callable[[Sequence[CallT]], Sequence[ResultT]],
+        *,
+        on: bool,
     ) -> None:
+        self._on = on
         self._device = device
         self._compute = compute
         self._waiting: list[_Waiting[CallT, ResultT]] = []
@@ -65,6 +71,8 @@ class Together(Generic[CallT, ResultT]):
         self, one: _Waiting[CallT, ResultT], largest: int
     ) -> list[_Waiting[CallT, ResultT]]:
         company, size = [one], one.size
+        if not self._on:
+            return company
         largest = min(largest, self._largest or largest)
         # A copy: the event loop goes on adding and removing.
         for other in tuple(self._waiting):

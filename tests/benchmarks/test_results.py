@@ -47,7 +47,7 @@ def overlap(saved: Result) -> dict[str, bool]:
 
 
 def batching(saved: Result) -> dict[str, bool]:
-    return {number: ratio <= 1.1 for number, ratio in saved["to_one_by_one"].items()}
+    return {name: ratio <= 0.35 for name, ratio in saved["to_alone"].items()}
 
 
 def start(saved: Result) -> dict[str, bool]:

@@ -199,6 +199,7 @@ def _optimize_spec(vlm: str) -> pb.OptimizeSpec:
             max_grad_norm=1,
             noise_seeds=2,
             checkpoint_every=1,
+            timestep=pb.TIMESTEP_RANDOM,
         ),
         eval=pb.EvalSpec(images=1),
     )

@@ -61,8 +61,13 @@ async def wait_for(device: DeviceThread, calls: int) -> None:
 
 
 @pytest.fixture
+def joins() -> bool | None:
+    return True
+
+
+@pytest.fixture
 async def service(
-    preset: VlmPreset, vlm: VlmFamily, monkeypatch: pytest.MonkeyPatch
+    preset: VlmPreset, vlm: VlmFamily, monkeypatch: pytest.MonkeyPatch, joins: bool | None
 ) -> AsyncIterator[Service]:
     passes = []
     image_features = vlm.image_features
@@ -76,7 +81,7 @@ async def service(
     server = grpc.aio.server(options=LIMITS, interceptors=[StatusInterceptor()])
     small = preset.model_copy(update={"conversations_at_once": 8})
     monkeypatch.setattr(vlm, "preset", small)
-    vlm_pb2_grpc.add_VlmServicer_to_server(VlmServicer(small, vlm, device), server)
+    vlm_pb2_grpc.add_VlmServicer_to_server(VlmServicer(small, vlm, device, joins=joins), server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     async with open_channel(f"127.0.0.1:{port}") as channel:
@@ -179,7 +184,7 @@ async def test_what_was_too_much_for_the_device_is_not_tried_again() -> None:
         return [2 * call for call in calls]
 
     device = DeviceThread("cpu")
-    together: Together[int, int] = Together(device, compute)
+    together: Together[int, int] = Together(device, compute, on=True)
     for passes in ([4, 1, 1, 1, 1], [2, 2]):
         tried.clear()
         with busy(device):
@@ -188,3 +193,13 @@ async def test_what_was_too_much_for_the_device_is_not_tried_again() -> None:
         assert await asyncio.gather(*calls) == [0, 2, 4, 6]
         assert tried == passes
     device.close()
+
+
+@pytest.mark.parametrize("joins", [None], ids=["as it is by default on the CPU"])
+async def test_on_the_cpu_a_jobs_bits_do_not_depend_on_other_jobs(
+    service: Service, images: dict[str, torch.Tensor]
+) -> None:
+    photo = request(images["photo"])
+    answers = await service.answers([photo] * 3)
+    assert [isinstance(one, vlm_pb2.GuideResponse) for one in answers] == [True] * 3
+    assert service.passes == [len(images["photo"])] * 3

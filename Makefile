@@ -31,9 +31,10 @@ lint: setup
 
 test: lint pytest
 
-# Two processes, since many tests wait for something. The tests of one file stay together: they share fixtures.
+# Two processes, since many tests wait for something. The tests of one file stay together: they share
+# fixtures. The longest files come first (tests/conftest.py).
 pytest: setup
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 # What takes minutes: several generators and VLMs with a backup, and hosts that come and go.
 long: setup

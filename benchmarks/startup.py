@@ -57,9 +57,11 @@ def _stack_seconds() -> float:
                 [sys.executable, "-m", "services.local", *flags], stdout=out, stderr=out
             )
         try:
-            while "is ready at" not in log.read_text():
+            while "is ready at" not in log.read_text(encoding="utf-8"):
                 if stack.poll() is not None:
-                    raise RuntimeError(f"the stack did not start:\n{log.read_text()}")
+                    raise RuntimeError(
+                        f"the stack did not start:\n{log.read_text(encoding='utf-8')}"
+                    )
                 time.sleep(0.02)
             return time.monotonic() - begin
         finally:

@@ -14,11 +14,13 @@ from dualprocess.errors import (
     JobCancelled,
     JobFailed,
     JobNotReady,
+    NoLora,
     NotFound,
     RateLimited,
     ServiceUnavailable,
     Unauthorized,
 )
+from dualprocess.lora_forms import LoraForm
 from dualprocess.schemas import (
     AnswersRequest,
     Batch,
@@ -72,9 +74,11 @@ __all__ = [
     "JobNotReady",
     "JobSpec",
     "JobStatus",
+    "LoraForm",
     "LoraOptions",
     "LoraStart",
     "LoraUse",
+    "NoLora",
     "NotFound",
     "OptimizerOptions",
     "Question",

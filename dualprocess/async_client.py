@@ -15,6 +15,8 @@ from httpx_sse import aconnect_sse
 from dualprocess import calls, connection
 from dualprocess.connection import service_url, setting_up
 from dualprocess.errors import RateLimited
+from dualprocess.lora_forms import CARD_FILE, LoraForm, files_of
+from dualprocess.model_card import model_card
 from dualprocess.protocol import (
     DEFAULT_URL,
     FAILURES,
@@ -174,6 +176,22 @@ class AsyncClient:
                 return target
             except FAILURES as error:
                 await asyncio.sleep(tries.pause(error))
+
+    async def pull(
+        self, job_id: str, folder: str | Path, form: LoraForm = LoraForm.DIFFUSERS
+    ) -> list[Path]:
+        """Writes a job's LoRA in this form into ``folder``, as tools load it and a hub takes it:
+        with its pictures, and ``README.md``, its model card. Raises ``NoLora``."""
+        job = await self.job(job_id)
+        names = files_of(job, form)
+        into = Path(folder)
+        await asyncio.to_thread(into.mkdir, parents=True, exist_ok=True)
+        written = [await self.download(job_id, name, into / name) for name in names]
+        listed = (await self.models()).generators
+        base = next((one for one in listed if one.name == job.generator), None)
+        with appearing(into / CARD_FILE) as file:
+            file.write(model_card(job, base, form).encode())
+        return [*written, into / CARD_FILE]
 
     async def read_artifact(self, job_id: str, name: str) -> bytes:
         """An artifact's bytes."""

@@ -14,6 +14,8 @@ from httpx_sse import connect_sse
 from dualprocess import calls, connection
 from dualprocess.connection import service_url, setting_up
 from dualprocess.errors import RateLimited
+from dualprocess.lora_forms import CARD_FILE, LoraForm, files_of
+from dualprocess.model_card import model_card
 from dualprocess.protocol import (
     DEFAULT_URL,
     FAILURES,
@@ -171,6 +173,22 @@ class Client:
                 return target
             except FAILURES as error:
                 time.sleep(tries.pause(error))
+
+    def pull(
+        self, job_id: str, folder: str | Path, form: LoraForm = LoraForm.DIFFUSERS
+    ) -> list[Path]:
+        """Writes a job's LoRA in this form into ``folder``, as tools load it and a hub takes it:
+        with its pictures, and ``README.md``, its model card. Raises ``NoLora``."""
+        job = self.job(job_id)
+        names = files_of(job, form)
+        into = Path(folder)
+        into.mkdir(parents=True, exist_ok=True)
+        written = [self.download(job_id, name, into / name) for name in names]
+        listed = self.models().generators
+        base = next((one for one in listed if one.name == job.generator), None)
+        with appearing(into / CARD_FILE) as file:
+            file.write(model_card(job, base, form).encode())
+        return [*written, into / CARD_FILE]
 
     def read_artifact(self, job_id: str, name: str) -> bytes:
         """An artifact's bytes."""

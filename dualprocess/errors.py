@@ -16,7 +16,9 @@
     ├── JobFailed             the awaited job ended as failed
     ├── JobCancelled          the awaited job ended as cancelled
     ├── JobNotReady           the awaited job was not done in time
-    └── TrackingFailed        a job could not be sent to an experiment tracker
+    ├── TrackingFailed        a job could not be sent to an experiment tracker
+    ├── NoLora                the job has no LoRA, or none in the form that was asked for
+    └── PushFailed            a LoRA could not be put on a hub
 """
 
 from __future__ import annotations
@@ -106,3 +108,11 @@ class JobNotReady(DualProcessError):
 
 class TrackingFailed(DualProcessError):
     """A job can't be tracked, or the tracker refused it."""
+
+
+class PushFailed(DualProcessError):
+    """A LoRA could not be put on a hub. The message says why, and what to do."""
+
+
+class NoLora(DualProcessError):
+    """The job has no LoRA, or none in the form that was asked for. The message says why."""

@@ -33,6 +33,7 @@ from dualprocess.cli.session import (
 )
 from dualprocess.cli.watching import ended
 from dualprocess.cli.watching import watch as watch_job
+from dualprocess.lora_forms import LoraForm
 from dualprocess.protocol import DEFAULT_URL
 from dualprocess.schemas import Job, JobStatus
 
@@ -167,13 +168,26 @@ def pull(
     to: Annotated[
         Path | None, typer.Option(help="Folder for the files; by default named by the job's id.")
     ] = None,
+    form: Annotated[
+        LoraForm | None,
+        typer.Option(
+            "--as", help="Only the LoRA in this form, with its pictures and a model card."
+        ),
+    ] = None,
     url: Url = DEFAULT_URL,
     api_key: ApiKey = None,
     json: Json = False,
 ) -> None:
-    """Download all files of a job."""
+    """Download all files of a job, or its LoRA in the form that a tool loads."""
     folder = to or Path(job_id)
     with connected(url, api_key) as client:
+        if form is not None:
+            paths = client.pull(job_id, folder, form)
+            if json:
+                tell_json([{"name": path.name, "path": str(path)} for path in paths])
+            else:
+                tell("\n".join(map(str, paths)))
+            return
         job = client.job(job_id)
         if not job.artifacts:
             fail(f"job {job.id} is {job.status} and has no files yet", BAD_INPUT)

@@ -32,7 +32,7 @@ from dualprocess.schemas.jobs import (
     Scores,
 )
 from dualprocess.schemas.messages import WebhookMessage
-from dualprocess.schemas.models import GeneratorInfo, ModelList, Version, VlmInfo
+from dualprocess.schemas.models import GeneratorInfo, License, ModelList, Version, VlmInfo
 from dualprocess.schemas.problems import FieldError, Problem
 from dualprocess.schemas.questions import DEFAULT_POSTFIX, Question, VisualPrompt
 from dualprocess.schemas.replies import AnswersReply, ExpansionReply, QuestionsReply
@@ -115,6 +115,7 @@ __all__ = [
     "JobSpec",
     "JobStatus",
     "JudgeScores",
+    "License",
     "LoraOptions",
     "LoraSettings",
     "LoraStart",

@@ -111,9 +111,12 @@ TrainSeed = Annotated[
         "order of the prompts."
     ),
 ]
-Subsample = Annotated[
-    bool,
-    Field(description="Train at a random timestep of the sampler; false: at its last one."),
+Timestep = Annotated[
+    Literal["random", "first", "last"],
+    Field(
+        description="The timestep of the sampler at which a step trains. `first`: no denoiser call "
+        "comes before it, so a step takes less time; `random` draws one for each step."
+    ),
 ]
 CheckpointEvery = Annotated[
     int,

@@ -16,10 +16,26 @@ from dualprocess.schemas.settings import (
 )
 
 
+class License(Model):
+    """The licence of a model, in the words of the hub's model cards."""
+
+    id: Annotated[
+        str, Field(description="The hub's identifier, like apache-2.0; other: see name and link.")
+    ]
+    name: str | None = None
+    link: str | None = None
+
+
 class GeneratorInfo(Model):
     name: str
     family: str
     model: str
+    is_on_hub: Annotated[
+        bool, Field(description="Whether `model` is a name on the hub; else a folder.")
+    ] = False
+    license: Annotated[
+        License | None, Field(description="Of the model; null if the preset does not say.")
+    ] = None
     live_workers: int
     image: ImageSettings
     lora: LoraSettings

@@ -33,7 +33,7 @@ from dualprocess.schemas.fields import (
     SafetensorsBytes,
     Side,
     Steps,
-    Subsample,
+    Timestep,
     TrainSeed,
     Weight,
     WeightDecay,
@@ -95,8 +95,18 @@ class OptimizerSettings(Model):
     max_grad_norm: GradNorm = 1.0
     seed: TrainSeed = 100
     noise_seeds: NoiseSeeds = None
-    subsample: Subsample = True
+    timestep: Timestep = "random"
     checkpoint_every: CheckpointEvery = 20
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_an_earlier_version(cls, values: Any) -> Any:
+        """Jobs that were stored, and presets that were written, with ``subsample``."""
+        if isinstance(values, dict) and isinstance(values.get("subsample"), bool):
+            values = dict(values)
+            subsample = values.pop("subsample")
+            values.setdefault("timestep", "random" if subsample else "last")
+        return values
 
 
 class GuardSettings(Model):
@@ -145,8 +155,18 @@ class OptimizerOptions(Model):
     max_grad_norm: GradNorm | None = None
     seed: TrainSeed | None = None
     noise_seeds: NoiseSeeds = None
-    subsample: Subsample | None = None
+    timestep: Timestep | None = None
     checkpoint_every: CheckpointEvery | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named_otherwise(cls, values: Any) -> Any:
+        if isinstance(values, dict) and "subsample" in values:
+            raise ValueError(
+                "subsample is now optimizer.timestep: write timestep: random for subsample: true, "
+                "timestep: last for false"
+            )
+        return values
 
 
 class EvalOptions(Model):

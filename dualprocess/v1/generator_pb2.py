@@ -26,15 +26,17 @@ from dualprocess.v1 import tensor_pb2 as dualprocess_dot_v1_dot_tensor__pb2
 from dualprocess.v1 import vlm_pb2 as dualprocess_dot_v1_dot_vlm__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x64ualprocess/v1/generator.proto\x12\x0e\x64ualprocess.v1\x1a\x1b\x64ualprocess/v1/tensor.proto\x1a\x18\x64ualprocess/v1/vlm.proto\"\x1a\n\x18GeneratorDescribeRequest\"\xc7\x01\n\x19GeneratorDescribeResponse\x12\x0e\n\x06preset\x18\x01 \x01(\t\x12\x0e\n\x06\x66\x61mily\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12$\n\x05\x64type\x18\x04 \x01(\x0e\x32\x15.dualprocess.v1.Dtype\x12\x0e\n\x06\x64\x65vice\x18\x05 \x01(\t\x12\x0f\n\x07version\x18\x06 \x01(\t\x12\x11\n\tdevice_id\x18\x07 \x01(\t\x12\x0e\n\x06memory\x18\x08 \x01(\t\x12\x11\n\tquantized\x18\t \x01(\t\"5\n\tBlobChunk\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12\x0c\n\x04last\x18\x03 \x01(\x08\"x\n\tImageSpec\x12\r\n\x05width\x18\x01 \x01(\r\x12\x0e\n\x06height\x18\x02 \x01(\r\x12\x1b\n\x13num_inference_steps\x18\x03 \x01(\r\x12\x16\n\x0eguidance_scale\x18\x04 \x01(\x02\x12\x17\n\x0fnegative_prompt\x18\x05 \x01(\t\"\xb1\x01\n\x08LoraSpec\x12\x0c\n\x04rank\x18\x01 \x01(\r\x12\r\n\x05\x61lpha\x18\x02 \x01(\x02\x12\x0e\n\x06weight\x18\x03 \x01(\x02\x12\x16\n\x0etarget_modules\x18\x04 \x03(\t\x12&\n\x04init\x18\x05 \x01(\x0e\x32\x18.dualprocess.v1.LoraInit\x12\x12\n\nstart_blob\x18\x06 \x01(\t\x12$\n\x05\x64type\x18\x07 \x01(\x0e\x32\x15.dualprocess.v1.Dtype\"\xca\x01\n\rOptimizerSpec\x12\r\n\x05steps\x18\x01 \x01(\r\x12\r\n\x05\x62\x61tch\x18\x02 \x01(\r\x12\x12\n\naccumulate\x18\x03 \x01(\r\x12\n\n\x02lr\x18\x04 \x01(\x02\x12\x14\n\x0cweight_decay\x18\x05 \x01(\x02\x12\x15\n\rmax_grad_norm\x18\x06 \x01(\x02\x12\x0c\n\x04seed\x18\x07 \x01(\x04\x12\x13\n\x0bnoise_seeds\x18\x08 \x01(\r\x12\x11\n\tsubsample\x18\t \x01(\x08\x12\x18\n\x10\x63heckpoint_every\x18\n \x01(\r\"7\n\x08\x45valSpec\x12\x0e\n\x06images\x18\x01 \x01(\r\x12\x0c\n\x04seed\x18\x02 \x01(\x04\x12\r\n\x05\x65very\x18\x03 \x01(\r\"=\n\x0bVlmEndpoint\x12\x0e\n\x06preset\x18\x01 \x01(\t\x12\x0e\n\x06target\x18\x02 \x01(\t\x12\x0e\n\x06weight\x18\x03 \x01(\x02\"$\n\x06Resume\x12\x0c\n\x04\x62lob\x18\x01 \x01(\t\x12\x0c\n\x04step\x18\x02 \x01(\r\"?\n\tGuardSpec\x12\x0e\n\x06\x61nchor\x18\x01 \x01(\x02\x12\x0e\n\x06margin\x18\x02 \x01(\x02\x12\x12\n\nworst_case\x18\x03 \x01(\x02\"\x8f\x03\n\x0cOptimizeSpec\x12\x0f\n\x07prompts\x18\x01 \x03(\t\x12+\n\tquestions\x18\x02 \x03(\x0b\x32\x18.dualprocess.v1.Question\x12\x18\n\x10question_postfix\x18\x03 \x01(\t\x12)\n\x04vlms\x18\x04 \x03(\x0b\x32\x1b.dualprocess.v1.VlmEndpoint\x12(\n\x05image\x18\x05 \x01(\x0b\x32\x19.dualprocess.v1.ImageSpec\x12&\n\x04lora\x18\x06 \x01(\x0b\x32\x18.dualprocess.v1.LoraSpec\x12\x30\n\toptimizer\x18\x07 \x01(\x0b\x32\x1d.dualprocess.v1.OptimizerSpec\x12&\n\x04\x65val\x18\x08 \x01(\x0b\x32\x18.dualprocess.v1.EvalSpec\x12&\n\x06resume\x18\t \x01(\x0b\x32\x16.dualprocess.v1.Resume\x12(\n\x05guard\x18\n \x01(\x0b\x32\x19.dualprocess.v1.GuardSpec\"\x9b\x01\n\x0fOptimizeRequest\x12,\n\x04spec\x18\x01 \x01(\x0b\x32\x1c.dualprocess.v1.OptimizeSpecH\x00\x12$\n\x04stop\x18\x02 \x01(\x0b\x32\x14.dualprocess.v1.StopH\x00\x12)\n\x04\x62lob\x18\x03 \x01(\x0b\x32\x19.dualprocess.v1.BlobChunkH\x00\x42\t\n\x07message\"\x17\n\x04Stop\x12\x0f\n\x07suspend\x18\x01 \x01(\x08\"\xe6\x03\n\x10OptimizeResponse\x12*\n\x07started\x18\x01 \x01(\x0b\x32\x17.dualprocess.v1.StartedH\x00\x12$\n\x04step\x18\x02 \x01(\x0b\x32\x14.dualprocess.v1.StepH\x00\x12*\n\x07waiting\x18\x03 \x01(\x0b\x32\x17.dualprocess.v1.WaitingH\x00\x12*\n\x07preview\x18\x04 \x01(\x0b\x32\x17.dualprocess.v1.PreviewH\x00\x12-\n\x08\x61rtifact\x18\x05 \x01(\x0b\x32\x19.dualprocess.v1.BlobChunkH\x00\x12,\n\x08\x66inished\x18\x06 \x01(\x0b\x32\x18.dualprocess.v1.FinishedH\x00\x12\x30\n\ncheckpoint\x18\x07 \x01(\x0b\x32\x1a.dualprocess.v1.CheckpointH\x00\x12.\n\x07skipped\x18\x08 \x01(\x0b\x32\x1b.dualprocess.v1.SkippedStepH\x00\x12\x30\n\ncollateral\x18\t \x01(\x0b\x32\x1a.dualprocess.v1.CollateralH\x00\x12,\n\x08warnings\x18\n \x01(\x0b\x32\x18.dualprocess.v1.WarningsH\x00\x42\t\n\x07message\"\x1d\n\x08Warnings\x12\x11\n\tsentences\x18\x01 \x03(\t\"6\n\x07Started\x12\x1c\n\x14trainable_parameters\x18\x01 \x01(\x04\x12\r\n\x05steps\x18\x02 \x01(\r\"Z\n\x0bStepTimings\x12\x0f\n\x07\x66orward\x18\x01 \x01(\x02\x12\x0b\n\x03vlm\x18\x02 \x01(\x02\x12\x0c\n\x04wire\x18\x03 \x01(\x02\x12\x10\n\x08\x62\x61\x63kward\x18\x04 \x01(\x02\x12\r\n\x05total\x18\x05 \x01(\x02\"\xc4\x01\n\x04Step\x12\x0c\n\x04step\x18\x01 \x01(\r\x12\x0c\n\x04loss\x18\x02 \x01(\x02\x12/\n\tquestions\x18\x03 \x03(\x0b\x32\x1c.dualprocess.v1.AnswerResult\x12\x11\n\tgrad_norm\x18\x04 \x01(\x02\x12,\n\x07timings\x18\x05 \x01(\x0b\x32\x1b.dualprocess.v1.StepTimings\x12.\n\ncollateral\x18\x06 \x01(\x0b\x32\x1a.dualprocess.v1.Collateral\"A\n\nCollateral\x12\r\n\x05\x64rift\x18\x01 \x01(\x02\x12\x16\n\tdiversity\x18\x02 \x01(\x02H\x00\x88\x01\x01\x42\x0c\n\n_diversity\"+\n\x0bSkippedStep\x12\x0c\n\x04step\x18\x01 \x01(\r\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\x19\n\x07Waiting\x12\x0e\n\x06reason\x18\x01 \x01(\t\"4\n\x07Preview\x12\x0c\n\x04step\x18\x01 \x01(\r\x12\x0c\n\x04seed\x18\x02 \x01(\x04\x12\r\n\x05image\x18\x03 \x01(\x0c\"D\n\nCheckpoint\x12\x0c\n\x04step\x18\x01 \x01(\r\x12(\n\x05piece\x18\x02 \x01(\x0b\x32\x19.dualprocess.v1.BlobChunk\"R\n\x08\x46inished\x12\x12\n\nsteps_done\x18\x01 \x01(\r\x12\x0f\n\x07stopped\x18\x02 \x01(\x08\x12\x11\n\tsuspended\x18\x03 \x01(\x08\x12\x0e\n\x06\x66\x61iled\x18\x04 \x01(\t\"-\n\rLoraReference\x12\x0c\n\x04\x62lob\x18\x01 \x01(\t\x12\x0e\n\x06weight\x18\x02 \x01(\x02\"\x85\x01\n\x0cGenerateSpec\x12\x0e\n\x06prompt\x18\x01 \x01(\t\x12(\n\x05image\x18\x02 \x01(\x0b\x32\x19.dualprocess.v1.ImageSpec\x12\r\n\x05seeds\x18\x03 \x03(\x04\x12,\n\x05loras\x18\x04 \x03(\x0b\x32\x1d.dualprocess.v1.LoraReference\"u\n\x0fGenerateRequest\x12,\n\x04spec\x18\x01 \x01(\x0b\x32\x1c.dualprocess.v1.GenerateSpecH\x00\x12)\n\x04\x62lob\x18\x02 \x01(\x0b\x32\x19.dualprocess.v1.BlobChunkH\x00\x42\t\n\x07message\"A\n\x10GenerateResponse\x12\x0c\n\x04seed\x18\x01 \x01(\x04\x12\r\n\x05image\x18\x02 \x01(\x0c\x12\x10\n\x08warnings\x18\x03 \x03(\t*T\n\x08LoraInit\x12\x19\n\x15LORA_INIT_UNSPECIFIED\x10\x00\x12\x16\n\x12LORA_INIT_GAUSSIAN\x10\x01\x12\x15\n\x11LORA_INIT_KAIMING\x10\x02\x32\x92\x02\n\tGenerator\x12_\n\x08\x44\x65scribe\x12(.dualprocess.v1.GeneratorDescribeRequest\x1a).dualprocess.v1.GeneratorDescribeResponse\x12Q\n\x08Optimize\x12\x1f.dualprocess.v1.OptimizeRequest\x1a .dualprocess.v1.OptimizeResponse(\x01\x30\x01\x12Q\n\x08Generate\x12\x1f.dualprocess.v1.GenerateRequest\x1a .dualprocess.v1.GenerateResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x64ualprocess/v1/generator.proto\x12\x0e\x64ualprocess.v1\x1a\x1b\x64ualprocess/v1/tensor.proto\x1a\x18\x64ualprocess/v1/vlm.proto\"\x1a\n\x18GeneratorDescribeRequest\"\xc7\x01\n\x19GeneratorDescribeResponse\x12\x0e\n\x06preset\x18\x01 \x01(\t\x12\x0e\n\x06\x66\x61mily\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12$\n\x05\x64type\x18\x04 \x01(\x0e\x32\x15.dualprocess.v1.Dtype\x12\x0e\n\x06\x64\x65vice\x18\x05 \x01(\t\x12\x0f\n\x07version\x18\x06 \x01(\t\x12\x11\n\tdevice_id\x18\x07 \x01(\t\x12\x0e\n\x06memory\x18\x08 \x01(\t\x12\x11\n\tquantized\x18\t \x01(\t\"5\n\tBlobChunk\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12\x0c\n\x04last\x18\x03 \x01(\x08\"x\n\tImageSpec\x12\r\n\x05width\x18\x01 \x01(\r\x12\x0e\n\x06height\x18\x02 \x01(\r\x12\x1b\n\x13num_inference_steps\x18\x03 \x01(\r\x12\x16\n\x0eguidance_scale\x18\x04 \x01(\x02\x12\x17\n\x0fnegative_prompt\x18\x05 \x01(\t\"\xb1\x01\n\x08LoraSpec\x12\x0c\n\x04rank\x18\x01 \x01(\r\x12\r\n\x05\x61lpha\x18\x02 \x01(\x02\x12\x0e\n\x06weight\x18\x03 \x01(\x02\x12\x16\n\x0etarget_modules\x18\x04 \x03(\t\x12&\n\x04init\x18\x05 \x01(\x0e\x32\x18.dualprocess.v1.LoraInit\x12\x12\n\nstart_blob\x18\x06 \x01(\t\x12$\n\x05\x64type\x18\x07 \x01(\x0e\x32\x15.dualprocess.v1.Dtype\"\xf4\x01\n\rOptimizerSpec\x12\r\n\x05steps\x18\x01 \x01(\r\x12\r\n\x05\x62\x61tch\x18\x02 \x01(\r\x12\x12\n\naccumulate\x18\x03 \x01(\r\x12\n\n\x02lr\x18\x04 \x01(\x02\x12\x14\n\x0cweight_decay\x18\x05 \x01(\x02\x12\x15\n\rmax_grad_norm\x18\x06 \x01(\x02\x12\x0c\n\x04seed\x18\x07 \x01(\x04\x12\x13\n\x0bnoise_seeds\x18\x08 \x01(\r\x12\x18\n\x10\x63heckpoint_every\x18\n \x01(\r\x12*\n\x08timestep\x18\x0b \x01(\x0e\x32\x18.dualprocess.v1.TimestepJ\x04\x08\t\x10\nR\tsubsample\"7\n\x08\x45valSpec\x12\x0e\n\x06images\x18\x01 \x01(\r\x12\x0c\n\x04seed\x18\x02 \x01(\x04\x12\r\n\x05\x65very\x18\x03 \x01(\r\"=\n\x0bVlmEndpoint\x12\x0e\n\x06preset\x18\x01 \x01(\t\x12\x0e\n\x06target\x18\x02 \x01(\t\x12\x0e\n\x06weight\x18\x03 \x01(\x02\"$\n\x06Resume\x12\x0c\n\x04\x62lob\x18\x01 \x01(\t\x12\x0c\n\x04step\x18\x02 \x01(\r\"?\n\tGuardSpec\x12\x0e\n\x06\x61nchor\x18\x01 \x01(\x02\x12\x0e\n\x06margin\x18\x02 \x01(\x02\x12\x12\n\nworst_case\x18\x03 \x01(\x02\"\x8f\x03\n\x0cOptimizeSpec\x12\x0f\n\x07prompts\x18\x01 \x03(\t\x12+\n\tquestions\x18\x02 \x03(\x0b\x32\x18.dualprocess.v1.Question\x12\x18\n\x10question_postfix\x18\x03 \x01(\t\x12)\n\x04vlms\x18\x04 \x03(\x0b\x32\x1b.dualprocess.v1.VlmEndpoint\x12(\n\x05image\x18\x05 \x01(\x0b\x32\x19.dualprocess.v1.ImageSpec\x12&\n\x04lora\x18\x06 \x01(\x0b\x32\x18.dualprocess.v1.LoraSpec\x12\x30\n\toptimizer\x18\x07 \x01(\x0b\x32\x1d.dualprocess.v1.OptimizerSpec\x12&\n\x04\x65val\x18\x08 \x01(\x0b\x32\x18.dualprocess.v1.EvalSpec\x12&\n\x06resume\x18\t \x01(\x0b\x32\x16.dualprocess.v1.Resume\x12(\n\x05guard\x18\n \x01(\x0b\x32\x19.dualprocess.v1.GuardSpec\"\x9b\x01\n\x0fOptimizeRequest\x12,\n\x04spec\x18\x01 \x01(\x0b\x32\x1c.dualprocess.v1.OptimizeSpecH\x00\x12$\n\x04stop\x18\x02 \x01(\x0b\x32\x14.dualprocess.v1.StopH\x00\x12)\n\x04\x62lob\x18\x03 \x01(\x0b\x32\x19.dualprocess.v1.BlobChunkH\x00\x42\t\n\x07message\"\x17\n\x04Stop\x12\x0f\n\x07suspend\x18\x01 \x01(\x08\"\xe6\x03\n\x10OptimizeResponse\x12*\n\x07started\x18\x01 \x01(\x0b\x32\x17.dualprocess.v1.StartedH\x00\x12$\n\x04step\x18\x02 \x01(\x0b\x32\x14.dualprocess.v1.StepH\x00\x12*\n\x07waiting\x18\x03 \x01(\x0b\x32\x17.dualprocess.v1.WaitingH\x00\x12*\n\x07preview\x18\x04 \x01(\x0b\x32\x17.dualprocess.v1.PreviewH\x00\x12-\n\x08\x61rtifact\x18\x05 \x01(\x0b\x32\x19.dualprocess.v1.BlobChunkH\x00\x12,\n\x08\x66inished\x18\x06 \x01(\x0b\x32\x18.dualprocess.v1.FinishedH\x00\x12\x30\n\ncheckpoint\x18\x07 \x01(\x0b\x32\x1a.dualprocess.v1.CheckpointH\x00\x12.\n\x07skipped\x18\x08 \x01(\x0b\x32\x1b.dualprocess.v1.SkippedStepH\x00\x12\x30\n\ncollateral\x18\t \x01(\x0b\x32\x1a.dualprocess.v1.CollateralH\x00\x12,\n\x08warnings\x18\n \x01(\x0b\x32\x18.dualprocess.v1.WarningsH\x00\x42\t\n\x07message\"\x1d\n\x08Warnings\x12\x11\n\tsentences\x18\x01 \x03(\t\"6\n\x07Started\x12\x1c\n\x14trainable_parameters\x18\x01 \x01(\x04\x12\r\n\x05steps\x18\x02 \x01(\r\"Z\n\x0bStepTimings\x12\x0f\n\x07\x66orward\x18\x01 \x01(\x02\x12\x0b\n\x03vlm\x18\x02 \x01(\x02\x12\x0c\n\x04wire\x18\x03 \x01(\x02\x12\x10\n\x08\x62\x61\x63kward\x18\x04 \x01(\x02\x12\r\n\x05total\x18\x05 \x01(\x02\"\xc4\x01\n\x04Step\x12\x0c\n\x04step\x18\x01 \x01(\r\x12\x0c\n\x04loss\x18\x02 \x01(\x02\x12/\n\tquestions\x18\x03 \x03(\x0b\x32\x1c.dualprocess.v1.AnswerResult\x12\x11\n\tgrad_norm\x18\x04 \x01(\x02\x12,\n\x07timings\x18\x05 \x01(\x0b\x32\x1b.dualprocess.v1.StepTimings\x12.\n\ncollateral\x18\x06 \x01(\x0b\x32\x1a.dualprocess.v1.Collateral\"A\n\nCollateral\x12\r\n\x05\x64rift\x18\x01 \x01(\x02\x12\x16\n\tdiversity\x18\x02 \x01(\x02H\x00\x88\x01\x01\x42\x0c\n\n_diversity\"+\n\x0bSkippedStep\x12\x0c\n\x04step\x18\x01 \x01(\r\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\x19\n\x07Waiting\x12\x0e\n\x06reason\x18\x01 \x01(\t\"4\n\x07Preview\x12\x0c\n\x04step\x18\x01 \x01(\r\x12\x0c\n\x04seed\x18\x02 \x01(\x04\x12\r\n\x05image\x18\x03 \x01(\x0c\"D\n\nCheckpoint\x12\x0c\n\x04step\x18\x01 \x01(\r\x12(\n\x05piece\x18\x02 \x01(\x0b\x32\x19.dualprocess.v1.BlobChunk\"R\n\x08\x46inished\x12\x12\n\nsteps_done\x18\x01 \x01(\r\x12\x0f\n\x07stopped\x18\x02 \x01(\x08\x12\x11\n\tsuspended\x18\x03 \x01(\x08\x12\x0e\n\x06\x66\x61iled\x18\x04 \x01(\t\"-\n\rLoraReference\x12\x0c\n\x04\x62lob\x18\x01 \x01(\t\x12\x0e\n\x06weight\x18\x02 \x01(\x02\"\x85\x01\n\x0cGenerateSpec\x12\x0e\n\x06prompt\x18\x01 \x01(\t\x12(\n\x05image\x18\x02 \x01(\x0b\x32\x19.dualprocess.v1.ImageSpec\x12\r\n\x05seeds\x18\x03 \x03(\x04\x12,\n\x05loras\x18\x04 \x03(\x0b\x32\x1d.dualprocess.v1.LoraReference\"u\n\x0fGenerateRequest\x12,\n\x04spec\x18\x01 \x01(\x0b\x32\x1c.dualprocess.v1.GenerateSpecH\x00\x12)\n\x04\x62lob\x18\x02 \x01(\x0b\x32\x19.dualprocess.v1.BlobChunkH\x00\x42\t\n\x07message\"A\n\x10GenerateResponse\x12\x0c\n\x04seed\x18\x01 \x01(\x04\x12\r\n\x05image\x18\x02 \x01(\x0c\x12\x10\n\x08warnings\x18\x03 \x03(\t*`\n\x08Timestep\x12\x18\n\x14TIMESTEP_UNSPECIFIED\x10\x00\x12\x13\n\x0fTIMESTEP_RANDOM\x10\x01\x12\x12\n\x0eTIMESTEP_FIRST\x10\x02\x12\x11\n\rTIMESTEP_LAST\x10\x03*T\n\x08LoraInit\x12\x19\n\x15LORA_INIT_UNSPECIFIED\x10\x00\x12\x16\n\x12LORA_INIT_GAUSSIAN\x10\x01\x12\x15\n\x11LORA_INIT_KAIMING\x10\x02\x32\x92\x02\n\tGenerator\x12_\n\x08\x44\x65scribe\x12(.dualprocess.v1.GeneratorDescribeRequest\x1a).dualprocess.v1.GeneratorDescribeResponse\x12Q\n\x08Optimize\x12\x1f.dualprocess.v1.OptimizeRequest\x1a .dualprocess.v1.OptimizeResponse(\x01\x30\x01\x12Q\n\x08Generate\x12\x1f.dualprocess.v1.GenerateRequest\x1a .dualprocess.v1.GenerateResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'dualprocess.v1.generator_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_LORAINIT']._serialized_start=3288
-  _globals['_LORAINIT']._serialized_end=3372
+  _globals['_TIMESTEP']._serialized_start=3330
+  _globals['_TIMESTEP']._serialized_end=3426
+  _globals['_LORAINIT']._serialized_start=3428
+  _globals['_LORAINIT']._serialized_end=3512
   _globals['_GENERATORDESCRIBEREQUEST']._serialized_start=105
   _globals['_GENERATORDESCRIBEREQUEST']._serialized_end=131
   _globals['_GENERATORDESCRIBERESPONSE']._serialized_start=134
@@ -46,51 +48,51 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LORASPEC']._serialized_start=513
   _globals['_LORASPEC']._serialized_end=690
   _globals['_OPTIMIZERSPEC']._serialized_start=693
-  _globals['_OPTIMIZERSPEC']._serialized_end=895
-  _globals['_EVALSPEC']._serialized_start=897
-  _globals['_EVALSPEC']._serialized_end=952
-  _globals['_VLMENDPOINT']._serialized_start=954
-  _globals['_VLMENDPOINT']._serialized_end=1015
-  _globals['_RESUME']._serialized_start=1017
-  _globals['_RESUME']._serialized_end=1053
-  _globals['_GUARDSPEC']._serialized_start=1055
-  _globals['_GUARDSPEC']._serialized_end=1118
-  _globals['_OPTIMIZESPEC']._serialized_start=1121
-  _globals['_OPTIMIZESPEC']._serialized_end=1520
-  _globals['_OPTIMIZEREQUEST']._serialized_start=1523
-  _globals['_OPTIMIZEREQUEST']._serialized_end=1678
-  _globals['_STOP']._serialized_start=1680
-  _globals['_STOP']._serialized_end=1703
-  _globals['_OPTIMIZERESPONSE']._serialized_start=1706
-  _globals['_OPTIMIZERESPONSE']._serialized_end=2192
-  _globals['_WARNINGS']._serialized_start=2194
-  _globals['_WARNINGS']._serialized_end=2223
-  _globals['_STARTED']._serialized_start=2225
-  _globals['_STARTED']._serialized_end=2279
-  _globals['_STEPTIMINGS']._serialized_start=2281
-  _globals['_STEPTIMINGS']._serialized_end=2371
-  _globals['_STEP']._serialized_start=2374
-  _globals['_STEP']._serialized_end=2570
-  _globals['_COLLATERAL']._serialized_start=2572
-  _globals['_COLLATERAL']._serialized_end=2637
-  _globals['_SKIPPEDSTEP']._serialized_start=2639
-  _globals['_SKIPPEDSTEP']._serialized_end=2682
-  _globals['_WAITING']._serialized_start=2684
-  _globals['_WAITING']._serialized_end=2709
-  _globals['_PREVIEW']._serialized_start=2711
-  _globals['_PREVIEW']._serialized_end=2763
-  _globals['_CHECKPOINT']._serialized_start=2765
-  _globals['_CHECKPOINT']._serialized_end=2833
-  _globals['_FINISHED']._serialized_start=2835
-  _globals['_FINISHED']._serialized_end=2917
-  _globals['_LORAREFERENCE']._serialized_start=2919
-  _globals['_LORAREFERENCE']._serialized_end=2964
-  _globals['_GENERATESPEC']._serialized_start=2967
-  _globals['_GENERATESPEC']._serialized_end=3100
-  _globals['_GENERATEREQUEST']._serialized_start=3102
-  _globals['_GENERATEREQUEST']._serialized_end=3219
-  _globals['_GENERATERESPONSE']._serialized_start=3221
-  _globals['_GENERATERESPONSE']._serialized_end=3286
-  _globals['_GENERATOR']._serialized_start=3375
-  _globals['_GENERATOR']._serialized_end=3649
+  _globals['_OPTIMIZERSPEC']._serialized_end=937
+  _globals['_EVALSPEC']._serialized_start=939
+  _globals['_EVALSPEC']._serialized_end=994
+  _globals['_VLMENDPOINT']._serialized_start=996
+  _globals['_VLMENDPOINT']._serialized_end=1057
+  _globals['_RESUME']._serialized_start=1059
+  _globals['_RESUME']._serialized_end=1095
+  _globals['_GUARDSPEC']._serialized_start=1097
+  _globals['_GUARDSPEC']._serialized_end=1160
+  _globals['_OPTIMIZESPEC']._serialized_start=1163
+  _globals['_OPTIMIZESPEC']._serialized_end=1562
+  _globals['_OPTIMIZEREQUEST']._serialized_start=1565
+  _globals['_OPTIMIZEREQUEST']._serialized_end=1720
+  _globals['_STOP']._serialized_start=1722
+  _globals['_STOP']._serialized_end=1745
+  _globals['_OPTIMIZERESPONSE']._serialized_start=1748
+  _globals['_OPTIMIZERESPONSE']._serialized_end=2234
+  _globals['_WARNINGS']._serialized_start=2236
+  _globals['_WARNINGS']._serialized_end=2265
+  _globals['_STARTED']._serialized_start=2267
+  _globals['_STARTED']._serialized_end=2321
+  _globals['_STEPTIMINGS']._serialized_start=2323
+  _globals['_STEPTIMINGS']._serialized_end=2413
+  _globals['_STEP']._serialized_start=2416
+  _globals['_STEP']._serialized_end=2612
+  _globals['_COLLATERAL']._serialized_start=2614
+  _globals['_COLLATERAL']._serialized_end=2679
+  _globals['_SKIPPEDSTEP']._serialized_start=2681
+  _globals['_SKIPPEDSTEP']._serialized_end=2724
+  _globals['_WAITING']._serialized_start=2726
+  _globals['_WAITING']._serialized_end=2751
+  _globals['_PREVIEW']._serialized_start=2753
+  _globals['_PREVIEW']._serialized_end=2805
+  _globals['_CHECKPOINT']._serialized_start=2807
+  _globals['_CHECKPOINT']._serialized_end=2875
+  _globals['_FINISHED']._serialized_start=2877
+  _globals['_FINISHED']._serialized_end=2959
+  _globals['_LORAREFERENCE']._serialized_start=2961
+  _globals['_LORAREFERENCE']._serialized_end=3006
+  _globals['_GENERATESPEC']._serialized_start=3009
+  _globals['_GENERATESPEC']._serialized_end=3142
+  _globals['_GENERATEREQUEST']._serialized_start=3144
+  _globals['_GENERATEREQUEST']._serialized_end=3261
+  _globals['_GENERATERESPONSE']._serialized_start=3263
+  _globals['_GENERATERESPONSE']._serialized_end=3328
+  _globals['_GENERATOR']._serialized_start=3515
+  _globals['_GENERATOR']._serialized_end=3789
 # @@protoc_insertion_point(module_scope)

@@ -21,6 +21,27 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _Timestep:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _TimestepEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Timestep.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    TIMESTEP_UNSPECIFIED: _Timestep.ValueType  # 0
+    TIMESTEP_RANDOM: _Timestep.ValueType  # 1
+    """Another one for each step, each as likely."""
+    TIMESTEP_FIRST: _Timestep.ValueType  # 2
+    TIMESTEP_LAST: _Timestep.ValueType  # 3
+
+class Timestep(_Timestep, metaclass=_TimestepEnumTypeWrapper): ...
+
+TIMESTEP_UNSPECIFIED: Timestep.ValueType  # 0
+TIMESTEP_RANDOM: Timestep.ValueType  # 1
+"""Another one for each step, each as likely."""
+TIMESTEP_FIRST: Timestep.ValueType  # 2
+TIMESTEP_LAST: Timestep.ValueType  # 3
+Global___Timestep: _TypeAlias = Timestep  # noqa: Y015
+
 class _LoraInit:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -220,8 +241,8 @@ class OptimizerSpec(_message.Message):
     MAX_GRAD_NORM_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
     NOISE_SEEDS_FIELD_NUMBER: _builtins.int
-    SUBSAMPLE_FIELD_NUMBER: _builtins.int
     CHECKPOINT_EVERY_FIELD_NUMBER: _builtins.int
+    TIMESTEP_FIELD_NUMBER: _builtins.int
     steps: _builtins.int
     batch: _builtins.int
     """Images in one denoiser call."""
@@ -233,10 +254,10 @@ class OptimizerSpec(_message.Message):
     seed: _builtins.int
     noise_seeds: _builtins.int
     """The noise repeats after this many steps."""
-    subsample: _builtins.bool
-    """True: the step trains at a random timestep of the sampler; false: at the last one."""
     checkpoint_every: _builtins.int
     """A checkpoint after every so many steps, and before the job ends early; 0 for none."""
+    timestep: Global___Timestep.ValueType
+    """The timestep of the sampler at which a step trains."""
     def __init__(
         self,
         *,
@@ -248,12 +269,12 @@ class OptimizerSpec(_message.Message):
         max_grad_norm: _builtins.float = ...,
         seed: _builtins.int = ...,
         noise_seeds: _builtins.int = ...,
-        subsample: _builtins.bool = ...,
         checkpoint_every: _builtins.int = ...,
+        timestep: Global___Timestep.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accumulate", b"accumulate", "batch", b"batch", "checkpoint_every", b"checkpoint_every", "lr", b"lr", "max_grad_norm", b"max_grad_norm", "noise_seeds", b"noise_seeds", "seed", b"seed", "steps", b"steps", "subsample", b"subsample", "weight_decay", b"weight_decay"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accumulate", b"accumulate", "batch", b"batch", "checkpoint_every", b"checkpoint_every", "lr", b"lr", "max_grad_norm", b"max_grad_norm", "noise_seeds", b"noise_seeds", "seed", b"seed", "steps", b"steps", "timestep", b"timestep", "weight_decay", b"weight_decay"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

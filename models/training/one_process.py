@@ -25,10 +25,12 @@ from services.vlm.servicer import asked_questions
 
 @dataclass(frozen=True)
 class Step:
-    """``loss`` is without the guard. The other fields are seconds of each phase: ``vlm`` is its
-    forward pass and the search for the worst case; ``backward`` goes through both models."""
+    """``loss`` is without the guard, ``probabilities`` are those of each question's right answer.
+    The other fields are seconds of each phase: ``vlm`` is its forward pass and the search for the
+    worst case; ``backward`` goes through both models."""
 
     loss: float
+    probabilities: list[float]
     forward: float
     vlm: float
     backward: float
@@ -86,6 +88,10 @@ class OneProcess:
         end = time.perf_counter()
         return Step(
             sum(loss) / len(loss),
+            [
+                sum(answer.geometric_mean_probability for answer in column) / len(column)
+                for column in zip(*answers, strict=True)
+            ],
             forward=drawn - begin,
             vlm=answered - drawn,
             backward=end - answered,

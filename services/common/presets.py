@@ -19,6 +19,7 @@ from dualprocess.schemas import (
     EvalSettings,
     GuardSettings,
     ImageSettings,
+    License,
     LoraSettings,
     OptimizerSettings,
 )
@@ -102,6 +103,8 @@ class GeneratorPreset(_Preset):
     max_sequence_length: Annotated[int, Field(ge=1)] = 512
     #: Whether the denoiser's repeated blocks are compiled: the first steps take minutes longer.
     compile_blocks: bool = False
+    #: For the model cards of its LoRAs.
+    license: License | None = None
     image: ImageSettings
     lora: LoraSettings
     optimizer: OptimizerSettings = OptimizerSettings()

@@ -7,7 +7,6 @@ The shapes are those of the model's own configurations. Those of the presets' mo
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import diffusers
 import torch
 import transformers
 
+from services.common.architectures import read, shipped
 from services.common.footprint.words import Words
 from services.common.new_weights import new_weights
 from services.common.presets import GeneratorPreset, PresetError
@@ -74,37 +74,21 @@ def networks(preset: GeneratorPreset, device: torch.device) -> Networks:
 def configurations(preset: GeneratorPreset) -> Mapping[str, Any]:
     """``model_index`` and the configuration of each part, as in the model's folder."""
     if preset.is_on_hub:
-        return _shipped(preset)
+        return shipped(preset, _SHIPPED)
     folder = Path(preset.model)
     try:
-        index = _read(folder / "model_index.json")
+        index = read(folder / "model_index.json")
         found = {"model_index": index}
         for name, place in index.items():
             if isinstance(place, list) and place[0] in ("diffusers", "transformers"):
                 for file in ("config.json", "scheduler_config.json"):
                     if (folder / name / file).exists():
-                        found[name] = _read(folder / name / file)
+                        found[name] = read(folder / name / file)
     except (OSError, ValueError) as error:
         raise PresetError(
             f"preset {preset.name}: {folder} is no model of diffusers: {error}; correct `model:`"
         ) from error
     return found
-
-
-def _shipped(preset: GeneratorPreset) -> Mapping[str, Any]:
-    path = _SHIPPED / f"{preset.model.rpartition('/')[2]}.json"
-    described = _read(path) if path.exists() else {}
-    if described.get("model") != preset.model:
-        raise PresetError(
-            f"preset {preset.name}: the architecture of {preset.model} does not come with this "
-            "version; download the model, and write its folder as `model:`"
-        )
-    return described
-
-
-def _read(path: Path) -> dict[str, Any]:
-    read: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return read
 
 
 def _network(library: str, class_name: str, config: Mapping[str, Any]) -> Any:

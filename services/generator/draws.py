@@ -24,8 +24,10 @@ def noise_seeds(optimizer: pb.OptimizerSpec, step: int, micro_step: int) -> list
 
 
 def timestep_index(optimizer: pb.OptimizerSpec, step: int, micro_step: int, length: int) -> int:
-    """Index of the sampler at which the step trains: uniform, or the last one."""
-    if not optimizer.subsample:
+    """Index of the sampler at which the step trains: uniform, the first or the last one."""
+    if optimizer.timestep == pb.TIMESTEP_FIRST:
+        return 0
+    if optimizer.timestep == pb.TIMESTEP_LAST:
         return length - 1
     return int(_rng(optimizer.seed, (_TIMESTEP, step, micro_step)).integers(length))
 

@@ -120,6 +120,10 @@ def _optimizer(optimizer: pb.OptimizerSpec) -> None:
             raise InvalidInput(f"optimizer.{name}: must be positive")
     if not (math.isfinite(optimizer.weight_decay) and optimizer.weight_decay >= 0):
         raise InvalidInput("optimizer.weight_decay: must be finite and not negative")
+    if optimizer.timestep == pb.TIMESTEP_UNSPECIFIED:
+        raise InvalidInput(
+            "optimizer.timestep: choose TIMESTEP_RANDOM, TIMESTEP_FIRST or TIMESTEP_LAST"
+        )
 
 
 def _guard(guard: pb.GuardSpec) -> None:

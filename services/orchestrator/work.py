@@ -11,14 +11,15 @@ LoRA's own layers, files, and what has to be computed again after a failed attem
 
 A picture is ``width * height`` pixels. Each character of text counts as 64 pixels, since four
 characters are about one token, and one token is about 16 × 16 pixels. ``g`` is 2 with
-classifier-free guidance, else 1. ``S`` is ``image.num_inference_steps``. ``P`` is how many pictures
-the questions see: the image itself, and with each of their visual prompts; a VLM reads each once
-for all questions about it.
+classifier-free guidance, else 1. ``S`` is ``image.num_inference_steps``; ``T`` is 0 if
+``optimizer.timestep`` is ``first``, else S - 1. ``P`` is how many pictures the questions see: the
+image itself, and with each of their visual prompts; a VLM reads each once for all questions about
+it.
 
 An optimise job::
 
     images     = optimizer.steps * optimizer.accumulate * optimizer.batch
-    training   = images * picture * g * ((S - 1) + 3 + (1 if guard.anchor else 0))
+    training   = images * picture * g * (T + 3 + (1 if guard.anchor else 0))
     teaching   = images * VLMs that teach * 3 * (2 if guard.worst_case else 1) * asked
     previews   = floor(optimizer.steps / eval.every) * 2 * picture * g * S
     evaluation = eval.images * 2 * picture * g * S
@@ -111,7 +112,8 @@ def job_work(spec: ResolvedJobSpec, preset: GeneratorPreset) -> Work:
     picture, branches = _pixels(image), _branches(image, preset)
     drawn = picture * branches * image.num_inference_steps
     images = optimizer.steps * optimizer.accumulate * optimizer.batch
-    step = image.num_inference_steps - 1 + _WITH_GRADIENT + bool(spec.guard.anchor)
+    sampled = 0 if optimizer.timestep == "first" else image.num_inference_steps - 1
+    step = sampled + _WITH_GRADIENT + bool(spec.guard.anchor)
     asked = _asked(spec, picture)
     looks = _WITH_GRADIENT * (2 if spec.guard.worst_case else 1)
     previews = optimizer.steps // spec.eval.every if spec.eval.every else 0

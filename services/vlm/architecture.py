@@ -6,8 +6,6 @@ The shapes are those of the model's own configuration. Those of the presets' mod
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +13,7 @@ from typing import Any
 import torch
 import transformers
 
+from services.common.architectures import read, shipped
 from services.common.footprint.words import Words
 from services.common.new_weights import new_weights
 from services.common.presets import PresetError, VlmPreset
@@ -48,10 +47,10 @@ def network(preset: VlmPreset, device: torch.device) -> Any:
 
 def _config(preset: VlmPreset) -> dict[str, Any]:
     if preset.is_on_hub:
-        return dict(_shipped(preset)["config"])
+        return dict(shipped(preset, _SHIPPED)["config"])
     path = Path(preset.model) / "config.json"
     try:
-        return _read(path)
+        return read(path)
     except (OSError, ValueError) as error:
         raise PresetError(
             f"preset {preset.name}: {path} can't be read: {error}; correct `model:`"
@@ -60,21 +59,7 @@ def _config(preset: VlmPreset) -> dict[str, Any]:
 
 def _image_processor(preset: VlmPreset, family: type[VlmFamily]) -> Any:
     if preset.is_on_hub:
-        return SimpleNamespace(temporal_patch_size=2, **_shipped(preset)["preprocessor_config"])
-    return getattr(transformers, family.image_processor_class).from_pretrained(preset.model)
-
-
-def _shipped(preset: VlmPreset) -> Mapping[str, Any]:
-    path = _SHIPPED / f"{preset.model.rpartition('/')[2]}.json"
-    described = _read(path) if path.exists() else {}
-    if described.get("model") != preset.model:
-        raise PresetError(
-            f"preset {preset.name}: the architecture of {preset.model} does not come with this "
-            "version; download the model, and write its folder as `model:`"
+        return SimpleNamespace(
+            temporal_patch_size=2, **shipped(preset, _SHIPPED)["preprocessor_config"]
         )
-    return described
-
-
-def _read(path: Path) -> dict[str, Any]:
-    read: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return read
+    return getattr(transformers, family.image_processor_class).from_pretrained(preset.model)

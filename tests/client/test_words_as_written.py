@@ -116,7 +116,7 @@ def test_what_is_set_stays_as_written(plain: str, word: str) -> None:
 OFF = GuardOptions(anchor=0.0, margin=1.0, worst_case=0.0)
 VALUES: list[tuple[str, str, Any]] = [
     ("optimizer.steps=5 # fewer", "optimizer.steps", 5),
-    ("optimizer.subsample=off", "optimizer.subsample", False),
+    ("optimizer.timestep=first", "optimizer.timestep", "first"),
     ("optimizer.noise_seeds=null", "optimizer.noise_seeds", None),
     ("optimizer={steps: 5, lr: 1e-4}", "optimizer.lr", 1e-4),
     ("guard=off", "guard", OFF),

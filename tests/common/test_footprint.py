@@ -14,10 +14,13 @@ from services.common.footprint.footprint import Footprint, Kind, Work
 from services.common.footprint.meter import Meter, marked
 from services.common.memory import LEVELS, MemoryLevel, Quantization
 from services.common.presets import load_presets
+from services.generator.footprint.level import level as generator_level
+from services.vlm.footprint.level import level as vlm_level
 
 FLOAT = 4
 ROWS, WIDE, INNER = 8, 256, 512
 GIB = 2**30
+CPU = torch.device("cpu")
 
 
 def two_layers() -> torch.nn.Sequential:
@@ -156,3 +159,19 @@ def test_what_is_recorded_of_a_preset_holds_for_its_copies() -> None:
     assert [one.work.preset for one in usual.usual(copy)] == ["mine"] * 6
     other = preset.model_copy(update={"dtype": "bfloat16"})
     assert recorded.settings(other, 64, 1, 5) == []
+
+
+@pytest.mark.parametrize(("gib", "expected"), [(79, "fast"), (23, "lean"), (None, "auto")])
+def test_a_generator_starts_at_the_fastest_level_that_its_card_holds(
+    gib: int | None, expected: str
+) -> None:
+    preset = load_presets().generator("flux-schnell")
+    free = None if gib is None else gib * GIB
+    assert generator_level(preset, "auto", CPU, lambda _: free) == expected
+
+
+def test_a_vlm_that_no_level_makes_fit_says_what_would() -> None:
+    preset = load_presets().vlm("idefics2")
+    assert vlm_level(preset, "auto", CPU, lambda _: 40 * GIB) == "fast"
+    with pytest.raises(StartError, match=r"idefics2 needs about .*--quantize int8$"):
+        vlm_level(preset, "auto", CPU, lambda _: 12 * GIB)

@@ -65,6 +65,7 @@ def test_each_combination_is_a_job_and_the_report_shows_the_trade_off(
         assert f"<td>{name}<div" in report
 
 
+@pytest.mark.long
 def test_the_worse_half_ends_early_with_what_it_learned(stack: Stack, tmp_path: Path) -> None:
     # The first learns nothing; the second soon has the right answers.
     sweep = {"optimizer.lr": [1e-8, 2e-3]}

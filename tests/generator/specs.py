@@ -35,7 +35,7 @@ def optimize_spec(*, seed: int = 100, steps: int = 3, target: str = "none:0") ->
             max_grad_norm=1.0,
             seed=seed,
             noise_seeds=steps,
-            subsample=True,
+            timestep=pb.TIMESTEP_RANDOM,
         ),
         eval=pb.EvalSpec(images=1, seed=0, every=0),
     )

@@ -35,7 +35,7 @@ def spec_of(seed: int, targets: list[str]) -> pb.OptimizeSpec:
     spec.image.CopyFrom(image_spec(num_inference_steps=2))
     spec.lora.target_modules[:] = targets
     # Trains at the sampler's last step.
-    spec.optimizer.subsample = False
+    spec.optimizer.timestep = pb.TIMESTEP_LAST
     spec.lora.weight = seed
     return spec
 

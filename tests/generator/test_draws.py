@@ -7,7 +7,13 @@ from services.generator import draws
 
 
 def optimizer(**changes: int) -> pb.OptimizerSpec:
-    values = {"seed": 100, "steps": 50, "batch": 4, "noise_seeds": 50, "subsample": 1}
+    values = {
+        "seed": 100,
+        "steps": 50,
+        "batch": 4,
+        "noise_seeds": 50,
+        "timestep": pb.TIMESTEP_RANDOM,
+    }
     return pb.OptimizerSpec(**(values | changes))  # type: ignore[arg-type]
 
 
@@ -25,11 +31,12 @@ def test_noise_repeats_after_noise_seeds_steps() -> None:
     assert len({tuple(seeds) for seeds in drawn}) == 3
 
 
-def test_timesteps_are_uniform_or_the_last() -> None:
+def test_timesteps_are_uniform_or_the_first_or_the_last() -> None:
     counts = Counter(draws.timestep_index(optimizer(), step, 0, 4) for step in range(2000))
     assert set(counts) == {0, 1, 2, 3}
     assert min(counts.values()) > 400
-    assert draws.timestep_index(optimizer(subsample=0), 7, 0, 4) == 3
+    assert draws.timestep_index(optimizer(timestep=pb.TIMESTEP_LAST), 7, 0, 4) == 3
+    assert draws.timestep_index(optimizer(timestep=pb.TIMESTEP_FIRST), 7, 0, 4) == 0
 
 
 def test_each_round_takes_every_prompt_once_in_its_own_order() -> None:

@@ -113,7 +113,7 @@ async def test_each_accumulated_call_has_a_timestep_and_noise_of_its_own(
 
 def test_calls_of_one_step_are_drawn_apart() -> None:
     """Every timestep comes up within one step of many calls, about as often as the others."""
-    optimizer = pb.OptimizerSpec(seed=7, batch=1, noise_seeds=1, subsample=True)
+    optimizer = pb.OptimizerSpec(seed=7, batch=1, noise_seeds=1, timestep=pb.TIMESTEP_RANDOM)
     indices = [draws.timestep_index(optimizer, 0, call, 4) for call in range(400)]
     assert min(indices.count(index) for index in range(4)) > 60
 

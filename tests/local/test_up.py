@@ -113,7 +113,6 @@ def test_an_unknown_model_brings_the_known_ones(tmp_path: Path, flag: str, known
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
-        (["--generator=tiny-flux:2", "--vlm=tiny-idefics2:2", "--gpus=0-2"], "3 GPUs for 4 proc"),
         (["--gpus=0-3,2"], "names GPU 2 twice"),
         (["--generator=tiny-flux", "--generator=nothing:2"], "'nothing' is unknown"),
     ],

@@ -220,7 +220,12 @@ def _lua() -> Iterator[Mistake]:
 
 MISTAKES = (
     *_lua(),
-    Mistake(_TRAINING, "gradient.to(images) / accumulate", "gradient.to(images)", _ARITHMETIC),
+    Mistake(
+        _TRAINING,
+        "gradient.to(images, non_blocking=True) / accumulate",
+        "gradient.to(images)",
+        _ARITHMETIC,
+    ),
     Mistake(_TRAINING, "self._spec.optimizer.max_grad_norm", "float('inf')", _ARITHMETIC),
     Mistake(_TRAINING, "step, micro_step, len(schedule)", "step, 0, len(schedule)", _ARITHMETIC),
     Mistake(

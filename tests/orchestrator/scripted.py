@@ -9,7 +9,9 @@ from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any
 
 import grpc
+import numpy as np
 from PIL import Image
+from safetensors.numpy import save
 
 from dualprocess.v1 import generator_pb2 as pb
 from dualprocess.v1 import generator_pb2_grpc, vlm_pb2, vlm_pb2_grpc
@@ -17,7 +19,16 @@ from dualprocess.v1 import generator_pb2_grpc, vlm_pb2, vlm_pb2_grpc
 if TYPE_CHECKING:
     Context = grpc.aio.ServicerContext[Any, Any]
 
-LORA = b"a LoRA"
+_ROWS = np.arange(12, dtype=np.float32).reshape(2, 6)
+LORA = save(
+    {
+        "transformer.blocks.0.attn.to_k.lora_A.weight": _ROWS,
+        "transformer.blocks.0.attn.to_k.lora_B.weight": _ROWS.T.copy(),
+        "transformer.proj_out.lora_A.weight": _ROWS[:1] + 20,
+        "transformer.proj_out.lora_B.weight": _ROWS.T[:, :1] - 20,
+    },
+    metadata={"format": "pt"},
+)
 NOT_FINITE = "the loss (nan) or its gradient is not finite"
 
 

@@ -7,6 +7,7 @@ import io
 import json
 
 from PIL import Image
+from safetensors.numpy import load
 
 from dualprocess.schemas import JobStatus
 from tests.orchestrator.conftest import Api, Site
@@ -42,12 +43,46 @@ async def test_artifacts_answer_ranges_and_head(api: Api, site: Site) -> None:
     assert (part.status_code, part.content) == (206, LORA[2:4])
     assert part.headers["content-range"] == f"bytes 2-3/{len(LORA)}"
     assert (await api.http.get(url, headers={"Range": "bytes=-2"})).content == LORA[-2:]
-    assert (await api.http.get(url, headers={"Range": "bytes=99-"})).status_code == 416
+    assert (await api.http.get(url, headers={"Range": "bytes=9999-"})).status_code == 416
     head = await api.http.head(url)
     assert (head.content, head.headers["content-length"]) == (b"", str(len(LORA)))
     same = await api.http.get(url, headers={"If-None-Match": head.headers["etag"]})
     assert same.status_code == 304
     assert (await api.http.get(f"/v1/jobs/{job.id}/artifacts/none")).status_code == 404
+
+
+async def test_a_job_has_its_lora_as_a_peft_folder_too(api: Api, site: Site) -> None:
+    queued = await api.submit()
+    url = f"/v1/jobs/{queued.id}/artifacts"
+    weights, config = f"{url}/adapter_model.safetensors", f"{url}/adapter_config.json"
+    assert (await api.http.get(weights)).status_code == 404
+    site.start_worker()
+    job = await api.ended(queued.id)
+    whole = await api.http.get(weights)
+    own = {
+        name.replace("transformer.", "base_model.model.", 1): tensor
+        for name, tensor in load(LORA).items()
+    }
+    sent = load(whole.content)
+    assert sent.keys() == own.keys()
+    assert all((sent[name] == tensor).all() for name, tensor in own.items())
+    head = await api.http.head(weights)
+    assert head.headers["content-length"] == str(len(whole.content))
+    for begin, end in ((0, 7), (100, len(whole.content) - 9), (len(whole.content) - 9, None)):
+        last = "" if end is None else end - 1
+        part = await api.http.get(weights, headers={"Range": f"bytes={begin}-{last}"})
+        assert (part.status_code, part.content) == (206, whole.content[begin:end])
+    known = {"If-None-Match": head.headers["etag"]}
+    assert (await api.http.get(weights, headers=known)).status_code == 304
+    described = (await api.http.get(config)).json()
+    assert described["target_modules"] == ["blocks.0.attn.to_k", "proj_out"]
+    # The scale is in the matrices: alpha / rank is 1 for every module.
+    assert (described["r"], described["lora_alpha"]) == (2, 2)
+    assert described["rank_pattern"] == described["alpha_pattern"] == {"proj_out": 1}
+    assert described["base_model_name_or_path"] is None
+    assert (await api.http.head(config)).headers["etag"] != head.headers["etag"]
+    # No second copy is stored.
+    assert not {"adapter_model.safetensors"} & {artifact.name for artifact in job.artifacts}
 
 
 async def test_a_queued_job_has_a_position_and_cancels_at_once(api: Api) -> None:

@@ -112,3 +112,28 @@ async def test_events_of_a_newer_version_break_no_stream(api: Api, redis: Client
         f"event: {kind}" for kind in ("status", "status", "warning", "warning", "status")
     ]
     assert "an event here (applause) that this one" in text
+
+
+@pytest.mark.parametrize(("subsample", "timestep"), [(True, "random"), (False, "last")])
+async def test_a_job_of_an_earlier_version_says_its_timestep(
+    api: Api, redis: Client, subsample: bool, timestep: str
+) -> None:
+    job = await api.submit()
+    spec = json.loads(await redis.hget(job_key(job.id), "spec"))
+    optimizer = spec["optimizer"] | {"subsample": subsample}
+    del optimizer["timestep"]
+    await _rewrite(redis, job.id, "spec", optimizer=optimizer)
+    shown = await api.job(job.id)
+    assert shown.spec.optimizer.timestep == timestep  # type: ignore[union-attr]
+    assert shown.warnings == []
+
+
+async def test_a_request_in_the_words_of_an_earlier_version_is_told_the_new_ones(api: Api) -> None:
+    body = SPEC | {"optimizer": {"steps": 3, "subsample": False}}
+    answer = await api.http.post("/v1/jobs", json=body)
+    assert answer.status_code == 422
+    (error,) = answer.json()["errors"]
+    assert error["field"] == "optimizer"
+    assert (
+        "write timestep: random for subsample: true, timestep: last for false" in error["message"]
+    )

@@ -96,6 +96,10 @@ async def test_downloads_are_redirected_to_the_store_that_knows_what_they_are(
         assert (await http.get(path, headers={"If-Match": etag})).status_code == 200
         assert (await http.get(path, headers={"If-None-Match": etag})).status_code == 304
         assert (await http.get(f"{path}.none")).status_code == 404
+        # The store has no such file: the API makes it from the one that it has.
+        made = await http.get(f"/v1/jobs/{job.id}/artifacts/adapter_model.safetensors")
+        assert made.status_code == 200
+        assert made.content.endswith(LORA[-96:])
     async with AsyncClient(apart.url) as client:
         assert await client.read_artifact(job.id, LORA_FILE) == LORA
         file = await client.download(job.id, LORA_FILE, tmp_path / "lora")

@@ -47,7 +47,7 @@ RICH = {
         "lr": 1e-4,
         "steps": 3,
         "noise_seeds": 3,
-        "subsample": False,
+        "timestep": "first",
         "checkpoint_every": 0,
     },
     "guard": {"anchor": 0.37, "margin": 0.96, "worst_case": 0.05},

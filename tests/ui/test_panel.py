@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from dualprocess.schemas import (
+    Artifact,
     Job,
     JobKind,
     JobSpec,
@@ -27,6 +28,17 @@ def test_the_gap_to_the_judge_stands_beside_the_scores() -> None:
     assert "the judge, gemma3" in told
     assert "+62 points" in told
     assert "drift" not in told
+
+
+def test_every_form_of_the_lora_can_be_taken() -> None:
+    names = ["pytorch_lora_weights.safetensors", "samples.png"]
+    files = [Artifact(name=name, media_type="x/y", bytes=1, sha256="0" * 64) for name in names]
+    made = ["adapter_model.safetensors", "adapter_config.json"]
+    trained = _job(Scores()).model_copy(update={"artifacts": files})
+    for name in (*names, *made):
+        assert f"/artifacts/{name}" in panel.outcome(trained)
+    without = trained.model_copy(update={"artifacts": files[1:]})
+    assert "adapter" not in panel.outcome(without)
 
 
 def test_of_an_older_job_nothing_is_made_up() -> None:

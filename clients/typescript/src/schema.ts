@@ -190,7 +190,9 @@ export interface paths {
         };
         /**
          * Artifact
-         * @description A file of the job. A request can ask for one range of bytes.
+         * @description A file of the job. A request can ask for one range of bytes. Beside those in `artifacts`, a
+         *     job with a LoRA has `adapter_config.json` and `adapter_model.safetensors`, the same LoRA as
+         *     peft's folder.
          */
         get: operations["read_artifact"];
         put?: never;
@@ -199,7 +201,9 @@ export interface paths {
         options?: never;
         /**
          * Artifact
-         * @description A file of the job. A request can ask for one range of bytes.
+         * @description A file of the job. A request can ask for one range of bytes. Beside those in `artifacts`, a
+         *     job with a LoRA has `adapter_config.json` and `adapter_model.safetensors`, the same LoRA as
+         *     peft's folder.
          */
         head: operations["describe_artifact"];
         patch?: never;
@@ -938,6 +942,14 @@ export interface components {
             family: string;
             /** Model */
             model: string;
+            /**
+             * Is On Hub
+             * @description Whether `model` is a name on the hub; else a folder.
+             * @default false
+             */
+            is_on_hub?: boolean;
+            /** @description Of the model; null if the preset does not say. */
+            license?: components["schemas"]["License"] | null;
             /** Live Workers */
             live_workers: number;
             image: components["schemas"]["ImageSettings"];
@@ -1386,6 +1398,21 @@ export interface components {
              */
             gap?: number | null;
         };
+        /**
+         * License
+         * @description The licence of a model, in the words of the hub's model cards.
+         */
+        License: {
+            /**
+             * Id
+             * @description The hub's identifier, like apache-2.0; other: see name and link.
+             */
+            id: string;
+            /** Name */
+            name?: string | null;
+            /** Link */
+            link?: string | null;
+        };
         /** LoraOptions */
         LoraOptions: {
             /** Rank */
@@ -1528,8 +1555,8 @@ export interface components {
              * @description The noise repeats after this many steps; null: never.
              */
             noise_seeds?: number | null;
-            /** Subsample */
-            subsample?: boolean | null;
+            /** Timestep */
+            timestep?: ("random" | "first" | "last") | null;
             /** Checkpoint Every */
             checkpoint_every?: number | null;
         };
@@ -1583,11 +1610,12 @@ export interface components {
              */
             noise_seeds?: number | null;
             /**
-             * Subsample
-             * @description Train at a random timestep of the sampler; false: at its last one.
-             * @default true
+             * Timestep
+             * @description The timestep of the sampler at which a step trains. `first`: no denoiser call comes before it, so a step takes less time; `random` draws one for each step.
+             * @default random
+             * @enum {string}
              */
-            subsample?: boolean;
+            timestep?: "random" | "first" | "last";
             /**
              * Checkpoint Every
              * @description A checkpoint is made each time this many steps are done. An interrupted job goes on from its last checkpoint; with 0 it starts again from the beginning.

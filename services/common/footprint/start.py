@@ -4,15 +4,41 @@ anything is loaded. Needs no torch."""
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from services.common.errors import StartError
 from services.common.footprint.card import CONTEXT, GIB, needed
 from services.common.footprint.choice import fastest, order, remedy
 from services.common.footprint.footprint import Footprint
+from services.common.footprint.usual import usual
 from services.common.memory import MemoryChoice, MemoryLevel, Quantization
+from services.common.presets import AnyPreset, PresetError
 
 log = logging.getLogger(__name__)
+
+
+def chosen(
+    preset: AnyPreset,
+    choice: MemoryChoice,
+    room: int | None,
+    count: Callable[[], Iterable[Footprint]],
+) -> MemoryChoice:
+    """The fastest level for the preset's usual work in ``room``; ``choice`` itself where a device
+    does not say what it has. ``count`` counts the footprints of a preset that none are recorded of.
+
+    Raises ``StartError`` if there is no room.
+    """
+    if room is None:
+        return choice
+    settings = usual(preset)
+    if not settings:
+        log.info("counting what %s needs of the card", preset.name)
+        try:
+            settings = list(count())
+        except PresetError as error:
+            log.warning("what it needs of the card is unknown: %s", error)
+            return choice
+    return level(settings, choice, preset.quantize, room)
 
 
 def level(

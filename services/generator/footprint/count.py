@@ -122,7 +122,7 @@ def footprint(family: GeneratorFamily, work: Work, streaming: int) -> Footprint:
         streamed=weights + (text + encode if family.texts.streamed else streaming),
         # Beside the LoRA itself its gradient and both moments.
         held=held + 3 * lora,
-        flops=_flops(meter, spec, len(family.schedule(spec.image))),
+        flops=_flops(meter, family.preset.optimizer.timestep, len(family.schedule(spec.image))),
         launches=sum(done.launches for done in counted),
         moved=sum(done.moved for done in counted),
     )
@@ -171,11 +171,11 @@ def _phases(family: GeneratorFamily, meter: Meter) -> Iterator[None]:
         del family.denoise, family.decode
 
 
-def _flops(meter: Meter, spec: pb.OptimizeSpec, steps: int) -> dict[str, int]:
-    """Of a mean step: the sampler goes half of its way."""
+def _flops(meter: Meter, timestep: str, steps: int) -> dict[str, int]:
+    """Of a mean step; at random timesteps the sampler goes half of its way."""
     flops = {name: meter.counts[name].flops for name in _STEP if meter.counts[name].flops}
     once = meter.counts["sample"].flops
-    passes = (steps - 1) / 2 if spec.optimizer.subsample else steps - 1
+    passes = {"first": 0.0, "random": (steps - 1) / 2, "last": steps - 1.0}[timestep]
     return {"sample": int(once * passes), **flops}
 
 
@@ -191,14 +191,13 @@ def _spec(family: GeneratorFamily, work: Work) -> pb.OptimizeSpec:
         lr=preset.optimizer.lr,
         max_grad_norm=preset.optimizer.max_grad_norm,
         noise_seeds=2,
-        subsample=True,
+        timestep=pb.TIMESTEP_RANDOM,
     )
     # One step of the sampler at most: the others are like it.
     wanted = min(1, steps - 1)
     optimizer.seed = next(
         seed for seed in count() if _first_index(optimizer, seed, steps) == wanted
     )
-    optimizer.subsample = preset.optimizer.subsample if steps <= 2 else True
     return pb.OptimizeSpec(
         prompts=[_PROMPT],
         image=image,

@@ -8,11 +8,13 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Request, Response
 from fastapi.responses import StreamingResponse
 
+from dualprocess.schemas import Job
 from services.orchestrator.api.auth import READ
 from services.orchestrator.api.conditions import is_another, is_known, wants_range
+from services.orchestrator.api.job_files import job_file, names
 from services.orchestrator.api.problems import ProblemError
 from services.orchestrator.api.proxied import redirect_elsewhere
-from services.orchestrator.api.state import JobDep, StateDep
+from services.orchestrator.api.state import JobDep, State, StateDep
 from services.orchestrator.store.artifacts import MEDIA_TYPES, attachment
 
 router = APIRouter(prefix="/v1/jobs", tags=["artifacts"])
@@ -62,48 +64,53 @@ async def artifact(
         str | None, Header(alias="If-Range", description="The ETag for which `Range` is meant.")
     ] = None,
 ) -> Response:
-    """A file of the job. A request can ask for one range of bytes."""
-    found = await state.jobs.artifact_path(job.id, name)
-    if found is None:
-        have = ", ".join(artifact.name for artifact in job.artifacts) or "none yet"
-        raise ProblemError(404, f"Job {job.id} has no artifact {name!r}", f"Its files: {have}.")
-    described, path = found
-    headers = {
-        "ETag": f'"{described.sha256}"',
-        "Accept-Ranges": "bytes",
-        "Content-Disposition": attachment(described.name),
-        "X-Content-Type-Options": "nosniff",
-    }
-    if is_another(request.headers, headers["ETag"]):
-        title = f"{name} of job {job.id} is not the file that If-Match names"
-        raise ProblemError(412, title, f"Its ETag is {headers['ETag']}.")
-    if is_known(request.headers, headers["ETag"]):
-        return Response(status_code=304, headers=headers)
-    # Those that compare would compare with the store's own ETag.
-    compares = any(name in request.headers for name in _COMPARING)
-    url = None if compares or request.method == "HEAD" else await state.artifacts.signed_url(path)
-    if url is not None:
-        return redirect_elsewhere(request.scope, url)
-    asked = range_header if wants_range(request.headers, headers["ETag"]) else None
-    begin, end = _asked_range(asked, described.bytes)
-    status = 200
-    if (begin, end) != (0, described.bytes):
-        status = 206
-        headers["Content-Range"] = f"bytes {begin}-{end - 1}/{described.bytes}"
-    headers["Content-Length"] = str(end - begin)
+    """A file of the job. A request can ask for one range of bytes. Beside those in `artifacts`, a
+    job with a LoRA has `adapter_config.json` and `adapter_model.safetensors`, the same LoRA as
+    peft's folder."""
     try:
         # Before the answer begins, since its status can't be changed later.
-        content = await state.artifacts.open(path, begin, end)
+        return await _answer(job, name, request, state, range_header)
     except FileNotFoundError as error:
         title = f"{name} of job {job.id} is gone from the artifact store"
         raise ProblemError(404, title, "It is lost; submit the job again.") from error
+
+
+async def _answer(
+    job: Job, name: str, request: Request, state: State, range_header: str | None
+) -> Response:
+    file = await job_file(state, job, name)
+    if file is None:
+        have = ", ".join(names(job)) or "none yet"
+        raise ProblemError(404, f"Job {job.id} has no artifact {name!r}", f"Its files: {have}.")
+    headers = {
+        "ETag": file.etag,
+        "Accept-Ranges": "bytes",
+        "Content-Disposition": attachment(file.name),
+        "X-Content-Type-Options": "nosniff",
+    }
+    if is_another(request.headers, file.etag):
+        title = f"{name} of job {job.id} is not the file that If-Match names"
+        raise ProblemError(412, title, f"Its ETag is {file.etag}.")
+    if is_known(request.headers, file.etag):
+        return Response(status_code=304, headers=headers)
+    # Those that compare would compare with the store's own ETag.
+    compares = any(name in request.headers for name in _COMPARING)
+    if file.path is not None and not compares and request.method != "HEAD":
+        url = await state.artifacts.signed_url(file.path)
+        if url is not None:
+            return redirect_elsewhere(request.scope, url)
+    asked = range_header if wants_range(request.headers, file.etag) else None
+    begin, end = _asked_range(asked, file.size)
+    status = 200
+    if (begin, end) != (0, file.size):
+        status = 206
+        headers["Content-Range"] = f"bytes {begin}-{end - 1}/{file.size}"
+    headers["Content-Length"] = str(end - begin)
+    content = await file.open(begin, end)
     if request.method == "HEAD":
-        return Response(status_code=status, headers=headers, media_type=described.media_type)
+        return Response(status_code=status, headers=headers, media_type=file.media_type)
     return StreamingResponse(
-        content,
-        status_code=status,
-        headers=headers,
-        media_type=described.media_type,
+        content, status_code=status, headers=headers, media_type=file.media_type
     )
 
 

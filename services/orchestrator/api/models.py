@@ -22,6 +22,8 @@ async def models(state: StateDep) -> ModelList:
                 name=preset.name,
                 family=preset.family,
                 model=preset.model,
+                is_on_hub=preset.is_on_hub,
+                license=preset.license,
                 live_workers=sum(worker.generator == preset.name for worker in workers),
                 image=preset.image,
                 lora=preset.lora,

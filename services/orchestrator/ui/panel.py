@@ -8,7 +8,7 @@ from typing import Any
 
 from dualprocess import AsyncClient
 from dualprocess.errors import DualProcessError
-from dualprocess.schemas import Artifact, Job, ResolvedImagesSpec, ResolvedJobSpec
+from dualprocess.schemas import Job, ResolvedImagesSpec, ResolvedJobSpec
 from services.orchestrator.ui import pictures
 from services.orchestrator.ui.curves import Chart, Curve, chart
 from services.orchestrator.ui.progress import Progress
@@ -26,11 +26,14 @@ LORA_FILE = "pytorch_lora_weights.safetensors"
 _FILES = {
     LORA_FILE: "LoRA for diffusers",
     "pytorch_lora_weights_kohya.safetensors": "LoRA for ComfyUI",
+    "adapter_model.safetensors": "LoRA for peft",
+    "adapter_config.json": "Its configuration",
     "samples.png": "Samples",
     "loss.png": "Loss curve",
     "metrics.jsonl": "Metrics",
     "job.json": "Settings",
 }
+_OF_PEFT = {"adapter_model.safetensors", "adapter_config.json"}
 
 EMPTY = html("head", job=None, example=picture("example.png"))
 
@@ -143,10 +146,11 @@ def _most(curves: Iterable[Curve]) -> float:
 
 def outcome(job: Job) -> str:
     """Scores and files of a job that has ended."""
-    have = {file.name: file for file in job.artifacts}
-    files: list[tuple[Artifact, str]] = [
-        (have[name], what) for name, what in _FILES.items() if name in have
-    ]
+    have = {file.name for file in job.artifacts}
+    if LORA_FILE in have:
+        # The API makes them from it.
+        have |= _OF_PEFT
+    files = [(name, what) for name, what in _FILES.items() if name in have]
     return html(
         "outcome",
         job=job,

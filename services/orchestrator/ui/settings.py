@@ -157,11 +157,11 @@ SETTINGS: tuple[Setting, ...] = (
         _whole,
     ),
     Setting(
-        "optimizer.subsample",
+        "optimizer.timestep",
         "Optimiser",
-        "Random timesteps",
-        "off: only the sampler's last one",
-        gr.Checkbox,
+        "Timestep",
+        "of the sampler, at which a step trains",
+        partial(gr.Dropdown, choices=["random", "first", "last"]),
     ),
     Setting(
         "guard.anchor",

@@ -12,6 +12,11 @@ _INITS = {
     "gaussian": generator_pb2.LORA_INIT_GAUSSIAN,
     "kaiming": generator_pb2.LORA_INIT_KAIMING,
 }
+_TIMESTEPS = {
+    "random": generator_pb2.TIMESTEP_RANDOM,
+    "first": generator_pb2.TIMESTEP_FIRST,
+    "last": generator_pb2.TIMESTEP_LAST,
+}
 _DTYPES = {
     "auto": tensor_pb2.DTYPE_UNSPECIFIED,
     "float32": tensor_pb2.DTYPE_FLOAT32,
@@ -65,7 +70,7 @@ def optimize_spec(
             max_grad_norm=optimizer.max_grad_norm,
             seed=optimizer.seed,
             noise_seeds=optimizer.noise_seeds or optimizer.steps,
-            subsample=optimizer.subsample,
+            timestep=_TIMESTEPS[optimizer.timestep],
             checkpoint_every=optimizer.checkpoint_every,
         ),
         guard=guard,

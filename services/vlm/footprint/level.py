@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 
 from services.common.footprint import start
 from services.common.footprint.device import free_bytes
 from services.common.footprint.footprint import Footprint
-from services.common.footprint.usual import QUESTIONS, SIZE, usual
+from services.common.footprint.usual import QUESTIONS, SIZE
 from services.common.memory import MemoryChoice
-from services.common.presets import PresetError, VlmPreset
-
-log = logging.getLogger(__name__)
+from services.common.presets import VlmPreset
 
 
 def level(
@@ -28,23 +25,14 @@ def level(
 
     Raises ``StartError`` if there is no room, before anything is loaded.
     """
-    room = free(device)
-    if room is None or choice in ("decoder", "blocks"):
-        # A VLM has no such levels; whoever loads it says so.
+
+    def count() -> Iterator[Footprint]:
+        # Building full-size networks takes seconds, so it is done only where it must be.
+        from services.vlm.footprint.count import at_every_setting
+
+        return at_every_setting(preset, SIZE, 1, QUESTIONS)
+
+    # A VLM has no such levels; whoever loads it says so.
+    if choice in ("decoder", "blocks"):
         return choice
-    try:
-        settings = _settings(preset)
-    except PresetError as error:
-        log.warning("what it needs of the card is unknown: %s", error)
-        return choice
-    return start.level(settings, choice, preset.quantize, room)
-
-
-def _settings(preset: VlmPreset) -> list[Footprint]:
-    if found := usual(preset):
-        return found
-    # Building full-size networks takes seconds, so it is done only where it must be.
-    from services.vlm.footprint.count import at_every_setting
-
-    log.info("counting what %s needs of the card", preset.name)
-    return list(at_every_setting(preset, SIZE, 1, QUESTIONS))
+    return start.chosen(preset, choice, free(device), count)

@@ -27,7 +27,7 @@ from services.common.device import DeviceThread
 from services.common.replicas import Replicas
 from services.generator.guide import VlmGuide
 from services.generator.step import run_step
-from services.generator.training import Made, Training
+from services.generator.training import Learned, Made, Training
 from services.local.ports import free_port
 
 PRESET = "tiny-idefics2"
@@ -109,8 +109,8 @@ class Sleeping:
     def backward(self, *_: object) -> None:
         time.sleep(self.backward_seconds)
 
-    def update(self) -> float:
-        return 1.0
+    def update(self) -> Learned:
+        return Learned(1.0, None)
 
 
 def _serve_sleeping(port: int, seconds: float) -> None:

@@ -29,9 +29,7 @@ def footprint(saved: Result) -> dict[str, bool]:
 
 
 def questions(saved: Result) -> dict[str, bool]:
-    # Idefics2's image takes 64 tokens, fewer than five questions do.
-    most = {"idefics2": 1.45}
-    return {name: of["flops_to_one"] <= most.get(name, 1.4) for name, of in saved["vlms"].items()}
+    return {name: of["flops_to_one"] <= 1.4 for name, of in saved["vlms"].items()}
 
 
 def wire(saved: Result) -> dict[str, bool]:

@@ -58,6 +58,7 @@ def blue(question: str = "Is it blue?", **more: object) -> JobSpec:
     )
 
 
+@pytest.mark.long
 def test_it_teaches_alone(client: Client) -> None:
     job = client.wait(client.submit(blue()).id)
     curve = losses(client, job.id)
@@ -87,6 +88,7 @@ def test_it_teaches_beside_a_vlm_by_weight_and_is_judged(client: Client) -> None
     assert judged.scores.judge.vlm == "colour"
 
 
+@pytest.mark.long
 def test_it_scores_images_and_is_listed(client: Client) -> None:
     request = {"prompt": "a circle", "generator": "tiny-flux", "vlm": "colour", "wait": 60}
     asked = {"questions": [{"question": "Is it blue?", "answer": "Yes"}], "best_of": 4}

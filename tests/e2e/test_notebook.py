@@ -18,7 +18,7 @@ from tests.e2e.stack import Stack
 
 PATH = Path(__file__).parents[2] / "examples" / "red-circle.ipynb"
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.timeout(240), pytest.mark.long]
 
 
 @pytest.fixture

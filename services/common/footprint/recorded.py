@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
-from services.common.footprint.footprint import Footprint, Kind, Work
+from services.common.footprint.footprint import Footprint
 from services.common.presets import AnyPreset, GeneratorPreset, load_presets
 
 FILE = Path(__file__).with_name("recorded.json")
@@ -57,11 +57,6 @@ def write(counted: Iterable[Footprint]) -> None:
     lines = [json.dumps(one.as_json()) for one in counted]
     FILE.write_text("[\n" + ",\n".join(lines) + "\n]\n", encoding="utf-8")
     footprints.cache_clear()
-
-
-def rows(kind: Kind) -> Sequence[tuple[Work, Footprint]]:
-    """For tables: each work with its footprint."""
-    return [(found.work, found) for found in footprints() if found.work.kind == kind]
 
 
 def _recorded_as(preset: AnyPreset) -> str | None:

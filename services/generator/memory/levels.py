@@ -24,8 +24,8 @@ class Family(Protocol):
     memory: MemoryLevel
 
 
-def choose(family: Family, choice: MemoryChoice) -> MemoryLevel:  # noqa: ARG001
-    """The level for a choice; ``auto``: the fastest."""
+def choose(choice: MemoryChoice) -> MemoryLevel:
+    """The level for a choice that no card has narrowed down; ``auto``: the fastest."""
     return "fast" if choice == "auto" else choice
 
 

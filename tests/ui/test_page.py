@@ -107,6 +107,8 @@ def test_teach_watch_reload_stop_download_use_compare(
     assert hashlib.sha256(kept.read_bytes()).digest() == hashlib.sha256(lora).digest()
 
     page.get_by_role("button", name="Make images with it").click()
+    # The button fills the form, and would write over what is typed before that.
+    page.wait_for_selector("#use-loras input[type=range]")
     page.fill("#use-seeds input, #use-seeds textarea", "7, 9")
     page.click("#use-make")
     made = page.locator("#use-grid img")

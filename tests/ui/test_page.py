@@ -264,6 +264,8 @@ def set_number(page: Page, setting: str, value: str) -> None:
     field = page.locator(f"#teach-{setting} input")
     if not field.is_visible():
         page.get_by_role("button", name="All settings").click()
+    # Unfolded, it is filled a moment later, and would write over what is typed before that.
+    expect(field).not_to_have_value("")
     field.fill(value)
     field.blur()
 

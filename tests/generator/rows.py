@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import Any
 
 import diffusers
@@ -18,6 +17,7 @@ from services.generator import registry
 from services.generator.families.base import GeneratorFamily
 from tests.generator.specs import image_spec
 from tests.generator.tiny import flux2, sana_sprint, sdxl, z_image
+from tests.temporary import temporary_folder
 
 PARITY = Path(__file__).parents[1] / "fixtures" / "parity"
 
@@ -100,7 +100,7 @@ class Row:
 def folder(row: Row) -> Path:
     if row.build is None:
         return PARITY / "models" / row.preset
-    path = Path(mkdtemp(prefix=f"{row.preset}-"))
+    path = temporary_folder(f"{row.preset}-")
     row.build(path)
     return path
 

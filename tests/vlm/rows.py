@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import Any
 
 import torch
@@ -15,6 +14,7 @@ from PIL import Image
 from services.common.presets import VlmPreset, load_presets
 from services.vlm import registry
 from services.vlm.families.base import VlmFamily
+from tests.temporary import temporary_folder
 from tests.vlm.tiny import qwen3_vl, smolvlm2
 
 PARITY = Path(__file__).parents[1] / "fixtures" / "parity"
@@ -53,7 +53,7 @@ class Row:
 def folder(row: Row) -> Path:
     if row.build is None:
         return PARITY / "models" / row.preset
-    path = Path(mkdtemp(prefix=f"{row.preset}-"))
+    path = temporary_folder(f"{row.preset}-")
     row.build(path)
     return path
 

@@ -28,9 +28,9 @@ class Guard:
     term of the loss is max(0, loss + ln margin), a hinge as in FlowBP and LeapAlign. ``None``:
     every answer gives one.
 
-    ``worst_case``: the gradient is taken at the images moved by this root mean square along d loss
-    / d image, each as a whole (after RSA-FT: a picture whose answers are right only at that exact
-    point goes on learning). 0: at the images themselves.
+    ``worst_case``: the gradient is taken at the images moved by this root mean square to where
+    their answers are worse, each by itself (after RSA-FT: a picture whose answers are right only
+    at that exact point goes on learning). 0: at the images themselves.
     """
 
     margin: float | None = None
@@ -38,6 +38,9 @@ class Guard:
 
 
 OFF = Guard()
+
+#: Of a pixel's gradient, in parts of an image's largest value: below, its root is not taken.
+_SHORTEST = 1e-12
 
 #: The loss is multiplied by this before the backward pass, and the gradient divided by it
 #: afterwards: in float16 the small gradients of many or certain answers would become zeros. Powers
@@ -272,12 +275,19 @@ def _beyond(losses_N: torch.Tensor, margin: float | None) -> torch.Tensor:
 
 
 def _moved(images: torch.Tensor, gradient: torch.Tensor, distance: float) -> torch.Tensor:
-    """Each image moved by this distance, in root mean square, along its own gradient; float32."""
+    """Each image moved by this distance, in root mean square, towards a larger loss; float32.
+
+    A pixel moves along its gradient, by a length in proportion to the root of the gradient's: no
+    move with the same sum of cubed lengths raises the loss more, to first order. With squared
+    lengths, the same move counts for less the larger the coloured area is, so LoRAs paint more.
+    """
     least = torch.finfo(torch.float32).tiny
     # Divided by the largest value first: the squares of a certain answer's gradient would
     # underflow.
     largest = gradient.float().abs().amax((1, 2, 3), keepdim=True)
-    direction = gradient.float() / largest.clamp_min(least)
+    scaled = gradient.float() / largest.clamp_min(least)
+    lengths_B1HW = scaled.square().sum(1, keepdim=True).sqrt()
+    direction = scaled / lengths_B1HW.clamp_min(_SHORTEST).sqrt()
     size = direction.square().mean((1, 2, 3), keepdim=True).sqrt()
     return images.float().clamp(-1, 1) + distance * direction / size.clamp_min(least)
 

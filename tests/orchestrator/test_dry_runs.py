@@ -27,7 +27,7 @@ async def test_it_tells_the_spec_that_the_job_would_have(api: Api) -> None:
     job = await api.submit()
     assert isinstance(told.spec, ResolvedJobSpec)
     assert told.spec == job.spec
-    assert told.spec.lora.rank == 16
+    assert told.spec.lora.rank == 64
 
 
 async def test_it_tells_what_the_generator_would_not_read(api: Api) -> None:

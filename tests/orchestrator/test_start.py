@@ -81,7 +81,7 @@ async def test_a_job_goes_on_where_another_ended(
     assert smaller.json()["errors"] == [
         {
             "field": "lora.rank",
-            "message": f"the LoRA of job {first.id} has rank 16; write 16 or more",
+            "message": f"the LoRA of job {first.id} has rank 64; write 64 or more",
         }
     ]
 

@@ -32,6 +32,16 @@ def probabilities(vlm: VlmFamily, batch: torch.Tensor, asked: AskedQuestion) -> 
     return [row[0].geometric_mean_probability for row in answers]
 
 
+def worst_images(batch: torch.Tensor, gradient: torch.Tensor, distance: float) -> torch.Tensor:
+    """Each image by itself, whatever the size of its gradient; a pixel moves by the root of its
+    gradient's length."""
+    lengths = torch.linalg.vector_norm(gradient, dim=1, keepdim=True)
+    steps = torch.where(lengths > 0, gradient / lengths * lengths.sqrt(), 0)
+    scale = torch.linalg.vector_norm(steps, dim=(1, 2, 3), keepdim=True) / steps[0].numel() ** 0.5
+    moved: torch.Tensor = batch + distance * steps / scale
+    return moved
+
+
 def test_an_answer_beyond_the_margin_gives_no_gradient(vlm: VlmFamily, batch: torch.Tensor) -> None:
     plain = guide(vlm, batch, [SMILING, SOFA], POSTFIX)
     least = min(probabilities(vlm, batch, SMILING) + probabilities(vlm, batch, SOFA))
@@ -58,13 +68,7 @@ def test_the_gradient_is_the_plain_one_where_the_answers_are_worse(
     plain = guide(vlm, batch, [SMILING, SOFA], POSTFIX)
     worst = guide(vlm, batch, [SMILING, SOFA], POSTFIX, Guard(worst_case=distance))
     assert told(worst) == told(plain)
-    # Each image by itself, whatever the size of its gradient.
-    rows = []
-    for image, gradient in zip(batch, plain.gradient, strict=True):
-        rows.append(
-            image + distance * gradient * gradient[0].numel() ** 0.5 * 3**0.5 / gradient.norm()
-        )
-    moved = torch.stack(rows)
+    moved = worst_images(batch, plain.gradient, distance)
     assert (moved - batch).square().mean((1, 2, 3)).sqrt().tolist() == pytest.approx([distance] * 2)
     there = guide(vlm, moved, [SMILING, SOFA], POSTFIX)
     assert there.loss > plain.loss
@@ -78,8 +82,7 @@ def test_margin_and_worst_case_together_look_at_the_worst_image(
     image = batch[:1]
     (here,) = probabilities(vlm, image, SMILING)
     plain = guide(vlm, image, [SMILING], POSTFIX)
-    direction = plain.gradient / plain.gradient.square().mean().sqrt()
-    (there,) = probabilities(vlm, image + 0.02 * direction, SMILING)
+    (there,) = probabilities(vlm, worst_images(image, plain.gradient, 0.02), SMILING)
     assert there < here
     guard = Guard(margin=(here + there) / 2, worst_case=0.02)
     assert (guide(vlm, image, [SMILING], POSTFIX, guard).gradient != 0).any()

@@ -159,13 +159,13 @@ async def test_what_cannot_be_is_refused_at_once(
 
 
 async def test_rank_and_modules_are_refused_together_and_can_be_pasted(api: Api) -> None:
-    data = file(lora("transformer.single_transformer_blocks.0.norm.linear", rank=32))
+    data = file(lora("transformer.single_transformer_blocks.0.norm.linear", rank=128))
     code, answer = await submitted(api, data)
     assert code == 422
     assert {error["field"] for error in answer["errors"]} == {"lora.rank", "lora.target_modules"}
     (message,) = (e["message"] for e in answer["errors"] if e["field"] == "lora.target_modules")
     pasted = message.rpartition("[")[2].removesuffix("]").split(", ")
-    code, answer = await submitted(api, data, rank=32, target_modules=pasted)
+    code, answer = await submitted(api, data, rank=128, target_modules=pasted)
     assert code == 202, answer
 
 

@@ -22,8 +22,9 @@ ENDLESS = "5000"
 @pytest.fixture(scope="module")
 def learned(stack: Stack) -> Job:
     """A job that ended earlier. Its steps were so large that its images have become alike."""
-    large = red_circle(name="large steps", guard=GuardOptions(anchor=0.001)).model_copy(
-        update={"optimizer": OptimizerOptions(steps=6, lr=8e-3), "eval": EvalOptions(images=2)}
+    guard = GuardOptions(anchor=0.001, margin=1, worst_case=0)
+    large = red_circle(name="large steps", guard=guard).model_copy(
+        update={"optimizer": OptimizerOptions(steps=10, lr=8e-3), "eval": EvalOptions(images=2)}
     )
     with Client(stack.url) as client:
         job = client.wait(client.submit(large).id)

@@ -18,7 +18,7 @@ from torch.nn import functional
 from services.common.memory import Quantization
 
 _Context: TypeAlias = Any
-# It complains of a missing package that only its own layers would use. peft imports it too.
+# It complains of a missing package that only its own layers would use.
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 #: NF4 has one scale for so many weights.
 _BLOCK = 64

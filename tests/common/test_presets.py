@@ -12,7 +12,7 @@ from dualprocess.v1 import tensor_pb2, vlm_pb2
 from services.common.limits import MESSAGE_LIMIT, batch_fault, image_faults
 from services.common.presets import DEFAULT_DIRECTORY, PresetError, load_presets
 from services.common.settings import GpuServiceSettings
-from services.vlm.__main__ import main
+from services.vlm.service import main
 
 PRESETS = load_presets()
 

@@ -19,8 +19,8 @@ from services.common.presets import load_presets
 from services.common.server import DRAIN_SECONDS
 from services.common.settings import GpuServiceSettings, ServiceSettings
 from services.orchestrator.api import health
-from services.orchestrator.api.__main__ import DRAIN_SECONDS as API_DRAIN_SECONDS
 from services.orchestrator.api.auth import OPEN_PATHS
+from services.orchestrator.api.service import DRAIN_SECONDS as API_DRAIN_SECONDS
 from services.orchestrator.api.settings import ApiSettings
 from services.orchestrator.worker.alive import EVERY_SECONDS
 from services.orchestrator.worker.runner import SUSPEND_SECONDS

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import runpy
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -100,7 +100,6 @@ def up(
     is the default.
     """
     need_services()
-    command = [sys.executable, "-m", "services.local"]
     values = {
         "host": host,
         "port": port,
@@ -117,7 +116,7 @@ def up(
         "log-level": log_level,
         "log-format": log_format,
     }
-    command += [f"--{name}={value}" for name, value in values.items() if value is not None]
+    flags = [f"--{name}={value}" for name, value in values.items() if value is not None]
     switches = {
         "auth": auth,
         "insecure": insecure,
@@ -126,11 +125,13 @@ def up(
         "quiet": quiet,
         "dry-run": dry_run,
     }
-    command += [
+    flags += [
         f"--{name}" if on else f"--no-{name}" for name, on in switches.items() if on is not None
     ]
-    # This process becomes the supervisor, so that signals reach it directly.
-    os.execv(sys.executable, command)  # noqa: S606
+    # This process is the supervisor, so that signals reach it directly, and that Python and the
+    # client are loaded once.
+    sys.argv[1:] = flags
+    runpy.run_module("services.local", run_name="__main__", alter_sys=True)
 
 
 def _listed(values: list[str] | None) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from itertools import count
 
 import httpx
 import pytest
@@ -36,11 +37,15 @@ def counted(build: Callable[[], FastAPI]) -> tuple[Callable[[], FastAPI], list[i
     return counting, calls
 
 
+async def never() -> bool:
+    return False
+
+
 async def test_visitors_wait_for_one_building_and_all_see_the_page() -> None:
     build, calls = counted(holder)
     after: list[int] = []
     page = LatePage(build, lambda: after.append(1))
-    async with page.open(), visitor(page) as http:
+    async with page.open(never), visitor(page) as http:
         assert not calls
         answers = await asyncio.gather(*(http.get("/ui/") for _ in range(5)))
         assert {answer.json() for answer in answers} == {"the page"}
@@ -49,9 +54,34 @@ async def test_visitors_wait_for_one_building_and_all_see_the_page() -> None:
 
 async def test_a_page_that_nobody_opened_is_never_built() -> None:
     build, calls = counted(holder)
-    async with LatePage(build).open():
+    async with LatePage(build).open(never):
         pass
     assert not calls
+
+
+async def test_the_page_is_built_once_the_start_is_over() -> None:
+    build, calls = counted(holder)
+    looks = count()
+
+    async def at_the_second_look() -> bool:
+        return next(looks) == 1
+
+    built = asyncio.Event()
+    page = LatePage(build, built.set)
+    async with page.open(at_the_second_look):
+        await asyncio.sleep(0)
+        assert not calls
+        await built.wait()
+    assert calls == [1]
+
+
+async def test_the_page_is_built_after_a_while_even_if_the_start_is_not_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("services.orchestrator.ui.late_page._LATEST_SECONDS", 0.0)
+    built = asyncio.Event()
+    async with LatePage(holder, built.set).open(never):
+        await built.wait()
 
 
 async def test_a_page_that_fails_is_told_in_the_log_and_to_each_visitor(
@@ -61,7 +91,7 @@ async def test_a_page_that_fails_is_told_in_the_log_and_to_each_visitor(
         raise RuntimeError("no page today")
 
     page = LatePage(fails)
-    async with page.open(), visitor(page) as http:
+    async with page.open(never), visitor(page) as http:
         for _ in range(2):
             with pytest.raises(RuntimeError, match="no page today"):
                 await http.get("/ui/")

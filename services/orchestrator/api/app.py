@@ -130,7 +130,14 @@ def create_app(settings: ApiSettings, *, page_built: Callable[[], None] = lambda
             webhook_secret=settings.webhook_secret,
         )
         app.state.dualprocess = state
-        async with background(settings, state), page.open() if page else nullcontext():
+
+        async def worker_lives() -> bool:
+            try:
+                return bool(await state.workers.live())
+            except RedisError:
+                return False
+
+        async with background(settings, state), page.open(worker_lives) if page else nullcontext():
             yield
         with contextlib.suppress(RedisError):
             await state.reporter.leave()

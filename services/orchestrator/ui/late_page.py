@@ -1,28 +1,32 @@
-"""The page as an ASGI app that is built when it is first wanted, or a little after the start."""
+"""The page as an ASGI app that is built when it is first wanted, or when the start is over."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from services.orchestrator.pauses import pause
+
 log = logging.getLogger(__name__)
 
-#: Gradio takes seconds of CPU time to import. For so long after the start the other processes of
-#: this machine have it, unless somebody opens the page.
-_LATER_SECONDS = 5.0
+#: Gradio takes seconds of CPU time to import. The other processes of this machine have it first,
+#: for so long at most, unless somebody opens the page.
+_LATEST_SECONDS = 30.0
+_LOOK_SECONDS = 0.5
 
 
 class LatePage:
     """``build`` gives the app that has the page mounted as its only route. It runs in a thread,
     once; requests wait for it. ``built`` is called afterwards.
 
-    ``open`` starts and ends what the page needs, and is to surround all requests. If ``build``
-    fails, the log says why, and so does each request, by raising it.
+    ``open`` starts and ends what the page needs, and is to surround all requests. It builds the
+    page once ``started`` says that the other processes have started. If ``build`` fails, the log
+    says why, and so does each request, by raising it.
     """
 
     def __init__(
@@ -40,20 +44,27 @@ class LatePage:
         await page(scope, receive, send)
 
     @contextlib.asynccontextmanager
-    async def open(self) -> AsyncIterator[None]:
+    async def open(self, started: Callable[[], Awaitable[bool]]) -> AsyncIterator[None]:
         self._page = asyncio.get_running_loop().create_future()
         closing = asyncio.Event()
-        work = asyncio.create_task(self._serve(self._page, closing))
+        works = (self._want_after(started), self._serve(self._page, closing))
+        tasks = [asyncio.create_task(work) for work in works]
         try:
             yield
         finally:
             closing.set()
             self._wanted.set()
-            await work
+            await asyncio.gather(*tasks)
+
+    async def _want_after(self, started: Callable[[], Awaitable[bool]]) -> None:
+        while not self._wanted.is_set() and not await started():
+            await pause(_LOOK_SECONDS, self._wanted)
+        self._wanted.set()
 
     async def _serve(self, page: asyncio.Future[ASGIApp], closing: asyncio.Event) -> None:
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._wanted.wait(), _LATER_SECONDS)
+            await asyncio.wait_for(self._wanted.wait(), _LATEST_SECONDS)
+        self._wanted.set()
         if closing.is_set():
             page.cancel()
             return

@@ -54,9 +54,9 @@ CHANNEL_OPTIONS: list[tuple[str, int | str]] = [
     *LIMITS,
     *_KEEPALIVE,
     ("grpc.service_config", _SERVICE_CONFIG),
-    # A replica that comes back is found within 2 s; by default it takes minutes.
+    # A peer that starts or comes back is found within half a second; by default it takes minutes.
     ("grpc.initial_reconnect_backoff_ms", 200),
-    ("grpc.max_reconnect_backoff_ms", 2_000),
+    ("grpc.max_reconnect_backoff_ms", 500),
     # Services reach each other directly. A proxy of the environment is for addresses outside, but
     # gRPC would use it for loopback, too.
     ("grpc.enable_http_proxy", 0),

@@ -23,18 +23,24 @@ from benchmarks.step import running
 from services.local.ports import free_port
 
 ROUNDS = 3
-#: What each process imports before it is ready.
+#: What each process imports before it is ready, and how.
 PROCESSES = {
-    "generator": "import services.generator.servicer, services.generator.families.flux",
-    "vlm": "import services.vlm.servicer, services.vlm.families.idefics2",
+    "generator": (
+        "with import_first():\n"
+        "    import services.generator.service, services.generator.families.flux"
+    ),
+    "vlm": "with import_first('scipy'):\n    import services.vlm.service",
     "api": (
-        "from services.orchestrator.api.app import create_app\n"
-        "from services.orchestrator.api.settings import ApiSettings\n"
+        "with import_first():\n"
+        "    from services.orchestrator.api.app import create_app\n"
+        "    from services.orchestrator.api.service import ApiSettings\n"
         "create_app(ApiSettings(ui=True))"
     ),
-    "worker": "import services.orchestrator.worker.app",
-    "local": "import services.local.__main__",
+    "worker": "with import_first():\n    import services.orchestrator.worker.service",
+    "up": "import dualprocess.cli, services.local.__main__",
 }
+#: The command of this Python's environment.
+UP = [str(Path(sys.executable).with_name("dualprocess")), "up"]
 
 
 def measure() -> dict[str, Any]:
@@ -53,9 +59,7 @@ def _stack_seconds() -> float:
         flags = [f"--data={folder}/data", f"--port={free_port()}", "--quiet"]
         begin = time.monotonic()
         with log.open("wb") as out:
-            stack = subprocess.Popen(
-                [sys.executable, "-m", "services.local", *flags], stdout=out, stderr=out
-            )
+            stack = subprocess.Popen([*UP, *flags], stdout=out, stderr=out)
         try:
             while "is ready at" not in log.read_text(encoding="utf-8"):
                 if stack.poll() is not None:
@@ -77,8 +81,9 @@ async def _generator_seconds() -> float:
 
 def modules(program: str) -> int:
     """How many modules a process has imported after ``program``."""
+    begin = "import sys\nfrom services.common.imports import import_first\n"
     done = subprocess.run(
-        [sys.executable, "-c", f"{program}\nimport sys\nprint(len(sys.modules))"],
+        [sys.executable, "-c", f"{begin}{program}\nprint(len(sys.modules))"],
         capture_output=True,
         text=True,
         check=True,

@@ -286,8 +286,8 @@ def _too_small(
     gpus: Gpus,
     told: Collection[str],
 ) -> list[str]:
-    """Warns of GPUs that have too little memory for the models on them. Where settings were
-    chosen, there is enough; ``told`` are those that are warned of already."""
+    """Warns of GPUs that have too little memory for the models on them, or for their part of one.
+    Where settings were chosen, there is enough; ``told`` are those that are warned of already."""
     said = []
     for gpu in gpus.found:
         if gpu.index in told:
@@ -299,6 +299,11 @@ def _too_small(
         ]
         if here and gpu.total_mib and (fault := too_small(here, gpu.total_mib / 1024)):
             said.append(f"GPU {gpu.index} has {gpu.total_mib / 1024:.0f} GiB, and {fault}")
+    for place, model in zip(placed, models, strict=True):
+        known = [one.total_mib for card in place.cards if (one := gpus.called(card))]
+        gib = min(known, default=0) / 1024
+        if len(place.cards) > 1 and gib and (fault := too_small([model], gib, len(place.cards))):
+            said.append(f"one of GPU {', '.join(place.cards)} has {gib:.0f} GiB, and {fault}")
     return said
 
 

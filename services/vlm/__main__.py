@@ -43,7 +43,7 @@ async def main(settings: GpuServiceSettings) -> None:
     show_metrics(settings)
 
     async def load(port: int) -> Loaded:
-        memory = await device.run(level, preset, settings.memory or preset.memory, device.device)
+        memory = await device.run(level, preset, settings.memory or preset.memory, device.devices)
         first, *others = device.devices
         vlm = await device.run(registry.load, preset, first, memory, others)
         device_id = identity(device.devices, port)

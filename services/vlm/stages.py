@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from functools import cache
 from itertools import pairwise
 from typing import Any
 
 import torch
 
 from services.common.errors import StartError
+from services.common.footprint.spread import run_ends
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,6 @@ def spread(model: Any, text: Any, devices: Sequence[torch.device]) -> None:
     model.to(first)
     text.layers, text.norm = layers, norm.to(last)
     moves = _Moves()
-    layers[0].register_forward_pre_hook(moves.forget)
     layers[-1].register_forward_hook(moves.forget)
     for device, (begin, end) in zip(devices, pairwise([0, *ends]), strict=True):
         for layer in layers[begin:end]:
@@ -49,25 +48,7 @@ def spread(model: Any, text: Any, devices: Sequence[torch.device]) -> None:
             _brings_its_input(layer, device, moves)
         log.info("layers %d to %d of %d are on %s", begin + 1, end, len(layers), device)
     _brings_its_input(model.lm_head, first, moves)
-
-
-def run_ends(sizes: Sequence[int], first: int, count: int) -> Sequence[int]:
-    """Where each of ``count`` runs of layers with these ``sizes`` ends, so that the largest sum is
-    the least; ``first`` is added to that of the first run. No run is empty."""
-
-    @cache
-    def best(begin: int, left: int) -> tuple[int, tuple[int, ...]]:
-        """The largest sum, and the ends, of ``left`` runs that begin here."""
-        beyond = first if begin == 0 else 0
-        if left == 1:
-            return beyond + sum(sizes[begin:]), (len(sizes),)
-        found = []
-        for end in range(begin + 1, len(sizes) - left + 2):
-            largest, ends = best(end, left - 1)
-            found.append((max(beyond + sum(sizes[begin:end]), largest), (end, *ends)))
-        return min(found)
-
-    return best(0, count)[1]
+    log.info("calls are not recorded, since a recording has one device")
 
 
 class _Moves:

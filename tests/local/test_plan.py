@@ -218,6 +218,17 @@ def test_a_vlm_is_spread_over_as_many_cards_as_are_asked_for() -> None:
     assert spare.warnings == ["nothing runs on GPU 3; ask for more processes"]
 
 
+def test_cards_that_are_too_small_for_their_part_are_told(
+    recorded_footprints: list[Footprint],
+) -> None:
+    recorded_footprints += SHIPPED
+    asked = {"generator": "tiny-flux", "vlm": "pixtral:1x2"}
+    (said,) = plan(machine(3, gib=12), **asked).warnings
+    assert said.startswith("one of GPU 1, 2 has 12 GiB, and pixtral needs 1")
+    assert "GiB of each; what would fit is pixtral with memory " in said
+    assert plan(machine(3, gib=16), **asked).warnings == []
+
+
 def test_a_vlm_is_not_spread_over_parts_of_gpus() -> None:
     with pytest.raises(WishError, match="CUDA shows a process only one part of a GPU; name whole"):
         plan(machine(1), "0,MIG-0abc,MIG-1abc", vlm="idefics2:1x2")

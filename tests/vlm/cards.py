@@ -54,7 +54,7 @@ class OnCard(torch.Tensor):
     def tolist(self) -> Any:
         return self.to("cpu").tolist()
 
-    def __repr__(self, *, tensor_contents: Any = None) -> str:
+    def __repr__(self, **_: object) -> str:  # type: ignore[override]
         return f"{self.held!r} on {self.device}"
 
 
@@ -74,13 +74,13 @@ class Cards(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __enter__(self) -> Self:
         # A module that moves gets other parameters: those that it has know of no device.
         torch.__future__.set_overwrite_module_params_on_conversion(True)
-        self._new_tensors.__enter__()
+        self._new_tensors.__enter__()  # type: ignore[no-untyped-call]
         super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
     def __exit__(self, *error: object) -> None:
         super().__exit__(*error)  # type: ignore[no-untyped-call]
-        self._new_tensors.__exit__(*error)
+        self._new_tensors.__exit__(*error)  # type: ignore[no-untyped-call]
         torch.__future__.set_overwrite_module_params_on_conversion(False)
 
     def __torch_dispatch__(
@@ -117,7 +117,7 @@ class Cards(TorchDispatchMode):  # type: ignore[no-untyped-call]
             made = tree_map(
                 lambda one: OnCard(one, target) if isinstance(one, torch.Tensor) else one, made
             )
-        return return_and_correct_aliasing(func, args, kwargs, made)
+        return return_and_correct_aliasing(func, args, kwargs, made)  # type: ignore[no-untyped-call]
 
     def _count(
         self, source: torch.Tensor, target: torch.device, options: Mapping[str, Any]

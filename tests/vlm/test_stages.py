@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Sequence
-from itertools import pairwise
 
 import pytest
 import torch
@@ -15,8 +15,7 @@ from services.vlm.answers import Answer
 from services.vlm.families.base import VlmFamily
 from services.vlm.guide import Guard, Guidance, guide, guide_together
 from services.vlm.score import answer, score
-from services.vlm.stages import run_ends
-from tests.vlm.cards import Cards, card
+from tests.vlm.cards import Cards, OnCard, card
 from tests.vlm.conftest import picture
 from tests.vlm.rows import ROWS, Row
 from tests.vlm.test_waits import QUESTIONS
@@ -96,6 +95,11 @@ def test_only_layers_of_the_text_model_leave_the_first_device(row: Row) -> None:
     assert on_last <= {id(one) for part in (text.layers, text.norm) for one in part.parameters()}
 
 
+def held_by(device: torch.device) -> int:
+    gc.collect()
+    return sum(type(one) is OnCard and one.device == device for one in gc.get_objects())
+
+
 def test_what_all_layers_take_goes_to_a_card_once_a_pass(images: dict[str, torch.Tensor]) -> None:
     with Cards() as cards:
         vlm = on_cards(QWEN3.tiny)
@@ -104,8 +108,10 @@ def test_what_all_layers_take_goes_to_a_card_once_a_pass(images: dict[str, torch
             card(1),
             card(1),
         ]
+        before = held_by(card(1))
         cards.moves.clear()
         score(vlm, picture(images["photo"]), QUESTIONS[:2], POSTFIX)
+        assert held_by(card(1)) == before, "nothing is kept when the pass is over"
     there, back = (
         sorted(len(shape) for shape, source, _ in cards.moves.elements() if source == card(number))
         for number in (0, 1)
@@ -138,21 +144,6 @@ def test_quantised_and_computed_again(quantization: str, images: dict[str, torch
 def test_more_devices_than_layers() -> None:
     with pytest.raises(StartError, match="--device names 4 devices, and the model has 3 layers"):
         registry.load(QWEN3.tiny, CPU, None, [CPU] * 3)
-
-
-@pytest.mark.parametrize(
-    ("sizes", "first", "runs"),
-    [
-        ([2, 2, 2, 2], 0, [2, 2]),
-        ([2, 2, 2, 2], 4, [1, 3]),
-        ([2, 2, 2, 2], 100, [1, 3]),
-        ([1, 1, 1, 9], 0, [3, 1]),
-        ([1, 4, 1, 4, 1], 4, [1, 2, 2]),
-    ],
-)
-def test_runs_fill_the_devices_evenly(sizes: list[int], first: int, runs: list[int]) -> None:
-    ends = run_ends(sizes, first, len(runs))
-    assert [end - begin for begin, end in pairwise([0, *ends])] == runs
 
 
 @pytest.mark.gpu

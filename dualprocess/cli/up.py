@@ -36,7 +36,8 @@ def up(
     vlm: Annotated[
         list[str] | None,
         typer.Option(
-            help="Preset of the VLM: tiny-idefics2. Several as for --generator: idefics2:2."
+            help="Preset of the VLM: tiny-idefics2. Several as for --generator: idefics2:2. "
+            "pixtral:1x2 is one that is spread over two GPUs."
         ),
     ] = None,
     teachers: Annotated[

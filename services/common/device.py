@@ -19,7 +19,8 @@ import torch
 
 from services.common.attention import choose_kernels
 from services.common.device_errors import is_device_error, is_out_of_memory
-from services.common.errors import DeviceFault, OutOfDeviceMemory, StartError
+from services.common.devices import named
+from services.common.errors import DeviceFault, OutOfDeviceMemory
 from services.common.presets import AnyPreset
 
 log = logging.getLogger(__name__)
@@ -36,23 +37,27 @@ ClosableT = TypeVar("ClosableT", bound=Closable)
 
 
 class DeviceThread:
-    """Runs functions on the thread that owns ``device``, one at a time.
+    """Runs functions on the thread that owns ``devices``, one at a time. ``device`` is the first
+    of them, ``name`` tells all.
 
-    ``name`` is a torch device, or ``auto``: CUDA if there is one, else the CPU. Raises
-    ``StartError`` for a device that this machine has not.
+    ``name`` is as ``--device`` names them: one, or ``several`` if that is allowed. Raises
+    ``StartError`` for a device that this machine has not, and for a list that can't be.
     """
 
-    def __init__(self, name: str = "auto", *, threads: int = 1) -> None:
-        if name == "auto":
-            name = "cuda" if torch.cuda.is_available() else "cpu"
-        self.device = _present(name)
+    def __init__(self, name: str = "auto", *, threads: int = 1, several: bool = False) -> None:
+        self.devices = named(name, several=several)
+        self.device = self.devices[0]
+        self.name = ",".join(map(str, self.devices))
         choose_kernels(self.device)
         #: How many functions run or wait to run.
         self.waiting = 0
-        # The size of the OpenMP pool is set per thread, so it is set on the thread that computes.
-        self._pool = ThreadPoolExecutor(
-            1, "device", initializer=torch.set_num_threads, initargs=(threads,)
-        )
+        self._pool = ThreadPoolExecutor(1, "device", self._begin, (threads,))
+
+    def _begin(self, threads: int) -> None:
+        # Both are set per thread: the size of the OpenMP pool, and the GPU whose work is recorded.
+        torch.set_num_threads(threads)
+        if self.device.type == "cuda" and self.device.index is not None:
+            torch.cuda.set_device(self.device)
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """``function(*args, **kwargs)`` on the device's thread.
@@ -71,11 +76,11 @@ class DeviceThread:
         except Exception as error:
             if is_out_of_memory(error):
                 raise OutOfDeviceMemory(
-                    f"{self.device} is out of memory: ask for a smaller image or batch"
+                    f"{self.name} is out of memory: ask for a smaller image or batch"
                 ) from error
             if is_device_error(error):
                 reason = str(error).partition("\n")[0]
-                raise DeviceFault(f"{self.device}: {reason}") from error
+                raise DeviceFault(f"{self.name}: {reason}") from error
             raise
         finally:
             self.waiting -= 1
@@ -129,21 +134,3 @@ def _why_not_cuda() -> str:
     except RuntimeError as error:
         return str(error).partition("\n")[0]
     return "CUDA is available now, but was not a moment ago"
-
-
-def _present(name: str) -> torch.device:
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise StartError(
-            f"--device {name} is unknown; choose cpu, cuda, cuda:1, … or auto"
-        ) from error
-    try:
-        torch.empty(0, device=device)
-    # A torch that was built without CUDA raises AssertionError.
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).partition("\n")[0]
-        raise StartError(
-            f"--device {name} is not available: {reason}; choose another, or auto"
-        ) from error
-    return device

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -19,12 +19,13 @@ log = logging.getLogger(__name__)
 MOST_FAILED = 3
 
 
-def identity(device: torch.device, port: int) -> str:
-    """A name that is the same after a restart, and that no other device has: a GPU's own number, or
-    else the address of the service."""
-    if device.type == "cuda":
-        return f"GPU-{torch.cuda.get_device_properties(device).uuid}"
-    return f"{device.type} of {socket.gethostname()}:{port}"
+def identity(devices: Sequence[torch.device], port: int) -> str:
+    """A name that is the same after a restart, and that no other devices have: GPUs' own numbers,
+    or else the address of the service."""
+    if devices[0].type == "cuda":
+        uuids = (torch.cuda.get_device_properties(device).uuid for device in devices)
+        return "+".join(f"GPU-{uuid}" for uuid in uuids)
+    return f"{devices[0].type} of {socket.gethostname()}:{port}"
 
 
 class DeviceHealth:

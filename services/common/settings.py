@@ -166,7 +166,9 @@ class GpuServiceSettings(GrpcSettings):
     )
     port: int = Field(ge=0, le=65535, description="Port; 0 chooses a free port and logs it.")
     device: str = Field(
-        default="auto", description="cpu, cuda, cuda:1, …; auto: cuda if there is one."
+        default="auto",
+        description="cpu, cuda, cuda:1, …; auto: cuda if there is one. cuda:0,cuda:1 spreads a "
+        "VLM's layers over both.",
     )
     threads: int = Field(default=1, ge=1, description="Number of threads for computing on the CPU.")
     memory: MemoryChoice | None = Field(

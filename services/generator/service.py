@@ -37,13 +37,13 @@ async def main(settings: GpuServiceSettings) -> None:
     credentials = settings.credentials()
     device = DeviceThread(settings.device, threads=settings.threads)
     warn_of_cpu(settings.device, device, preset)
-    show_device_memory(device.device)
+    show_device_memory(device.devices)
     show_metrics(settings)
 
     async def load(port: int) -> Loaded:
         memory = await device.run(level, preset, settings.memory or preset.memory, device.device)
         family = await device.run(registry.load, preset, device.device, memory)
-        device_id = identity(device.device, port)
+        device_id = identity(device.devices, port)
         servicer = GeneratorServicer(preset, family, device, credentials, device_id)
         return Loaded(
             lambda server: generator_pb2_grpc.add_GeneratorServicer_to_server(servicer, server),

@@ -5,38 +5,43 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import cycle
 from typing import Literal
 
 from services.common.footprint.usual import too_small
-from services.common.gpus import Gpus
+from services.common.gpus import Gpu, Gpus
 from services.common.memory import MemoryLevel, Quantization
 from services.common.presets import AnyPreset, PresetError, Presets
 from services.local.others import addressed, refuse_to_load
 from services.local.settings import LocalSettings
 from services.local.sharing import shared
-from services.local.wishes import WishError, cards, counted
+from services.local.wishes import Wish, WishError, cards, counted
 
 Service = Literal["generator", "vlm"]
 
-#: The GPU that a process sees, and the order in which GPUs are numbered.
+#: The GPUs that a process sees, and the order in which GPUs are numbered.
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 ORDER = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
-#: Devices that mean one GPU for each process, if there are any.
+#: Devices that mean GPUs of its own for each process, if there are any.
 _ANY_CARD = ("auto", "cuda")
 
 
 @dataclass(frozen=True)
 class Placed:
-    """One GPU service. ``card`` is the only GPU that it sees; ``None``: it sees all. ``memory`` and
+    """One GPU service. ``cards`` are the only GPUs that it sees; none: it sees all. ``memory`` and
     ``quantize`` are chosen where processes share a card; ``None``: as the preset says."""
 
     name: str
     service: Service
     preset: str
     device: str
-    card: str | None = None
+    cards: Sequence[str] = ()
     memory: MemoryLevel | None = None
     quantize: Quantization | None = None
+
+    def is_on(self, gpu: Gpu) -> bool:
+        """Whether this GPU is all that it has."""
+        return len(self.cards) == 1 and gpu.is_called(self.cards[0])
 
 
 @dataclass(frozen=True)
@@ -59,17 +64,19 @@ def made(
 ) -> Plan:
     """Raises ``PresetError`` if a name is not a preset or a kind is missing, and ``WishError`` for
     GPUs that are not there or can't be used."""
-    generators, vlms = _chosen(settings, presets)
+    wanted = _chosen(settings, presets)
+    generators, vlms = (_repeated(wishes) for wishes in wanted)
     refuse_to_load(vlms, presets)
     models: list[AnyPreset] = [
         *(presets.generator(name) for name in generators),
         *(presets.vlm(name) for name in vlms),
     ]
-    device, dealt, warnings = _dealt(settings, models, gpus, environment)
+    each = [wish.cards for wishes in wanted for wish in wishes for _ in range(wish.count)]
+    dealt, warnings = _dealt(settings, models, each, gpus, environment)
     names = [*_named("generator", generators), *_named("vlm", vlms)]
     placed = [
-        Placed(name, "generator" if number < len(generators) else "vlm", model.name, device, card)
-        for number, (name, model, card) in enumerate(zip(names, models, dealt, strict=True))
+        Placed(name, "generator" if number < len(generators) else "vlm", model.name, *place)
+        for number, (name, model, place) in enumerate(zip(names, models, dealt, strict=True))
     ]
     placed, full = _together(settings, placed, models, gpus, environment)
     return Plan(
@@ -80,74 +87,123 @@ def made(
     )
 
 
-def _chosen(settings: LocalSettings, presets: Presets) -> tuple[list[str], list[str]]:
-    """A name for each process: generators, VLMs."""
+def _chosen(settings: LocalSettings, presets: Presets) -> tuple[list[Wish], list[Wish]]:
+    """Generators, VLMs."""
     if not settings.models:
-        generators = _repeated(counted("--generator", settings.generator))
-        vlms = _repeated(counted("--vlm", settings.vlm))
-        for name in generators:
-            presets.generator(name)
-        for name in vlms:
-            presets.vlm(name)
+        generators = counted("--generator", settings.generator)
+        vlms = counted("--vlm", settings.vlm)
+        for wish in generators:
+            presets.generator(wish.preset)
+        for wish in vlms:
+            presets.vlm(wish.preset)
+        _refuse_to_spread("--generator", generators)
         return generators, vlms
     if other := settings.model_fields_set & {"generator", "vlm"}:
         flags = " and ".join(f"--{name}" for name in sorted(other))
         raise WishError(f"--models: can't be used together with {flags}; leave out one of them")
-    names = _repeated(counted("--models", settings.models))
+    wishes = counted("--models", settings.models)
     known: dict[str, Mapping[str, AnyPreset]] = {
         "generator": presets.generators,
         "VLM": presets.vlms,
     }
-    for name in names:
-        if not any(name in kind for kind in known.values()):
+    for wish in wishes:
+        if not any(wish.preset in kind for kind in known.values()):
             listed = ", ".join(preset for kind in known.values() for preset in kind)
-            raise PresetError(f"--models: {name!r} is unknown: choose from {listed}")
+            raise PresetError(f"--models: {wish.preset!r} is unknown: choose from {listed}")
     for what, kind in known.items():
-        if not any(name in kind for name in names):
+        if not any(wish.preset in kind for wish in wishes):
             raise PresetError(f"--models: names no {what}: add one of {', '.join(kind)}")
-    return (
-        [name for name in names if name in presets.generators],
-        [name for name in names if name in presets.vlms],
-    )
+    generators, vlms = ([wish for wish in wishes if wish.preset in kind] for kind in known.values())
+    _refuse_to_spread("--models", generators)
+    return generators, vlms
 
 
-def _repeated(wishes: Sequence[tuple[str, int]]) -> list[str]:
-    return [name for name, count in wishes for _ in range(count)]
+def _refuse_to_spread(flag: str, generators: Sequence[Wish]) -> None:
+    for wish in generators:
+        if wish.cards > 1:
+            raise WishError(
+                f"{flag}: {wish.preset}:{wish.count}x{wish.cards}: a generator runs on one GPU, "
+                f"only a VLM on several; write {wish.preset}:{wish.count * wish.cards} for a "
+                "process on each"
+            )
+
+
+def _repeated(wishes: Sequence[Wish]) -> list[str]:
+    return [wish.preset for wish in wishes for _ in range(wish.count)]
 
 
 def _dealt(
     settings: LocalSettings,
     models: Sequence[AnyPreset],
+    each: Sequence[int],
     gpus: Gpus,
     environment: Mapping[str, str],
-) -> tuple[str, Sequence[str | None], list[str]]:
-    """The device for all, a GPU for each in turn, and warnings."""
-    device, count = settings.device, len(models)
+) -> tuple[list[tuple[str, Sequence[str]]], list[str]]:
+    """For every model in turn its device and its GPUs, as many as ``each`` says, and warnings."""
+    device = settings.device
     visible = _visible(gpus, environment)
+    if "," in device:
+        raise WishError(
+            f"--device {device}: is for all processes, and a generator runs on one; to spread a "
+            "VLM over GPUs write --vlm NAME:1x2, and leave out --device"
+        )
     if settings.gpus:
         named = cards("--gpus", settings.gpus)
         _check(named, settings, gpus, visible)
         device = "cuda" if gpus.found else device
         warnings = [] if gpus.found else [_no_gpu(gpus, f"--gpus {settings.gpus}")]
-        if spare := named[count:]:
+        if spare := named[sum(each) :]:
             warnings.append(f"nothing runs on GPU {', '.join(spare)}; ask for more processes")
-        if len(named) < count:
-            warnings += _shared_cards(count, len(named))
-        return device, [named[number % len(named)] for number in range(count)], warnings
+        return _in_turn(named, device, models, each), [*warnings, *_shared_cards(each, len(named))]
+    alone: list[tuple[str, Sequence[str]]] = [(device, ())] * len(models)
     if device not in _ANY_CARD:
-        return device, [None] * count, []
+        if max(each) > 1:
+            raise WishError(
+                f"--device {device}: puts all processes in one place, and --vlm spreads one over "
+                f"{max(each)} GPUs; leave out --device, or the number behind the x"
+            )
+        return alone, []
     if gpus.found and visible:
-        warnings = _shared_cards(count, len(visible))
-        return device, [visible[number % len(visible)] for number in range(count)], warnings
+        device = "cuda" if max(each) > 1 else device
+        return _in_turn(visible, device, models, each), _shared_cards(each, len(visible))
     from_hub = dict.fromkeys(model.name for model in models if model.is_on_hub)
     warnings = [_no_gpu(gpus, f"--device {device}, for {', '.join(from_hub)}")] if from_hub else []
-    return device, [None] * count, warnings
+    return alone, warnings
 
 
-def _shared_cards(count: int, cards: int) -> list[str]:
-    if cards >= count or cards == 1:
+def _in_turn(
+    named: Sequence[str], device: str, models: Sequence[AnyPreset], each: Sequence[int]
+) -> list[tuple[str, Sequence[str]]]:
+    """A process on several GPUs names them as it sees them."""
+    dealt: list[tuple[str, Sequence[str]]] = []
+    turn = cycle(named)
+    for model, count in zip(models, each, strict=True):
+        if count > len(named):
+            raise WishError(
+                f"--vlm: {model.name} on {count} GPUs: there are {len(named)}, "
+                f"{', '.join(named)}; write a smaller number behind the x"
+            )
+        mine = tuple(next(turn) for _ in range(count))
+        if count > 1 and any(one.startswith("MIG-") for one in mine):
+            raise WishError(
+                f"--vlm: {model.name} on {count} GPUs: CUDA shows a process only one part of a "
+                "GPU; name whole GPUs"
+            )
+        is_spread = count > 1 and device == "cuda"
+        seen = ",".join(f"cuda:{number}" for number in range(count))
+        dealt.append((seen if is_spread else device, mine))
+    return dealt
+
+
+def _shared_cards(each: Sequence[int], cards: int) -> list[str]:
+    if cards >= sum(each) or cards == 1:
         return []
-    return [f"{count} processes share {cards} GPUs; one GPU for each is faster"]
+    if max(each) > 1:
+        return [
+            f"{len(each)} processes ask for {sum(each)} GPUs and share {cards}; GPUs of their own "
+            "are faster"
+        ]
+    return [f"{len(each)} processes share {cards} GPUs; one GPU for each is faster"]
 
 
 def _visible(gpus: Gpus, environment: Mapping[str, str]) -> list[str] | None:
@@ -212,11 +268,7 @@ def _together(
     don't fit, by its index."""
     chosen, warnings = list(placed), {}
     for gpu in gpus.found:
-        here = [
-            number
-            for number, place in enumerate(placed)
-            if place.card is not None and gpu.is_called(place.card)
-        ]
+        here = [number for number, place in enumerate(placed) if place.is_on(gpu)]
         if len({placed[number].service for number in here}) < 2:
             continue
         found = shared(gpu, [models[number] for number in here], settings.slots, environment)
@@ -234,8 +286,8 @@ def _too_small(
     gpus: Gpus,
     told: Collection[str],
 ) -> list[str]:
-    """Warns of GPUs that have too little memory for the models on them. Where settings were
-    chosen, there is enough; ``told`` are those that are warned of already."""
+    """Warns of GPUs that have too little memory for the models on them, or for their part of one.
+    Where settings were chosen, there is enough; ``told`` are those that are warned of already."""
     said = []
     for gpu in gpus.found:
         if gpu.index in told:
@@ -243,10 +295,15 @@ def _too_small(
         here = [
             model
             for place, model in zip(placed, models, strict=True)
-            if place.card is not None and place.memory is None and gpu.is_called(place.card)
+            if place.memory is None and place.is_on(gpu)
         ]
         if here and gpu.total_mib and (fault := too_small(here, gpu.total_mib / 1024)):
             said.append(f"GPU {gpu.index} has {gpu.total_mib / 1024:.0f} GiB, and {fault}")
+    for place, model in zip(placed, models, strict=True):
+        known = [one.total_mib for card in place.cards if (one := gpus.called(card))]
+        gib = min(known, default=0) / 1024
+        if len(place.cards) > 1 and gib and (fault := too_small([model], gib, len(place.cards))):
+            said.append(f"one of GPU {', '.join(place.cards)} has {gib:.0f} GiB, and {fault}")
     return said
 
 

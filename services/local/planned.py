@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from services.common.gpus import Gpus
+from services.common.gpus import Gpu, Gpus
 from services.local.plan import VISIBLE, Placed, Plan
 from services.local.settings import LocalSettings
 
@@ -42,10 +42,13 @@ def _slots(settings: LocalSettings) -> str:
 
 
 def _place(place: Placed, gpus: Gpus) -> str:
-    if place.card is None:
+    if not place.cards:
         return f"{place.preset}, --device {place.device}"
-    told = f"{place.preset}, {VISIBLE}={place.card}{''.join(f', {flag}' for flag in flags(place))}"
-    if (gpu := gpus.called(place.card)) is None:
-        return told
+    told = ", ".join([place.preset, f"{VISIBLE}={','.join(place.cards)}", *flags(place)])
+    known = [_told(gpu) for card in place.cards if (gpu := gpus.called(card)) is not None]
+    return f"{told} ({'; '.join(known)})" if known else told
+
+
+def _told(gpu: Gpu) -> str:
     free, total = gpu.free_mib / 1024, gpu.total_mib / 1024
-    return f"{told} ({gpu.name}, {free:.0f} of {total:.0f} GiB free)"
+    return f"{gpu.name}, {free:.0f} of {total:.0f} GiB free"

@@ -42,7 +42,8 @@ class LocalSettings(ServiceSettings):
     )
     vlm: str = Field(
         default="tiny-idefics2",
-        description="Preset of the VLM. Several as for the generator: idefics2:2,qwen3-vl.",
+        description="Preset of the VLM. Several as for the generator: idefics2:2,qwen3-vl. "
+        "pixtral:1x2 is one process whose layers are spread over two GPUs.",
     )
     teachers: str = Field(
         default="",

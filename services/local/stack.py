@@ -99,8 +99,8 @@ def _gpu_service(
         ready=lambda: serves(f"127.0.0.1:{port}"),
         waits_for=f"{place.preset} to be loaded, after a download if its weights are not here yet",
         ready_seconds=settings.load_seconds,
-        # It sees only its own card, also after a restart.
-        environment={**token, **({} if place.card is None else {VISIBLE: place.card, **ORDER})},
+        # It sees only its own cards, also after a restart.
+        environment={**token, **({VISIBLE: ",".join(place.cards), **ORDER} if place.cards else {})},
         # Others may read the weights that it downloads.
         umask=ChildSpec.umask,
     )

@@ -1,8 +1,10 @@
-"""Reads lists of presets and of GPUs, like `flux-schnell:6,sd-1.4` and `0-3,6`."""
+"""Reads lists of presets and of GPUs, like `flux-schnell:6,sd-1.4`, `pixtral:1x2` and
+`0-3,6`."""
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
 #: A higher number of processes must be a typing mistake.
 MOST = 64
@@ -15,27 +17,42 @@ class WishError(ValueError):
     """The list makes no plan. The message names the flag and the remedy."""
 
 
-def counted(flag: str, text: str) -> list[tuple[str, int]]:
-    """Presets in order, each with its number of processes: `a:2,b` is ``[("a", 2), ("b", 1)]``.
+@dataclass(frozen=True)
+class Wish:
+    """``count`` processes that serve ``preset``, each on ``cards`` GPUs."""
+
+    preset: str
+    count: int
+    cards: int
+
+
+def counted(flag: str, text: str) -> list[Wish]:
+    """Presets in order: `a:2,b,c:1x4` are two processes of a, one of b, and one of c on four GPUs.
 
     The numbers of a preset that is named twice are added. Raises ``WishError``.
     """
-    found: dict[str, int] = {}
+    found: dict[tuple[str, int], int] = {}
     for part in text.split(","):
-        name, colon, number = (piece.strip() for piece in part.partition(":"))
+        name, colon, numbers = (piece.strip() for piece in part.partition(":"))
         if not name:
             raise WishError(
                 f"{flag}: a preset is missing next to a comma; write a list like "
                 "flux-schnell:2,sd-1.4"
             )
-        is_count = number.isascii() and number.isdecimal() and 1 <= int(number[:9]) <= MOST
-        if colon and not is_count:
+        count, _, cards = numbers.partition("x") if "x" in numbers else (numbers, "", "1")
+        if colon and not (_is_count(count) and _is_count(cards)):
             raise WishError(
                 f"{flag}: {part.strip()!r}: after the colon must be the number of processes for "
-                f"{name}, 1 to {MOST}, like {name}:2"
+                f"{name}, 1 to {MOST}, like {name}:2; for a VLM on several GPUs also how many "
+                "each has, like pixtral:1x2"
             )
-        found[name] = found.get(name, 0) + (int(number) if colon else 1)
-    return list(found.items())
+        key = name, int(cards)
+        found[key] = found.get(key, 0) + (int(count) if colon else 1)
+    return [Wish(name, count, cards) for (name, cards), count in found.items()]
+
+
+def _is_count(number: str) -> bool:
+    return number.isascii() and number.isdecimal() and 1 <= int(number[:9]) <= MOST
 
 
 def cards(flag: str, text: str) -> list[str]:

@@ -61,7 +61,7 @@ def losses(
             before += [index * length + path[position - 1] for position in talk.answer_positions]
             targets += [talk.input_ids[position] for position in talk.answer_positions]
             lengths.append(len(talk.answer_positions))
-    answering = hidden.flatten(0, 1)[upload(torch.tensor(before), device)]
+    answering = hidden.flatten(0, 1)[upload(torch.tensor(before), hidden.device)]
     logits = vlm.logits(answering).float()
     right = upload(torch.tensor(targets), device)
     token_losses = cross_entropy(logits, right, reduction="none")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import import_module
 
 import torch
@@ -24,16 +25,22 @@ _FAMILIES = {
 }
 
 
-def load(preset: VlmPreset, device: torch.device, memory: MemoryChoice | None = None) -> VlmFamily:
-    """Loads the preset's VLM on ``device``, at a level of ``memory``, or at the preset's.
+def load(
+    preset: VlmPreset,
+    device: torch.device,
+    memory: MemoryChoice | None = None,
+    others: Sequence[torch.device] = (),
+) -> VlmFamily:
+    """Loads the preset's VLM on ``device``, or spread over it and ``others``, at a level of
+    ``memory``, or at the preset's.
 
     Raises ``PresetError`` for an unknown family and a level that VLMs don't have, ``StartError``
-    for a model that can't be loaded.
+    for a model that can't be loaded, or not be spread over so many devices.
     """
     family = family_class(preset)
     check_quantize(preset)
     try:
-        vlm = family.load(preset, device)
+        vlm = family.load(preset, device, others)
     # OSError for what can't be fetched or read; for some of it the libraries raise ValueError.
     except (OSError, ValueError) as error:
         raise StartError(f"{preset.model} can't be loaded: {error}") from error

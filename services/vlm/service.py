@@ -37,15 +37,16 @@ async def main(settings: GpuServiceSettings) -> None:
         )
     preset = settings.applied(preset)
     credentials = settings.credentials()
-    device = DeviceThread(settings.device, threads=settings.threads)
+    device = DeviceThread(settings.device, threads=settings.threads, several=True)
     warn_of_cpu(settings.device, device, preset)
-    show_device_memory(device.device)
+    show_device_memory(device.devices)
     show_metrics(settings)
 
     async def load(port: int) -> Loaded:
-        memory = await device.run(level, preset, settings.memory or preset.memory, device.device)
-        vlm = await device.run(registry.load, preset, device.device, memory)
-        device_id = identity(device.device, port)
+        memory = await device.run(level, preset, settings.memory or preset.memory, device.devices)
+        first, *others = device.devices
+        vlm = await device.run(registry.load, preset, first, memory, others)
+        device_id = identity(device.devices, port)
         servicer = VlmServicer(preset, vlm, device, device_id)
         return Loaded(
             lambda server: vlm_pb2_grpc.add_VlmServicer_to_server(servicer, server),

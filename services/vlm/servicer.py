@@ -68,7 +68,7 @@ class VlmServicer(vlm_pb2_grpc.VlmServicer):
             family=self._preset.family,
             model=self._preset.model,
             dtype=WIRE_DTYPES[DTYPES_BY_NAME[self._preset.dtype]],
-            device=str(self._device.device),
+            device=self._device.name,
             version=version("dualprocess"),
             device_id=self._device_id,
             calls=self._device.waiting,

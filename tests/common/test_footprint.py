@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+from itertools import pairwise
 
 import pytest
 import torch
 
 from services.common.errors import StartError
-from services.common.footprint import card, choice, recorded, start, usual
+from services.common.footprint import card, choice, recorded, spread, start, usual
 from services.common.footprint.fake import HOST, bytes_of, weightless, weights_of
 from services.common.footprint.footprint import Footprint, Kind, Work
 from services.common.footprint.meter import Meter, marked
@@ -172,6 +173,46 @@ def test_a_generator_starts_at_the_fastest_level_that_its_card_holds(
 
 def test_a_vlm_that_no_level_makes_fit_says_what_would() -> None:
     preset = load_presets().vlm("idefics2")
-    assert vlm_level(preset, "auto", CPU, lambda _: 40 * GIB) == "fast"
+    assert vlm_level(preset, "auto", [CPU], lambda _: 40 * GIB) == "fast"
     with pytest.raises(StartError, match=r"idefics2 needs about .*--quantize int8$"):
-        vlm_level(preset, "auto", CPU, lambda _: 12 * GIB)
+        vlm_level(preset, "auto", [CPU], lambda _: 12 * GIB)
+
+
+def test_a_vlm_that_several_cards_hold_says_how_many() -> None:
+    preset = load_presets().vlm("pixtral")
+    with pytest.raises(
+        StartError,
+        match=r"spread it over 2 such cards \(--device cuda:0,cuda:1, or dualprocess up --vlm "
+        r"pixtral:1x2\), or write --quantize int8$",
+    ):
+        vlm_level(preset, "auto", [CPU], lambda _: 16 * GIB)
+    assert vlm_level(preset, "auto", [CPU] * 2, lambda _: 16 * GIB) == "lean"
+    assert vlm_level(preset, "auto", [CPU] * 2, lambda _: 23 * GIB) == "fast"
+    with pytest.raises(StartError, match=r"GiB of each of 2 cards .* over 3 such cards \(--device"):
+        vlm_level(preset, "auto", [CPU] * 2, lambda _: 10 * GIB)
+
+
+def test_a_card_of_several_needs_at_most_the_fullest_ones_weights_and_all_else() -> None:
+    work = Work("vlm", "a-model", 512, 1, 0, "fast", None)
+    one = Footprint(work, 30, 0, 35, 0, 0, 0, {}, 1, 1, layers=10, layer=2)
+    needs = [(each.weights, each.step) for count in (2, 3) for each in spread.over([one], count)]
+    # The first card has what is no layer: 10.
+    assert needs == [(16, 21), (12, 17)]
+    assert spread.over([one], 11) == []
+    assert spread.over([one], 1) == [one]
+    assert spread.over([made(40, kind="generator")], 2) == []
+
+
+@pytest.mark.parametrize(
+    ("sizes", "first", "runs"),
+    [
+        ([2, 2, 2, 2], 0, [2, 2]),
+        ([2, 2, 2, 2], 4, [1, 3]),
+        ([2, 2, 2, 2], 100, [1, 3]),
+        ([1, 1, 1, 9], 0, [3, 1]),
+        ([1, 4, 1, 4, 1], 4, [1, 2, 2]),
+    ],
+)
+def test_runs_fill_the_devices_evenly(sizes: list[int], first: int, runs: list[int]) -> None:
+    ends = spread.run_ends(sizes, first, len(runs))
+    assert [end - begin for begin, end in pairwise([0, *ends])] == runs

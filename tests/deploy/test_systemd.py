@@ -54,7 +54,8 @@ def test_what_the_environment_names_is_a_stack(monkeypatch: pytest.MonkeyPatch) 
     for name, value in named.items():
         monkeypatch.setenv(name, value)
     plan = made(LocalSettings.from_environment(), load_presets(), Gpus([], "none"), {})
-    assert [place.card for place in (*plan.generators, *plan.vlms)] == list("01234567")
+    placed = (*plan.generators, *plan.vlms)
+    assert [place.cards for place in placed] == [(card,) for card in "01234567"]
 
 
 def test_a_stop_waits_for_jobs_and_bad_input_is_not_tried_again() -> None:

@@ -32,6 +32,9 @@ def test_programs_get_bytes(capsys: pytest.CaptureFixture[str]) -> None:
     generator = told["cards"][0]["one"]["generator"]
     assert generator["memory"] == "fast"
     assert generator["quantize"] is None
+    spread = told["cards"][0]["three"]
+    assert spread["generator"] == told["cards"][0]["two"]["generator"]
+    assert spread["vlm"]["bytes"] < told["cards"][0]["two"]["vlm"]["bytes"]
     first = told["generator"][0]
     assert generator["bytes"] > max(first["step"], first["encode"]) > first["weights"] > 0
 
@@ -41,6 +44,16 @@ def test_a_pair_that_fits_nowhere_is_told_what_it_needs(capsys: pytest.CaptureFi
     told = " ".join(capsys.readouterr().out.split())
     assert "None of these cards holds the pair: the smallest settings need" in told
     assert "--cards" in told
+
+
+def test_a_vlm_that_two_cards_hold(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["flux-schnell", "pixtral", "--cards", "24", "--json"])
+    (card,) = json.loads(capsys.readouterr().out)["cards"]
+    assert card["two"]["vlm"]["quantize"] == "int8"
+    assert (card["three"]["vlm"]["quantize"], card["three"]["vlm"]["memory"]) == (None, "fast")
+    main(["flux-schnell", "pixtral", "--cards", "24"])
+    told = capsys.readouterr().out
+    assert "VLM over two, at most" in " ".join(told.replace("│", " ").split())
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,8 @@ def plan(found: Gpus = NONE, given: str | None = None, **asked: object) -> Plan:
 
 
 def cards(made: Plan) -> dict[str, str | None]:
-    return {place.name: place.card for place in (*made.generators, *made.vlms)}
+    places = (*made.generators, *made.vlms)
+    return {place.name: ",".join(place.cards) or None for place in places}
 
 
 @pytest.mark.parametrize(
@@ -76,6 +77,19 @@ def test_models_that_make_no_stack_are_refused(models: str, sentence: str) -> No
         ({"generator": "tiny-flux:65"}, "--generator: .*1 to 64"),
         ({"vlm": "idefics2:²"}, "--vlm: .*1 to 64"),
         ({"vlm": "idefics2:"}, "--vlm: .*1 to 64"),
+        ({"vlm": "idefics2:1x0"}, "--vlm: .*1 to 64, like idefics2:2; for a VLM on several GPUs"),
+        ({"vlm": "idefics2:x2"}, "--vlm: .*1 to 64"),
+        ({"vlm": "idefics2:1x2x2"}, "--vlm: .*1 to 64"),
+        ({"vlm": "idefics2:1x5"}, "idefics2 on 5 GPUs: there are 4, 0, 1, 2, 3; write a smaller"),
+        ({"vlm": "idefics2:1x2", "gpus": "3"}, "idefics2 on 2 GPUs: there are 1, 3; write a smal"),
+        ({"vlm": "idefics2:1x2", "device": "cpu"}, "--device cpu: .* leave out --device, or the n"),
+        ({"vlm": "idefics2:1x2", "device": "cuda:1"}, "--device cuda:1: puts all processes in one"),
+        ({"device": "cuda:0,cuda:1"}, "--device cuda:0,cuda:1: .* write --vlm NAME:1x2, and leav"),
+        ({"generator": "tiny-flux:1x2"}, "--generator: .* runs on one GPU.* write tiny-flux:2"),
+        (
+            {"models": "tiny-flux:2x2,idefics2"},
+            "--models: tiny-flux:2x2: a generator runs on one GPU.* write tiny-flux:4",
+        ),
         ({"vlm": "idefics2,"}, "--vlm: a preset is missing next to a comma"),
         (
             {"models": "tiny-flux,idefics2", "vlm": "idefics2"},
@@ -171,6 +185,60 @@ def test_each_process_has_a_card_of_its_own_where_there_are_enough() -> None:
     assert named.warnings == ["nothing runs on GPU 1; ask for more processes"]
     assert {place.device for place in named.generators} == {"cuda"}, "never quietly on the CPU"
     assert set(cards(plan(machine(4), **asked, device="cpu")).values()) == {None}
+
+
+def test_a_vlm_is_spread_over_as_many_cards_as_are_asked_for() -> None:
+    asked: dict[str, Any] = {"generator": "flux-schnell", "vlm": "pixtral:1x2"}
+    settings = LocalSettings(**asked)
+    found = machine(4)
+    models = made(settings, load_presets(), found, {})
+    assert cards(models) == {"generator": "0", "vlm": "1,2"}
+    assert models.warnings == []
+    assert (
+        "pixtral, CUDA_VISIBLE_DEVICES=1,2 (H100, 78 of 80 GiB free; H100, 78 of 80 GiB free)"
+        in (told(models, settings, found))
+    )
+    vlm, generator = gpu_services(settings, models)
+    assert vlm.environment["CUDA_VISIBLE_DEVICES"] == "1,2"
+    assert "--device=cuda:0,cuda:1" in vlm.command, "as the process counts them"
+    assert generator.environment["CUDA_VISIBLE_DEVICES"] == "0"
+    assert "--device=cuda" in generator.command
+    both = plan(machine(8), models="flux-schnell:2,pixtral:2x2,idefics2", gpus="7,6,5,4,3,2,1")
+    assert cards(both) == {
+        "generator-1": "7",
+        "generator-2": "6",
+        "vlm-1": "5,4",
+        "vlm-2": "3,2",
+        "vlm-3": "1",
+    }
+    few = plan(machine(2), **asked)
+    assert cards(few) == {"generator": "0", "vlm": "1,0"}
+    assert few.warnings == ["2 processes ask for 3 GPUs and share 2; GPUs of their own are faster"]
+    spare = plan(machine(4), **asked, gpus="0-3")
+    assert spare.warnings == ["nothing runs on GPU 3; ask for more processes"]
+
+
+def test_cards_that_are_too_small_for_their_part_are_told(
+    recorded_footprints: list[Footprint],
+) -> None:
+    recorded_footprints += SHIPPED
+    asked = {"generator": "tiny-flux", "vlm": "pixtral:1x2"}
+    (said,) = plan(machine(3, gib=12), **asked).warnings
+    assert said.startswith("one of GPU 1, 2 has 12 GiB, and pixtral needs 1")
+    assert "GiB of each; what would fit is pixtral with memory " in said
+    assert plan(machine(3, gib=16), **asked).warnings == []
+
+
+def test_a_vlm_is_not_spread_over_parts_of_gpus() -> None:
+    with pytest.raises(WishError, match="CUDA shows a process only one part of a GPU; name whole"):
+        plan(machine(1), "0,MIG-0abc,MIG-1abc", vlm="idefics2:1x2")
+
+
+def test_a_vlm_is_not_spread_where_no_gpu_is_found() -> None:
+    models = plan(generator="tiny-flux", vlm="pixtral:1x2")
+    assert [(place.device, place.cards) for place in models.vlms] == [("auto", ())]
+    (said,) = models.warnings
+    assert said.startswith("NO GPU IS FOUND, and --device auto, for pixtral needs one")
 
 
 def test_a_model_of_the_hub_without_a_gpu_is_said_loudly_and_a_tiny_one_is_not() -> None:

@@ -37,6 +37,9 @@ class Footprint:
 
     ``flops`` are those of a mean step, by phase. ``launches`` and ``moved`` bytes leave out the
     sampler's steps without a gradient, and what it takes to read quantised weights.
+
+    ``layers`` are how many a VLM's text model has, and ``layer`` the bytes of weights of each; a
+    generator can't be spread, and has none.
     """
 
     work: Work
@@ -49,6 +52,8 @@ class Footprint:
     flops: Mapping[str, int]
     launches: int
     moved: int
+    layers: int = 0
+    layer: int = 0
 
     @property
     def peak(self) -> int:
@@ -60,10 +65,15 @@ class Footprint:
         return sum(self.flops.values())
 
     def quantised(
-        self, quantization: Quantization, weights: int, text_encoders: int, largest: int
+        self,
+        quantization: Quantization,
+        weights: int,
+        text_encoders: int,
+        largest: int,
+        layer: int = 0,
     ) -> Self:
         """The same work with smaller frozen weights. ``largest`` are the bytes of the largest
-        layer in full precision: one at a time is computed with so."""
+        linear layer in full precision: one at a time is computed with so."""
         smaller = self.weights - weights
         texts = self.text_encoders - text_encoders
         return replace(
@@ -74,10 +84,14 @@ class Footprint:
             step=self.step - smaller + largest,
             encode=self.encode and self.encode - smaller - texts + largest,
             streamed=self.streamed and self.streamed - smaller + largest,
+            layer=layer,
         )
 
     def as_json(self) -> dict[str, Any]:
-        return asdict(self)
+        told = asdict(self)
+        if self.work.kind == "generator":
+            del told["layers"], told["layer"]
+        return told
 
     @classmethod
     def from_json(cls, told: Mapping[str, Any]) -> Self:

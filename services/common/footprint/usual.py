@@ -8,6 +8,7 @@ from services.common.footprint import recorded
 from services.common.footprint.card import GIB, needed, usable
 from services.common.footprint.choice import together
 from services.common.footprint.footprint import Footprint
+from services.common.footprint.spread import over
 from services.common.presets import AnyPreset, GeneratorPreset
 
 #: A VLM learns only from calls what it is asked; this is what many ask.
@@ -34,20 +35,23 @@ def allowed(preset: AnyPreset) -> list[Footprint]:
     ]
 
 
-def too_small(presets: Sequence[AnyPreset], gib: float) -> str:
+def too_small(presets: Sequence[AnyPreset], gib: float, cards: int = 1) -> str:
     """A sentence's end if a card of ``gib`` has too little for all of these together, with the
-    settings that would do; empty if it has enough, or nobody knows."""
+    settings that would do; empty if it has enough, or nobody knows. Over several ``cards`` they are
+    spread."""
     names = " and ".join(preset.name for preset in presets)
-    least = [min(map(_peak, allowed(preset)), default=None) for preset in presets]
+    of_each = " of each" if cards > 1 else ""
+    least = [min(map(_peak, over(allowed(preset), cards)), default=None) for preset in presets]
     known = [peak for peak in least if peak is not None]
     if len(known) < len(presets):
-        weights = sum(preset.weights_gib for preset in presets)
-        return f"the weights of {names} alone take {weights:.0f} GiB" if weights > gib else ""
+        weights = sum(preset.weights_gib for preset in presets) / cards
+        said = f"the weights of {names} alone take {weights:.0f} GiB{of_each}"
+        return said if weights > gib else ""
     need = sum(map(needed, known))
     if need <= usable(gib):
         return ""
-    found = together([usual(preset) for preset in presets], usable(gib))
-    said = f"{names} need{'s' if len(presets) == 1 else ''} {need / GIB:.1f} GiB"
+    found = together([over(usual(preset), cards) for preset in presets], usable(gib))
+    said = f"{names} need{'s' if len(presets) == 1 else ''} {need / GIB:.1f} GiB{of_each}"
     if found is None:
         return f"{said}; use a larger one, or smaller models"
     told = ", ".join(f"{one.work.preset} with {_set(one)}" for one in found)

@@ -32,10 +32,11 @@ def needs(generators: Sequence[Footprint], vlms: Sequence[Footprint]) -> Table:
 
 def places(held: Sequence[Held]) -> Table:
     table = Table()
-    for header in ("card", "both on one", "each on its own"):
+    for header in ("card", "both on one", "each on its own", "VLM over two, at most"):
         table.add_column(header, justify="right" if header == "card" else "left")
     for card in held:
-        table.add_row(f"{card.gib} GiB", said(card.one, together=True), said(card.two))
+        spread = said(card.three) if card.three is None else f"{said(card.three)} each"
+        table.add_row(f"{card.gib} GiB", said(card.one, together=True), said(card.two), spread)
     return table
 
 
@@ -63,7 +64,7 @@ def conclusion(
         f"{_gib(generators[0].held)} GiB to the generator at memory level fast, "
         f"{_gib(another.held)} at {another.work.level}."
     )
-    if not any(card.one or card.two for card in held):
+    if not any(card.one or card.two or card.three for card in held):
         least = min(needed(one.peak) for one in generators), min(needed(one.peak) for one in vlms)
         said += (
             f" None of these cards holds the pair: the smallest settings need {_gib(least[0])} and "

@@ -24,13 +24,15 @@ from services.vlm import conversation, masks
 from services.vlm.conversation import AskedQuestion, Conversation
 from services.vlm.packing import Packed
 from services.vlm.preprocess import Normalization
+from services.vlm.stages import spread
 
 #: How far back a layer of the text model sees, by transformers' names.
 LayerKind: TypeAlias = Literal["full_attention", "sliding_attention"]
 
 
 class VlmFamily(ABC):
-    """One frozen VLM, loaded on a device. Every method runs on the device's thread."""
+    """One frozen VLM, loaded on a device; on several if there are ``others``. Every method takes
+    tensors on the first one, and runs on the devices' thread."""
 
     #: The model's class in transformers.
     model_class: ClassVar[str]
@@ -45,23 +47,31 @@ class VlmFamily(ABC):
         image_processor: Any,
         preset: VlmPreset,
         device: torch.device,
+        others: Sequence[torch.device] = (),
     ) -> None:
         self.model = model.requires_grad_(False).eval()
         if preset.quantize is not None:
-            quantize(self.model, preset.quantize, on=device, then=device)
-        self.model.to(device)
+            # Where a layer belongs follows from what all of them take then.
+            then = torch.device("cpu") if others else device
+            quantize(self.model, preset.quantize, on=device, then=then)
+        if others:
+            spread(self.model, self.text_model, (device, *others))
+        else:
+            self.model.to(device)
         self.tokenizer = tokenizer
         self.image_processor = image_processor
         self.preset = preset
         self.device = device
         #: What is computed again to save memory; ``services.vlm.memory`` sets it.
         self.memory: MemoryLevel = "fast"
-        #: Runs what comes again from a recording, where the device can.
-        self.replays: Replays[Any] = Replays(device, on=preset.recordings)
+        #: Runs what comes again from a recording, where the device can; a recording has one device.
+        self.replays: Replays[Any] = Replays(device, on=preset.recordings and not others)
         self.normalize = Normalization(image_processor.image_mean, image_processor.image_std)
 
     @classmethod
-    def load(cls, preset: VlmPreset, device: torch.device) -> Self:
+    def load(
+        cls, preset: VlmPreset, device: torch.device, others: Sequence[torch.device] = ()
+    ) -> Self:
         """Loads the preset's model, frozen, in its dtype, from a folder or a hub id."""
         model = getattr(transformers, cls.model_class).from_pretrained(
             preset.model, revision=preset.revision, dtype=DTYPES_BY_NAME[preset.dtype]
@@ -70,7 +80,7 @@ class VlmFamily(ABC):
         image_processor = getattr(transformers, cls.image_processor_class).from_pretrained(
             preset.model, revision=preset.revision
         )
-        return cls(model, tokenizer, image_processor, preset, device)
+        return cls(model, tokenizer, image_processor, preset, device, others)
 
     @abstractmethod
     def pixel_values(self, unit_BCHW: torch.Tensor) -> torch.Tensor:
@@ -95,7 +105,7 @@ class VlmFamily(ABC):
         """The text that stands for one of these images in a conversation."""
 
     def hidden_states(self, packed: Packed, features: torch.Tensor) -> torch.Tensor:
-        """Last hidden states [rows, length, width] of packed conversations.
+        """Last hidden states [rows, length, width] of packed conversations, on the last device.
 
         ``features`` [rows, …], from ``image_features``, replace each row's image tokens.
 
@@ -170,7 +180,7 @@ class VlmFamily(ABC):
         return {}
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Logits [n, vocabulary] of hidden states [n, width]."""
+        """Logits [n, vocabulary], on the first device, of hidden states [n, width] on any."""
         logits: torch.Tensor = self.model.lm_head(hidden)
         return logits
 
@@ -223,4 +233,6 @@ def _replaced(hidden: torch.Tensor, places: torch.Tensor, features: torch.Tensor
 
 
 def _added(hidden: torch.Tensor, places: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
-    return hidden.flatten(0, 1).index_add(0, places, features).view(hidden.shape)
+    there = hidden.device
+    added = hidden.flatten(0, 1).index_add(0, places.to(there), features.to(there))
+    return added.view(hidden.shape)

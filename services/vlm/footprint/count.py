@@ -67,7 +67,7 @@ def at_every_setting(
         vlm = weightless_vlm(preset.model_copy(update={"quantize": quantization}))
         weights, largest = bytes_of(weights_of(vlm.model)), largest_layer(vlm.model)
         for found in exact:
-            yield found.quantised(quantization, weights, 0, largest)
+            yield found.quantised(quantization, weights, 0, largest, layer_bytes(vlm))
 
 
 def footprint(vlm: VlmFamily, work: Work) -> Footprint:
@@ -97,7 +97,14 @@ def footprint(vlm: VlmFamily, work: Work) -> Footprint:
         flops={name: done.flops for name, done in meter.counts.items() if done.flops},
         launches=meter.launches,
         moved=sum(done.moved for done in meter.counts.values()),
+        layers=len(vlm.text_model.layers),
+        layer=layer_bytes(vlm),
     )
+
+
+def layer_bytes(vlm: VlmFamily) -> int:
+    """Of the weights of each layer of the text model; all are alike."""
+    return bytes_of(weights_of(vlm.text_model.layers[0]))
 
 
 @contextmanager

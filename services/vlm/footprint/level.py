@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
@@ -17,11 +17,12 @@ from services.common.presets import VlmPreset
 def level(
     preset: VlmPreset,
     choice: MemoryChoice,
-    device: torch.device,
+    devices: Sequence[torch.device],
     free: Callable[[torch.device], int | None] = free_bytes,
 ) -> MemoryChoice:
-    """The fastest level at which ``device`` has room for five questions about one image of 512
-    pixels; ``choice`` itself where a device does not say what it has. ``free`` asks it.
+    """The fastest level at which ``devices``, over which its layers are spread, have room for five
+    questions about one image of 512 pixels; ``choice`` itself where a device does not say what it
+    has. ``free`` asks it.
 
     Raises ``StartError`` if there is no room, before anything is loaded.
     """
@@ -35,4 +36,6 @@ def level(
     # A VLM has no such levels; whoever loads it says so.
     if choice in ("decoder", "blocks"):
         return choice
-    return start.chosen(preset, choice, free(device), count)
+    rooms = [free(device) for device in devices]
+    known = [room for room in rooms if room is not None]
+    return start.chosen(preset, choice, min(known, default=None), count, cards=len(devices))

@@ -112,6 +112,7 @@ _ALL = (
         _on_line,
         frozenset({"horizon_y"}),
         line(LINE_ROW),
+        guard=GuardOptions(anchor=4),
     ),
     Task(
         "palette",

@@ -29,7 +29,7 @@ DEFAULT_DIRECTORY = Path(__file__).resolve().parents[2] / "presets"
 
 #: The guard of a preset that sets none. The tiny pair's measurements support it
 #: (models/training/README.md).
-GUARD = GuardSettings(anchor=1.2, margin=0.95, worst_case=0.05)
+GUARD = GuardSettings(anchor=1.8, margin=0.95, worst_case=0.05)
 
 DtypeName = Literal["float32", "float16", "bfloat16"]
 _BYTES: Mapping[str, float] = {"float32": 4, "float16": 2, "bfloat16": 2}

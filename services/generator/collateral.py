@@ -14,18 +14,33 @@ import torch
 
 from dualprocess.v1 import generator_pb2 as pb
 
-#: Added to a position's mean square: keeps the root's slope finite where nothing has changed yet.
+#: Added to a square: keeps the slope of its root finite where nothing has changed yet.
 _LEAST_SQUARE = 2.5e-4
+#: The share of its weight that the anchor has whatever the answers.
+_LEAST_SHARE = 0.03
 
 
 def anchor(x0: torch.Tensor, base: torch.Tensor) -> torch.Tensor:
     """How far each ``x0`` is from ``base``, as a loss: [batch], float32, attached to ``x0``.
 
-    Mean over positions of the root mean square over channels. The root at each position, as in the
-    group lasso (Yuan and Lin, 2006), lets a few places change fully and the others not at all.
+    Mean of the absolute differences, as in the lasso (Tibshirani, 1996): a few places may change
+    fully, and the others not at all. Each channel counts by itself: where the colour has to change,
+    what the other channels hold, such as the width of an outline, is still kept.
     """
-    square_BHW = (x0.float() - base.float()).square().mean(1)
-    return (square_BHW + _LEAST_SQUARE).sqrt().mean((1, 2))
+    square_BCHW = (x0.float() - base.float()).square()
+    return (square_BCHW + _LEAST_SQUARE).sqrt().mean((1, 2, 3))
+
+
+def anchor_share(right: float) -> float:
+    """The share of its weight that an image's ``anchor`` has; ``right``: how probable its right
+    answers are.
+
+    An image whose answers are wrong is nearly free to change; once they are right, changes that the
+    answers don't need are undone. The square: an answer that is not yet sure, like a murky colour,
+    is not held back. The share is never 0: a change of all images at once, made while they are
+    wrong, may please the VLM and would then be too large to be undone.
+    """
+    return _LEAST_SHARE + (1 - _LEAST_SHARE) * right**2
 
 
 def collateral(lora: Sequence[torch.Tensor], base: Sequence[torch.Tensor]) -> pb.Collateral:

@@ -15,7 +15,13 @@ from services.common.torch_tensors import DTYPES
 from services.common.transfer import upload
 from services.generator import checkpoint, draws, sample
 from services.generator.base_predictions import BasePredictions, Origin
-from services.generator.collateral import anchor, collateral_of, distances, mean_collateral
+from services.generator.collateral import (
+    anchor,
+    anchor_share,
+    collateral_of,
+    distances,
+    mean_collateral,
+)
 from services.generator.families.base import GeneratorFamily
 from services.generator.lora.adapter import LoraAdapter
 from services.generator.lora.export import KOHYA_FILE, LORA_FILE, diffusers_file, kohya_file
@@ -141,18 +147,16 @@ class Training:
         right: Sequence[float] = (),
     ) -> None:
         """Adds d loss / d LoRA in one pass: from ``gradient`` = d loss / d ``images``, and from the
-        mean of the ``anchor`` of each image, weighted by how probable its answers are, ``right``.
-
-        An image whose answers are still wrong is free to change; once they are right, changes that
-        the answers don't need are undone.
+        mean of the ``anchor`` of each image, each with the ``anchor_share`` of how probable its
+        answers are, ``right``.
         """
         accumulate = self._spec.optimizer.accumulate
         heads, gradients = [images], [gradient.to(images, non_blocking=True) / accumulate]
         if anchor is not None:
             weight = self._spec.guard.anchor / len(anchor) / accumulate
             heads.append(anchor)
-            right_B = upload(torch.tensor(right, dtype=anchor.dtype), anchor.device)
-            gradients.append(weight * right_B)
+            shares = torch.tensor([anchor_share(one) for one in right], dtype=anchor.dtype)
+            gradients.append(weight * upload(shares, anchor.device))
         with self._lora.active():
             torch.autograd.backward(heads, gradients)
 

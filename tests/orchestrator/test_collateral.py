@@ -72,11 +72,11 @@ async def test_what_the_generator_did_not_measure_is_none(
 @pytest.mark.parametrize(
     ("guard", "sent"),
     [
-        ({}, (1.2, 0.95, 0.05)),
+        ({}, (1.8, 0.95, 0.05)),
         ({"anchor": 0.5, "margin": None}, (0.5, 0, 0.05)),
-        ({"margin": 0.9, "worst_case": 0}, (1.2, 0.9, 0)),
+        ({"margin": 0.9, "worst_case": 0}, (1.8, 0.9, 0)),
         # On the wire it is a float32: as good as off.
-        ({"margin": 0.9999999999}, (1.2, 0, 0.05)),
+        ({"margin": 0.9999999999}, (1.8, 0, 0.05)),
     ],
 )
 def test_the_guard_goes_to_the_generator(
@@ -116,7 +116,7 @@ async def test_a_margin_of_null_is_another_body_under_the_same_key(api: Api) -> 
     assert (await api.http.post("/v1/jobs", json=other, headers=key)).status_code == 422
 
 
-RAISED = "Raise guard.anchor (now 1.2) to 2.4"
+RAISED = "Raise guard.anchor (now 1.8) to 3.6"
 RAISE = f"{RAISED}, or make optimizer.lr smaller (now 0.0005)."
 
 
@@ -129,12 +129,12 @@ RAISE = f"{RAISED}, or make optimizer.lr smaller (now 0.0005)."
         (0.696, {}, None),
         (0.694, {}, RAISE),
         (0.2, {"guard": {"margin": None}}, f"{RAISED}, and set guard.margin (0.95)."),
-        (0.2, {"guard": "off"}, "Set guard.anchor (begin with 1.2) and guard.margin (0.95)."),
-        (0.2, {"guard": {"anchor": 0}}, "Set guard.anchor (begin with 1.2)."),
+        (0.2, {"guard": "off"}, "Set guard.anchor (begin with 1.8) and guard.margin (0.95)."),
+        (0.2, {"guard": {"anchor": 0}}, "Set guard.anchor (begin with 1.8)."),
         # A remedy must work.
         (0.2, {"guard": {"anchor": 900}}, "to. Make optimizer.lr smaller (now 0.0005)."),
         (0.2, {"guard": "off", "stop_at_score": 0.97}, "and guard.margin (0.985)."),
-        (0.2, {"guard": "off", "stop_at_score": 1}, "Set guard.anchor (begin with 1.2)."),
+        (0.2, {"guard": "off", "stop_at_score": 1}, "Set guard.anchor (begin with 1.8)."),
     ],
 )
 def test_images_that_became_alike_are_told_with_a_remedy(

@@ -21,6 +21,7 @@ from services.common.credentials import Credentials
 from services.common.server import bind
 from services.orchestrator.doctor.__main__ import app
 from services.orchestrator.doctor.stores import of_disk
+from services.orchestrator.store.redis import Client
 from tests.orchestrator.conftest import Site
 from tests.orchestrator.scripted import ScriptedGenerator
 from tests.redis_server import RedisServer
@@ -39,7 +40,8 @@ def no_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def stores(redis_server: RedisServer, artifacts: str) -> list[str]:
+def stores(redis: Client, redis_server: RedisServer, artifacts: str) -> list[str]:
+    """Redis is empty: what lives of an earlier test would be told, too."""
     return [f"--redis-url={redis_server.url}", f"--artifacts={artifacts}"]
 
 

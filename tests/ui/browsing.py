@@ -8,7 +8,14 @@ import shutil
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    Locator,
+    Page,
+    expect,
+    sync_playwright,
+)
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 WHY_NOT = "needs chromium on the PATH: apt-get install chromium"
@@ -24,6 +31,8 @@ _FLAGS = (
 )
 #: Longer than any step of a test, on a busy machine.
 _PATIENCE_MS = 45_000
+#: Gradio fills a field within this time.
+_SETTLES_MS = 500
 expect.set_options(timeout=_PATIENCE_MS)
 
 
@@ -72,6 +81,16 @@ class Visit:
 def part(page: Page, name: str) -> None:
     """Turns to one of the page's tabs."""
     page.get_by_role("tab", name=name).click()
+
+
+def type_into(field: Locator, text: str) -> None:
+    """Fills a field that was just shown or filled. Gradio may write over what is typed a moment
+    before it is done with that, so this types until it stays."""
+    while True:
+        field.fill(text)
+        field.page.wait_for_timeout(_SETTLES_MS)
+        if field.input_value() == text:
+            return
 
 
 def give_key(page: Page, key: str) -> None:

@@ -13,7 +13,7 @@ from dualprocess import Client, EvalOptions, GuardOptions, OptimizerOptions
 from dualprocess.schemas import Job, JobStatus, ResolvedJobSpec
 from tests.e2e.conftest import LORA_FILE, red_circle
 from tests.e2e.stack import Stack
-from tests.ui.browsing import Visit, part
+from tests.ui.browsing import Visit, part, type_into
 
 #: More than a test waits for.
 ENDLESS = "5000"
@@ -108,9 +108,8 @@ def test_teach_watch_reload_stop_download_use_compare(
     assert hashlib.sha256(kept.read_bytes()).digest() == hashlib.sha256(lora).digest()
 
     page.get_by_role("button", name="Make images with it").click()
-    # The button fills the form, and would write over what is typed before that.
     page.wait_for_selector("#use-loras input[type=range]")
-    page.fill("#use-seeds input, #use-seeds textarea", "7, 9")
+    type_into(page.locator("#use-seeds input, #use-seeds textarea"), "7, 9")
     page.click("#use-make")
     made = page.locator("#use-grid img")
     expect(made).to_have_count(4)
@@ -265,9 +264,8 @@ def set_number(page: Page, setting: str, value: str) -> None:
     field = page.locator(f"#teach-{setting} input")
     if not field.is_visible():
         page.get_by_role("button", name="All settings").click()
-    # Unfolded, it is filled a moment later, and would write over what is typed before that.
     expect(field).not_to_have_value("")
-    field.fill(value)
+    type_into(field, value)
     field.blur()
 
 

@@ -7,7 +7,7 @@ import json
 from playwright.sync_api import Browser, expect
 
 from tests.orchestrator.chat_server import ChatServer
-from tests.ui.browsing import Visit, give_key
+from tests.ui.browsing import Visit, give_key, type_into
 
 WRITTEN = {
     "restated": "Is there a fox in the snow?",
@@ -24,7 +24,7 @@ def test_a_prompt_is_expanded_and_questions_are_written(
     expect(page.locator("#teach-write")).to_be_enabled()
     page.locator("#teach-prompt textarea").fill("a fox in the snow")
     page.get_by_role("button", name="Writer and instructions").click()
-    page.locator("#teach-questioning textarea").fill("Ask about the fox only.")
+    type_into(page.locator("#teach-questioning textarea"), "Ask about the fox only.")
     page.get_by_role("textbox", name="Question 1").fill("Is it winter?")
     chat.replies = [json.dumps(WRITTEN)]
     page.click("#teach-write")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -62,8 +63,7 @@ def test_wandb_keeps_a_run_offline(
     told = track(stack, job_id, "wandb")
     assert told.exit_code == 0, told.output
     (kept,) = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
-    said = kept.read_bytes()
-    for what in (
+    wanted = (
         "tracked",
         job_id,
         "Is the circle red?",
@@ -71,8 +71,12 @@ def test_wandb_keeps_a_run_offline(
         "score_lora",
         "score_drift",
         LORA_FILE,
-    ):
-        assert what.encode() in said, what
+    )
+    # wandb's own process writes the file, the last of it a moment after the command has ended.
+    end = time.monotonic() + 30
+    while missing := [what for what in wanted if what.encode() not in kept.read_bytes()]:
+        assert time.monotonic() < end, missing
+        time.sleep(0.2)
 
 
 def test_what_has_no_curve_is_refused_with_a_sentence(stack: Stack, client: Client) -> None:

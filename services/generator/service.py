@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
-import sys
 from functools import partial
 
 from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
-from dualprocess import printable
 from dualprocess.v1 import generator_pb2, generator_pb2_grpc
-from services.common.credentials import CredentialsError
+from services.common import gpu_process
 from services.common.device import DeviceThread, warn_of_cpu
 from services.common.device_health import DeviceHealth, identity
 from services.common.device_memory import show_device_memory
-from services.common.errors import StartError
-from services.common.freed_memory import keep_freed_memory
 from services.common.imports import import_first
 from services.common.metrics import show_metrics
-from services.common.presets import PresetError, load_presets
+from services.common.presets import load_presets
 from services.common.server import Loaded, serve
 from services.common.settings import GpuServiceSettings
-from services.common.telemetry import configure_logging
-from services.common.tracing import configure_tracing
 from services.generator import registry
 from services.generator.footprint.level import level
 from services.generator.probe import probe
@@ -60,15 +53,4 @@ async def main(settings: GpuServiceSettings) -> None:
 
 def run() -> None:
     """Serves until a signal ends it, with the settings of the command line."""
-    keep_freed_memory()
-    settings = GpuServiceSettings.from_command_line()
-    configure_logging("generator", settings.log_level, settings.log_format)
-    configure_tracing("generator")
-    # The log should have no progress bars, and no hints to install torchvision.
-    for library in (diffusers_logging, transformers_logging):
-        library.disable_progress_bar()
-        library.set_verbosity_error()
-    try:
-        asyncio.run(main(settings))
-    except (PresetError, CredentialsError, StartError) as error:
-        sys.exit(printable.lines(f"generator: {error}"))
+    gpu_process.run("generator", main, diffusers_logging, transformers_logging)

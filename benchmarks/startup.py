@@ -26,6 +26,8 @@ ROUNDS = 3
 #: What each process imports before it is ready, and how.
 PROCESSES = {
     "generator": (
+        "with import_first('scipy'):\n"
+        "    import transformers.modeling_utils\n"
         "with import_first():\n"
         "    import services.generator.service, services.generator.families.flux"
     ),

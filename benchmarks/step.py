@@ -86,6 +86,10 @@ async def in_turn(asked: Mapping[str, ResolvedJobSpec], rounds: int) -> dict[str
     return measured
 
 
+#: gRPC waits for seconds before its third try, which is no part of a start.
+_TRIES_OFTEN = [(f"grpc.{which}_reconnect_backoff_ms", 100) for which in ("initial", "min", "max")]
+
+
 @contextlib.asynccontextmanager
 async def running(service: str, preset: str) -> AsyncIterator[str]:
     """Runs the service in a process of its own. Yields its address."""
@@ -96,7 +100,7 @@ async def running(service: str, preset: str) -> AsyncIterator[str]:
     )
     target = f"127.0.0.1:{port}"
     try:
-        async with grpc.aio.insecure_channel(target) as channel:
+        async with grpc.aio.insecure_channel(target, _TRIES_OFTEN) as channel:
             async with asyncio.timeout(120):
                 await channel.channel_ready()
         yield target

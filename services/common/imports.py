@@ -6,11 +6,14 @@ import gc
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import import_module
+from importlib import import_module, metadata
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
+from unittest.mock import patch
+
+from services.common.packages import Distributions, lighter
 
 #: Libraries import names from these where they are installed. No service uses what they are for.
 UNUSED = (
@@ -22,6 +25,7 @@ UNUSED = (
 LATE = (
     "bitsandbytes",  # by diffusers, for models that it has quantised
     "boto3",  # by accelerate, for SageMaker
+    "scipy.integrate",  # by diffusers, for its LMS sampler
     "scipy.stats",  # by diffusers, for samplers with beta sigmas
 )
 
@@ -43,7 +47,8 @@ def import_first(*unused: str) -> Iterator[None]:
     collects = gc.isenabled()
     gc.disable()
     try:
-        yield
+        with patch.object(metadata, "packages_distributions", Distributions), lighter():
+            yield
     finally:
         for name, module in instead.items():
             if sys.modules.get(name) is module:

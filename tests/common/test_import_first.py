@@ -20,6 +20,8 @@ START = """
 import json, sys
 from services.common.imports import import_first
 {before}
+with import_first("scipy"):
+    import transformers.modeling_utils
 with import_first():
     import services.generator.service, services.generator.families.flux
 {after}
@@ -117,27 +119,24 @@ def test_what_is_late_is_imported_when_it_is_used(
 
 
 def test_what_a_generator_uses_late_is_there_when_it_is_used() -> None:
-    """A model that diffusers has quantised, and a sampler with beta sigmas."""
+    """A model that diffusers has quantised, samplers that integrate or have beta sigmas; and a base
+    in four bits, without peft."""
     use = """
-assert not {"bitsandbytes", "scipy.stats"} & {*sys.modules}
-from diffusers import FlowMatchEulerDiscreteScheduler
+assert not {"bitsandbytes", "scipy.integrate", "scipy.optimize", "scipy.stats"} & {*sys.modules}
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler, LMSDiscreteScheduler
 from diffusers.quantizers.bitsandbytes import utils
 from diffusers.utils import is_bitsandbytes_available
-from torch.nn import Linear
 FlowMatchEulerDiscreteScheduler(use_beta_sigmas=True).set_timesteps(4)
-assert is_bitsandbytes_available() and issubclass(utils.bnb.nn.Linear4bit, Linear)
-"""
-    assert {"scipy.stats", "bitsandbytes.nn"} <= generator(use)
-
-
-def test_a_generator_in_four_bits_loads_where_peft_is_not_installed() -> None:
-    load = """
-import torch
+sampler = LMSDiscreteScheduler()
+sampler.set_timesteps(4)
+assert sampler.get_lms_coefficient(2, 1, 0)
+assert is_bitsandbytes_available() and issubclass(utils.bnb.nn.Linear4bit, torch.nn.Linear)
 from services.common.presets import load_presets
 from services.generator import registry
 preset = load_presets().generator("tiny-flux").model_copy(update={"quantize": "nf4"})
 registry.load(preset, torch.device("cpu"))
 """
-    modules = generator(load, before="sys.modules['peft'] = None")
-    assert "bitsandbytes.functional" in modules
+    modules = generator(use, before="sys.modules['peft'] = None")
+    assert {"scipy.integrate", "scipy.stats", "bitsandbytes.functional"} <= modules
     assert "peft" not in modules

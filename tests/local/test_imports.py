@@ -29,7 +29,7 @@ PROCESSES = {
         "with import_first():\n"
         "    import services.generator.families.flux",
         (
-            *("bitsandbytes", "boto3", "peft", "redis", "fastapi", "scipy.stats", "pandas"),
+            *("bitsandbytes", "boto3", "peft", "redis", "fastapi", "scipy.linalg", "pandas"),
             *("matplotlib", "gradio", "pygments"),
         ),
     ),

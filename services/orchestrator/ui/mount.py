@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from starlette.middleware import Middleware
 from starlette.types import Scope
 
+from services.common.packages import lighter
 from services.orchestrator.ui.gate import Gate
 from services.orchestrator.ui.late_page import LatePage
 from services.orchestrator.ui.paths import ROOT
@@ -38,7 +39,8 @@ def _mount(app: FastAPI, *, auth: bool, owner: Callable[[Scope], str]) -> None:
     # Set before Gradio is imported, since it reads them once; without them it contacts its makers.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
-    import gradio as gr
+    with lighter():
+        import gradio as gr
 
     from services.orchestrator.ui import look, page
     from services.orchestrator.ui.render import asset

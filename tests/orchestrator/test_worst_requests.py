@@ -103,6 +103,9 @@ def address(redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory)
 @pytest.fixture(scope="module")
 def routes(address: str) -> list[tuple[str, str]]:
     """Method and path of everything that is documented, with an id that nothing has."""
+    # The first one makes it.
+    status = check(address, "the document", "GET", "/openapi.json", tries=1)
+    assert status == 200
     paths = httpx.get(f"http://{address}/openapi.json").json()["paths"]
     names = {"job_id": "0" * 26, "batch_id": "0" * 26, "name": "a"}
     return [
@@ -132,10 +135,11 @@ def check(
     path: str,
     body: bytes | None = None,
     headers: dict[str, str] | None = None,
+    tries: int = _TRIES,
 ) -> int:
     """The status, if nobody else was held up, and the answer is not long."""
     least = float("inf")
-    for _ in range(_TRIES):
+    for _ in range(tries):
         worst, status, told = hold_up(address, method, path, body, headers or {})
         least = min(least, worst)
         assert status < 500, f"{method} {path[:60]}: {what}: {status}"

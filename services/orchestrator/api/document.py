@@ -3,8 +3,10 @@ bodies."""
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import re
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, get_args
 
@@ -13,6 +15,8 @@ from fastapi.routing import APIRoute
 from fastapi.utils import generate_unique_id
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.routing import Route, compile_path
 
 from dualprocess.schemas import Event
@@ -101,9 +105,13 @@ def operation_id(route: APIRoute) -> str:
 
 def install(app: FastAPI, *, auth: bool) -> None:
     """Documents errors with their real media type, and keys only if the service needs them."""
-    plain = app.openapi
+    plain, one_makes_it = app.openapi, threading.Lock()
 
     def document() -> dict[str, Any]:
+        with one_makes_it:
+            return made()
+
+    def made() -> dict[str, Any]:
         if app.openapi_schema is None:
             described = plain()
             for path, example in _EXAMPLES.items():
@@ -125,6 +133,17 @@ def install(app: FastAPI, *, auth: bool) -> None:
         return app.openapi_schema
 
     app.openapi = document  # type: ignore[method-assign]
+    (route,) = [one for one in app.routes if isinstance(one, Route) and one.path == app.openapi_url]
+    serve = route.endpoint
+
+    async def made_beside(request: Request) -> Response:
+        # It takes longer than others can wait.
+        await asyncio.to_thread(document)
+        answer: Response = await serve(request)
+        return answer
+
+    app.routes.remove(route)
+    app.add_route(route.path, made_beside, include_in_schema=False)
 
 
 def list_routes(app: FastAPI, routers: Iterable[APIRouter]) -> None:

@@ -69,6 +69,7 @@ class AsyncClient:
                 base_url=self._url,
                 headers=carried,
                 timeout=timeout,
+                verify=connection.certificates(self._url),
                 transport=transport or connection.async_transport(self._url),
             )
 

@@ -71,6 +71,7 @@ class Client:
                 base_url=self._url,
                 headers=carried,
                 timeout=timeout,
+                verify=connection.certificates(self._url),
                 transport=transport or connection.transport(self._url),
             )
 

@@ -7,6 +7,7 @@ import os
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import httpx
@@ -62,12 +63,25 @@ def bearer(key: str | None) -> dict[str, str]:
 def transport(url: str) -> httpx.HTTPTransport | None:
     """The transport for a ``url`` on this machine, which uses no proxy. ``None`` for other
     addresses: httpx then uses the proxies of the environment."""
-    return httpx.HTTPTransport(trust_env=_has_tls(url)) if _is_here(url) else None
+    return httpx.HTTPTransport(verify=certificates(url)) if _is_here(url) else None
 
 
 def async_transport(url: str) -> httpx.AsyncHTTPTransport | None:
     """``transport``, for an asynchronous client."""
-    return httpx.AsyncHTTPTransport(trust_env=_has_tls(url)) if _is_here(url) else None
+    return httpx.AsyncHTTPTransport(verify=certificates(url)) if _is_here(url) else None
+
+
+def certificates(url: str | None = None) -> ssl.SSLContext:
+    """httpx's TLS settings, with the authorities of ``SSL_CERT_FILE`` or ``SSL_CERT_DIR`` if the
+    environment has one; not for a plain ``url`` on this machine. One for all clients: reading the
+    authorities takes longer than most requests."""
+    trust_env = url is None or _has_tls(url) or not _is_here(url)
+    return _certificates(trust_env, *map(os.environ.get, ("SSL_CERT_FILE", "SSL_CERT_DIR")))
+
+
+@cache
+def _certificates(trust_env: bool, _file: str | None, _folder: str | None) -> ssl.SSLContext:
+    return httpx.create_ssl_context(trust_env=trust_env)
 
 
 def _is_here(url: str) -> bool:

@@ -11,7 +11,7 @@ import httpx
 import typer
 
 from dualprocess import calls, printable
-from dualprocess.connection import service_url, setting_up, transport
+from dualprocess.connection import certificates, service_url, setting_up, transport
 from dualprocess.errors import DualProcessError
 from dualprocess.protocol import DEFAULT_URL, Call, headers
 
@@ -51,7 +51,11 @@ def _asked(context: typer.Context, call: Call[ResultT]) -> ResultT | None:
         address, carried = service_url(url), headers(context.params.get("api_key"))
         with setting_up():
             http = httpx.Client(
-                base_url=address, headers=carried, timeout=_SECONDS, transport=transport(address)
+                base_url=address,
+                headers=carried,
+                timeout=_SECONDS,
+                verify=certificates(address),
+                transport=transport(address),
             )
         with http:
             return call.result(http.request(call.method, call.path, **call.options))

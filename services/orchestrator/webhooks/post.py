@@ -10,6 +10,7 @@ from typing import Any
 import httpcore
 import httpx
 
+from dualprocess.connection import certificates
 from services.orchestrator.webhooks.addresses import AddressPolicy, AddressRefused
 
 #: For everything: name, connection, TLS, answer.
@@ -33,7 +34,7 @@ class Poster:
 
     def __init__(self, policy: AddressPolicy, *, tls: ssl.SSLContext | None = None) -> None:
         self._policy = policy
-        self._tls = tls or httpx.create_ssl_context()
+        self._tls = tls or certificates()
 
     async def post(self, address: str, headers: Mapping[str, str], body: bytes) -> None:
         """Returns once the receiver answered 2xx. Raises ``NotDelivered``."""

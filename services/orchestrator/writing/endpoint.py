@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 from pydantic import BaseModel, Field, ValidationError
 
-from dualprocess.connection import async_transport, bearer, setting_up
+from dualprocess.connection import async_transport, bearer, certificates, setting_up
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +60,10 @@ class Endpoint:
         patience = httpx.Timeout(None, connect=_CONNECT_SECONDS)
         with setting_up():
             self._http = httpx.AsyncClient(
-                headers=headers, timeout=patience, transport=async_transport(base_url)
+                headers=headers,
+                timeout=patience,
+                verify=certificates(base_url),
+                transport=async_transport(base_url),
             )
 
     async def close(self) -> None:

@@ -13,6 +13,7 @@ from PIL import Image
 
 from dualprocess.cli import specs
 from dualprocess.schemas import (
+    GuardOptions,
     JobSpec,
     JobStatus,
     Probability,
@@ -107,9 +108,16 @@ def test_the_tiny_templates_draw_what_the_tiny_vlm_knows(template: str, example:
 
 def test_the_tiny_templates_are_the_examples() -> None:
     examples = [specs.load(str(path)) for path in EXAMPLES.glob("*.yaml")]
-    known = {(one.prompt, one.questions[0].question) for one in examples}
+    known = {
+        (one.prompt, one.questions[0].question): one.guard.model_dump(exclude_unset=True)
+        if isinstance(one.guard, GuardOptions)
+        else {}
+        for one in examples
+    }
     tiny = [template for template in TEMPLATES.values() if template.tiny]
-    assert {(template.prompt, template.question) for template in tiny} == known
+    guards = {(template.prompt, template.question): template.guard for template in tiny}
+    assert guards == known
+    assert any(guards.values())
     assert {(one.generator, one.vlm) for one in examples} == {TINY_PAIR}
 
 

@@ -188,7 +188,15 @@ def test_templates_build_their_question_and_drawing(visit: Visit) -> None:
         drawn.add(page.locator(".dp-drawn img").get_attribute("src"))
     # The two horizons are the same line.
     assert len(drawn) == len(TEMPLATES) - 1
+    # A card may bring a guard, and the next one takes it away again.
+    page.get_by_role("button", name="All settings").click()
+    anchor = page.locator("#teach-guard-anchor input")
+    expect(anchor).not_to_have_value("")
+    preset = anchor.input_value()
+    page.locator("[data-template=tiny-horizon]").click()
+    expect(anchor).to_have_value("4")
     page.locator("[data-template=commonsense]").click()
+    expect(anchor).to_have_value(preset)
     expect(page.locator(".dp-drawn img")).to_have_count(0)
     # A point is moved by keys; the drawing follows.
     page.locator("[data-template=relative-depth]").click()

@@ -9,7 +9,7 @@ import gradio as gr
 
 from dualprocess import ApiError, AsyncClient
 from dualprocess.schemas import Job, ModelList, ResolvedJobSpec
-from services.orchestrator.ui import choices, settings, spec, starts, words
+from services.orchestrator.ui import choices, guard, settings, spec, starts, words
 from services.orchestrator.ui.faults import EXPECTED, NOTHING, Shown, faults_of
 from services.orchestrator.ui.fields import Fields
 from services.orchestrator.ui.starts import Starts
@@ -34,7 +34,7 @@ class Filling:
         return [self.starts.cards, *self.starts.shown_components, *self.fields.components]
 
     async def choose(self, request: gr.Request, name: str, *values: Any) -> list[Any]:
-        """A card was clicked. ``values`` are those of the controls, then width and height."""
+        """A card was clicked. ``values``: the generator, the controls, then width and height."""
         async with visiting(request) as client:
             return self._template(TEMPLATES[name], await client.models(), values)
 
@@ -75,11 +75,14 @@ class Filling:
     def _template(
         self, template: Template, listed: ModelList, values: tuple[Any, ...]
     ) -> list[Any]:
-        *controls, width, height = values
+        generator, *controls, width, height = values
         filled: dict[str, Any] = {"prompt": template.prompt, "name": template.title.lower()}
+        # Another card may have left its guard.
+        filled |= guard.of(_defaults(listed, generator))
         if template.tiny:
             filled |= {"generator": TINY_PAIR[0], "vlm": [TINY_PAIR[1]], "judge": None}
             filled |= _defaults(listed, TINY_PAIR[0])
+            filled |= {f"guard.{name}": value for name, value in template.guard.items()}
             width, height = filled.get("image.width"), filled.get("image.height")
         chosen = starts.chosen(controls)
         chosen = replace(chosen, points=template.marks, places=template.marks)

@@ -28,6 +28,11 @@ def build(scope: str) -> GuardButtons:
         )
 
 
+def of(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The guard's fields among these, by path."""
+    return {path: values[path] for path in _OFF if path in values}
+
+
 def wire(
     buttons: GuardButtons, by_path: Mapping[str, Component], defaults: Callable[..., Any]
 ) -> None:

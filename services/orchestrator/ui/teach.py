@@ -127,11 +127,12 @@ def _wire_job(
 def _wire_fields(filling: Filling) -> list[Component]:
     begun, by_path = filling.starts, filling.fields.by_path
     controls = [*begun.controls, by_path["image.width"], by_path["image.height"]]
-    begun.cards.choose(
-        filling.choose, [begun.cards, *controls], filling.outputs, show_progress="hidden"
-    )
     generator = by_path["generator"]
     assert isinstance(generator, gr.Dropdown)
+    begin = [generator, *controls]
+    begun.cards.choose(
+        filling.choose, [begun.cards, *begin], filling.outputs, show_progress="hidden"
+    )
     generator.input(
         filling.defaults, [generator], filling.fields.components, show_progress="hidden"
     )
@@ -147,4 +148,4 @@ def _wire_fields(filling: Filling) -> list[Component]:
     begun.labels.input(
         starts.relabelled, [begun.labels, begun.places], [begun.places], show_progress="hidden"
     ).then(**redraw)
-    return controls
+    return begin

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from services.orchestrator.ui import drawings
@@ -41,6 +41,8 @@ class Template:
     tiny: bool = False
     #: The marks of a drawing before anything is moved.
     marks: Sequence[Mark] = ()
+    #: What its guard needs other than the preset's.
+    guard: Mapping[str, float] = field(default_factory=dict)
 
     def questions(self, size: tuple[int, int], controls: Controls) -> list[dict[str, Any]]:
         """The rows of the table of questions, with the drawing at ``size``."""
@@ -64,8 +66,10 @@ _PALETTE_QUESTION = (
 _HORIZON_QUESTION = "Is the overlaid red line aligned with the horizon of the scene?"
 
 
-def _tiny(name: str, title: str, prompt: str, question: str, about: str) -> Template:
-    return Template(name, title, prompt, question, about, tiny=True)
+def _tiny(
+    name: str, title: str, prompt: str, question: str, about: str, **guard: float
+) -> Template:
+    return Template(name, title, prompt, question, about, tiny=True, guard=guard)
 
 
 _ALL = (
@@ -117,6 +121,8 @@ _ALL = (
         "a circle",
         "Is the outline thick?",
         "Circles get a thick outline.",
+        margin=0.9,
+        worst_case=0.02,
     ),
     Template(
         "tiny-horizon",
@@ -126,6 +132,7 @@ _ALL = (
         "A drawn line says where the horizon should be.",
         HORIZON,
         tiny=True,
+        guard={"anchor": 4},
     ),
     Template(
         "tiny-palette",

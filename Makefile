@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 PYTHON ?= python3
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test pytest long wheel fuzz lint proto typescript docs up chaos cluster bench load strangers mutants locks clean
+.PHONY: setup demo test pytest long wheel fuzz lint proto typescript docs up chaos chaos-brief cluster bench load strangers mutants locks clean
 
 setup: $(STAMP)
 
@@ -31,10 +31,9 @@ lint: setup
 
 test: lint pytest
 
-# Two processes, since many tests wait for something. The tests of one file stay together: they share
-# fixtures. The longest files come first (tests/conftest.py).
+# Two processes, since many tests wait for something. tests/conftest.py says which tests run in one.
 pytest: setup
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest --numprocesses 2 --no-loadscope-reorder
 
 # What takes minutes: several generators and VLMs with a backup, and hosts that come and go.
 long: setup
@@ -49,6 +48,10 @@ wheel: setup
 chaos: setup
 	$(BIN)/python -m tests.chaos --jobs 40 --seed 1 --minutes 12
 	$(BIN)/python -m tests.chaos.scenarios
+
+# Ten of them, close together.
+chaos-brief: setup
+	$(BIN)/python -m pytest -m long tests/chaos
 
 # The service over hosts with addresses of their own, which come and go. Needs root, for namespaces.
 cluster: setup

@@ -20,8 +20,11 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from services.common.device import DeviceThread
-from services.common.self_test import SelfTest
+from services.common.imports import import_first
+
+with import_first():
+    from services.common.device import DeviceThread
+    from services.common.self_test import SelfTest
 
 #: What CUDA says when it is over.
 CUDA = "CUDA error: an illegal memory access was encountered"

@@ -1,4 +1,4 @@
-"""``make chaos``, briefly."""
+"""``make chaos``, briefly. tests/e2e/test_trouble.py is its short form."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_whatever_dies_every_job_ends_as_if_nothing_had_happened(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tests.chaos", "--brief", "--jobs=6", "--minutes=3"]

@@ -7,6 +7,7 @@ import pytest
 
 from dualprocess import Client, JobSpec, Question
 from dualprocess.schemas import EvalOptions, OptimizerOptions
+from tests.e2e.proxies import leading_nowhere
 from tests.e2e.stack import Stack, running
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
@@ -14,8 +15,10 @@ LORA_FILE = "pytorch_lora_weights.safetensors"
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """One stack on the tiny trained pair for all tests."""
-    with running(tmp_path_factory.mktemp("stack")) as stack:
+    """One stack on the tiny trained pair for all tests. Its environment names proxies that lead
+    nowhere."""
+    folder = tmp_path_factory.mktemp("stack")
+    with leading_nowhere() as environment, running(folder, environment=environment) as stack:
         yield stack
 
 
@@ -34,7 +37,9 @@ def red_circle(
         questions=[Question(question="Is the circle red?", answer="Yes")],
         generator="tiny-flux",
         vlm="tiny-idefics2",
-        optimizer=OptimizerOptions(steps=steps, seed=seed, checkpoint_every=checkpoint_every),
+        optimizer=OptimizerOptions(
+            steps=steps, batch=2, seed=seed, checkpoint_every=checkpoint_every
+        ),
         eval=EvalOptions(images=1, every=0),
         **more,  # type: ignore[arg-type]
     )

@@ -6,7 +6,7 @@ import contextlib
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,14 +45,19 @@ class Stack:
 
 
 @contextlib.contextmanager
-def running(data: Path, *flags: str, ui: bool = False) -> Iterator[Stack]:
-    """A stack in ``data``, with further ``flags`` of `dualprocess up`."""
+def running(
+    data: Path, *flags: str, ui: bool = False, environment: Mapping[str, str] | None = None
+) -> Iterator[Stack]:
+    """A stack in ``data``, with further ``flags`` of `dualprocess up`. Its environment is this
+    process's unless another is given."""
     port = free_port()
     command = [sys.executable, "-m", "services.local", f"--port={port}", f"--data={data}"]
     # The page takes seconds to load, and most tests don't need it.
     command += ["--metrics", "--ui" if ui else "--no-ui"]
     with (data / "up.log").open("wb") as log:
-        process = subprocess.Popen([*command, *flags, "--quiet"], stdout=log, stderr=log)
+        process = subprocess.Popen(
+            [*command, *flags, "--quiet"], stdout=log, stderr=log, env=environment
+        )
     try:
         _wait_until_ready(process, data / "up.log")
         yield Stack(f"http://127.0.0.1:{port}", data, psutil.Process(process.pid))

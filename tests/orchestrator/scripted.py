@@ -6,6 +6,7 @@ import asyncio
 import io
 import math
 from collections.abc import AsyncIterator, Iterator
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -32,6 +33,7 @@ LORA = save(
 NOT_FINITE = "the loss (nan) or its gradient is not finite"
 
 
+@cache
 def png(color: str, size: tuple[int, int] = (64, 64)) -> bytes:
     buffer = io.BytesIO()
     Image.new("RGB", size, color).save(buffer, "PNG")

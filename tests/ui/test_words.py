@@ -22,10 +22,10 @@ def test_a_prompt_is_expanded_and_questions_are_written(
     page = visit.open()
     give_key(page, keys["ben"])
     expect(page.locator("#teach-write")).to_be_enabled()
-    page.locator("#teach-prompt textarea").fill("a fox in the snow")
+    type_into(page.locator("#teach-prompt textarea"), "a fox in the snow")
     page.get_by_role("button", name="Writer and instructions").click()
     type_into(page.locator("#teach-questioning textarea"), "Ask about the fox only.")
-    page.get_by_role("textbox", name="Question 1").fill("Is it winter?")
+    type_into(page.get_by_role("textbox", name="Question 1"), "Is it winter?")
     chat.replies = [json.dumps(WRITTEN)]
     page.click("#teach-write")
     questions = page.locator(".dp-question textarea")

@@ -180,7 +180,7 @@ def load_presets(directory: Path = DEFAULT_DIRECTORY) -> Presets:
 
 PresetT = TypeVar("PresetT", bound=_Preset)
 
-#: libyaml's, which takes a tenth of the time. Every process reads all presets when it starts.
+#: libyaml's, which takes a sixth of the time. Every process reads all presets when it starts.
 _SAFE_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 

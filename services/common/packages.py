@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache, cached_property
+from importlib import metadata
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from importlib.metadata import packages_distributions
@@ -33,12 +34,15 @@ class Distributions(Mapping[str, list[str]]):
 
 @contextmanager
 def lighter() -> Iterator[None]:
-    """For imports meanwhile: what ``_CHANGES`` says of a module is done when it was imported."""
-    finder = _Finder()
+    """For imports meanwhile: what ``_CHANGES`` says of a module is done when it was imported, and
+    what is installed is read when it is looked at."""
+    finder, reads = _Finder(), metadata.packages_distributions
     sys.meta_path.insert(0, finder)
+    metadata.packages_distributions = Distributions
     try:
         yield
     finally:
+        metadata.packages_distributions = reads
         sys.meta_path.remove(finder)
 
 

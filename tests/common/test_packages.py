@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from importlib import import_module
-from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -14,16 +14,17 @@ from services.common.packages import Distributions, lighter
 
 
 def test_what_is_installed_is_read_when_it_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
-    reads = []
+    # Not the name in importlib: it may be changed while this file is imported.
+    reads, whole = [], packages.packages_distributions()
 
-    def read() -> dict[str, list[str]]:
+    def read() -> Mapping[str, list[str]]:
         reads.append(True)
-        return dict(packages_distributions())
+        return whole
 
     monkeypatch.setattr(packages, "packages_distributions", read)
     installed = Distributions()
     assert not reads
-    assert installed == packages_distributions()
+    assert dict(installed) == whole
     assert "no_such_package" not in installed
     assert len(reads) == 1
 

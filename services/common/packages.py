@@ -10,8 +10,10 @@ from functools import cache, cached_property
 from importlib import metadata
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
-from importlib.metadata import packages_distributions
 from types import ModuleType
+
+#: The real one, while another is in its place.
+_installed = metadata.packages_distributions
 
 
 class Distributions(Mapping[str, list[str]]):
@@ -20,7 +22,7 @@ class Distributions(Mapping[str, list[str]]):
 
     @cached_property
     def _read(self) -> Mapping[str, list[str]]:
-        return packages_distributions()
+        return _installed()
 
     def __getitem__(self, package: str) -> list[str]:
         return self._read[package]
@@ -36,13 +38,13 @@ class Distributions(Mapping[str, list[str]]):
 def lighter() -> Iterator[None]:
     """For imports meanwhile: what ``_CHANGES`` says of a module is done when it was imported, and
     what is installed is read when it is looked at."""
-    finder, reads = _Finder(), metadata.packages_distributions
+    finder, before = _Finder(), metadata.packages_distributions
     sys.meta_path.insert(0, finder)
     metadata.packages_distributions = Distributions
     try:
         yield
     finally:
-        metadata.packages_distributions = reads
+        metadata.packages_distributions = before
         sys.meta_path.remove(finder)
 
 

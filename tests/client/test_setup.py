@@ -17,6 +17,7 @@ import httpx
 import pytest
 
 from dualprocess import AsyncClient, Client, ConnectionFailed, ImagesRequest, InvalidSetup
+from dualprocess.connection import certificates
 from tests.client.conftest import Talking
 from tests.client.test_client import JOB, SPEC
 
@@ -137,6 +138,21 @@ def test_an_environment_that_nothing_can_be_sent_in(
         assert SECRET not in whole
         # The proxy is not used for this machine.
         kind("http://127.0.0.1:8000")
+
+
+def test_all_clients_read_the_authorities_once(
+    environment: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    first = certificates("https://one.example")
+    assert first.get_ca_certs()
+    assert certificates("https://another.example") is first
+    (tmp_path / "none.pem").touch()
+    environment.setenv("SSL_CERT_DIR", str(tmp_path))
+    own = certificates("https://one.example")
+    assert own is not first
+    assert not own.get_ca_certs()
+    # Plain connections on this machine have nothing to do with that.
+    assert certificates("http://127.0.0.1:8000").get_ca_certs()
 
 
 @pytest.mark.parametrize(

@@ -14,14 +14,13 @@ from services.common.packages import Distributions, lighter
 
 
 def test_what_is_installed_is_read_when_it_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Not the name in importlib: it may be changed while this file is imported.
-    reads, whole = [], packages.packages_distributions()
+    reads, whole = [], packages._installed()
 
     def read() -> Mapping[str, list[str]]:
         reads.append(True)
         return whole
 
-    monkeypatch.setattr(packages, "packages_distributions", read)
+    monkeypatch.setattr(packages, "_installed", read)
     installed = Distributions()
     assert not reads
     assert dict(installed) == whole

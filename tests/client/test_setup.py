@@ -143,6 +143,7 @@ def test_an_environment_that_nothing_can_be_sent_in(
 def test_all_clients_read_the_authorities_once(
     environment: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    environment.delenv("SSL_CERT_DIR", raising=False)
     first = certificates("https://one.example")
     assert first.get_ca_certs()
     assert certificates("https://another.example") is first

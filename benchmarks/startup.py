@@ -39,7 +39,7 @@ PROCESSES = {
         "create_app(ApiSettings(ui=True))"
     ),
     "worker": "with import_first():\n    import services.orchestrator.worker.service",
-    "up": "import dualprocess.cli, services.local.__main__",
+    "up": "import dualprocess.cli\nwith import_first():\n    import services.local.service",
 }
 #: The command of this Python's environment.
 UP = [str(Path(sys.executable).with_name("dualprocess")), "up"]

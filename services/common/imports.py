@@ -7,8 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
-from importlib.machinery import ModuleSpec
-from importlib.util import find_spec
+from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any
 
@@ -58,10 +57,15 @@ def import_first(*unused: str) -> Iterator[None]:
 
 
 def _spec(name: str) -> ModuleSpec | None:
-    try:
-        return find_spec(name)
-    except ModuleNotFoundError:
-        return None  # not even its package
+    """Like ``find_spec``, but imports no package above it: scipy's brings numpy."""
+    above = name.rpartition(".")[0]
+    if not above:
+        return PathFinder.find_spec(name)
+    if above in sys.modules:
+        path = getattr(sys.modules[above], "__path__", None)
+    else:
+        path = getattr(_spec(above), "submodule_search_locations", None)
+    return PathFinder.find_spec(name, path) if path else None
 
 
 class _Late(ModuleType):

@@ -118,6 +118,20 @@ def test_what_is_late_is_imported_when_it_is_used(
     assert late.value == 2
 
 
+def test_what_is_late_in_a_package_does_not_import_the_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "whole").mkdir()
+    made(tmp_path, monkeypatch, "whole/__init__", "")
+    made(tmp_path, monkeypatch, "whole/inner", "value = 1")
+    monkeypatch.setattr("services.common.imports.LATE", ("whole.inner",))
+    with import_first():
+        assert "whole" not in sys.modules
+        assert find_spec("whole.inner") is not None
+        inner = import_module("whole.inner")
+    assert inner.value == 1
+
+
 def test_what_a_generator_uses_late_is_there_when_it_is_used() -> None:
     """A model that diffusers has quantised, samplers that integrate or have beta sigmas; and a base
     in four bits, without peft."""

@@ -12,7 +12,7 @@ import pytest
 PROCESSES = {
     "orchestrator.worker": (
         "",
-        ("matplotlib", "tensorboard", "gradio", "torch", "uvicorn", "pandas", "pygments"),
+        ("matplotlib", "tensorboard", "gradio", "torch", "uvicorn", "pandas", "pygments", "scipy"),
     ),
     "orchestrator.api": (
         "from services.orchestrator.api.app import create_app\n"
@@ -33,7 +33,10 @@ PROCESSES = {
             *("matplotlib", "gradio", "pygments"),
         ),
     ),
-    "local": ("", ("torch", "numpy", "PIL", "fastapi", "uvicorn")),
+    "local": (
+        "",
+        ("torch", "numpy", "PIL", "fastapi", "uvicorn", "scipy", "opentelemetry.sdk", "pygments"),
+    ),
 }
 
 #: ``--help`` comes after the imports, and ends the process.

@@ -39,6 +39,11 @@ _importing = contextlib.ExitStack()
 _importing.enter_context(lighter())
 
 
+def pytest_unconfigure() -> None:
+    # The process that deals the tests to others collects none.
+    _importing.close()
+
+
 def pytest_collection_finish() -> None:
     _importing.close()
     gc.collect()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import json
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import httpx
@@ -420,8 +422,11 @@ def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     async def sleep(seconds: float) -> None:
         pauses.append(seconds)
 
-    monkeypatch.setattr("dualprocess.client.time.sleep", pauses.append)
-    monkeypatch.setattr("dualprocess.async_client.asyncio.sleep", sleep)
+    # Only the clients' own: a server in another thread of the tests may pause as well.
+    timed = SimpleNamespace(**vars(time) | {"sleep": pauses.append})
+    waited = SimpleNamespace(**vars(asyncio) | {"sleep": sleep})
+    monkeypatch.setattr("dualprocess.client.time", timed)
+    monkeypatch.setattr("dualprocess.async_client.asyncio", waited)
     return pauses
 
 

@@ -49,7 +49,7 @@ chaos: setup
 	$(BIN)/python -m tests.chaos --jobs 40 --seed 1 --minutes 12
 	$(BIN)/python -m tests.chaos.scenarios
 
-# Ten of them, close together.
+# Ten faults of the main kinds, close together; CI runs this after the tests.
 chaos-brief: setup
 	$(BIN)/python -m pytest -m long tests/chaos
 

@@ -1,6 +1,6 @@
 """The service's purpose: a LoRA that does what was asked and changes nothing else, measured by
-pixels without a model. In a third of the preset's steps, which are four times as large and so hold
-a little less; `make demo` shows the preset's own."""
+pixels without a model. In a quarter of the preset's steps, which are four times as large and so
+hold a little less; `make demo` shows the preset's own."""
 
 from __future__ import annotations
 

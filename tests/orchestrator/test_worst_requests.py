@@ -149,15 +149,17 @@ def check(
 def test_whoever_reads_the_document_first_holds_nobody_up(
     redis_server: RedisServer, tmp_path: Path
 ) -> None:
-    shares = []
-    while not shares or (min(shares) >= 0.5 and len(shares) < _TRIES):
+    least = 1.0
+    for _ in range(_TRIES):
         # A server makes it only once.
         with serving(redis_server, tmp_path) as url:
             begun = time.perf_counter()
             worst, status, _ = hold_up(urlsplit(url).netloc, "GET", "/openapi.json", None, {})
-            shares.append(worst / (time.perf_counter() - begun))
+            least = min(least, worst / (time.perf_counter() - begun))
         assert status == 200
-    assert min(shares) < 0.5, "of the time that it took, somebody waited"
+        if least < 0.5:
+            return
+    pytest.fail(f"somebody waits for {least:.0%} of the time that it takes")
 
 
 @pytest.mark.parametrize("what", SMALL)
